@@ -1,0 +1,1 @@
+"""The bucketline coordinator: planning, maps, state, and the HTTP service over them."""

@@ -1,0 +1,69 @@
+"""The errors of the service, one tree. ``api/problems.py`` maps it to HTTP, once.
+
+BucketlineError
++- Invalid            the request is wrong: which field or row, and what would do
++- TooLarge           a body, a count or a file is over its limit
++- NotFound           no such map, run, rank or image
++- Conflict           the name is taken by other content, or the thing is in use
++- Fenced             a newer lease or generation has taken over; nothing was changed
++- PlanMismatch       a state dict of another plan
++- Planning           the plan is still being built: come back
++- StoreUnavailable   the store is late or gone: nothing is known, come back
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BucketlineError(Exception):
+    """Base of every error that a caller is meant to see.
+
+    ``detail`` is one sentence for a person; ``extra`` holds members for programs, added to the problem document.
+    """
+
+    code = "error"
+
+    def __init__(self, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra = extra
+
+
+class Invalid(BucketlineError):
+    """``field`` names what is wrong (a dotted path of the spec, a column, a row); ``hint`` says what would do."""
+
+    code = "invalid"
+
+    def __init__(self, field: str, detail: str, hint: str | None = None, **extra: Any) -> None:
+        message = f"{field}: {detail}" + (f". {hint}" if hint else "")
+        super().__init__(message, field=field, **extra)
+        self.field = field
+
+
+class TooLarge(BucketlineError):
+    code = "too_large"
+
+
+class NotFound(BucketlineError):
+    code = "not_found"
+
+
+class Conflict(BucketlineError):
+    code = "conflict"
+
+
+class Fenced(BucketlineError):
+    code = "fenced"
+
+
+class PlanMismatch(BucketlineError):
+    code = "plan_mismatch"
+
+
+class Planning(BucketlineError):
+    code = "planning"
+
+
+class StoreUnavailable(BucketlineError):
+    code = "store_unavailable"

@@ -1,0 +1,146 @@
+"""The cursor store's port: what the coordinator needs kept, and how atomically.
+
+Every verb is one atomic operation and writes absolute values behind a compare, so that a retry after a lost answer
+changes nothing more. Times are Unix seconds, given by the caller: a store reads no clock. A store that answers late or
+not at all raises ``StoreUnavailable``; an unknown run raises ``NotFound``.
+
+Life times: a run's keys live until ``delete_run``; nothing expires.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+LEASE_STRIDE = 1 << 14
+"""A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank. It also bounds the world size."""
+
+
+class Cursor(NamedTuple):
+    """The first step that is not finished. Tuples compare in the order of training."""
+
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One start of the whole job. In epoch ``origin.epoch`` step ``origin.step`` of rank r stands at stream position
+    ``offset + r``; every other epoch starts at step 0 and position 0."""
+
+    number: int
+    session: str | None
+    world_size: int
+    origin: Cursor
+    offset: int
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """``document`` is opaque to the store: what the coordinator keeps of the run's spec."""
+
+    document: bytes
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class RankRecord:
+    """A rank that has held a lease in the present generation. ``lease_cursor``: where it stood when it took it."""
+
+    rank: int
+    cursor: Cursor
+    lease: int
+    holder: str
+    leased_at_s: float
+    lease_cursor: Cursor
+    last_seen_s: float
+
+
+class Outcome(Enum):
+    """What became of a commit. Only OK and ADOPTED have changed anything."""
+
+    OK = "ok"
+    ADOPTED = "adopted"  # the store had lost this lease: the holder's token and cursor were taken over
+    FENCED = "fenced"  # a newer lease, a newer generation, or none was ever given
+    AHEAD = "ahead"  # the cursor is more than a window behind what the caller says it has finished
+    STALE = "stale"  # the caller computed with another generation: read ``generation`` and ask again
+
+
+@dataclass(frozen=True)
+class Commit:
+    """``cursor`` is the rank's cursor after the operation, ``generation`` the store's own."""
+
+    outcome: Outcome
+    cursor: Cursor
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class Begun:
+    """``begun`` is False where another start won, or a rank moved: ``generation`` is then the present one."""
+
+    begun: bool
+    generation: Generation
+
+
+class Store(Protocol):
+    """What both back ends do; ``tests/contract`` runs one suite over them. All verbs are safe under concurrency,
+    between threads, processes and machines."""
+
+    async def ping(self) -> None:
+        """Return when the store can read and write; raise ``StoreUnavailable`` where not."""
+
+    async def create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
+        """Create the run unless the name is taken; the record that stands, and whether this call made it."""
+
+    async def read_run(self, run: str) -> RunRecord: ...
+
+    async def list_runs(self) -> list[str]:
+        """Names, sorted."""
+
+    async def delete_run(self, run: str) -> bool:
+        """Forget the run and all that belongs to it; False where there was none."""
+
+    async def session(self, run: str, session: str) -> int | None:
+        """The generation that this session name began (also an old one), or None."""
+
+    async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
+        """Start generation ``new`` if the present one is ``new.number - 1``, ``new.session`` was never used, and, where
+        ``slowest`` is given, the slowest rank still stands there. All leases of older generations are fenced by it.
+        The slowest rank is the least cursor over all ``world_size`` ranks; one without a record stands at the origin."""
+
+    async def lease(
+        self, run: str, rank: int, holder: str, generation: int, proposed: int, now_s: float
+    ) -> tuple[RankRecord, Generation] | None:
+        """The rank's lease for ``holder``: the one it has, else a new one with token ``max(proposed, old token +
+        LEASE_STRIDE)``, which fences the old. The cursor stays (or begins at the origin). None, with nothing changed,
+        where the present generation is not ``generation``. Tokens grow over generations as well."""
+
+    async def commit(
+        self,
+        run: str,
+        rank: int,
+        lease: int,
+        generation: int,
+        cursor: Cursor | None,
+        not_before: Cursor | None,
+        trusted: bool,
+        now_s: float,
+    ) -> Commit:
+        """Prove the lease and, where ``cursor`` is given, move the rank's cursor forward to it (an older or equal one is
+        a no-op, still OK).
+
+        In this order: another present generation than ``generation`` is STALE. A lease smaller than the stored token, or
+        one where none is stored, or one that is not ``rank``'s (``lease % LEASE_STRIDE``) is FENCED. A larger one proves
+        that the store has lost state: with ``trusted`` and a cursor it is ADOPTED (token stored, cursor moved forward,
+        holder kept or ``"?"``), without it is FENCED; ``trusted`` with no record stored at all is ADOPTED likewise.
+        A stored cursor before ``not_before`` is AHEAD (not asked of an adoption).
+
+        ``last_seen_s`` is written when the cursor moves, else only where it is 10 s old or more, so that reading costs
+        no durable write."""
+
+    async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
+        """One consistent reading: the present generation and its ranks that have a record, by rank."""
+
+    async def close(self) -> None: ...
