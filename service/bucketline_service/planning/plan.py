@@ -54,3 +54,7 @@ class Planner(Protocol):
 
     def locate(self, epoch: int, row: int, world_size: int) -> list[Place]:
         """Where an image of the map comes in an epoch: empty where it is left out, several where it is repeated."""
+
+    def mixed_steps(self, epoch: int, offset: int, world_size: int) -> int:
+        """Of the steps that deal the stream from position ``offset`` on to ``world_size`` ranks, how many may hold more
+        than one resolution (``line``: those that span units; ``novelai``: those that do)."""

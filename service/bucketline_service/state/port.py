@@ -1,8 +1,8 @@
 """The cursor store's port: what the coordinator needs kept, and how atomically.
 
-Every verb is one atomic operation and writes absolute values behind a compare, so that a retry after a lost answer
-changes nothing more. Times are Unix seconds, given by the caller: a store reads no clock. A store that answers late or
-not at all raises ``StoreUnavailable``; an unknown run raises ``NotFound``.
+Every verb is one atomic operation and writes absolute values behind a compare, so that a retry after a lost
+answer changes nothing more. Times are Unix seconds, given by the caller: a store reads no clock. A store that
+answers late or not at all raises ``StoreUnavailable``; an unknown run raises ``NotFound``.
 
 Life times: a run's keys live until ``delete_run``; nothing expires.
 """
@@ -14,7 +14,8 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 LEASE_STRIDE = 1 << 14
-"""A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank. It also bounds the world size."""
+"""A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank. It also bounds the world
+size."""
 
 
 class Cursor(NamedTuple):
@@ -26,8 +27,8 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True)
 class Generation:
-    """One start of the whole job. In epoch ``origin.epoch`` step ``origin.step`` of rank r stands at stream position
-    ``offset + r``; every other epoch starts at step 0 and position 0."""
+    """One start of the whole job. In epoch ``origin.epoch`` step ``origin.step`` of rank r stands at stream
+    position ``offset + r``; every other epoch starts at step 0 and position 0."""
 
     number: int
     session: str | None
@@ -46,7 +47,8 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RankRecord:
-    """A rank that has held a lease in the present generation. ``lease_cursor``: where it stood when it took it."""
+    """A rank that has held a lease in the present generation. ``lease_cursor``: where it stood when it took
+    it (or was adopted)."""
 
     rank: int
     cursor: Cursor
@@ -85,8 +87,8 @@ class Begun:
 
 
 class Store(Protocol):
-    """What both back ends do; ``tests/contract`` runs one suite over them. All verbs are safe under concurrency,
-    between threads, processes and machines."""
+    """What both back ends do; ``tests/contract`` runs one suite over them. All verbs are safe under
+    concurrency, between threads, processes and machines."""
 
     async def ping(self) -> None:
         """Return when the store can read and write; raise ``StoreUnavailable`` where not."""
@@ -106,16 +108,18 @@ class Store(Protocol):
         """The generation that this session name began (also an old one), or None."""
 
     async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
-        """Start generation ``new`` if the present one is ``new.number - 1``, ``new.session`` was never used, and, where
-        ``slowest`` is given, the slowest rank still stands there. All leases of older generations are fenced by it.
-        The slowest rank is the least cursor over all ``world_size`` ranks; one without a record stands at the origin."""
+        """Start generation ``new`` if the present one is ``new.number - 1``, ``new.session`` was never used,
+        and, where ``slowest`` is given, the slowest rank still stands there. All leases of older generations
+        are fenced by it. The slowest rank is the least cursor over all ``world_size`` ranks; one without a
+        record stands at the origin."""
 
     async def lease(
         self, run: str, rank: int, holder: str, generation: int, proposed: int, now_s: float
     ) -> tuple[RankRecord, Generation] | None:
-        """The rank's lease for ``holder``: the one it has, else a new one with token ``max(proposed, old token +
-        LEASE_STRIDE)``, which fences the old. The cursor stays (or begins at the origin). None, with nothing changed,
-        where the present generation is not ``generation``. Tokens grow over generations as well."""
+        """The rank's lease for ``holder``: the one it has, else a new one with token ``max(proposed, old
+        token + LEASE_STRIDE)``, which fences the old. The cursor stays (or begins at the origin). None, with
+        nothing changed, where the present generation is not ``generation``. Tokens grow over generations as
+        well. ``last_seen_s`` is written as by ``commit``."""
 
     async def commit(
         self,
@@ -128,17 +132,19 @@ class Store(Protocol):
         trusted: bool,
         now_s: float,
     ) -> Commit:
-        """Prove the lease and, where ``cursor`` is given, move the rank's cursor forward to it (an older or equal one is
-        a no-op, still OK).
+        """Prove the lease and, where ``cursor`` is given, move the rank's cursor forward to it (an older or
+        equal one is a no-op, still OK).
 
-        In this order: another present generation than ``generation`` is STALE. A lease smaller than the stored token, or
-        one where none is stored, or one that is not ``rank``'s (``lease % LEASE_STRIDE``) is FENCED. A larger one proves
-        that the store has lost state: with ``trusted`` and a cursor it is ADOPTED (token stored, cursor moved forward,
-        holder kept or ``"?"``), without it is FENCED; ``trusted`` with no record stored at all is ADOPTED likewise.
-        A stored cursor before ``not_before`` is AHEAD (not asked of an adoption).
+        In this order: another present generation than ``generation`` is STALE. A lease smaller than the
+        stored token, or one where none is stored, or one that is not ``rank``'s (``lease % LEASE_STRIDE``) is
+        FENCED. A larger one proves that the store has lost state: with ``trusted`` and a cursor it is ADOPTED
+        (token stored, cursor moved forward, holder kept or ``"?"``), without it is FENCED; ``trusted`` with
+        no record stored at all is ADOPTED likewise. A stored cursor before ``not_before`` is AHEAD (not asked
+        of an adoption). Of an older generation's record nothing counts but its token: a lease up to it was
+        fenced by ``begin``, and is FENCED here.
 
-        ``last_seen_s`` is written when the cursor moves, else only where it is 10 s old or more, so that reading costs
-        no durable write."""
+        ``last_seen_s`` is written when the cursor moves, else only where it is 10 s old or more, so that
+        reading costs no durable write."""
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
         """One consistent reading: the present generation and its ranks that have a record, by rank."""

@@ -1,0 +1,68 @@
+# bucketline's own commands. All that `make demo` and `make test` need is Python 3.10 or newer, and make.
+#   make demo         install, and prove on 5,000 real images that nothing is lost and nothing comes twice
+#   make test         every test, on SQLite and a real Redis
+#   make lint         ruff, mypy, import-linter
+#   make bench        the benchmarks
+#   make image-check  build the Dockerfile without Docker, start it and ask /readyz (root, Debian)
+#   make constraints  renew the pins in constraints.txt
+#   make clean        remove what the above made
+
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+VENV := .venv
+BIN := $(VENV)/bin
+SERVICE := $(VENV)/.installed-service
+DEV := $(VENV)/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test lint bench image-check constraints clean check-python
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(SERVICE)
+	$(BIN)/bucketline demo
+
+test: $(DEV)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEV)
+	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+image-check:
+	scripts/image-check
+
+constraints:
+	$(PYTHON) scripts/update-constraints.py
+
+clean:
+	rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp says what is installed; it grows old when the requirements change.
+$(SERVICE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing bucketline and its service into $(VENV) (once)"
+	@$(PIP_INSTALL) -e '.[service]'
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing bucketline, its service and its development tools into $(VENV) (once)"
+	@$(PIP_INSTALL) -e '.[service,dev]'
+	@touch $(SERVICE) $@
+
+$(BIN)/python: | check-python
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+check-python:
+	@command -v $(PYTHON) >/dev/null || { echo "bucketline: no '$(PYTHON)' on PATH. Install Python 3.10 or newer, or: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "bucketline: needs Python 3.10 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "bucketline: '$(PYTHON)' can not make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }

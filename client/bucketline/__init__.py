@@ -1,0 +1,59 @@
+"""bucketline: batches of one resolution for every rank, from a coordinator that loses none and repeats none.
+
+    from bucketline import BucketClient
+
+    with BucketClient("http://coordinator:7700", run="sdxl-base") as client:
+        for batch in client.epoch(rank):
+            train(batch.ids, batch.width, batch.height)
+
+Importing this loads the standard library only; httpx follows with the first request.
+"""
+
+from ._client import BucketClient
+from ._errors import (
+    BucketlineError,
+    ClientClosed,
+    Conflict,
+    CoordinatorUnavailable,
+    EndOfRun,
+    Fenced,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PlanFailed,
+    PlanMismatch,
+    ProtocolError,
+    Refused,
+    SessionReused,
+    TooLarge,
+    Unauthorized,
+    UsageError,
+)
+from ._operator import Operator
+from ._types import Batch, Cursor, Deal, Session
+
+__all__ = [
+    "Batch",
+    "BucketClient",
+    "BucketlineError",
+    "ClientClosed",
+    "Conflict",
+    "CoordinatorUnavailable",
+    "Cursor",
+    "Deal",
+    "EndOfRun",
+    "Fenced",
+    "Forbidden",
+    "Invalid",
+    "NotFound",
+    "Operator",
+    "PlanFailed",
+    "PlanMismatch",
+    "ProtocolError",
+    "Refused",
+    "Session",
+    "SessionReused",
+    "TooLarge",
+    "Unauthorized",
+    "UsageError",
+]

@@ -1,0 +1,300 @@
+"""The public client: one object in each training process. What it does is in ``_engine``; here is who does
+it, and where."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from . import _wire
+from ._engine import EXIT_PATIENCE_S, Engine, forget_engines
+from ._errors import ClientClosed, EndOfRun, Fenced, UsageError
+from ._identity import make_holder, session_name
+from ._resume import starting_place
+from ._transport import Transport, check_url
+from ._types import Batch, Cursor, Session, State
+from ._window import MAX_WINDOW
+
+
+class BucketClient:
+    """The batches of one run, for one rank or several.
+
+    ``url`` is the coordinator's address, ``run`` the run's name, ``token`` ``BUCKETLINE_TOKEN`` unless given.
+
+    ``holder`` names who holds a rank's lease; unless given it is new in every process (host, pid, a random
+    part), so a second process that uses a rank takes it over and the first one is ``Fenced``. Processes that
+    pass the same holder share the rank: model-parallel peers, which must all see the same batches. They must
+    all have asked for their first batch before one of them asks for its second.
+
+    ``session`` names one start of the whole job for ``start_session`` and ``load_state_dict``; see there.
+
+    ``window`` (1 to 1,024) is how many batches are kept at hand for each rank. ``timeout_s`` is how long a
+    call waits for a coordinator that does not answer before it raises ``CoordinatorUnavailable``; the client
+    stays usable then. ``request_timeout_s`` bounds one attempt, ``ack_interval_s`` how old a finished step
+    gets before it is acknowledged.
+
+    Nothing is asked and no thread started until a method is called; methods may be called from any thread.
+
+    **fork**: a forked child shares nothing with its parent: it opens its own connection, and takes its own
+    lease when it uses a rank, which fences the parent there unless ``holder`` was given. **pickle**: the
+    configuration goes along (a token only where it was passed), and the session, but no lease, no batches and
+    no holder that was made up. In both, ranks begin at the coordinator's cursor.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        run: str,
+        *,
+        token: str | None = None,
+        holder: str | None = None,
+        session: str | None = None,
+        window: int = 64,
+        timeout_s: float = 300.0,
+        request_timeout_s: float = 10.0,
+        ack_interval_s: float = 1.0,
+    ) -> None:
+        if not isinstance(run, str) or not run:
+            raise UsageError(f"run: a name was expected, not {run!r}")
+        if not 1 <= window <= MAX_WINDOW:
+            raise UsageError(f"window: 1 to {MAX_WINDOW} batches, not {window}")
+        for name, seconds in (("timeout_s", timeout_s), ("request_timeout_s", request_timeout_s)):
+            if not seconds > 0:
+                raise UsageError(f"{name}: more than 0 seconds, not {seconds}")
+        self.url = check_url(url)
+        self.run = run
+        self._token = token
+        self._holder = holder
+        self._session = session
+        self._window = window
+        self._timeout_s = timeout_s
+        self._request_timeout_s = request_timeout_s
+        self._ack_interval_s = ack_interval_s
+        self._started: str | None = None  # the session that leases are taken in
+        self._reset()
+
+    def _reset(self) -> None:
+        """What belongs to this process: all that fork and pickle must leave behind."""
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._finalizer: weakref.finalize[..., BucketClient] | None = None
+        self._loaded: State | None = None
+        self._is_closed = False
+        _clients.add(self)
+
+    # --- batches --------------------------------------------------------------------------------------------
+
+    def next_batch(self, rank: int) -> Batch:
+        """The rank's next batch. Asking for it says that the one before it is finished.
+
+        The first use of a rank takes its lease. Raises ``EndOfRun`` after the last batch, ``Fenced`` once
+        another process or a newer start of the job holds the rank (also where batches are still at hand),
+        ``CoordinatorUnavailable`` when there was no answer in time, and what the coordinator refused; other
+        errors than ``Fenced`` are raised when no batch is at hand, and the next call tries again.
+        """
+        batch = (self._engine or self._start_engine()).take(rank, None)
+        assert batch is not None
+        return batch
+
+    def epoch(self, rank: int) -> Iterator[Batch]:
+        """The rest of the rank's epoch: the one that its next batch is in. Nothing more once the run has
+        ended.
+
+        A batch is finished when the next one is asked for, and the last one when the iterator is exhausted.
+        Leaving the loop early leaves its last batch unfinished, until the rank is asked for another.
+        """
+        engine = self._engine or self._start_engine()
+        try:
+            batch = engine.take(rank, None)
+        except EndOfRun:
+            return
+        while batch is not None:
+            yield batch
+            batch = (self._engine or self._start_engine()).take(rank, batch.epoch)
+
+    def ack(self, rank: int) -> None:
+        """The batch handed out last is finished, though no other is wanted yet. Sent in the background;
+        ``flush`` waits."""
+        if self._engine is not None:
+            self._engine.finish(rank)
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Return when the coordinator has acknowledged every finished batch. Raises as ``next_batch``
+        does."""
+        if self._engine is not None:
+            self._engine.flush(self._timeout_s if timeout_s is None else timeout_s)
+
+    # --- starting and resuming ------------------------------------------------------------------------------
+
+    def start_session(
+        self,
+        world_size: int | None = None,
+        resume: str | Mapping[str, Any] = "cursor",
+        *,
+        session: str | None = None,
+    ) -> Session:
+        """Start the whole job anew: all older leases are fenced, and every rank begins where ``resume`` says.
+
+        ``resume`` is ``"cursor"`` (the slowest rank's cursor), ``"start"`` (the run's very first step) or a
+        state dict. Every process of the job calls this with the same arguments; the session's name makes them
+        one start. It is the argument, else the constructor's, else ``BUCKETLINE_SESSION``, else torchrun's
+        run id and restart count, else Slurm's job id and restart count, else random: then every call is a
+        start of its own that fences all others, which is right for a job of one process and refused where
+        ``WORLD_SIZE`` says that there are more.
+
+        A name that was used before starts nothing. With a state dict this process's ranks begin there all the
+        same, and ``SessionReused`` is raised where that start dealt the epoch differently.
+        """
+        place = self._place(resume)
+        if world_size is None and isinstance(place, State):
+            world_size = place.world_size
+        if world_size is None or world_size < 1:
+            raise UsageError(f"world_size: the number of ranks was expected, not {world_size}")
+        name = session or self._session or session_name(world_size, os.environ)
+        engine = self._engine or self._start_engine()
+        if place == "cursor":
+            # what is finished belongs in the cursors; a fence is no obstacle: it is why a client starts anew
+            engine.flush(self._timeout_s, skip=lambda window: isinstance(window.error, Fenced))
+        request = _wire.session_request(self.run, name, world_size, place)
+        _, document = engine.transport.call(request, self._timeout_s)
+        answer = _wire.read(document, _wire.session_from, str(request))
+        start: Cursor | None = None
+        self._loaded = None
+        if isinstance(place, State):
+            start = starting_place(place, world_size, answer, name)
+            deal = answer.deal
+            self._loaded = State(self.run, answer.fingerprint, start, deal.consumed(start), world_size)
+        self._started = name
+        engine.restart(name, start)
+        return answer
+
+    def state_dict(self, rank: int | None = None, *, include_last: bool = True) -> dict[str, Any]:
+        """Where the job stands, for its checkpoint. Needs no request (but for a rank that was never used).
+
+        It counts every batch handed out as finished: call it between the optimizer's step and the next batch.
+        Within a step, ``include_last=False`` leaves the last one out. Of several ranks in this client the
+        slowest counts, of those used since the start; or ``rank`` alone.
+        """
+        engine = self._engine or self._start_engine()
+        state = engine.state(rank, include_last) or self._loaded
+        if state is None and rank is not None:
+            engine.open(rank)
+            state = engine.state(rank, include_last)
+        if state is None:
+            raise UsageError("no rank has been used yet: pass the rank whose state is wanted")
+        return state.to_json()
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], world_size: int | None = None, *, session: str | None = None
+    ) -> Session:
+        """Start a session from a checkpoint's state, for its world size or another; batches at hand are
+        dropped.
+
+        Every process of the job calls it, with the same state; see ``start_session`` for the session's name.
+        The ranks of this process begin exactly at the state, wherever the coordinator's cursors were.
+        """
+        return self.start_session(world_size, state, session=session)
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def close(self, *, finished: bool = False) -> None:
+        """Acknowledge what is finished, then end the thread and the connection. Raises what kept the acks
+        from arriving.
+
+        The last batch handed out counts as finished only if ``finished`` says so: ``close`` is also called on
+        the way out of a failure. Leaving a ``with`` block without an exception passes True, so leave by an
+        exception where the last batch was not trained on. Unfinished batches are handed out again to whoever
+        takes the rank next.
+        """
+        engine = self._shut()
+        if engine is None:
+            return
+        try:
+            if finished:
+                engine.finish(None)
+            engine.flush(self._timeout_s, skip=lambda window: window.is_error_told)
+        finally:
+            engine.stop()
+            engine.join(EXIT_PATIENCE_S)
+
+    def __enter__(self) -> BucketClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close(finished=True)
+        elif (engine := self._shut()) is not None:
+            # the exception under way is what matters: one try at the acks, without waiting for a coordinator
+            engine.stop()
+            engine.join(EXIT_PATIENCE_S)
+
+    # --- the process ----------------------------------------------------------------------------------------
+
+    def _start_engine(self) -> Engine:
+        with self._lock:
+            if self._is_closed:
+                raise ClientClosed("the client is closed")
+            if self._engine is None:
+                transport = Transport(self.url, self._token, request_timeout_s=self._request_timeout_s)
+                self._engine = Engine(
+                    transport,
+                    self.run,
+                    holder=self._holder or make_holder(),
+                    window=self._window,
+                    ack_interval_s=self._ack_interval_s,
+                    timeout_s=self._timeout_s,
+                )
+                self._engine.restart(self._started, None)
+                self._finalizer = weakref.finalize(self, self._engine.stop)
+                self._finalizer.atexit = False  # the engine's module sees to that end
+            return self._engine
+
+    def _shut(self) -> Engine | None:
+        with self._lock:
+            engine, self._engine, self._is_closed = self._engine, None, True
+            return engine
+
+    def _place(self, resume: str | Mapping[str, Any]) -> str | State:
+        if isinstance(resume, str):
+            if resume not in ("cursor", "start"):
+                raise UsageError(f"resume: 'cursor', 'start' or a state dict, not {resume!r}")
+            return resume
+        return _wire.state_from(resume)
+
+    def _after_fork_in_child(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        was_closed = self._is_closed
+        self._reset()
+        self._is_closed = was_closed
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_lock", "_engine", "_finalizer", "_loaded")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+        self._is_closed = state["_is_closed"]
+
+    def __repr__(self) -> str:
+        return f"BucketClient({self.url!r}, run={self.run!r})"
+
+
+_clients: weakref.WeakSet[BucketClient] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    forget_engines()
+    for client in list(_clients):
+        client._after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,292 @@
+"""The windows of one client in one process, and the one thread that keeps them full and acknowledges.
+
+All requests for batches are made by that thread, one at a time; callers only wait for it. So a deadline runs
+while somebody waits, never while there are batches at hand: a coordinator that is away for an hour is no
+error for a training loop that has an hour's batches.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+from . import _wire
+from ._errors import BucketlineError, ClientClosed, UsageError
+from ._transport import Backoff, Transport, Unanswered, level_of, log, unavailable
+from ._types import Batch, Cursor, State
+from ._window import NEVER_S, Ask, Window
+
+EXIT_PATIENCE_S = 2.0
+"""How long the end of the interpreter waits for a last ack that is under way."""
+
+Job = tuple[Window, Ask | None]
+"""A window and what it asks for; None for its lease."""
+
+
+class Engine:
+    """Belongs to the process that made it, and must never be touched in a forked child: its lock may be held
+    there.
+
+    ``holder`` names this process to the coordinator.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        run: str,
+        *,
+        holder: str,
+        window: int,
+        ack_interval_s: float,
+        timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.transport = transport
+        self._run_name = run
+        self._holder = holder
+        self._session: str | None = (
+            None  # the start of the job that leases are asked in; None: the present one
+        )
+        self._start: Cursor | None = None
+        self._size = window
+        self._ack_interval_s = ack_interval_s
+        self._timeout_s = timeout_s
+        self._clock = clock
+        # re-entrant: the garbage collector may call stop() in whatever thread, also in one that is in here
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)  # the thread waits here for something to do
+        self._news = threading.Condition(self._lock)  # callers wait here for answers
+        self._windows: dict[int, Window] = {}
+        self._thread: threading.Thread | None = None
+        self._flushes = 0
+        self._is_stopping = False
+        self._backoff = Backoff()
+        self._failure: Unanswered | None = None
+        self._retry_at_s = 0.0
+        self._not_before_s = 0.0
+        _live.add(self)
+
+    # --- called by the training loop's threads --------------------------------------------------------------
+
+    def take(self, rank: int, epoch: int | None) -> Batch | None:
+        """The rank's next batch, the one before it finished thereby; None where ``epoch`` has no further
+        one."""
+        started_s = self._clock()
+        with self._lock:
+            window = self._window(rank)
+            if window.finish_last(started_s):
+                self._work.notify()
+            while True:
+                if epoch is not None and window.is_end_of_epoch(epoch):
+                    return None
+                batch = window.take()
+                if batch is not None:
+                    if window.is_low:
+                        self._work.notify()
+                    return batch
+                self._wait(started_s, self._timeout_s, f"rank {rank}'s next batch")
+
+    def finish(self, rank: int | None) -> None:
+        """The last batch handed out is finished: of one rank, or of all."""
+        with self._lock:
+            for window in self._windows.values():
+                if rank in (None, window.rank) and window.finish_last(self._clock()):
+                    self._work.notify()
+
+    def open(self, rank: int) -> None:
+        """Return when the rank is leased."""
+        started_s = self._clock()
+        with self._lock:
+            window = self._window(rank)
+            while window.lease is None:
+                if window.error is not None:
+                    raise window.take_error()
+                self._wait(started_s, self._timeout_s, f"rank {rank}'s lease")
+
+    def state(self, rank: int | None, include_last: bool) -> State | None:
+        """The state at the slowest of the ranks used so far, or at one rank; None where none is leased."""
+        with self._lock:
+            states = [
+                state
+                for window in self._windows.values()
+                if rank in (None, window.rank) and (state := window.state(self._run_name, include_last))
+            ]
+        return min(states, key=lambda state: state.cursor, default=None)
+
+    def flush(self, timeout_s: float, skip: Callable[[Window], bool] = lambda window: False) -> None:
+        """Return when the coordinator has acknowledged all that is finished, but for windows to ``skip``.
+        Raises what stands in the way."""
+        started_s = self._clock()
+        with self._lock:
+            self._flushes += 1
+            try:
+                while waiting := [w for w in self._windows.values() if not (w.is_acknowledged or skip(w))]:
+                    for window in waiting:
+                        if window.error is not None:
+                            raise window.take_error()
+                    self._wait(started_s, timeout_s, f"rank {waiting[0].rank}'s ack")
+            finally:
+                self._flushes -= 1
+
+    def restart(self, session: str | None, start: Cursor | None) -> None:
+        """Drop all windows; ranks are leased again on their next use, in ``session``, and begin at
+        ``start``."""
+        with self._lock:
+            self._drop_windows(UsageError("a session was started while this call waited"))
+            self._session, self._start = session, start
+
+    def stop(self) -> None:
+        """Let the thread make one last try at what is finished and end. Does not wait; may be called more
+        than once."""
+        with self._lock:
+            self._is_stopping = True
+            if self._thread is None:
+                self.transport.close()
+            self._work.notify_all()
+
+    def join(self, timeout_s: float) -> None:
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    # --- with the lock held ---------------------------------------------------------------------------------
+
+    def _window(self, rank: int) -> Window:
+        window = self._windows.get(rank)
+        if window is None:
+            if self._is_stopping:
+                raise ClientClosed("the client is closed")
+            window = self._windows[rank] = Window(rank, self._size, self._ack_interval_s, self._start)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="bucketline-prefetch", daemon=True)
+                self._thread.start()
+            self._work.notify()
+        return window
+
+    def _wait(self, started_s: float, timeout_s: float, what: str) -> None:
+        """Wait for any news, and see to it that there is a try while somebody waits."""
+        if self._is_stopping:
+            raise ClientClosed("the client was closed while this call waited")
+        now_s = self._clock()
+        if now_s - started_s >= timeout_s:
+            failures, cause = self._backoff.failures, self._failure
+            raise unavailable(self.transport.url, what, cause, failures, now_s - started_s) from cause
+        self._retry_at_s = min(self._retry_at_s, self._not_before_s)
+        self._work.notify()
+        self._news.wait(started_s + timeout_s - now_s)
+
+    def _drop_windows(self, error: BucketlineError) -> None:
+        for window in self._windows.values():
+            window.error = error  # for the callers that wait on it
+        self._windows = {}
+        self._news.notify_all()
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while (job := self._next_job()) is not None:
+                self._do(*job)
+            self._last_try()
+        except BaseException as exc:
+            log.exception("bucketline's thread ended: this is a bug in bucketline")
+            with self._lock:
+                for window in self._windows.values():
+                    window.error = window.error or exc
+                self._is_stopping = True
+        finally:
+            with self._lock:
+                self._news.notify_all()
+            self.transport.close()
+
+    def _next_job(self) -> Job | None:
+        """Wait for something to do; None when it is time to end."""
+        with self._lock:
+            while not self._is_stopping:
+                now_s = self._clock()
+                if now_s >= self._retry_at_s:
+                    if (job := self._pick(now_s)) is not None:
+                        return job
+                    wake_s = min((window.ack_due_s for window in self._windows.values()), default=NEVER_S)
+                else:
+                    wake_s = self._retry_at_s
+                self._work.wait(None if wake_s == NEVER_S else max(0.0, wake_s - now_s))
+            return None
+
+    def _pick(self, now_s: float) -> Job | None:
+        """The emptiest window first: somebody may be waiting for it."""
+        jobs: list[Job] = []
+        for window in self._windows.values():
+            if window.lease is None and window.error is None:
+                jobs.append((window, None))
+            elif (ask := window.ask(now_s, self._flushes > 0)) is not None:
+                jobs.append((window, ask))
+        return min(jobs, key=lambda job: len(job[0].ready), default=None)
+
+    def _do(self, window: Window, ask: Ask | None) -> None:
+        """One attempt at one job. What becomes of it is told to the window, also if that was dropped
+        meanwhile."""
+        try:
+            if ask is None:
+                request = _wire.lease_request(self._run_name, window.rank, self._holder, self._session)
+                lease = _wire.read(self.transport.attempt(request)[1], _wire.lease_from, str(request))
+                with self._lock:
+                    window.leased(lease)
+            else:
+                assert window.lease is not None
+                request = _wire.next_request(
+                    self._run_name, window.rank, window.lease, ask.finished, ask.start, ask.count
+                )
+                answer = _wire.read(self.transport.attempt(request)[1], _wire.next_from, str(request))
+                with self._lock:
+                    window.answered(ask, answer, self._clock())
+        except Unanswered as exc:
+            self._failed(request, exc)
+            return
+        except BucketlineError as exc:
+            with self._lock:
+                window.error = exc
+        with self._lock:
+            if self._failure is not None:
+                log.info("%s answers again after %d failures", self.transport.url, self._backoff.failures)
+            self._backoff.reset()
+            self._failure = None
+            self._news.notify_all()
+
+    def _failed(self, request: _wire.Request, failure: Unanswered) -> None:
+        with self._lock:
+            delay_s = self._backoff.next_delay_s(failure.retry_after_s)
+            now_s = self._clock()
+            self._failure = failure
+            self._retry_at_s = now_s + delay_s
+            self._not_before_s = now_s + (failure.retry_after_s or 0.0)
+            log.log(level_of(self._backoff.failures), "%s: %s; again in %.1f s", request, failure, delay_s)
+
+    def _last_try(self) -> None:
+        """Acknowledge what is finished, once and without a retry: the program ends, or dropped its client."""
+        with self._lock:
+            windows = list(self._windows.values())
+        for window in windows:
+            ask = window.ask(self._clock(), flush=True)
+            if ask is not None and ask.finished is not None and self._failure is None:
+                self._do(window, Ask(ask.finished, ask.num_finished, None, 1))
+
+
+_live: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def forget_engines() -> None:
+    """In a forked child: the parent's engines are not this process's to stop."""
+    global _live
+    _live = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_engines() -> None:
+    engines = list(_live)
+    for engine in engines:
+        engine.stop()
+    for engine in engines:
+        engine.join(EXIT_PATIENCE_S)

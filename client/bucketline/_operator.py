@@ -1,0 +1,178 @@
+"""The operator's calls: maps and runs put, looked at and deleted. For scripts and the command line."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import _wire
+from ._errors import PlanFailed, UsageError
+from ._transport import Transport, unavailable
+from ._types import Batch, Json
+
+CONTENT_TYPES = {
+    "csv": "text/csv",
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "arrow": "application/vnd.apache.arrow.stream",
+    "npz": "application/x-npz",
+    "pickle": "application/x-pickle",
+}
+SUFFIXES = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".npz": "npz",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+}
+CHUNK_BYTES = 1 << 20
+POLL_S = 0.2
+
+
+class Operator:
+    """What an operator does with a coordinator. ``token`` is ``BUCKETLINE_TOKEN`` unless given.
+
+    Answers are the coordinator's documents as they are. Every call is repeated until ``timeout_s`` is over,
+    and raises ``CoordinatorUnavailable`` then. Not to be shared with a forked child.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
+        self._transport = Transport(url, token, request_timeout_s=min(30.0, timeout_s))
+        self._timeout_s = timeout_s
+
+    # --- maps -----------------------------------------------------------------------------------------------
+
+    def put_map(
+        self,
+        name: str,
+        source: str | os.PathLike[str] | bytes | Mapping[str, Any],
+        *,
+        format: str | None = None,
+        content_type: str | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> Json:
+        """Upload a resolution map: a file (streamed), bytes, or ``{"uri": …}`` for one that the coordinator
+        can read.
+
+        ``format`` is one of ``csv``, ``jsonl``, ``parquet``, ``arrow``, ``npz``, ``pickle``; unless given it
+        follows from the file's suffix. ``columns`` names the columns of ``id``, ``width`` and ``height``
+        where the coordinator does not find them by itself.
+        """
+        target = _wire.path("maps", name)
+        names = tuple((f"{what}_column", column) for what, column in (columns or {}).items())
+        if isinstance(source, Mapping):
+            return self._ask(_wire.Request("PUT", target, body=dict(source), params=names))
+        if content_type is None:
+            content_type = _content_type(source, format)
+        if isinstance(source, bytes):
+            data = source
+            return self._ask(_wire.upload(target, names, lambda: data, content_type))
+        file = Path(source)
+        file.stat()  # a missing file is the caller's mistake: tell it before anything is sent
+        return self._ask(_wire.upload(target, names, lambda: _chunks(file), content_type))
+
+    def maps(self) -> list[Json]:
+        return self._get_list(_wire.path("maps"), "maps")
+
+    def map(self, name: str) -> Json:
+        return self._get(_wire.path("maps", name))
+
+    def delete_map(self, name: str) -> None:
+        self._ask(_wire.Request("DELETE", _wire.path("maps", name)))
+
+    # --- runs -----------------------------------------------------------------------------------------------
+
+    def put_run(
+        self, name: str, spec: Mapping[str, Any], *, wait: bool = True, timeout_s: float = 3600.0
+    ) -> Json:
+        """Create the run, or find that it is there with the same spec. ``wait`` until its plan is ready, up
+        to ``timeout_s``; ``PlanFailed`` where it can not be planned."""
+        started_s = time.monotonic()
+        document = self._ask(_wire.Request("PUT", _wire.run_path(name), body=dict(spec)))
+        while wait and document.get("status") == "planning":
+            if time.monotonic() - started_s > timeout_s:
+                raise unavailable(self._transport.url, f"when {name} is planned", None, 0, timeout_s)
+            time.sleep(POLL_S)
+            document = self.run(name)
+        if wait and document.get("status") == "failed":
+            raise PlanFailed(f"run {name!r}: {document.get('detail') or 'planning failed'}")
+        return document
+
+    def runs(self) -> list[Json]:
+        return self._get_list(_wire.path("runs"), "runs")
+
+    def run(self, name: str) -> Json:
+        return self._get(_wire.run_path(name))
+
+    def stats(self, run: str) -> Json:
+        return self._get(_wire.run_path(run, "stats"))
+
+    def ranks(self, run: str) -> list[Json]:
+        return self._get_list(_wire.run_path(run, "ranks"), "ranks")
+
+    def image(self, run: str, id: int | str, *, epoch: int | None = None) -> Json:
+        """Why this image is where it is, and when it comes in ``epoch`` (the current one unless given)."""
+        return self._get(_wire.run_path(run, "images", id), epoch=epoch)
+
+    def batches(
+        self, run: str, epoch: int, step: int, rank: int, count: int = 1, *, world_size: int | None = None
+    ) -> list[Batch]:
+        """The plan itself from one step on, moving nothing."""
+        what = _wire.run_path(run, "batches")
+        document = self._get(what, epoch=epoch, step=step, rank=rank, count=count, world_size=world_size)
+        return _wire.read(document, _wire.batches_from, what)
+
+    def delete_run(self, name: str) -> None:
+        self._ask(_wire.Request("DELETE", _wire.run_path(name)))
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Operator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _get_list(self, path: str, name: str) -> list[Json]:
+        return _wire.read(self._get(path), lambda document: list(document[name]), path)
+
+    def _get(self, path: str, **params: int | None) -> Json:
+        given = tuple((name, str(value)) for name, value in params.items() if value is not None)
+        return self._ask(_wire.Request("GET", path, params=given))
+
+    def _ask(self, request: _wire.Request) -> Json:
+        return self._transport.call(request, self._timeout_s)[1]
+
+
+def _content_type(source: str | os.PathLike[str] | bytes, format: str | None) -> str:
+    if format is None:
+        suffix = "" if isinstance(source, bytes) else Path(source).suffix.lower()
+        format = SUFFIXES.get(suffix)
+        if format is None:
+            raise UsageError(
+                f"format: pass one of {', '.join(CONTENT_TYPES)}; it does not follow from {suffix!r}"
+            )
+    if format not in CONTENT_TYPES:
+        raise UsageError(f"format: one of {', '.join(CONTENT_TYPES)}, not {format!r}")
+    return CONTENT_TYPES[format]
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,117 @@
+"""The words of the protocol as values: what requests are made from and answers are read into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+
+
+class Cursor(NamedTuple):
+    """The first step that is not finished. Tuples compare in the order of training."""
+
+    epoch: int
+    step: int
+
+    def to_json(self) -> Json:
+        return {"epoch": self.epoch, "step": self.step}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The images of one step on one rank, all for the same resolution (pixels).
+
+    ``ids`` are integers or strings, as in the map. ``repeats`` is as long as ``ids`` and tells which of them
+    come a second time in this epoch to fill the batch; None where none does. ``bucket`` is the index in the
+    run's ladder.
+    """
+
+    ids: list[Any]
+    width: int
+    height: int
+    epoch: int
+    step: int
+    rank: int
+    bucket: int
+    repeats: list[bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """How a generation deals an epoch's stream to its ranks: in epoch ``origin.epoch`` step ``origin.step``
+    of rank 0 is stream position ``offset``; every other epoch starts at step 0 and position 0."""
+
+    origin: Cursor
+    offset: int
+    world_size: int
+
+    def consumed(self, cursor: Cursor) -> int:
+        """How many batches of the epoch's stream the whole job has finished when every rank stands at
+        ``cursor``."""
+        if cursor.epoch == self.origin.epoch:
+            return self.offset + (cursor.step - self.origin.step) * self.world_size
+        return cursor.step * self.world_size
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to move one rank's cursor, and where that stands. ``num_steps`` is of the cursor's epoch."""
+
+    token: int
+    generation: int
+    cursor: Cursor
+    num_steps: int
+    deal: Deal
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A start of the job. ``cursor`` is the slowest rank's; ``left_out_batches`` and ``mixed_steps`` are what
+    a change of the world size costs in this epoch: batches no rank gets, and steps whose ranks differ in
+    resolution."""
+
+    generation: int
+    cursor: Cursor
+    num_steps: int
+    deal: Deal
+    fingerprint: str
+    left_out_batches: int
+    mixed_steps: int
+
+    @property
+    def world_size(self) -> int:
+        return self.deal.world_size
+
+
+@dataclass(frozen=True, slots=True)
+class NextAnswer:
+    """``num_steps`` is of the cursor's epoch; ``done`` says that no batch follows these."""
+
+    batches: list[Batch]
+    cursor: Cursor
+    num_steps: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state dict, checked. ``consumed`` is its ``offset``: batches of the epoch's stream that the job has
+    finished."""
+
+    run: str
+    fingerprint: str
+    cursor: Cursor
+    consumed: int
+    world_size: int
+
+    def to_json(self) -> Json:
+        return {
+            "run": self.run,
+            "fingerprint": self.fingerprint,
+            "epoch": self.cursor.epoch,
+            "step": self.cursor.step,
+            "offset": self.consumed,
+            "world_size": self.world_size,
+        }

@@ -1,0 +1,218 @@
+"""One rank's window: the batches at hand, what was handed out, what is finished and what of it is
+acknowledged.
+
+No lock, no I/O and no clock in here: the engine holds its lock around every call and passes the time in.
+
+    fetched  ->  ready  ->  last  ->  finished  ->  acknowledged
+                 at hand    handed    asked for     the coordinator
+                            out       the next one  knows it
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from ._errors import EndOfRun, Fenced, ProtocolError
+from ._types import Batch, Cursor, Lease, NextAnswer, State
+
+NEVER_S = float("inf")
+MAX_WINDOW = 1024
+"""The coordinator's own limit: batches in one answer, and steps that one ack may finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request that the window needs. ``finished`` is its ack (inclusive) and ``num_finished`` how many
+    batches that is since the lease; ``start`` and ``count`` say what is wanted, or ``start`` is None where
+    only the ack matters."""
+
+    finished: Cursor | None
+    num_finished: int
+    start: Cursor | None
+    count: int
+
+
+class Window:
+    """``start`` is where to begin instead of at the lease's cursor: a checkpoint knows better than the
+    coordinator."""
+
+    def __init__(self, rank: int, size: int, ack_interval_s: float, start: Cursor | None = None) -> None:
+        self.rank = rank
+        self.lease: Lease | None = None
+        self.ready: deque[Batch] = deque()
+        self.ended = False
+        self.error: BaseException | None = None
+        self.is_error_told = False
+        self._size = size
+        self._low = size // 2
+        self._ack_interval_s = ack_interval_s
+        self._start = start
+        self._wanted: Cursor | None = None  # the first step that is not fetched
+        self._last: Batch | None = None
+        self._last_is_finished = True
+        self._finished: Cursor | None = None  # the last finished step, inclusive as an ack is
+        self._num_finished = 0
+        self._num_acknowledged = 0
+        self._ack_due_s = NEVER_S
+        self._num_steps: dict[int, int] = {}  # of the epochs whose end is known
+
+    # --- the training loop's side ---------------------------------------------------------------------------
+
+    def take(self) -> Batch | None:
+        """The next batch, or None where it is not at hand yet. Raises what stands in the way.
+
+        Batches at hand are still handed out after an error: the plan does not change. Not so after a fence:
+        the rank's new holder is handed the same ones, and going on would train on them twice.
+        """
+        if self.error is not None and (not self.ready or isinstance(self.error, Fenced)):
+            raise self.take_error()
+        if self.ready:
+            self._last = self.ready.popleft()
+            self._last_is_finished = False
+            return self._last
+        if self.ended:
+            raise EndOfRun(f"rank {self.rank} has had every batch of its run")
+        return None
+
+    def take_error(self) -> BaseException:
+        """The error that stands in the way, to be raised. A fence stays; anything else is tried again
+        afterwards."""
+        error = self.error
+        assert error is not None
+        self.is_error_told = True
+        if not isinstance(error, Fenced):
+            self.error = None
+        return error.with_traceback(None)
+
+    def is_end_of_epoch(self, epoch: int) -> bool | None:
+        """Whether no batch of ``epoch`` is left to hand out; None where that is not known before an
+        answer."""
+        last = self._last
+        if last is not None and last.epoch == epoch and self._num_steps.get(epoch) == last.step + 1:
+            return True
+        if self.ready:
+            return self.ready[0].epoch != epoch
+        return True if self.ended else None
+
+    def finish_last(self, now_s: float) -> bool:
+        """The batch handed out last is finished. True where the thread has to hear of it: this is the first
+        one since an ack, or half a window has come together."""
+        if self._last is None or self._last_is_finished:
+            return False
+        self._last_is_finished = True
+        self._finished = Cursor(self._last.epoch, self._last.step)
+        self._num_finished += 1
+        if self._ack_due_s == NEVER_S:
+            self._ack_due_s = now_s + self._ack_interval_s
+            return True
+        return self._is_ack_overdue(now_s)
+
+    def cursor(self, include_last: bool) -> Cursor | None:
+        """The first step that is not finished, the batch handed out last counted as finished or as it is;
+        None before the rank is leased. It needs no request."""
+        last = self._last
+        if last is None:
+            if self._start is not None:
+                return self._after(self._start)
+            return self.lease.cursor if self.lease is not None else None
+        if not (include_last or self._last_is_finished):
+            return Cursor(last.epoch, last.step)
+        if self.ready:
+            return Cursor(self.ready[0].epoch, self.ready[0].step)
+        return self._after(Cursor(last.epoch, last.step + 1))
+
+    def state(self, run: str, include_last: bool) -> State | None:
+        cursor = self.cursor(include_last)
+        if self.lease is None or cursor is None:
+            return None
+        deal = self.lease.deal
+        return State(run, self.lease.fingerprint, cursor, deal.consumed(cursor), deal.world_size)
+
+    # --- the thread's side ----------------------------------------------------------------------------------
+
+    @property
+    def is_low(self) -> bool:
+        return not self.ended and len(self.ready) <= self._low
+
+    @property
+    def is_acknowledged(self) -> bool:
+        return self._num_finished == self._num_acknowledged
+
+    @property
+    def ack_due_s(self) -> float:
+        """When an ack has to go out by itself."""
+        return self._ack_due_s if self.error is None else NEVER_S
+
+    def ask(self, now_s: float, flush: bool) -> Ask | None:
+        """What to ask for now, or None. An ack takes along a fetch of what is missing, and the reverse."""
+        if self.error is not None or self.lease is None:
+            return None
+        acknowledges = not self.is_acknowledged
+        if not (self.is_low or (acknowledges and (flush or self._is_ack_overdue(now_s)))):
+            return None
+        finished = self._finished if acknowledges else None
+        in_hand = 0 if self._last_is_finished else 1
+        missing = 0 if self.ended else min(self._size, MAX_WINDOW - in_hand) - len(self.ready)
+        if missing <= 0:
+            return Ask(finished, self._num_finished, None, 1)
+        wanted = self._wanted
+        if wanted is not None and wanted.step > 0 and wanted.epoch not in self._num_steps:
+            # this may be the step after the epoch's last, which can not be asked for: begin one before
+            wanted = Cursor(wanted.epoch, wanted.step - 1)
+            missing = min(missing + 1, MAX_WINDOW)
+        return Ask(finished, self._num_finished, wanted, missing)
+
+    def leased(self, lease: Lease) -> None:
+        self.lease = lease
+        self._learn(lease.cursor, lease.num_steps)
+        self._wanted = self._after(self._start or lease.cursor)
+        self.ended = lease.num_steps == 0 and self._wanted >= lease.cursor
+
+    def answered(self, ask: Ask, answer: NextAnswer, now_s: float) -> None:
+        """Take an answer in. ``ProtocolError`` where it is not exactly what follows: then nothing of it is
+        kept."""
+        self.is_error_told = False
+        self._learn(answer.cursor, answer.num_steps)
+        if ask.start is not None:
+            self._add(ask.start, answer)
+        self._num_acknowledged = ask.num_finished
+        self._ack_due_s = NEVER_S if self.is_acknowledged else now_s + self._ack_interval_s
+
+    def _add(self, wanted: Cursor, answer: NextAnswer) -> None:
+        if not answer.batches and not answer.done:
+            raise ProtocolError(f"rank {self.rank} asked for {wanted} and got nothing, yet it is not the end")
+        for batch in answer.batches:
+            place = Cursor(batch.epoch, batch.step)
+            if (
+                place != wanted
+                and place == Cursor(wanted.epoch + 1, 0)
+                and wanted.epoch not in self._num_steps
+            ):
+                self._num_steps[wanted.epoch] = (
+                    wanted.step
+                )  # the end of an epoch that the cursor has not reached
+            elif place != wanted or batch.rank != self.rank:
+                raise ProtocolError(
+                    f"rank {self.rank} asked for {wanted} and got {place} of rank {batch.rank}"
+                )
+            wanted = self._after(Cursor(place.epoch, place.step + 1))
+        known = self._wanted
+        self.ready.extend(
+            batch for batch in answer.batches if known is None or (batch.epoch, batch.step) >= known
+        )
+        self._wanted = wanted
+        self.ended = answer.done
+
+    def _learn(self, cursor: Cursor, num_steps: int) -> None:
+        """Of a run that is over there is no epoch to have steps: 0."""
+        if num_steps > 0:
+            self._num_steps[cursor.epoch] = num_steps
+
+    def _is_ack_overdue(self, now_s: float) -> bool:
+        waiting = self._num_finished - self._num_acknowledged
+        return waiting > 0 and (waiting >= self._low or now_s >= self._ack_due_s)
+
+    def _after(self, cursor: Cursor) -> Cursor:
+        """The cursor itself, or the next epoch's first step where this epoch is known to end before it."""
+        return Cursor(cursor.epoch + 1, 0) if self._num_steps.get(cursor.epoch) == cursor.step else cursor

@@ -1,0 +1,208 @@
+"""Requests built and answers read: the whole protocol as pure functions. No I/O, no clock, no environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from ._errors import BY_CODE, ProtocolError, Refused, UsageError
+from ._types import Batch, Cursor, Deal, Json, Lease, NextAnswer, Session, State
+
+T = TypeVar("T")
+
+RETRIED_STATUSES = frozenset({408, 429})
+"""Of the 4xx, those that ask to be repeated; every 5xx is repeated as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``body`` goes as JSON. ``content`` makes the body's chunks afresh for every attempt. ``timeout_s`` is
+    for one attempt where it is not the transport's."""
+
+    method: str
+    path: str
+    body: Any = None
+    params: tuple[tuple[str, str], ...] = ()
+    content: Callable[[], Any] | None = None
+    content_type: str | None = None
+    timeout_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+def run_path(run: str, *rest: object) -> str:
+    return path("runs", run, *rest)
+
+
+def path(*parts: object) -> str:
+    return "/v1/" + "/".join(quote(str(part), safe="") for part in parts)
+
+
+def upload(
+    path: str, params: tuple[tuple[str, str], ...], content: Callable[[], Any], content_type: str
+) -> Request:
+    """An upload is answered when it has been read and checked, which takes a while for 100,000,000 rows."""
+    return Request("PUT", path, None, params, content, content_type, timeout_s=600.0)
+
+
+def lease_request(run: str, rank: int, holder: str, session: str | None) -> Request:
+    body: Json = {"holder": holder}
+    if session is not None:
+        body["session"] = session
+    return Request("POST", run_path(run, "ranks", rank, "lease"), body)
+
+
+def next_request(
+    run: str, rank: int, lease: Lease, finished: Cursor | None, start: Cursor | None, count: int
+) -> Request:
+    """``finished`` is the last step that the rank is through with, inclusive; ``start`` the first one
+    wanted."""
+    body: Json = {"lease": lease.token, "generation": lease.generation, "count": count}
+    if finished is not None:
+        body["ack"] = finished.to_json()
+    if start is not None:
+        body["from"] = start.to_json()
+    return Request("POST", run_path(run, "ranks", rank, "next"), body)
+
+
+def session_request(run: str, session: str, world_size: int, resume: str | State) -> Request:
+    place = resume.to_json() if isinstance(resume, State) else resume
+    return Request(
+        "POST",
+        run_path(run, "sessions"),
+        {"session": session, "world_size": world_size, "resume": place},
+    )
+
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+
+def read_json(content: bytes, what: str) -> Json:
+    try:
+        document = json.loads(content)
+    except ValueError as exc:
+        shown = content[:80].decode(errors="replace")
+        raise ProtocolError(f"{what}: not JSON, so this is no coordinator's answer: {shown!r}") from exc
+    if not isinstance(document, dict):
+        raise ProtocolError(f"{what}: an object was expected, not {type(document).__name__}")
+    return document
+
+
+def read(document: Json, reader: Callable[[Json], T], what: str) -> T:
+    """``reader(document)``, with whatever is missing or mistyped in it told as a ``ProtocolError``."""
+    try:
+        return reader(document)
+    except KeyError as exc:
+        raise ProtocolError(f"{what}: the answer has no {exc.args[0]!r}") from exc
+    except (TypeError, ValueError, AttributeError) as exc:
+        raise ProtocolError(f"{what}: the answer can not be read: {exc}") from exc
+
+
+def cursor_from(document: Json) -> Cursor:
+    return Cursor(int(document["epoch"]), int(document["step"]))
+
+
+def batch_from(document: Json) -> Batch:
+    return Batch(
+        ids=document["ids"],
+        width=document["width"],
+        height=document["height"],
+        epoch=document["epoch"],
+        step=document["step"],
+        rank=document["rank"],
+        bucket=document["bucket"],
+        repeats=document.get("repeats"),
+    )
+
+
+def deal_from(document: Json) -> Deal:
+    return Deal(cursor_from(document["origin"]), int(document["offset"]), int(document["world_size"]))
+
+
+def lease_from(document: Json) -> Lease:
+    return Lease(
+        token=int(document["lease"]),
+        generation=int(document["generation"]),
+        cursor=cursor_from(document["cursor"]),
+        num_steps=int(document["num_steps"]),
+        deal=deal_from(document),
+        fingerprint=str(document["fingerprint"]),
+    )
+
+
+def session_from(document: Json) -> Session:
+    return Session(
+        generation=int(document["generation"]),
+        cursor=cursor_from(document["cursor"]),
+        num_steps=int(document["num_steps"]),
+        deal=deal_from(document),
+        fingerprint=str(document["fingerprint"]),
+        left_out_batches=int(document["left_out_batches"]),
+        mixed_steps=int(document["mixed_steps"]),
+    )
+
+
+def next_from(document: Json) -> NextAnswer:
+    return NextAnswer(
+        batches=[batch_from(batch) for batch in document["batches"]],
+        cursor=cursor_from(document["cursor"]),
+        num_steps=int(document["num_steps"]),
+        done=bool(document["done"]),
+    )
+
+
+def batches_from(document: Json) -> list[Batch]:
+    return [batch_from(batch) for batch in document["batches"]]
+
+
+def state_from(state: Mapping[str, Any]) -> State:
+    """The checked form of a state dict that a checkpoint gave back; ``UsageError`` where it is none."""
+    if not isinstance(state, Mapping):
+        raise UsageError(f"a state dict was expected, not {type(state).__name__}")
+    numbers = {}
+    for name in ("epoch", "step", "offset", "world_size"):
+        value = state.get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UsageError(f"state dict: {name!r} must be a whole number of 0 or more, not {value!r}")
+        numbers[name] = value
+    if numbers["world_size"] < 1:
+        raise UsageError("state dict: 'world_size' must be 1 or more")
+    for name in ("run", "fingerprint"):
+        if not isinstance(state.get(name), str):
+            raise UsageError(f"state dict: {name!r} must be a string, not {state.get(name)!r}")
+    place = Cursor(numbers["epoch"], numbers["step"])
+    return State(state["run"], state["fingerprint"], place, numbers["offset"], numbers["world_size"])
+
+
+def is_retried(status: int) -> bool:
+    return status >= 500 or status in RETRIED_STATUSES
+
+
+def problem_from(status: int, content: bytes) -> Json:
+    """The problem document of an error answer; of one that has none (a proxy's HTML page), its status
+    alone."""
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = None
+    return document if isinstance(document, dict) else {"status": status}
+
+
+def refusal(request: Request, status: int, problem: Json) -> Refused:
+    """The named error for a 4xx that is not to be retried."""
+    code = problem.get("code")
+    named = BY_CODE.get(code, Refused) if isinstance(code, str) else Refused
+    said = problem.get("detail") or problem.get("title") or "no reason given"
+    return named(
+        f"{said} ({status} to {request})",
+        status=status,
+        code=code if isinstance(code, str) else None,
+        problem=problem,
+    )

@@ -1,0 +1,62 @@
+"""The app: one constructor that takes what it needs. Importing this does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from bucketline_service.api import delivery, maps, operations, problems, runs
+from bucketline_service.api.auth import Guards, Tokens
+from bucketline_service.api.middleware import LimitBody, Observe
+from bucketline_service.coordinator import Coordinator
+
+_DESCRIPTION = """Plans aspect-ratio buckets and hands out batches of one resolution to every rank of a training job.
+
+Axis order is (width, height). Errors are RFC 9457 problem documents with a stable `code`.
+"""
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """``uploads``: where bodies are kept while they stream; ``map_sources``: folders whose files a ``uri`` may name.
+
+    ``max_json_bytes`` bounds run specs, which may hold ``valid_ids``; every other body is small.
+    """
+
+    uploads: Path
+    tokens: Tokens = field(default_factory=Tokens)
+    map_sources: tuple[Path, ...] = ()
+    max_upload_bytes: int = 16 << 30
+    max_json_bytes: int = 64 << 20
+
+
+def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) -> FastAPI:
+    """The service over a coordinator, which it closes when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await coordinator.close()
+
+    app: FastAPI = FastAPIOffline(
+        title="bucketline",
+        version=version,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        static_url="/docs-assets",
+        redoc_url=None,
+    )
+    guards = Guards.of(settings.tokens)
+    problems.install(app, coordinator.metrics)
+    app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
+    app.include_router(runs.routes(coordinator, guards))
+    app.include_router(delivery.routes(coordinator, guards))
+    app.include_router(operations.routes(coordinator))
+    app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
+    app.add_middleware(Observe, metrics=coordinator.metrics)
+    return app

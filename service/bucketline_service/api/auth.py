@@ -1,0 +1,67 @@
+"""Tokens. A worker's may read and move cursors, an operator's may do everything; without any, all may."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from bucketline_service.api.problems import Forbidden, Unauthorized
+
+_bearer = HTTPBearer(auto_error=False, description="BUCKETLINE_TOKEN: a worker's or an operator's")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Several of each may be valid at a time, so that they can be changed without a pause."""
+
+    worker: frozenset[str] = field(default=frozenset(), repr=False)
+    operator: frozenset[str] = field(default=frozenset(), repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.worker or self.operator)
+
+
+Guard = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Dependencies of routes: any token, or an operator's."""
+
+    any: Guard
+    operator: Guard
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> Guards:
+        async def any_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:
+            _check(tokens, given, operator=False)
+
+        async def operator_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:
+            _check(tokens, given, operator=True)
+
+        return cls(any_token, operator_token)
+
+
+def _check(tokens: Tokens, given: HTTPAuthorizationCredentials | None, *, operator: bool) -> None:
+    if not tokens:
+        return
+    if given is None:
+        raise Unauthorized("this coordinator asks for a token: Authorization: Bearer …")
+    is_operator = _among(given.credentials, tokens.operator)
+    is_worker = _among(given.credentials, tokens.worker)
+    if not (is_operator or is_worker):
+        raise Unauthorized("the token is not known here")
+    if operator and not is_operator:
+        raise Forbidden("a worker's token may read and move cursors; this needs an operator's")
+
+
+def _among(given: str, known: frozenset[str]) -> bool:
+    """Compare with every one, each in constant time, so that the time tells nothing."""
+    found = False
+    for token in known:
+        found |= hmac.compare_digest(given.encode(), token.encode())
+    return found

@@ -1,0 +1,96 @@
+"""Routes of delivery: sessions, leases, batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+
+from bucketline_service.api.auth import Guards
+from bucketline_service.api.problems import documented
+from bucketline_service.api.wire import (
+    LeaseIn,
+    LeaseOut,
+    NextIn,
+    NextOut,
+    RankPath,
+    SessionIn,
+    SessionOut,
+    StateDict,
+    as_json,
+)
+from bucketline_service.coordinator import Coordinator
+from bucketline_service.coordinator.delivery import StateDict as State
+from bucketline_service.coordinator.runs import Run
+from bucketline_service.state.port import Cursor
+
+
+def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
+    router = APIRouter(tags=["delivery"], dependencies=[Depends(guards.any)])
+    delivery = coordinator.delivery
+
+    @router.post(
+        "/v1/runs/{run}/sessions", response_model=SessionOut, responses=documented(404, 409, 422, 503)
+    )
+    async def start_session(run: str, body: SessionIn) -> Response:
+        """Start the whole job: a new generation, which fences all leases of the older ones. Idempotent by ``session``."""
+        resume = State(**body.resume.model_dump()) if isinstance(body.resume, StateDict) else body.resume  # type: ignore[typeddict-item]
+        session = await delivery.start_session(run, body.session, body.world_size, resume)
+        return as_json(
+            {
+                **_standing(session.run, session.cursor),
+                "left_out_batches": session.left_out_batches,
+                "mixed_steps": session.mixed_steps,
+            }
+        )
+
+    @router.post(
+        "/v1/runs/{run}/ranks/{rank}/lease", response_model=LeaseOut, responses=documented(404, 409, 422, 503)
+    )
+    async def lease(run: str, rank: RankPath, body: LeaseIn) -> Response:
+        """The right to move a rank's cursor. Another holder's older lease is fenced by it."""
+        leased = await delivery.lease(run, rank, body.holder, body.session)
+        cursor = leased.run.deal.normal(leased.record.cursor)
+        return as_json({"lease": leased.record.lease, **_standing(leased.run, cursor)})
+
+    @router.post(
+        "/v1/runs/{run}/ranks/{rank}/next", response_model=NextOut, responses=documented(404, 409, 422, 503)
+    )
+    async def next_batches(run: str, rank: RankPath, body: NextIn) -> Response:
+        """Acknowledge what is finished, and read on. Reading moves nothing: a lost answer is asked for again."""
+        found = await delivery.next(
+            run,
+            rank,
+            body.lease,
+            generation=body.generation,
+            ack=body.ack.to_store() if body.ack else None,
+            begin=body.begin.to_store() if body.begin else None,
+            count=body.count,
+        )
+        return as_json(
+            {
+                "batches": found.batches,
+                "cursor": _cursor(found.cursor),
+                "num_steps": found.num_steps,
+                "done": found.done,
+            }
+        )
+
+    return router
+
+
+def _cursor(cursor: Cursor) -> dict[str, int]:
+    return {"epoch": cursor.epoch, "step": cursor.step}
+
+
+def _standing(run: Run, cursor: Cursor) -> dict[str, Any]:
+    deal = run.deal
+    return {
+        "generation": run.generation.number,
+        "world_size": deal.world_size,
+        "cursor": _cursor(cursor),
+        "num_steps": 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch),
+        "origin": _cursor(run.generation.origin),
+        "offset": run.generation.offset,
+        "fingerprint": run.document.fingerprint,
+    }

@@ -1,0 +1,147 @@
+"""Routes of resolution maps."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from bucketline_service.api.auth import Guards
+from bucketline_service.api.problems import documented
+from bucketline_service.api.wire import MapDetail, MapOut, MapsOut, UriIn, as_json
+from bucketline_service.coordinator import Coordinator
+from bucketline_service.errors import Invalid, StoreUnavailable
+from bucketline_service.maps import FORMATS, Columns, ResolutionMap, format_for_suffix, format_named
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "the map itself, or where it is",
+        "content": {
+            **{
+                media_type: {"schema": {"type": "string", "format": "binary"}}
+                for each in FORMATS.values()
+                for media_type in each.media_types
+            },
+            "application/json": {"schema": UriIn.model_json_schema()},
+        },
+    }
+}
+
+
+def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple[Path, ...]) -> APIRouter:
+    """``uploads``: where bodies are kept while they stream. ``roots``: the folders that ``uri`` may name files under."""
+    router = APIRouter(tags=["maps"])
+
+    @router.put(
+        "/v1/maps/{map}",
+        dependencies=[Depends(guards.operator)],
+        status_code=201,
+        response_model=MapOut,
+        responses={
+            200: {"model": MapOut, "description": "the same content again"},
+            **documented(409, 413, 422, 503),
+        },
+        openapi_extra=_BODY,
+    )
+    async def put_map(
+        map: str,
+        request: Request,
+        id_column: Annotated[
+            str | None, Query(description="name of the column; found by itself unless given")
+        ] = None,
+        width_column: str | None = None,
+        height_column: str | None = None,
+    ) -> Response:
+        """Upload a resolution map: id, width and height of every image. All of it is checked first."""
+        columns = Columns(id_column, width_column, height_column)
+        content_type = request.headers.get("content-type", "")
+        if content_type.startswith("application/json"):
+            where = UriIn.model_validate_json(await request.body())
+            path = _under(roots, where.uri)
+            kind = format_named(where.format) if where.format else format_for_suffix(path)
+            stored, created = await coordinator.put_map(map, path, kind.name, columns)
+        else:
+            if not content_type:
+                raise Invalid("Content-Type", "is missing", f"Known are {', '.join(FORMATS)}, e.g. text/csv")
+            kind = format_named(content_type)
+            stored, created = await _upload(coordinator, uploads, request, map, kind.name, columns)
+        return as_json(_about(map, stored), 201 if created else 200)
+
+    @router.get(
+        "/v1/maps", dependencies=[Depends(guards.any)], response_model=MapsOut, responses=documented(503)
+    )
+    async def list_maps() -> Response:
+        maps = await coordinator.list_maps()
+        return as_json(
+            {
+                "maps": [
+                    {
+                        "map": each.name,
+                        "digest": each.digest,
+                        "num_images": each.num_images,
+                        "id_kind": each.id_kind,
+                    }
+                    for each in maps
+                ]
+            }
+        )
+
+    @router.get(
+        "/v1/maps/{map}",
+        dependencies=[Depends(guards.any)],
+        response_model=MapDetail,
+        responses=documented(404, 422, 503),
+    )
+    async def get_map(map: str) -> Response:
+        """A map with the histogram of its sizes and aspects."""
+        return as_json(await coordinator.describe_map(map))
+
+    @router.delete(
+        "/v1/maps/{map}",
+        dependencies=[Depends(guards.operator)],
+        status_code=204,
+        responses=documented(404, 409, 422, 503),
+    )
+    async def delete_map(map: str) -> Response:
+        """Forget a map that no run uses."""
+        await coordinator.delete_map(map)
+        return Response(status_code=204)
+
+    return router
+
+
+async def _upload(
+    coordinator: Coordinator, uploads: Path, request: Request, name: str, file_format: str, columns: Columns
+) -> tuple[ResolutionMap, bool]:
+    """Stream the body into a file and read that; it is gone when this returns."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=uploads, prefix="upload-") as file:
+            async for chunk in request.stream():
+                file.write(chunk)
+            file.flush()
+            return await coordinator.put_map(name, Path(file.name), file_format, columns)
+    except OSError as error:
+        raise StoreUnavailable(f"the folder {uploads} does not take the upload: {error}") from error
+
+
+def _under(roots: tuple[Path, ...], uri: str) -> Path:
+    """The file that ``uri`` names, if it lies under an allowed root; links and ``..`` are followed before that is asked."""
+    if not roots:
+        raise Invalid(
+            "uri", "this coordinator reads no files by name", "Start it with --map-source FOLDER, or upload"
+        )
+    if "://" in uri and not uri.startswith("file://"):
+        raise Invalid("uri", f"scheme of {uri[:80]!r} is not known", "Give a path, or file:///…")
+    path = Path(uri.removeprefix("file://"))
+    for root in roots:
+        candidate = (root / path).resolve()
+        if candidate.is_relative_to(root.resolve()) and candidate.is_file():
+            return candidate
+    raise Invalid("uri", f"{uri[:200]!r} is no file under an allowed folder", "Name one under --map-source")
+
+
+def _about(name: str, stored: ResolutionMap) -> dict[str, object]:
+    return {"map": name, "digest": stored.digest, "num_images": stored.num_images, "id_kind": stored.id_kind}

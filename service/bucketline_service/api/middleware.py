@@ -1,0 +1,85 @@
+"""Around every request: bounds on its body, counts and latency, one log line at debug."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bucketline_service.api.problems import answer
+from bucketline_service.errors import TooLarge
+from bucketline_service.metrics import Metrics
+
+_log = logging.getLogger("bucketline.access")
+
+
+class Observe:
+    """Counts requests by route template, so that names in paths make no new series."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        begin = time.perf_counter()
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            took_s = time.perf_counter() - begin
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.requests.labels(scope["method"], route, status).inc()
+            self._metrics.latency.labels(scope["method"], route).observe(took_s)
+            if _log.isEnabledFor(logging.DEBUG):
+                line = "method=%s path=%s status=%d ms=%.2f"
+                _log.debug(line, scope["method"], scope["path"], status, took_s * 1e3)
+
+
+class LimitBody:
+    """Refuses a body over its bound while it streams. ``upload_bytes`` for maps, ``json_bytes`` for all else."""
+
+    def __init__(self, app: ASGIApp, upload_bytes: int, json_bytes: int) -> None:
+        self._app = app
+        self._upload_bytes = upload_bytes
+        self._json_bytes = json_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        is_json = headers.get(b"content-type", b"").startswith(b"application/json")
+        is_upload = scope["method"] == "PUT" and scope["path"].startswith("/v1/maps/") and not is_json
+        limit = self._upload_bytes if is_upload else self._json_bytes
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            await answer(_too_large(limit))(scope, receive, send)
+            return
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise _too_large(limit)
+            return message
+
+        await self._app(scope, limited, send)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"the body is larger than the {limit} bytes that this coordinator takes", limit_bytes=limit
+    )

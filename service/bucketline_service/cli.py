@@ -1,0 +1,156 @@
+"""The command line. Commands that call a server take ``--url`` and the token from the environment."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bucketline import BucketlineError as ClientError
+from bucketline import Operator
+from bucketline_service import tables
+from bucketline_service.errors import BucketlineError, Invalid
+from bucketline_service.settings import Settings
+
+app = typer.Typer(
+    name="bucketline",
+    help="Aspect-ratio bucket planning as a service.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+maps = typer.Typer(help="Resolution maps on a coordinator.", no_args_is_help=True)
+runs = typer.Typer(help="Runs on a coordinator.", no_args_is_help=True)
+app.add_typer(maps, name="map")
+app.add_typer(runs, name="run")
+
+Url = Annotated[str, typer.Option(envvar="BUCKETLINE_URL", help="The coordinator.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for scripts.")]
+LOCAL = "http://127.0.0.1:7700"
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind [127.0.0.1]; others need tokens.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port [7700]; 0 takes a free one.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="sqlite:///PATH or redis://HOST:PORT/DB [SQLite in the data directory].")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Maps, plans, state [./bucketline-data].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port [1].")] = None,
+    worker_token_file: Annotated[Path | None, typer.Option(help="Workers' tokens, one a line.")] = None,
+    operator_token_file: Annotated[Path | None, typer.Option(help="Operators' tokens, one a line.")] = None,
+    map_source: Annotated[str | None, typer.Option(help="Folders that PUT /v1/maps may name files under.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
+) -> None:
+    """Run the coordinator. Every option is also BUCKETLINE_… in the environment, the tokens too."""
+    from bucketline_service import serve as door  # the web framework is not wanted by the other commands
+
+    with _errors():
+        door.serve(Settings.load(**{name: value for name, value in locals().items() if name != "door"}))
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for looking around.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the plan.")] = 42,
+) -> None:
+    """One epoch of a real map on 4 worker processes, one of them killed on the way, and the proof."""
+    from bucketline_service import demo as show
+
+    with _errors():
+        raise typer.Exit(show.run(keep=keep, seed=seed))
+
+
+@maps.command("put")
+def map_put(
+    name: str,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON lines, Parquet, Arrow, npz, pkl.")],
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a resolution map."""
+    _call(url, lambda operator: operator.put_map(name, file), as_json, tables.map_line)
+
+
+@maps.command("list")
+def map_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """The maps that are there."""
+    _call(url, lambda operator: operator.maps(), as_json, tables.maps)
+
+
+@maps.command("show")
+def map_show(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """One map, with the histogram of its aspects."""
+    _call(url, lambda operator: operator.map(name), as_json, tables.map_detail)
+
+
+@runs.command("put")
+def run_put(
+    name: str,
+    spec: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The run spec, a JSON file.")],
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Open a run, and wait until it is planned."""
+    with _errors():
+        try:
+            document = json.loads(spec.read_text())
+        except ValueError as error:
+            raise Invalid(str(spec), f"is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise Invalid(str(spec), "is no JSON object", 'Write {"map": …, "world_size": …, "batch_size": …}')
+    _call(url, lambda operator: operator.put_run(name, document), as_json, tables.run_line)
+
+
+@runs.command("list")
+def run_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """The runs that are there."""
+    _call(url, lambda operator: operator.runs(), as_json, tables.runs)
+
+
+@runs.command("show")
+def run_show(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """One run: where it stands, its buckets and what they cost, its ranks."""
+
+    def ask(operator: Operator) -> dict[str, Any]:
+        document: dict[str, Any] = {"run": operator.run(name)}
+        if document["run"]["status"] == "ready":
+            document["stats"] = operator.stats(name)
+            document["ranks"] = operator.ranks(name)["ranks"]
+        return document
+
+    _call(url, ask, as_json, tables.run_detail)
+
+
+def _call(
+    url: str,
+    ask: Callable[[Operator], dict[str, Any]],
+    as_json: bool,
+    show: Callable[[Console, dict[str, Any]], None],
+) -> None:
+    with _errors(), Operator(url, timeout_s=10.0) as operator:
+        answer = ask(operator)
+        if as_json:
+            print(json.dumps(answer, indent=2))
+        else:
+            show(Console(), answer)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What went wrong, in a line, and exit status 1."""
+    try:
+        yield
+    except (BucketlineError, ClientError) as error:
+        print(f"bucketline: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def main() -> None:
+    app()

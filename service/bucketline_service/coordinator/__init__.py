@@ -1,0 +1,94 @@
+"""Floor 2, the use cases: what the API, the CLI and the dashboard call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bucketline_service.coordinator.answers import Answers
+from bucketline_service.coordinator.delivery import Delivery
+from bucketline_service.coordinator.plans import PlanShelf
+from bucketline_service.coordinator.runs import Runs
+from bucketline_service.coordinator.spec import RunSpec
+from bucketline_service.errors import Conflict
+from bucketline_service.maps import Columns, MapInfo, MapStore, ResolutionMap
+from bucketline_service.metrics import Metrics
+from bucketline_service.state.port import Store
+
+__all__ = ["Coordinator", "RunSpec"]
+
+
+class Coordinator:
+    """One coordinator process. It owns nothing that another replica could not do as well: state is in ``store``, maps
+    and plans are files that are never changed."""
+
+    def __init__(
+        self,
+        store: Store,
+        maps: MapStore,
+        plans: PlanShelf,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.maps = maps
+        self.metrics = metrics
+        self._plans = plans
+        self.runs = Runs(store, maps, plans, clock)
+        self.delivery = Delivery(self.runs, metrics, clock)
+        self.answers = Answers(self.runs, self.delivery)
+
+    async def put_map(
+        self, name: str, source: Path, file_format: str, columns: Columns
+    ) -> tuple[ResolutionMap, bool]:
+        """Check and store a map; True where it is new. Reading happens off the event loop."""
+        return await asyncio.to_thread(self.maps.put, name, source, file_format, columns)
+
+    async def list_maps(self) -> list[MapInfo]:
+        return await asyncio.to_thread(self.maps.list)
+
+    async def describe_map(self, name: str) -> dict[str, Any]:
+        def describe() -> dict[str, Any]:
+            image_map = self.maps.get(name)
+            return {
+                "map": name,
+                "digest": image_map.digest,
+                "num_images": image_map.num_images,
+                "id_kind": image_map.id_kind,
+                "histogram": image_map.histogram(),
+            }
+
+        return await asyncio.to_thread(describe)
+
+    async def delete_map(self, name: str) -> None:
+        await asyncio.to_thread(self.maps.get, name)
+        if users := await self.runs.uses(name):
+            raise Conflict(
+                f"map {name!r} is in use by {', '.join(users[:5])}. Delete these runs first", runs=users
+            )
+        await asyncio.to_thread(self.maps.delete, name)
+
+    async def delete_run(self, name: str) -> None:
+        await self.runs.delete(name)
+        self.metrics.forget_run(name)
+
+    async def refresh_gauges(self) -> None:
+        """Set what is read rather than counted: each run's slowest rank and its lag."""
+        for name in await self.runs.names():
+            ranks = await self.answers.ranks(name)
+            slowest = max(ranks, key=lambda rank: int(rank["steps_behind"]))
+            self.metrics.rank_lag.labels(name).set(slowest["steps_behind"])
+            self.metrics.slowest_epoch.labels(name).set(slowest["epoch"])
+            self.metrics.slowest_step.labels(name).set(slowest["step"])
+
+    async def is_ready(self) -> None:
+        """Raise ``StoreUnavailable`` unless store and maps can be used."""
+        await self.store.ping()
+        await self.list_maps()
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._plans.close)
+        await self.store.close()

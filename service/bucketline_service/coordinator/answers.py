@@ -1,0 +1,287 @@
+"""What operators ask of a run: its state, its costs, its ranks, and why an image is where it is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from bucketline_service.coordinator.deal import Deal
+from bucketline_service.coordinator.delivery import Delivery
+from bucketline_service.coordinator.runs import Run, Runs
+from bucketline_service.errors import NotFound
+from bucketline_service.planning.assignment import REASONS, assign
+from bucketline_service.planning.build import layout_of
+from bucketline_service.planning.geometry import cover
+from bucketline_service.planning.stats import tails
+from bucketline_service.state.port import Cursor, RankRecord
+
+
+class Answers:
+    """Reading only: no cursor moves. Answers are JSON-able."""
+
+    def __init__(self, runs: Runs, delivery: Delivery) -> None:
+        self._runs = runs
+        self._delivery = delivery
+
+    async def run(self, name: str) -> dict[str, Any]:
+        document, record = await self._runs.read(name)
+        status, detail = await self._runs.status(document)
+        about: dict[str, Any] = {
+            "run": name,
+            "status": status,
+            "detail": detail,
+            "fingerprint": document.fingerprint,
+            "spec": document.spec.to_json(),
+            "map_digest": document.map_digest,
+            "created_at": document.created_at_s,
+            "generation": record.generation.number,
+            "session": record.generation.session,
+            "world_size": record.generation.world_size,
+            "num_steps": None,
+            "state": None,
+        }
+        if status == "ready":
+            run = await self._runs.open(name, fresh=True)
+            about["state"] = state = await self._delivery.state(run)
+            about["num_steps"] = 0 if run.deal.is_over(_cursor(state)) else run.deal.num_steps(state["epoch"])
+        return about
+
+    async def runs(self) -> list[dict[str, Any]]:
+        found = []
+        for name in await self._runs.names():
+            try:
+                found.append(await self.run(name))
+            except NotFound:  # deleted since it was listed
+                continue
+        return found
+
+    async def stats(self, name: str) -> dict[str, Any]:
+        run = await self._runs.open(name, fresh=True)
+        state = await self._delivery.state(run)
+        return await asyncio.to_thread(_stats, run, min(state["epoch"], run.deal.end_epoch - 1))
+
+    async def ranks(self, name: str) -> list[dict[str, Any]]:
+        """Every rank of the present generation, by rank; those that never took a lease stand at the origin."""
+        run = await self._runs.open(name, fresh=True)
+        generation, records = await self._runs.store.ranks(name)
+        deal = self._runs.learn(run, generation).deal
+        leader = max(
+            [deal.normal(record.cursor) for record in records], default=deal.normal(generation.origin)
+        )
+        held = {record.rank: record for record in records}
+        return [_rank(deal, rank, held.get(rank), leader) for rank in range(generation.world_size)]
+
+    async def image(self, name: str, image_id: int | str, epoch: int | None) -> dict[str, Any]:
+        run = await self._runs.open(name, fresh=True)
+        row = run.plan.map.find(image_id)
+        if row is None:
+            raise NotFound(f"map {run.spec.map!r} has no image {image_id!r}")
+        if epoch is None:
+            epoch = min((await self._delivery.state(run))["epoch"], run.deal.end_epoch - 1)
+        run.deal.check_exists("cursor", Cursor(epoch, 0))
+        return await asyncio.to_thread(_image, run, row, epoch)
+
+
+def _cursor(state: Any) -> Cursor:
+    return Cursor(state["epoch"], state["step"])
+
+
+def _stats(run: Run, epoch: int) -> dict[str, Any]:
+    """``num_batches``, ``dropped`` and ``repeated`` are of ``epoch``; for ``line`` every epoch has the same."""
+    spec, prepared, deal = run.plan.spec, run.plan.prepared, run.deal_to(run.generation.world_size)
+    summary, counts = prepared.summary, prepared.counts
+    num_batches = deal.planner.num_batches(epoch, deal.world_size)
+    num_assigned = int(counts.sum())
+    buckets = _buckets(run, deal, epoch)
+    repeated = sum(bucket["tail"]["repeated"] for bucket in buckets)
+    # batch sizes are one number so far: images served are batches dealt times it
+    served = deal.num_steps(epoch) * deal.world_size * spec.batch_size
+    return {
+        "run": run.name,
+        "fingerprint": run.document.fingerprint,
+        "planner": spec.planner,
+        "tails": spec.tails,
+        "epoch": epoch,
+        "world_size": deal.world_size,
+        "lockstep": run.spec.lockstep,
+        "num_images": summary["num_images"],
+        "num_assigned": num_assigned,
+        "pruned": summary["pruned"],
+        "aspect_error": summary["aspect_error"],
+        "crop_loss": summary["crop_loss"],
+        "crop_loss_served": _mean_served(buckets),
+        "num_batches": num_batches,
+        "num_steps": deal.num_steps(epoch),
+        "dropped": num_assigned + repeated - served,
+        "repeated": repeated,
+        "never_served": sum(bucket["tail"]["never_served"] for bucket in buckets),
+        "mixed_steps": deal.planner.mixed_steps(epoch, 0, deal.world_size),
+        "buckets": buckets,
+    }
+
+
+def _mean_served(buckets: list[dict[str, Any]]) -> float:
+    served = [
+        (bucket["num_batches"] * bucket["batch_size"], bucket["crop_loss_served"]) for bucket in buckets
+    ]
+    total = sum(images for images, loss in served if loss is not None)
+    return sum(images * loss for images, loss in served if loss is not None) / total if total else 0.0
+
+
+def _buckets(run: Run, deal: Deal, epoch: int) -> list[dict[str, Any]]:
+    spec, prepared = run.plan.spec, run.plan.prepared
+    counts, summary = prepared.counts, prepared.summary
+    if spec.planner == "line":
+        layout = layout_of(spec, counts)
+        batches = (layout.num_units * spec.lockstep).tolist()
+        tail = tails(counts, layout, summary)
+    else:
+        num = deal.planner.num_batches(epoch, deal.world_size)
+        block = deal.planner.batches(epoch, np.arange(num, dtype=np.int64), deal.world_size)
+        batches = np.bincount(block.buckets, minlength=len(spec.targets)).tolist()
+        tail = _novelai_tails(counts.tolist(), batches, spec.batch_size, summary)
+    losses = summary["bucket_crop_loss"]
+    return [
+        {
+            "bucket": bucket,
+            "width": width,
+            "height": height,
+            "aspect": width / height,
+            "num_images": int(counts[bucket]) if bucket < len(counts) else 0,
+            "batch_size": int(spec.batch_sizes[bucket]),
+            "num_batches": batches[bucket],
+            "crop_loss": losses[bucket] if bucket < len(losses) else None,
+            "crop_loss_served": tail[bucket].pop("crop_loss_served"),
+            "tail": tail[bucket],
+        }
+        for bucket, (width, height) in enumerate(spec.targets)
+    ]
+
+
+def _novelai_tails(
+    counts: list[int], batches: list[int], batch_size: int, summary: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """What a bucket's own batches do not take goes to the catch-all or is trimmed, by the epoch's own draw; only their
+    sum over all buckets divides into the two."""
+    found: list[dict[str, Any]] = []
+    for bucket, count in enumerate([*counts, 0]):
+        mean = (
+            summary["bucket_crop_loss"][bucket]["mean"] if bucket < len(counts) and batches[bucket] else None
+        )
+        elsewhere = max(count - batches[bucket] * batch_size, 0)
+        found.append(
+            {
+                "num_images": elsewhere,
+                "spilled": [],
+                "left_out": 0,
+                "repeated": 0,
+                "never_served": 0,
+                "crop_loss_served": mean,
+            }
+        )
+    catch_all = len(counts)
+    tails_total = sum(tail["num_images"] for tail in found)
+    found[catch_all]["left_out"] = tails_total - batches[catch_all] * batch_size
+    return found
+
+
+def _rank(deal: Deal, rank: int, record: RankRecord | None, leader: Cursor) -> dict[str, Any]:
+    cursor = deal.normal(record.cursor if record else deal.origin)
+    about: dict[str, Any] = {
+        "rank": rank,
+        "epoch": cursor.epoch,
+        "step": cursor.step,
+        "holder": None,
+        "last_seen": None,
+        "steps_behind": deal.distance(cursor, leader),
+        "batches_per_s": None,
+    }
+    if record is None:
+        return about
+    about.update(holder=record.holder, last_seen=record.last_seen_s)
+    held_s = record.last_seen_s - record.leased_at_s
+    done = deal.distance(deal.normal(record.lease_cursor), cursor)
+    # since the lease was taken: the mean that an operator divides the rest of the epoch by
+    about["batches_per_s"] = done / held_s if held_s > 0 and done > 0 else None
+    return about
+
+
+def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
+    spec, image_map = run.plan.spec, run.plan.map
+    width, height = int(image_map.widths[row]), int(image_map.heights[row])
+    assigned = assign(
+        image_map.widths[row : row + 1],
+        image_map.heights[row : row + 1],
+        spec.ladder,
+        metric=spec.metric,
+        max_ar_error=spec.max_ar_error,
+        max_crop_loss=spec.max_crop_loss,
+        min_size=spec.min_size,
+    )
+    # pruned images too are told their nearest bucket and what it would cost
+    nearest = assign(
+        image_map.widths[row : row + 1], image_map.heights[row : row + 1], spec.ladder, metric=spec.metric
+    )
+    bucket = int(nearest.buckets[0])
+    reason = REASONS[int(assigned.reasons[0])]
+    if reason == "assigned" and not _in_order(run, row, bucket):
+        reason = "valid_ids"
+    target_width, target_height = spec.targets[bucket]
+    fit = cover(width, height, target_width, target_height)
+    return {
+        "id": run.ids(np.array([row]))[0],
+        "width": width,
+        "height": height,
+        "aspect": width / height,
+        "bucket": bucket if reason == "assigned" else None,
+        "pruned": None if reason == "assigned" else reason,
+        "nearest": {
+            "bucket": bucket,
+            "width": target_width,
+            "height": target_height,
+            "aspect_error": abs(width / height - float(spec.ladder.aspects[bucket])),
+            "resize_width": fit.resize_width,
+            "resize_height": fit.resize_height,
+            "crop_left": fit.crop_left,
+            "crop_top": fit.crop_top,
+            "crop_loss": fit.crop_loss,
+        },
+        "epoch": epoch,
+        "served": [] if reason != "assigned" else _comings(run, row, epoch, width, height),
+    }
+
+
+def _in_order(run: Run, row: int, bucket: int) -> bool:
+    """Whether the plan has the row in its bucket: the rows of one are ascending."""
+    order, counts = run.plan.prepared.order, run.plan.prepared.counts
+    begin = int(counts[:bucket].sum())
+    mine = order[begin : begin + int(counts[bucket])]
+    at = int(np.searchsorted(mine, row))
+    return at < len(mine) and int(mine[at]) == row
+
+
+def _comings(run: Run, row: int, epoch: int, width: int, height: int) -> list[dict[str, Any]]:
+    """Where the image comes in the epoch. ``step`` and ``rank`` are null where another generation dealt it, or where it
+    is in the rest that does not fill a step of all ranks."""
+    deal = run.deal
+    found = []
+    for place in deal.planner.locate(epoch, row, deal.world_size):
+        at = deal.step_of(epoch, place.position)
+        target_width, target_height = run.plan.spec.targets[place.bucket]
+        fit = cover(width, height, target_width, target_height)
+        found.append(
+            {
+                "step": at[0] if at else None,
+                "rank": at[1] if at else None,
+                "position": place.position,
+                "slot": place.slot,
+                "bucket": place.bucket,
+                "width": target_width,
+                "height": target_height,
+                "crop_loss": fit.crop_loss,
+                "repeat": place.repeat,
+            }
+        )
+    return found

@@ -1,0 +1,132 @@
+"""How an epoch's stream is dealt to steps and ranks: pure arithmetic over the planner and one generation.
+
+In epoch ``origin.epoch`` of a generation, step s of rank r is stream position
+``offset + (s - origin.step) * world_size + r``; every other epoch is dealt from step 0 and position 0. All ranks have the
+same number of steps. What does not fill a last step of all ranks is not dealt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.plan import Planner
+from bucketline_service.state.port import Cursor, Generation
+
+MAX_COUNT = 1024
+"""The most batches in one answer, and so the most steps that an acknowledgement may be ahead of its cursor."""
+
+MAX_EPOCH = 2**31
+"""Epochs are one 32-bit word of the plan's keys; a run without ``epochs`` ends here."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive steps of one epoch: ``step`` … ``step + count - 1``."""
+
+    epoch: int
+    step: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Deal:
+    """``end_epoch``: the first epoch that the run does not have."""
+
+    planner: Planner
+    world_size: int
+    origin: Cursor
+    offset: int
+    end_epoch: int = MAX_EPOCH
+
+    @classmethod
+    def of(cls, planner: Planner, generation: Generation, epochs: int | None) -> Deal:
+        return cls(planner, generation.world_size, generation.origin, generation.offset, epochs or MAX_EPOCH)
+
+    def _start(self, epoch: int) -> tuple[int, int]:
+        """The epoch's first step under this deal, and its stream position."""
+        return (self.origin.step, self.offset) if epoch == self.origin.epoch else (0, 0)
+
+    def num_steps(self, epoch: int) -> int:
+        """The step after the epoch's last one."""
+        step, offset = self._start(epoch)
+        return step + (self.planner.num_batches(epoch, self.world_size) - offset) // self.world_size
+
+    def num_left_out(self, epoch: int) -> int:
+        """Batches at the end of the epoch's stream that do not fill a step of all ranks."""
+        _, offset = self._start(epoch)
+        return (self.planner.num_batches(epoch, self.world_size) - offset) % self.world_size
+
+    def normal(self, cursor: Cursor) -> Cursor:
+        """The same place, as a step that exists: past an epoch's last step stands the next epoch's first."""
+        if cursor.step >= self.num_steps(cursor.epoch):
+            return Cursor(cursor.epoch + 1, 0)
+        return cursor
+
+    def is_over(self, cursor: Cursor) -> bool:
+        return cursor.epoch >= self.end_epoch
+
+    def consumed(self, cursor: Cursor) -> int:
+        """Batches of the cursor's epoch that the whole job has consumed when every rank stands there."""
+        step, offset = self._start(cursor.epoch)
+        return offset + (cursor.step - step) * self.world_size
+
+    def positions(self, span: Span, rank: int) -> NDArray[np.int64]:
+        """int64[span.count]: the stream positions of a rank's steps."""
+        first = self.consumed(Cursor(span.epoch, span.step)) + rank
+        return first + self.world_size * np.arange(span.count, dtype=np.int64)
+
+    def step_of(self, epoch: int, position: int) -> tuple[int, int] | None:
+        """(step, rank) that a stream position is dealt to; None where this deal does not deal it."""
+        first, offset = self._start(epoch)
+        step, rank = divmod(position - offset, self.world_size)
+        return (first + step, rank) if 0 <= step < self.num_steps(epoch) - first else None
+
+    def check_exists(self, field: str, cursor: Cursor) -> None:
+        """Raise ``Invalid`` unless the run has such an epoch, and the epoch such a step."""
+        if cursor.epoch >= self.end_epoch:
+            raise Invalid(
+                f"{field}.epoch", f"the run ends before epoch {cursor.epoch}", f"It has {self.end_epoch}"
+            )
+        num_steps = self.num_steps(cursor.epoch)
+        if cursor.step >= num_steps:
+            detail = f"epoch {cursor.epoch} has no step {cursor.step}"
+            raise Invalid(f"{field}.step", detail, f"It has {num_steps}, the last is {num_steps - 1}")
+
+    def check_dealt(self, field: str, cursor: Cursor) -> None:
+        """Raise ``Invalid`` unless the step exists and is this deal's: steps before the origin were an older one's."""
+        self.check_exists(field, cursor)
+        first = self.origin
+        if cursor < first:
+            detail = f"step {cursor.step} of epoch {cursor.epoch} is before this generation's first"
+            raise Invalid(f"{field}.step", detail, f"It began at step {first.step} of epoch {first.epoch}")
+
+    def spans(self, cursor: Cursor, count: int) -> Iterator[Span]:
+        """The next ``count`` steps from a cursor on, through the ends of epochs; fewer where the run ends."""
+        cursor = self.normal(cursor)
+        while count > 0 and not self.is_over(cursor):
+            take = min(count, self.num_steps(cursor.epoch) - cursor.step)
+            yield Span(cursor.epoch, cursor.step, take)
+            cursor, count = self.normal(Cursor(cursor.epoch, cursor.step + take)), count - take
+
+    def back(self, cursor: Cursor, steps: int) -> Cursor:
+        """The cursor ``steps`` steps before, at the origin at the earliest."""
+        while steps > cursor.step and cursor.epoch > self.origin.epoch:
+            steps -= cursor.step
+            cursor = Cursor(cursor.epoch - 1, self.num_steps(cursor.epoch - 1))
+        return max(Cursor(cursor.epoch, max(cursor.step - steps, 0)), self.origin)
+
+    def distance(self, begin: Cursor, end: Cursor) -> int:
+        """Steps from ``begin`` to ``end``, negative where ``end`` is earlier. The epochs between are all alike but for
+        the origin's."""
+        if end < begin:
+            return -self.distance(end, begin)
+        if begin.epoch == end.epoch:
+            return end.step - begin.step
+        between = end.epoch - begin.epoch - 1
+        whole = between * self.num_steps(begin.epoch + 1) if between else 0
+        return self.num_steps(begin.epoch) - begin.step + whole + end.step

@@ -1,0 +1,225 @@
+"""Plans on disk: built once, in a thread, kept under their fingerprint, memory-mapped by whoever opens them.
+
+``plans/<fingerprint>/`` holds ``order.u32`` (rows by bucket), ``plan.json`` (counts and summary) and, for ``novelai``,
+``states/`` (generator states, one file for each world size and epoch). A plan is built beside its place and renamed into
+it when all is on disk, so that what is there is whole; its size is checked all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid, Planning, StoreUnavailable
+from bucketline_service.maps import ResolutionMap
+from bucketline_service.planning.build import PlanSpec, Prepared, new_planner, prepare
+from bucketline_service.planning.plan import Planner
+
+RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that is ready: its planner, and what the stats are made of."""
+
+    fingerprint: str
+    spec: PlanSpec
+    prepared: Prepared
+    map: ResolutionMap
+    planner: Planner
+
+
+class StateFiles(MutableMapping[tuple[int, int], bytes]):
+    """Checkpoints of the ``novelai`` planner, one file each: ``states/<world_size>-<epoch>``.
+
+    They only save time, so a disk that does not take one is no error.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _file(self, key: tuple[int, int]) -> Path:
+        return self._folder / f"{key[0]}-{key[1]}"
+
+    def __getitem__(self, key: tuple[int, int]) -> bytes:
+        try:
+            return self._file(key).read_bytes()
+        except OSError as error:
+            raise KeyError(key) from error
+
+    def __setitem__(self, key: tuple[int, int], value: bytes) -> None:
+        try:
+            self._folder.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._folder, prefix="tmp-", delete=False) as file:
+                file.write(value)
+            Path(file.name).replace(self._file(key))
+        except OSError:
+            return
+
+    def __delitem__(self, key: tuple[int, int]) -> None:
+        self._file(key).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if not self._folder.is_dir():
+            return
+        for file in self._folder.iterdir():
+            world_size, _, epoch = file.name.partition("-")
+            if world_size.isdecimal() and epoch.isdecimal():
+                yield int(world_size), int(epoch)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class PlanShelf:
+    """Opens plans and builds those that are missing, one at a time, off the event loop."""
+
+    def __init__(self, root: Path, on_built: Callable[[float], None] = lambda seconds: None) -> None:
+        self._root = root
+        self._on_built = on_built
+        self._tasks: dict[str, asyncio.Task[Plan]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-plan")
+        with _disk(root):
+            root.mkdir(parents=True, exist_ok=True)
+            for left in root.glob("tmp-*"):
+                # an hour old: of a process that was killed, not of a neighbour at work
+                if left.stat().st_mtime < time.time() - 3600:
+                    shutil.rmtree(left, ignore_errors=True)
+
+    async def get(
+        self,
+        fingerprint: str,
+        spec: PlanSpec,
+        image_map: ResolutionMap,
+        valid_rows: Callable[[], NDArray[np.int64] | None],
+        wait_s: float,
+    ) -> Plan:
+        """The plan, built if need be. Raises ``Planning`` where it is not ready after ``wait_s``, and whatever building it
+        raised."""
+        task = self._tasks.get(fingerprint)
+        if task is None or _may_do_better(task):
+            loop = asyncio.get_running_loop()
+            job = loop.run_in_executor(
+                self._thread, self._open_or_build, fingerprint, spec, image_map, valid_rows
+            )
+            task = self._tasks[fingerprint] = asyncio.ensure_future(job)
+            # a failure that nobody waits for is still no "exception was never retrieved"
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        done, _ = await asyncio.wait([task], timeout=wait_s)
+        if not done:
+            raise Planning("the plan is being built", retry_after=RETRY_AFTER_S)
+        return task.result()
+
+    def forget(self, fingerprint: str) -> None:
+        """Drop a plan that no run uses any more; whoever still reads its files goes on."""
+        self._tasks.pop(fingerprint, None)
+        shutil.rmtree(self._root / fingerprint, ignore_errors=True)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _open_or_build(
+        self,
+        fingerprint: str,
+        spec: PlanSpec,
+        image_map: ResolutionMap,
+        valid_rows: Callable[[], NDArray[np.int64] | None],
+    ) -> Plan:
+        folder = self._root / fingerprint
+        with _disk(self._root):
+            prepared = _open(folder)
+            if prepared is None:
+                begin = time.perf_counter()
+                prepared = self._build(folder, spec, image_map, valid_rows())
+                self._on_built(time.perf_counter() - begin)
+        planner = new_planner(
+            spec,
+            prepared,
+            image_map.widths,
+            image_map.heights,
+            image_map.int_ids if spec.planner == "novelai" and image_map.id_kind == "int64" else None,
+            StateFiles(folder / "states"),
+        )
+        return Plan(fingerprint, spec, prepared, image_map, planner)
+
+    def _build(
+        self, folder: Path, spec: PlanSpec, image_map: ResolutionMap, valid_rows: NDArray[np.int64] | None
+    ) -> Prepared:
+        beside = Path(tempfile.mkdtemp(dir=self._root, prefix="tmp-"))
+        try:
+
+            def new_order(num: int) -> NDArray[np.uint32]:
+                return np.memmap(beside / "order.u32", dtype=np.uint32, mode="w+", shape=(num,))
+
+            prepared = prepare(
+                spec, image_map.widths, image_map.heights, valid_rows=valid_rows, new_order=new_order
+            )
+            assert isinstance(prepared.order, np.memmap)
+            prepared.order.flush()
+            about = {"counts": prepared.counts.tolist(), "summary": prepared.summary}
+            (beside / "plan.json").write_text(json.dumps(about))
+            _sync(beside)
+            if folder.exists():  # damaged, or a neighbour was quicker: theirs is the same
+                shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        opened = _open(folder)
+        assert opened is not None
+        return opened
+
+
+def _may_do_better(task: asyncio.Task[Plan]) -> bool:
+    """Whether to build again: a disk may have room now, but a spec that can not be met stays so."""
+    if not task.done():
+        return False
+    return (
+        task.cancelled()
+        or (isinstance(task.exception(), Exception)
+        and not isinstance(task.exception(), Invalid))
+    )
+
+
+def _open(folder: Path) -> Prepared | None:
+    """The plan in a folder; None where there is none that is whole."""
+    try:
+        about: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+        counts = np.array(about["counts"], dtype=np.int64)
+        order_file = folder / "order.u32"
+        if order_file.stat().st_size != 4 * int(counts.sum()):
+            return None
+        order = np.memmap(order_file, dtype=np.uint32, mode="r", shape=(int(counts.sum()),))
+        return Prepared(counts, order, about["summary"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _disk(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"the plan folder {root} can not be used: {error}") from error

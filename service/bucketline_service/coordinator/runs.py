@@ -1,0 +1,247 @@
+"""Runs: put, opened, listed, deleted. A run is its document in the store, and a plan that any replica can build."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.coordinator.deal import Deal
+from bucketline_service.coordinator.plans import Plan, PlanShelf
+from bucketline_service.coordinator.spec import RunSpec, fingerprint, ids_digest
+from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning
+from bucketline_service.maps import MapStore, ResolutionMap
+from bucketline_service.names import check_name
+from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation, RunRecord, Store
+
+WAIT_FOR_PLAN_S = 2.0
+"""How long a request waits for a plan that is being built before it answers that it is."""
+
+TICKS_PER_S = 100
+"""Lease tokens count hundredths of a second since 2020, so that they grow with time and stay below 2**53."""
+EPOCH_2020_S = 1_577_836_800
+
+
+def lease_floor(now_s: float) -> int:
+    """The least lease token of this moment (of rank 0)."""
+    return int((now_s - EPOCH_2020_S) * TICKS_PER_S) * LEASE_STRIDE
+
+
+@dataclass(frozen=True)
+class Document:
+    """What the store keeps of a run. ``valid_digest``: of the valid ids, or None."""
+
+    spec: RunSpec
+    fingerprint: str
+    map_digest: str
+    valid_digest: str | None
+    created_at_s: float
+
+    def encode(self) -> bytes:
+        about = {**self.__dict__, "spec": self.spec.to_json()}
+        return json.dumps(about, sort_keys=True).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Document:
+        about: dict[str, Any] = json.loads(data)
+        return cls(**{**about, "spec": RunSpec.model_validate(about["spec"])})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose plan is ready, under one generation. ``newest_lease``: the largest token seen when the document was
+    last read; a larger one may belong to a later run of the same name."""
+
+    name: str
+    document: Document
+    encoded: bytes
+    plan: Plan
+    generation: Generation
+    newest_lease: int
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.document.spec
+
+    @property
+    def deal(self) -> Deal:
+        return Deal.of(self.plan.planner, self.generation, self.spec.epochs)
+
+    def deal_to(self, world_size: int | None) -> Deal:
+        """This generation's deal, or that of a job of another size from each epoch's start."""
+        if world_size is None:
+            return self.deal
+        return Deal.of(self.plan.planner, Generation(0, None, world_size, Cursor(0, 0), 0), self.spec.epochs)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[int] | list[str]:
+        return self.plan.map.ids(rows)
+
+
+class Runs:
+    """The catalogue. Opened runs are remembered; the store's answers say when what is remembered is old."""
+
+    def __init__(self, store: Store, maps: MapStore, plans: PlanShelf, clock: Callable[[], float]) -> None:
+        self.store = store
+        self._maps = maps
+        self._plans = plans
+        self._clock = clock
+        self._open: dict[str, Run] = {}
+
+    async def put(self, name: str, spec: RunSpec) -> tuple[Document, bool, bool]:
+        """Create the run. Returns its document, whether this call made it, and whether its plan is ready.
+
+        Raises ``Conflict`` for another spec under the name, ``Invalid`` where the spec can not be met; then nothing is
+        kept.
+        """
+        check_name("run", name)
+        spec = spec.resolved()
+        try:
+            standing = Document.decode((await self.store.read_run(name)).document)
+        except NotFound:
+            pass
+        else:
+            _same_spec(name, standing, spec)
+            return standing, False, await self._is_ready(standing)
+        document = await asyncio.to_thread(self._document, spec)
+        try:
+            plan = await self._plan(document)
+        except Planning:
+            ready = False
+        else:
+            _check_world_size(plan, spec)
+            ready = True
+        first = Generation(1, None, spec.world_size, Cursor(0, 0), 0)
+        record, created = await self.store.create_run(name, document.encode(), first)
+        standing = Document.decode(record.document)
+        _same_spec(name, standing, spec)
+        return standing, created, ready
+
+    async def read(self, name: str) -> tuple[Document, RunRecord]:
+        record = await self.store.read_run(name)
+        return Document.decode(record.document), record
+
+    async def names(self) -> list[str]:
+        return await self.store.list_runs()
+
+    async def delete(self, name: str) -> None:
+        document, _ = await self.read(name)
+        await self.store.delete_run(name)
+        self._open.pop(name, None)
+        for other in await self.names():
+            try:
+                if (await self.read(other))[0].fingerprint == document.fingerprint:
+                    return
+            except NotFound:
+                continue
+        self._plans.forget(document.fingerprint)
+
+    async def open(self, name: str, *, lease: int = 0, fresh: bool = False) -> Run:
+        """The run, ready. Raises ``NotFound``, ``Planning``, or what building its plan raises.
+
+        A run may be deleted and put anew through another replica: the document is read again with ``fresh``, and for
+        any lease that is newer than all seen.
+        """
+        run = self._open.get(name)
+        if run is not None and not fresh and lease <= run.newest_lease:
+            return run
+        record = await self.store.read_run(name)
+        newest = max(lease, run.newest_lease if run else 0)
+        if run is None or run.encoded != record.document:
+            document = Document.decode(record.document)
+            run = Run(name, document, record.document, await self._plan(document), record.generation, newest)
+        run = self._open[name] = replace(run, generation=record.generation, newest_lease=newest)
+        return run
+
+    def learn(self, run: Run, generation: Generation) -> Run:
+        """The store has shown a newer generation of this run."""
+        run = self._open[run.name] = replace(run, generation=generation)
+        return run
+
+    async def status(self, document: Document) -> tuple[str, str | None]:
+        """``ready``, ``planning`` or ``failed``, and why it failed."""
+        try:
+            await self._plan(document, wait_s=0.05)
+        except Planning:
+            return "planning", None
+        except BucketlineError as error:
+            return "failed", error.detail
+        return "ready", None
+
+    async def _is_ready(self, document: Document) -> bool:
+        return (await self.status(document))[0] == "ready"
+
+    async def uses(self, map_name: str) -> list[str]:
+        """Names of the runs that need a map."""
+        found = []
+        for name in await self.names():
+            try:
+                document, _ = await self.read(name)
+            except NotFound:
+                continue
+            if map_name in (document.spec.map, document.spec.valid_ids):
+                found.append(name)
+        return found
+
+    def _document(self, spec: RunSpec) -> Document:
+        image_map = self._maps.get(spec.map)
+        valid_digest = None
+        if isinstance(spec.valid_ids, str):
+            valid_digest = self._maps.get(spec.valid_ids).digest
+        elif spec.valid_ids is not None:
+            _valid_rows(image_map, spec.valid_ids)
+            valid_digest = ids_digest(spec.valid_ids)
+        plan = spec.plan_spec()
+        return Document(
+            spec=spec,
+            fingerprint=fingerprint(plan, image_map.digest, valid_digest),
+            map_digest=image_map.digest,
+            valid_digest=valid_digest,
+            created_at_s=self._clock(),
+        )
+
+    async def _plan(self, document: Document, wait_s: float = WAIT_FOR_PLAN_S) -> Plan:
+        spec = document.spec
+        image_map = await asyncio.to_thread(self._maps.get_digest, document.map_digest)
+
+        def valid_rows() -> NDArray[np.int64] | None:
+            if isinstance(spec.valid_ids, str):
+                assert document.valid_digest is not None
+                valid = self._maps.get_digest(document.valid_digest)
+                return _valid_rows(image_map, valid.ids(np.arange(valid.num_images)))
+            return None if spec.valid_ids is None else _valid_rows(image_map, spec.valid_ids)
+
+        return await self._plans.get(document.fingerprint, spec.plan_spec(), image_map, valid_rows, wait_s)
+
+
+def _valid_rows(image_map: ResolutionMap, ids: list[int] | list[str]) -> NDArray[np.int64]:
+    try:
+        return np.unique(image_map.find_many(ids))
+    except Invalid as error:
+        raise Invalid("valid_ids", error.detail) from error
+
+
+def _same_spec(name: str, standing: Document, spec: RunSpec) -> None:
+    """A name stands for one spec for ever; say where the two differ."""
+    if standing.spec == spec:
+        return
+    old, new = standing.spec.to_json(), spec.to_json()
+    fields = sorted(field for field in new if old[field] != new[field])
+    raise Conflict(
+        f"run {name!r} exists with another {', '.join(fields)}. Take another name, or delete the run first",
+        fields=fields,
+    )
+
+
+def _check_world_size(plan: Plan, spec: RunSpec) -> None:
+    num = plan.planner.num_batches(0, spec.world_size)
+    if num < spec.world_size:
+        raise Invalid(
+            "world_size",
+            f"{spec.world_size} ranks, and an epoch has {num} batches",
+            f"It may be at most {num}",
+        )

@@ -1,0 +1,70 @@
+"""Parquet, and the arrow formats (stream and file)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .columns import Columns, Names, resolve
+from .source import CHUNK_ROWS, Chunk, Source, broken
+
+_FILE_MAGIC = b"ARROW1"
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
+def read_parquet(path: Path, columns: Columns, stack: ExitStack) -> Source:
+    file = stack.enter_context(pq.ParquetFile(str(path)))
+    available = file.schema_arrow.names
+    names = resolve(columns, available)
+    batches = file.iter_batches(batch_size=CHUNK_ROWS, columns=list(names), use_threads=False)
+    return Source(names, _chunks(batches, names), null_hint=_null_hint(available))
+
+
+def read_arrow(path: Path, columns: Columns, stack: ExitStack) -> Source:
+    file = stack.enter_context(pa.OSFile(str(path)))
+    if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
+        reader = stack.enter_context(pa.ipc.open_file(file))
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    else:
+        _check_end_of_stream(file)
+        reader = stack.enter_context(pa.ipc.open_stream(file))
+        batches = iter(reader)
+    names = resolve(columns, reader.schema.names)
+    return Source(
+        names, _chunks(_validated(batches, names), names), null_hint=_null_hint(reader.schema.names)
+    )
+
+
+def _check_end_of_stream(file: Any) -> None:
+    """Without its end mark a stream that was cut between two batches looks whole. Every writer in use sets
+    it."""
+    file.seek(max(0, file.size() - len(_END_OF_STREAM)))
+    if file.read() != _END_OF_STREAM:
+        raise broken("arrow", "the stream has no end mark")
+    file.seek(0)
+
+
+def _validated(batches: Iterator[Any], names: Names) -> Iterator[Any]:
+    """Arrow data comes with offsets and indices that nobody has checked, and reading through bad ones is a
+    crash."""
+    for batch in batches:
+        batch = batch.select(list(names))
+        batch.validate(full=True)
+        yield batch
+
+
+def _chunks(batches: Iterator[Any], names: Names) -> Iterator[Chunk]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, CHUNK_ROWS):
+            part = batch.slice(start, CHUNK_ROWS)
+            yield Chunk(*(part.column(name) for name in names))
+
+
+def _null_hint(available: list[str]) -> str | None:
+    """img2dataset's own metadata also lists what it could not download."""
+    return "Leave out the rows whose status is not 'success'" if "status" in available else None

@@ -1,0 +1,138 @@
+"""Which columns of a file hold the id and the size.
+
+Names that the caller gives win. Otherwise they are found by the names below, tier by tier: the first tier of
+which the file has anything decides, and two candidates in one tier are an error that names both, never a
+guess. Names match exactly, but for spaces around them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ..errors import Invalid
+
+ID_TIERS: tuple[tuple[str, ...], ...] = (
+    ("id",),  # ours; COYO, PD12M
+    # img2dataset, webdataset, COCO exports on Hugging Face, its imagefolder, DataComp
+    ("key", "__key__", "image_id", "file_name", "uid"),
+    ("hash", "SAMPLE_ID"),  # the metadata of LAION-2B, of LAION-400M
+)
+
+SIZE_TIERS: tuple[tuple[tuple[str, str], ...], ...] = (
+    # img2dataset, DataComp. First, since img2dataset's width and height are the sizes after its resize
+    (("original_width", "original_height"),),
+    # ours, most of Hugging Face; the metadata of LAION
+    (("width", "height"), ("image_width", "image_height"), ("WIDTH", "HEIGHT")),
+)
+
+
+class Columns(NamedTuple):
+    """Column names as the caller gives them; None: find it. The size's two come together or not at all."""
+
+    id: str | None = None
+    width: str | None = None
+    height: str | None = None
+
+
+FIND_ALL = Columns()
+
+
+class Names(NamedTuple):
+    """Column names as they stand in the file."""
+
+    id: str
+    width: str
+    height: str
+
+
+def resolve(columns: Columns, available: Iterable[str]) -> Names:
+    """The names of the three columns in a file that has ``available``; ``Invalid`` names what there is."""
+    present = _Present(available)
+    if (columns.width is None) != (columns.height is None):
+        given = "width" if columns.height is None else "height"
+        raise Invalid("columns", f"only {given} is named", "Name both width and height, or neither")
+    image_id = present.find("id", [columns.id]) if columns.id is not None else present.find_id()
+    if columns.width is None or columns.height is None:
+        names = Names(image_id, *present.find_size())
+    else:
+        width, height = (
+            present.find("width", [columns.width]),
+            present.find("height", [columns.height]),
+        )
+        names = Names(image_id, width, height)
+    if len(set(names)) < len(names):
+        raise Invalid("columns", f"id, width and height are {_list(names)}", "Name three different columns")
+    return names
+
+
+class _Present:
+    """The columns that a file has."""
+
+    def __init__(self, available: Iterable[str]) -> None:
+        self.raw = list(available)
+        self.counts = Counter(name.strip() for name in self.raw)
+        self.by_name = {name.strip(): name for name in self.raw} | {name: name for name in self.raw}
+
+    def find(self, what: str, candidates: Sequence[str]) -> str:
+        """The one candidate that the file has."""
+        found = [name for name in candidates if name in self.by_name]
+        if not found:
+            raise self._missing(what, f"no column {_list(candidates)}")
+        if len(found) > 1:
+            raise Invalid(
+                what,
+                f"several columns could be the {what}: {_list(found)}",
+                f"Say which one with columns.{what}",
+                candidates=found,
+            )
+        self._check_single(found[0])
+        return self.by_name[found[0]]
+
+    def find_id(self) -> str:
+        for tier in ID_TIERS:
+            if any(name in self.by_name for name in tier):
+                return self.find("id", tier)
+        raise self._missing("id", f"no column {_list([name for tier in ID_TIERS for name in tier])}")
+
+    def find_size(self) -> tuple[str, str]:
+        for tier in SIZE_TIERS:
+            found = [pair for pair in tier if all(name in self.by_name for name in pair)]
+            if len(found) > 1:
+                pairs = [" x ".join(pair) for pair in found]
+                raise Invalid(
+                    "width",
+                    f"several columns could be the size: {_list(pairs)}",
+                    "Say which ones with columns.width and columns.height",
+                    candidates=pairs,
+                )
+            if found:
+                return self.find("width", found[0][:1]), self.find("height", found[0][1:])
+        known = [name for tier in SIZE_TIERS for pair in tier for name in pair]
+        lonely = [name for name in known if name in self.by_name]
+        if lonely:
+            partner = next(
+                pair[0] if lonely[0] == pair[1] else pair[1]
+                for tier in SIZE_TIERS
+                for pair in tier
+                if lonely[0] in pair
+            )
+            raise self._missing(partner, f"no column '{partner}' to go with '{lonely[0]}'")
+        raise self._missing("width", "no columns width and height, nor another known pair of names")
+
+    def _check_single(self, name: str) -> None:
+        if self.counts[name.strip()] > 1:
+            raise Invalid(name, f"there are {self.counts[name.strip()]} columns of this name", "Leave one")
+
+    def _missing(self, what: str, detail: str) -> Invalid:
+        return Invalid(
+            what,
+            f"{detail}; the columns are {_list(self.raw)}",
+            "Rename them, or say which ones to take with columns",
+            available=self.raw[:50],
+        )
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name[:80]}'" for name in names[:20])
+    return (shown or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")

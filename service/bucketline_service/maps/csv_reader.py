@@ -1,0 +1,112 @@
+"""CSV with a header line: commas, double quotes, UTF-8 with or without a byte order mark, any line ends.
+
+Every column is read as text, since a reader that guesses types turns the id "007" into 7.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from ..errors import Invalid
+from .columns import Columns, Names, resolve
+from .source import Chunk, Source, broken
+
+_BLOCK_BYTES = 1 << 23
+_HEADER_CHARS = 1 << 20
+_LINE_SEARCH_ROWS = 1_000_000
+"""How far an error looks for the line of a row (a second or so); further down it names only the row."""
+
+_ARROW_ROW = re.compile(r"(.*?):? ?Row #(\d+): (.*)", re.DOTALL)
+
+
+def read_csv(path: Path, columns: Columns, stack: ExitStack) -> Source:
+    names = resolve(columns, _header(path))
+    chunks = stack.enter_context(closing(_chunks(path, names)))
+    return Source(names, chunks, is_text=True, line=lambda row: _line(path, row))
+
+
+def _chunks(path: Path, names: Names) -> Generator[Chunk, None, None]:
+    ragged: list[Any] = []
+    try:
+        with _open(path, names, ragged) as reader:
+            for batch in reader:
+                yield Chunk(*(batch.column(name) for name in names))
+    except pa.ArrowInvalid as exc:
+        raise _refusal(path, ragged, str(exc)) from exc
+
+
+def _open(path: Path, names: Names, ragged: list[Any]) -> Any:
+    def refuse(row: Any) -> str:
+        ragged.append(row)
+        return "error"
+
+    return pa_csv.open_csv(
+        str(path),
+        # One thread: only then does arrow know the number of a row that it refuses.
+        read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
+        convert_options=pa_csv.ConvertOptions(
+            include_columns=list(names), column_types=dict.fromkeys(names, pa.large_string())
+        ),
+    )
+
+
+def _refusal(path: Path, ragged: list[Any], message: str) -> Invalid:
+    """arrow counts the header as row 1."""
+    if ragged and ragged[0].number is not None:
+        bad = ragged[0]
+        fault = f"{bad.actual_columns} fields where the header has {bad.expected_columns}"
+        return _bad_row(path, bad.number - 2, fault, bad.text)
+    found = _ARROW_ROW.fullmatch(message)
+    if found:
+        return _bad_row(path, int(found[2]) - 2, f"{found[1]}: {found[3]}", None)
+    return broken("csv", message.splitlines()[0])
+
+
+def _bad_row(path: Path, row: int, fault: str, text: str | None) -> Invalid:
+    line = _line(path, row)
+    at = f"row {row + 1}" + (f" (line {line})" if line is not None else "")
+    extra: dict[str, Any] = {"row": row + 1} | ({"line": line} if line is not None else {})
+    if text is not None:
+        extra["value"] = text[:80]
+    shown = f": {text[:80]!r}" if text else ""
+    hint = "The file may be truncated, or a field that has commas or quotes in it lacks its quotes"
+    return Invalid("file", f"{at}: {fault}{shown}", hint, **extra)
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        text = file.read(_HEADER_CHARS)
+    rows = (row for row in csv.reader(text.splitlines(keepends=True)) if row)
+    try:
+        header = next(rows, [])
+    except csv.Error as exc:
+        raise broken("csv", f"the header: {exc}") from exc
+    try:
+        "".join(header).encode()
+    except UnicodeEncodeError as exc:
+        raise broken("csv", "the header is not UTF-8") from exc
+    return header
+
+
+def _line(path: Path, row: int) -> int | None:
+    """The line (from 1) on which a row (from 0) ends; blank lines are no rows, and a quoted field may span
+    lines."""
+    if row >= _LINE_SEARCH_ROWS:
+        return None
+    try:
+        with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+            reader = csv.reader(file)
+            filled = (reader.line_num for fields in reader if fields)
+            return next(islice(filled, row + 1, None), None)
+    except csv.Error:
+        return None

@@ -1,0 +1,79 @@
+"""What can be read: one table, for the API's content types and for the command line's file suffixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import Invalid
+from .columnar_reader import read_arrow, read_parquet
+from .columns import Columns
+from .csv_reader import read_csv
+from .jsonl_reader import read_jsonl
+from .npz_reader import read_npz
+from .pickle_reader import read_pickle
+from .source import Source
+
+
+@dataclass(frozen=True)
+class Format:
+    """The first media type is the one to send. ``read`` opens a file; the stack closes it."""
+
+    name: str
+    media_types: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    read: Callable[[Path, Columns, ExitStack], Source]
+
+
+# npz and pickle have no registered media type: x-npz and x-pickle are ours.
+_ALL = (
+    Format("csv", ("text/csv", "application/csv"), (".csv",), read_csv),
+    Format(
+        "jsonl",
+        ("application/x-ndjson", "application/jsonl", "application/x-jsonlines"),
+        (".jsonl", ".ndjson"),
+        read_jsonl,
+    ),
+    Format(
+        "parquet",
+        ("application/vnd.apache.parquet", "application/x-parquet"),
+        (".parquet", ".pq"),
+        read_parquet,
+    ),
+    Format(
+        "arrow",
+        ("application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"),
+        (".arrow", ".arrows", ".feather"),
+        read_arrow,
+    ),
+    Format("npz", ("application/x-npz",), (".npz",), read_npz),
+    Format("pickle", ("application/x-pickle",), (".pkl", ".pickle"), read_pickle),
+)
+
+FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+"""By name, in the order in which to list them."""
+
+_BY_MEDIA_TYPE = {media_type: format for format in _ALL for media_type in format.media_types}
+_BY_SUFFIX = {suffix: format for format in _ALL for suffix in format.suffixes}
+
+
+def format_named(name: str) -> Format:
+    """By name or by media type, whose parameters (``; charset=utf-8``) are ignored."""
+    key = name.split(";")[0].strip().lower()
+    found = FORMATS.get(key) or _BY_MEDIA_TYPE.get(key)
+    if found is None:
+        known = ", ".join(f"{format.name} ({format.media_types[0]})" for format in _ALL)
+        raise Invalid("format", f"{name[:80]!r} is not known", f"Known are {known}")
+    return found
+
+
+def format_for_suffix(path: Path) -> Format:
+    """By the end of the file's name."""
+    found = _BY_SUFFIX.get(path.suffix.lower())
+    if found is None:
+        raise Invalid(
+            "format", f"{path.name[-80:]!r} does not tell it", f"Known are {', '.join(_BY_SUFFIX)}; or name the format"
+        )
+    return found

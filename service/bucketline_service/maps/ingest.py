@@ -1,0 +1,129 @@
+"""From a file that somebody sent to an object file that is ready to be moved into place. All in one staging
+directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ..errors import Invalid, TooLarge
+from .checks import as_int_ids, check_ids, check_sides, duplicate_row, refuse_duplicate
+from .columns import Columns
+from .digest import content_digest
+from .formats import Format
+from .histogram import Histogram
+from .resolution_map import LAYOUT, schema, sidecar_path
+from .source import Chunk, Source, reading
+from .staging import Staging
+
+MAX_IMAGES = 2**32 - 1
+"""Rows are kept as uint32 where they are sorted by id."""
+
+
+class Checked(NamedTuple):
+    """A whole file that has passed: one array a column, over the staging directory's memory map."""
+
+    digest: str
+    ids: Any
+    widths: Any
+    heights: Any
+    by_id: NDArray[np.uint32]
+    histogram: dict[str, Any]
+
+
+def read_checked(
+    path: Path, format: Format, columns: Columns, directory: Path, max_images: int, stack: ExitStack
+) -> Checked:
+    """Read, check and digest ``path``; ``Invalid`` says which row is wrong. Columns are spooled to
+    ``directory``."""
+    with reading(path, format.name):
+        if path.stat().st_size == 0:
+            raise Invalid("file", "is empty", "A map needs at least one image")
+        source = format.read(path, columns, stack)
+    staging = Staging(directory, stack)
+    histogram = Histogram()
+    chunks = iter(source.chunks)
+    while True:
+        with reading(path, format.name):
+            chunk = next(chunks, None)
+        if chunk is None:
+            break
+        _append(source, chunk, staging, histogram)
+        if staging.num_images > max_images:
+            raise TooLarge(f"the map has more than {max_images:,} images", limit=max_images)
+    if not staging.num_images:
+        raise Invalid("file", "has no rows", "A map needs at least one image")
+    return _checked(source, staging, histogram)
+
+
+def _append(source: Source, chunk: Chunk, staging: Staging, histogram: Histogram) -> None:
+    if not len(chunk.ids):
+        return
+    row = staging.num_images
+    widths = check_sides(source, source.names.width, chunk.widths, row)
+    heights = check_sides(source, source.names.height, chunk.heights, row)
+    ids = check_ids(source, source.names.id, chunk.ids, row)
+    if source.is_text and staging.id_kind != "string":
+        numbers = as_int_ids(ids)
+        if numbers is not None:
+            ids = numbers
+        elif staging.id_kind == "int64":
+            staging.make_ids_strings()
+    staging.append(ids, widths, heights)
+    histogram.add(widths, heights)
+
+
+def _checked(source: Source, staging: Staging, histogram: Histogram) -> Checked:
+    ids, widths, heights = staging.ids(), staging.sides("widths"), staging.sides("heights")
+    by_id = _sorted_rows(ids)
+    twice = duplicate_row(ids, by_id)
+    if twice is not None:
+        raise refuse_duplicate(source, ids, *twice)
+    digest = content_digest(ids, widths.to_numpy(), heights.to_numpy())
+    return Checked(digest, ids, widths, heights, by_id, histogram.as_json())
+
+
+def _sorted_rows(ids: Any) -> NDArray[np.uint32]:
+    """Rows in the order of their ids (strings by their bytes), equal ids in file order."""
+    num = len(ids)
+    if num < 2 or pc.all(pc.less_equal(ids.slice(0, num - 1), ids.slice(1))).as_py():
+        return np.arange(num, dtype=np.uint32)
+    if pa.types.is_int64(ids.type):
+        return np.argsort(ids.to_numpy(), kind="stable").astype(np.uint32)
+    rows: NDArray[np.uint32] = pc.array_sort_indices(ids).to_numpy().astype(np.uint32)
+    return rows
+
+
+def write_object(checked: Checked, path: Path) -> None:
+    """The object file at ``path`` and its sidecar, both on the disk when this returns."""
+    columns = [checked.ids, checked.widths, checked.heights, pa.array(checked.by_id)]
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema(checked.ids.type))
+    with path.open("wb") as file:
+        with pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        num_bytes = file.tell()
+        _to_disk(file)
+    about = {
+        "layout": LAYOUT,
+        "digest": checked.digest,
+        "num_bytes": num_bytes,
+        "num_images": len(checked.ids),
+        "id_kind": "int64" if pa.types.is_int64(checked.ids.type) else "string",
+        "histogram": checked.histogram,
+    }
+    with sidecar_path(path).open("wb") as file:
+        file.write(json.dumps(about).encode())
+        _to_disk(file)
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())

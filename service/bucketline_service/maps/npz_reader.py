@@ -1,0 +1,73 @@
+"""``.npz``: three one-dimensional arrays of one length. Read as a stream, and never unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import Invalid
+from .columns import Columns, resolve
+from .source import CHUNK_ROWS, Chunk, Source, broken
+
+_HINT = "Save it as np.savez(path, id=…, width=…, height=…)"
+
+
+class _Member(NamedTuple):
+    """An array inside the archive: its data come next in ``file``."""
+
+    name: str
+    file: IO[bytes]
+    dtype: np.dtype[Any]
+    num_rows: int
+
+
+def read_npz(path: Path, columns: Columns, stack: ExitStack) -> Source:
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    suffix = ".npy"
+    available = [name.removesuffix(suffix) for name in archive.namelist() if name.endswith(suffix)]
+    names = resolve(columns, available)
+    members = [_open(name, stack.enter_context(archive.open(name + suffix))) for name in names]
+    num_rows = members[0].num_rows
+    for member in members[1:]:
+        if member.num_rows != num_rows:
+            detail = f"{member.num_rows:,} values, while {names.id} has {num_rows:,}"
+            raise Invalid(member.name, detail, "The three arrays must have one length")
+    return Source(names, _chunks(members, num_rows))
+
+
+def _open(name: str, file: IO[bytes]) -> _Member:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise broken("npz", f"array {name!r} has version {version} of the npy format")
+    if dtype.kind not in "biufUS":
+        raise Invalid(name, f"an array of {dtype}", "Ids are integers or strings, sides integers. Objects are never read")
+    if dtype.kind in "US" and dtype.itemsize == 0:
+        raise Invalid(name, "row 1: only empty strings", _HINT, row=1)
+    if len(shape) != 1:
+        raise Invalid(name, f"an array of shape {shape}, not of one dimension", _HINT)
+    return _Member(name, file, dtype, int(shape[0]))
+
+
+def _chunks(members: list[_Member], num_rows: int) -> Iterator[Chunk]:
+    for start in range(0, num_rows, CHUNK_ROWS):
+        count = min(CHUNK_ROWS, num_rows - start)
+        yield Chunk(*(_read(member, count) for member in members))
+
+
+def _read(member: _Member, count: int) -> Any:
+    size = count * member.dtype.itemsize
+    data = member.file.read(size)
+    if len(data) < size:
+        raise broken("npz", f"array {member.name!r} ends early")
+    values = np.frombuffer(data, member.dtype)
+    return pa.array(values.astype(member.dtype.newbyteorder("=")))

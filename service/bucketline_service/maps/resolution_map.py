@@ -1,0 +1,222 @@
+"""One stored map, opened: arrays over a memory map, and the way from ids to rows and back.
+
+The file is an arrow IPC file of one record batch, uncompressed, so that each column is one run of bytes to
+map: ``id`` int64 or large_string (64-bit offsets: 10^9 ids are more than 2 GB of text), ``width`` and
+``height`` uint32, and ``by_id`` uint32: the rows in the order of their ids, which makes finding an id a
+binary search. A small JSON file beside it says how large the file must be, and holds the histogram."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ..errors import Invalid, StoreUnavailable
+from .checks import MAX_ID_BYTES
+from .digest import content_digest
+from .source import show
+from .staging import IdKind
+
+LAYOUT = 1
+"""Of the file and its sidecar; another number is refused."""
+
+_INT64 = range(-(2**63), 2**63)
+_CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_STEP = 1 << 20
+
+
+class ResolutionMap:
+    """Immutable, and safe to share between threads. It stays readable after the map is deleted."""
+
+    def __init__(self, digest: str, batch: Any, histogram: dict[str, Any]) -> None:
+        self.digest = digest
+        self.num_images: int = batch.num_rows
+        self._ids = batch.column("id")
+        self.id_kind: IdKind = "int64" if pa.types.is_int64(self._ids.type) else "string"
+        self.widths: NDArray[np.uint32] = batch.column("width").to_numpy()
+        self.heights: NDArray[np.uint32] = batch.column("height").to_numpy()
+        self._by_id: NDArray[np.uint32] = batch.column("by_id").to_numpy()
+        self._int_ids: NDArray[np.int64] | None = self._ids.to_numpy() if self.id_kind == "int64" else None
+        self._histogram = histogram
+
+    @classmethod
+    def open(cls, path: Path, digest: str) -> ResolutionMap:
+        """Map the object file at ``path``. ``StoreUnavailable`` where it is truncated, altered or of another
+        layout."""
+        about = _read_sidecar(path, digest)
+        batch = _map_batch(path, about["num_bytes"])
+        expected = (about["num_images"], about["id_kind"])
+        found = (batch.num_rows, "int64" if pa.types.is_int64(batch.schema.field("id").type) else "string")
+        if found != expected:
+            raise damaged(path, f"it holds {found[0]:,} {found[1]} ids, not {expected[0]:,} {expected[1]}")
+        return cls(digest, batch, about["histogram"])
+
+    @property
+    def int_ids(self) -> NDArray[np.int64]:
+        """int64[num_images], in row order."""
+        if self._int_ids is None:
+            raise Invalid(
+                "id", "the ids of this map are strings", "This needs a map with whole numbers as ids"
+            )
+        return self._int_ids
+
+    def ids(self, rows: NDArray[np.int64]) -> list[int] | list[str]:
+        """The ids of ``rows``, in that order."""
+        if self._int_ids is not None:
+            return cast("list[int]", self._int_ids[rows].tolist())
+        return cast("list[str]", self._ids.take(pa.array(rows, pa.int64())).to_pylist())
+
+    def find(self, image_id: int | str) -> int | None:
+        """The row of an image, or None. A number and its decimal form are taken for each other: a URL has
+        only text."""
+        key = self._key(image_id)
+        if key is None:
+            return None
+        row = int(self._search([key])[0])
+        return row if row >= 0 else None
+
+    def find_many(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
+        """The rows of ``ids``, in that order; ``Invalid`` names the first few that the map does not have."""
+        listed: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        keys = [self._key(image_id) for image_id in listed]
+        rows = np.full(len(keys), -1, np.int64)
+        asked = np.array([key is not None for key in keys], np.bool_)
+        rows[asked] = self._search([key for key in keys if key is not None])
+        missing = np.flatnonzero(rows < 0)
+        if len(missing):
+            few = ", ".join(show(listed[index]) for index in missing[:5].tolist())
+            more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+            raise Invalid("ids", f"not in the map: {few}{more}", None, num_missing=len(missing))
+        return rows
+
+    def histogram(self) -> dict[str, Any]:
+        """How sizes and aspects are spread, for JSON; see ``histogram.Histogram.as_json``."""
+        return copy.deepcopy(self._histogram)
+
+    def verify(self) -> None:
+        """Read all of it and compare it with the digest: ``StoreUnavailable`` where a bit has changed."""
+        try:
+            self._ids.validate(full=True)
+            sound = content_digest(self._ids, self.widths, self.heights) == self.digest and self._is_sorted()
+        except (pa.ArrowException, IndexError, ValueError):
+            sound = False
+        if not sound:
+            raise StoreUnavailable(f"the stored map {self.digest} is damaged: its content has changed")
+
+    def _is_sorted(self) -> bool:
+        """Whether ``by_id`` is what it says: strictly increasing ids are n different rows."""
+        for start in range(0, self.num_images, _STEP):
+            keys = self._ids.take(pa.array(self._by_id[start : start + _STEP + 1]))
+            if len(keys) > 1 and not pc.all(pc.less(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py():
+                return False
+        return True
+
+    def _key(self, image_id: Any) -> int | str | None:
+        """``image_id`` as this map would hold it, or None where it could not."""
+        if isinstance(image_id, np.integer):
+            image_id = int(image_id)
+        if type(image_id) is int:
+            if self._int_ids is None:
+                return str(image_id) if image_id.bit_length() <= 256 else None
+            return image_id if image_id in _INT64 else None
+        if type(image_id) is not str or len(image_id) > MAX_ID_BYTES:
+            return None
+        if self._int_ids is not None:
+            return int(image_id) if _CANONICAL.fullmatch(image_id) and int(image_id) in _INT64 else None
+        return image_id if image_id.isascii() or _is_encodable(image_id) else None
+
+    def _search(self, keys: list[Any]) -> NDArray[np.int64]:
+        """Rows of ``keys``, -1 where there is none: one binary search for all of them at once."""
+        wanted = np.array(keys, np.int64) if self._int_ids is not None else pa.array(keys, pa.large_string())
+        low = np.zeros(len(keys), np.int64)
+        high = np.full(len(keys), self.num_images, np.int64)
+        for _ in range(self.num_images.bit_length()):
+            middle = (low + high) >> 1
+            is_open = low < high
+            below = self._compare(pc.less, np.less, middle, wanted)
+            low = np.where(is_open & below, middle + 1, low)
+            high = np.where(is_open & ~below, middle, high)
+        found = (low < self.num_images) & self._compare(pc.equal, np.equal, low, wanted)
+        return np.where(found, self._by_id[np.minimum(low, self.num_images - 1)].astype(np.int64), -1)
+
+    def _compare(self, arrow: Any, numpy: Any, places: NDArray[np.int64], wanted: Any) -> NDArray[np.bool_]:
+        """The ids at ``places`` of the sorted order against ``wanted``."""
+        rows = self._by_id[np.minimum(places, self.num_images - 1)]
+        if self._int_ids is not None:
+            return cast("NDArray[np.bool_]", numpy(self._int_ids[rows], wanted))
+        result = arrow(self._ids.take(pa.array(rows)), wanted)
+        return cast("NDArray[np.bool_]", result.to_numpy(zero_copy_only=False))
+
+
+def damaged(path: Path, reason: str) -> StoreUnavailable:
+    return StoreUnavailable(f"the stored map {path} is damaged: {reason}. Put the map again", path=str(path))
+
+
+def sidecar_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
+    try:
+        about = json.loads(sidecar_path(path).read_bytes())
+        if about["layout"] != LAYOUT:
+            raise StoreUnavailable(f"the stored map {path} has layout {about['layout']}, not {LAYOUT}")
+        if about["digest"] != digest:
+            raise damaged(path, "what is written beside it belongs to another map")
+        return {key: about[key] for key in ("num_bytes", "num_images", "id_kind", "histogram")}
+    except FileNotFoundError as exc:
+        raise damaged(path, f"{sidecar_path(path).name} is missing") from exc
+    except OSError as exc:
+        raise StoreUnavailable(f"cannot read {sidecar_path(path)}: {exc.strerror}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise damaged(path, f"{sidecar_path(path).name} cannot be read") from exc
+
+
+def _map_batch(path: Path, num_bytes: int) -> Any:
+    try:
+        size = path.stat().st_size
+        if size != num_bytes:
+            raise damaged(path, f"it has {size:,} bytes, not {num_bytes:,}")
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if reader.num_record_batches != 1 or reader.schema.field("id").type not in (
+            pa.int64(),
+            pa.large_string(),
+        ):
+            raise damaged(path, "it does not hold the columns of a map")
+        batch = reader.get_batch(0)
+        batch.validate()
+        if batch.schema != schema(batch.schema.field("id").type):
+            raise damaged(path, "it does not hold the columns of a map")
+        return batch
+    except FileNotFoundError as exc:
+        raise damaged(path, "it is missing") from exc
+    except pa.ArrowException as exc:
+        raise damaged(path, str(exc).splitlines()[0]) from exc
+    except OSError as exc:
+        if exc.errno is None:  # arrow's word for a bad file
+            raise damaged(path, str(exc).splitlines()[0]) from exc
+        raise StoreUnavailable(f"cannot read {path}: {exc.strerror}") from exc
+    except KeyError as exc:
+        raise damaged(path, "it does not hold the columns of a map") from exc
+
+
+def schema(id_type: Any) -> Any:
+    """Of the object file."""
+    columns = {"id": id_type, "width": pa.uint32(), "height": pa.uint32(), "by_id": pa.uint32()}
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,117 @@
+"""What a reader hands on: a file's three columns in chunks, and where in the file a row stands."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ..errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
+from .columns import Names
+
+CHUNK_ROWS = 1 << 18
+"""Rows that are read and checked at a time: some 10 MB, whatever the file's size."""
+
+_VALUE_CHARS = 80
+
+# What parsers raise at a file that is not what it says. pyarrow's own errors derive from these or from
+# ArrowException.
+_BROKEN = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT, errno.EMFILE, errno.ENFILE)
+
+
+class Chunk(NamedTuple):
+    """Consecutive rows: three arrow arrays of one length, of whatever types the file has."""
+
+    ids: Any
+    widths: Any
+    heights: Any
+
+
+def _no_line(row: int) -> int | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened file. ``rows`` are counted from 0 here, from 1 in messages. ``is_text``: a format without
+    types, in which all three columns are strings. ``line`` tells the line of a row where that is exact.
+    ``null_hint``: what to do about a missing size."""
+
+    names: Names
+    chunks: Iterator[Chunk]
+    is_text: bool = False
+    line: Callable[[int], int | None] = _no_line
+    null_hint: str | None = None
+
+    def refuse(self, column: str, row: int, detail: str, value: Any, hint: str | None = None) -> Invalid:
+        """The error for a value: names the column, the row, the line where known, and the value. ``detail``
+        has the value as ``{}``."""
+        shown = show(value)
+        line = self.line(row)
+        at = f"row {row + 1}" + (f" (line {line})" if line is not None else "")
+        extra: dict[str, Any] = {"row": row + 1, "value": shown}
+        if line is not None:
+            extra["line"] = line
+        return Invalid(column, f"{at}: {detail.replace('{}', shown)}", hint, **extra)
+
+
+def show(value: Any) -> str:
+    """A value for a message: short, whatever it is."""
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
+        return f"a whole number of {value.bit_length()} bits"
+    if isinstance(value, (str, bytes)):
+        value = value[: _VALUE_CHARS + 1]
+    text = repr(value)
+    return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "…"
+
+
+@contextmanager
+def reading(path: Path, format_name: str) -> Iterator[None]:
+    """Turns what a parser raises at a broken file into ``Invalid``."""
+    try:
+        yield
+    except BucketlineError:
+        raise
+    except MemoryError as exc:
+        raise TooLarge(
+            f"the {format_name} file asks for more memory than there is: {_first_line(exc)}"
+        ) from exc
+    except _BROKEN as exc:
+        if isinstance(exc, OSError) and exc.errno in _UNREADABLE:
+            raise StoreUnavailable(f"cannot read {path}: {exc.strerror}") from exc
+        raise broken(format_name, _first_line(exc)) from exc
+
+
+def broken(format_name: str, reason: str) -> Invalid:
+    return Invalid(
+        "file",
+        f"cannot be read as {format_name}: {reason}",
+        "It may be truncated, damaged, or of another format",
+    )
+
+
+def _first_line(exc: BaseException) -> str:
+    text = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
+    return (text.strip().splitlines() or [type(exc).__name__])[0][:300]

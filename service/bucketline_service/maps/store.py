@@ -1,0 +1,245 @@
+"""Where maps are kept: content by digest, names that point at it.
+
+::
+
+    objects/<digest>.arrow   the map (see resolution_map), written once, never changed objects/<digest>.json
+    its size and its histogram; moved into place before the .arrow, which makes it count names/<name>.json
+    {"name", "digest", "num_images", "id_kind", "created_at"} staging/<random>/        uploads on their way
+    in; swept when a day old lock                     held while something moves in or out
+
+A crash leaves nothing but a staging directory, and perhaps an object without a name, which the next put of it
+adopts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ..errors import Conflict, Invalid, NotFound, StoreUnavailable
+from ..names import check_name
+from .columns import FIND_ALL, Columns
+from .formats import format_named
+from .ingest import MAX_IMAGES, Checked, read_checked, write_object
+from .lock import locked
+from .resolution_map import ResolutionMap, sidecar_path
+from .staging import IdKind
+
+STAGING_LIFE_S = 24 * 3600.0
+"""An upload that has not moved in for a day will not: its process has died."""
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """A name in the store. ``created_at``: when the name was given, ISO 8601, UTC."""
+
+    name: str
+    digest: str
+    num_images: int
+    id_kind: IdKind
+    created_at: str
+
+
+class MapStore:
+    """Maps under ``root``, which several processes may use at once. ``clock``: Unix seconds."""
+
+    def __init__(
+        self, root: Path, *, max_images: int = MAX_IMAGES, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._root = root
+        self._objects, self._names, self._staging = (root / part for part in ("objects", "names", "staging"))
+        self._max_images = min(max_images, MAX_IMAGES)
+        self._clock = clock
+        with self._disk():
+            for directory in (self._objects, self._names, self._staging):
+                directory.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def put(
+        self, name: str, source: Path, format: str, columns: Columns = FIND_ALL
+    ) -> tuple[ResolutionMap, bool]:
+        """Keep the map in the file ``source`` under ``name``; whether this call gave the name.
+
+        ``format``: a name or media type of ``FORMATS``. The same content again changes nothing; other content
+        under a taken name is a ``Conflict``; a refused file leaves nothing behind."""
+        check_name("map", name)
+        how = format_named(format)
+        if not source.is_file():
+            raise Invalid("file", f"there is no file {source}")
+        with self._staging_directory() as directory, ExitStack() as stack:
+            with self._disk():
+                checked = read_checked(source, how, columns, directory, self._max_images, stack)
+            known = self._same(name, checked.digest)
+            if known is not None:
+                return known, False
+            with self._disk():
+                write_object(checked, directory / "map.arrow")
+                return self._publish(name, checked, directory / "map.arrow")
+
+    def get(self, name: str) -> ResolutionMap:
+        """The map of that name. Opening costs a fraction of a millisecond; keep what you use often."""
+        while True:
+            info = self._info(check_name("map", name))
+            if info is None:
+                raise self._unknown(name)
+            try:
+                return ResolutionMap.open(self._object(info.digest), info.digest)
+            except StoreUnavailable:
+                if self._info(name) == info:  # else it was deleted in between
+                    raise
+
+    def get_digest(self, digest: str) -> ResolutionMap:
+        """The map with that content, whatever its names."""
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not self._object(digest).exists():
+            raise NotFound(f"there is no map with the digest {digest[:80]!r}")
+        return ResolutionMap.open(self._object(digest), digest)
+
+    def list(self) -> list[MapInfo]:
+        """All names, sorted."""
+        with self._disk():
+            names = sorted(path.stem for path in self._names.glob("*.json"))
+        found = (self._info(name) for name in names)
+        return [info for info in found if info is not None]
+
+    def delete(self, name: str) -> None:
+        """Take the name away, and the content with its last name. Maps that are open stay readable."""
+        check_name("map", name)
+        with self._disk(), locked(self._lock):
+            if not self._name_path(name).exists():
+                raise self._unknown(name)
+            unused = self._digest_of_only(name)
+            self._name_path(name).unlink()
+            _sync_directory(self._names)
+            if unused is not None:
+                self._object(unused).unlink(missing_ok=True)
+                sidecar_path(self._object(unused)).unlink(missing_ok=True)
+
+    def _digest_of_only(self, name: str) -> str | None:
+        """The digest of ``name`` where no other name has it. None as well where a damaged file keeps us from
+        knowing."""
+        try:
+            infos = self.list()
+        except StoreUnavailable:
+            return None
+        digest = next((info.digest for info in infos if info.name == name), None)
+        is_shared = any(info.digest == digest for info in infos if info.name != name)
+        return None if is_shared else digest
+
+    def _same(self, name: str, digest: str) -> ResolutionMap | None:
+        """The map where ``name`` has that content already, sound and ready."""
+        info = self._info(name)
+        if info is None:
+            return None
+        if info.digest != digest:
+            raise Conflict(
+                f"the name {name!r} is taken by another map of {info.num_images:,} images. A map never"
+                " changes: use another name, or delete that one",
+                digest=info.digest,
+            )
+        with suppress(StoreUnavailable):
+            return ResolutionMap.open(self._object(digest), digest)
+        return None
+
+    def _publish(self, name: str, checked: Checked, staged: Path) -> tuple[ResolutionMap, bool]:
+        path = self._object(checked.digest)
+        with locked(self._lock):
+            known = self._same(name, checked.digest)
+            if known is not None:
+                return known, False
+            try:
+                opened = ResolutionMap.open(path, checked.digest)
+            except StoreUnavailable:  # not there, or damaged
+                os.replace(sidecar_path(staged), sidecar_path(path))
+                os.replace(staged, path)
+                _sync_directory(self._objects)
+                opened = ResolutionMap.open(path, checked.digest)
+            return opened, self._give_name(name, opened, staged.parent)
+
+    def _give_name(self, name: str, opened: ResolutionMap, directory: Path) -> bool:
+        """False where the name was there (and only its content had to be mended)."""
+        if self._info(name) is not None:
+            return False
+        created_at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
+        info = MapInfo(name, opened.digest, opened.num_images, opened.id_kind, created_at)
+        staged = directory / "name.json"
+        with staged.open("wb") as file:
+            file.write(json.dumps(asdict(info)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(
+            staged, self._name_path(name)
+        )  # fails where the name is taken, even if the lock is not honoured
+        _sync_directory(self._names)
+        return True
+
+    def _info(self, name: str) -> MapInfo | None:
+        path = self._name_path(name)
+        try:
+            return MapInfo(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise StoreUnavailable(f"cannot read {path}: {exc.strerror}") from exc
+        except (ValueError, TypeError) as exc:
+            raise StoreUnavailable(f"{path} is damaged: delete the map and put it again") from exc
+
+    def _unknown(self, name: str) -> NotFound:
+        known = [info.name for info in self.list()]
+        few = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+        return NotFound(f"there is no map {name!r}; there is {few or 'none at all'}", known=known[:5])
+
+    def _object(self, digest: str) -> Path:
+        return self._objects / f"{digest}.arrow"
+
+    def _name_path(self, name: str) -> Path:
+        return self._names / f"{name}.json"
+
+    @property
+    def _lock(self) -> Path:
+        return self._root / "lock"
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """What the disk says becomes ``StoreUnavailable``: full, read-only, gone."""
+        try:
+            yield
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+            raise StoreUnavailable(
+                f"cannot keep maps in {self._root}: {reason}", directory=str(self._root)
+            ) from exc
+
+    @contextmanager
+    def _staging_directory(self) -> Iterator[Path]:
+        with self._disk():
+            directory = Path(tempfile.mkdtemp(dir=self._staging))
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Away with what uploads have left whose process died."""
+        for directory in self._staging.iterdir():
+            with suppress(OSError):
+                if self._clock() - directory.stat().st_mtime > STAGING_LIFE_S:
+                    shutil.rmtree(directory)
+
+
+def _sync_directory(path: Path) -> None:
+    """A rename is on the disk when its directory is."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""What the service counts, for Prometheus. One instance per app, with a registry of its own.
+
+Labels are bounded: routes are templates, runs are as many as the operator has put.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+_log = logging.getLogger("bucketline")
+
+
+class Metrics:
+    """Counters, gauges and histograms; names as exported, all prefixed ``bucketline_``."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.requests = Counter(
+            "bucketline_requests", "HTTP requests", ["method", "route", "status"], registry=registry
+        )
+        self.latency = Histogram(
+            "bucketline_request_seconds",
+            "Time to answer",
+            ["method", "route"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=registry,
+        )
+        per_run = ["run"]
+        self.batches = Counter("bucketline_batches_served", "Batches handed out", per_run, registry=registry)
+        self.acks = Counter("bucketline_acks", "Acknowledgements taken", per_run, registry=registry)
+        self.leases = Counter(
+            "bucketline_leases", "Leases given, also again to their holder", per_run, registry=registry
+        )
+        self.sessions = Counter("bucketline_sessions", "Generations begun", per_run, registry=registry)
+        self.fences = Counter("bucketline_fences", "Requests refused as fenced", per_run, registry=registry)
+        self.adoptions = Counter(
+            "bucketline_adoptions",
+            "Leases adopted after the store had lost state",
+            per_run,
+            registry=registry,
+        )
+        self.store_errors = Counter(
+            "bucketline_store_errors", "Requests that the store failed", registry=registry
+        )
+        self.plan_seconds = Histogram(
+            "bucketline_plan_build_seconds",
+            "Time to build a plan",
+            buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
+            registry=registry,
+        )
+        self.rank_lag = Gauge(
+            "bucketline_rank_lag_steps",
+            "Steps of the slowest rank behind the leader",
+            per_run,
+            registry=registry,
+        )
+        self.slowest_step = Gauge(
+            "bucketline_slowest_step", "Step of the slowest rank", per_run, registry=registry
+        )
+        self.slowest_epoch = Gauge(
+            "bucketline_slowest_epoch", "Epoch of the slowest rank", per_run, registry=registry
+        )
+
+    def forget_run(self, run: str) -> None:
+        """Drop a deleted run's series."""
+        for metric in (
+            self.batches, self.acks, self.leases, self.sessions, self.fences, self.adoptions,
+            self.rank_lag, self.slowest_step, self.slowest_epoch,
+        ):  # fmt: skip
+            if (run,) in metric._metrics:
+                metric.remove(run)
+
+    @staticmethod
+    def log_event(event: str, **about: Any) -> None:
+        """One line of JSON for what an operator should hear of."""
+        _log.warning(json.dumps({"event": event, **about}))

@@ -1,0 +1,21 @@
+"""Names of maps and runs: they become file names and path segments, so their alphabet is small."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import Invalid
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def check_name(kind: str, name: str) -> str:
+    """``name`` itself where it can be the name of a ``kind`` ("map", "run"); ``Invalid`` otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        shown = repr(name) if len(repr(name)) <= 140 else repr(name)[:140] + "…"
+        raise Invalid(
+            kind,
+            f"{shown} can not be a name",
+            "Use 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter or a digit",
+        )
+    return name

@@ -1,0 +1,204 @@
+"""Assignment: image -> bucket of the nearest aspect, or pruned with a reason.
+
+Which bucket is nearest changes at a few aspects only. These edges are found once from the ladder, exactly; an
+image is then one binary search among them, so that nothing of size N x K is ever made and no result hangs on
+a logarithm's last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.geometry import crop_loss
+from bucketline_service.planning.ladder import MAX_SIDE, Ladder, is_integer
+
+REASONS = ("assigned", "max_ar_error", "max_crop_loss", "min_size")
+Metric = Literal["log", "abs"]
+
+_CHUNK = 1 << 17  # rows at a time: the working arrays stay in the cache, and are 10 MB at most
+_FAR = 2.0**19  # below it, float differences to distinct aspects of sides up to 65,536 are distinct
+_FAR_CELLS = 1 << 20
+
+_Floats = NDArray[np.float64]
+_Edges = tuple[_Floats, NDArray[np.int32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """``buckets`` int32[N]: ladder index, -1 where pruned. ``reasons`` uint8[N]: index of ``REASONS``."""
+
+    buckets: NDArray[np.int32]
+    reasons: NDArray[np.uint8]
+
+
+class Limits(NamedTuple):
+    """What prunes, None where it does not."""
+
+    max_ar_error: float | None
+    max_crop_loss: float | None
+    min_size: int | None
+
+
+def assign(
+    widths: NDArray[np.integer],
+    heights: NDArray[np.integer],
+    ladder: Ladder,
+    *,
+    metric: Metric = "log",
+    max_ar_error: float | None = None,
+    max_crop_loss: float | None = None,
+    min_size: int | None = None,
+) -> Assignment:
+    """Assign images of ``widths``, ``heights`` (positive integers[N], pixels) to the ladder's buckets.
+
+    The bucket is that of the nearest aspect, of equally near ones the first in the ladder. ``abs`` is
+    NovelAI's ``|bucket aspect - image aspect|`` as float64 arithmetic gives it, bit for bit. ``log`` is
+    ``|ln(bucket aspect / image aspect)|``, the same for an image and its transpose, compared without
+    logarithms: the edge between two buckets is the geometric mean of their aspects, so that a tie is a tie
+    exactly.
+
+    Pruned, for the first reason that holds in the order of ``REASONS``:
+
+    - ``max_ar_error``: where not ``error < max_ar_error``; the error is the metric's distance (for ``abs``
+      the original's strict comparison of the absolute difference, which is lenient to tall images and strict
+      to wide ones).
+    - ``max_crop_loss``: where the crop loss (``geometry.crop_loss``) is larger than it.
+    - ``min_size``: where the shorter side is below so many pixels.
+
+    Memory beside the result is bounded. Raises ``Invalid`` for parameters out of range and for sides below 1.
+    """
+    limits = _limits(max_ar_error, max_crop_loss, min_size)
+    if metric not in ("log", "abs"):
+        raise Invalid("assign.metric", f"{metric!r} is not known", "Take log or abs")
+    if widths.shape != heights.shape or widths.ndim != 1:
+        raise ValueError(f"widths {widths.shape} and heights {heights.shape} must be of one length")
+    edges = _edges(ladder, metric)
+    num = len(widths)
+    result = Assignment(np.empty(num, dtype=np.int32), np.zeros(num, dtype=np.uint8))
+    for start in range(0, num, _CHUNK):
+        part = slice(start, min(start + _CHUNK, num))
+        across = widths[part].astype(np.int64)
+        down = heights[part].astype(np.int64)
+        if min(across.min(), down.min()) < 1:
+            row = start + int(np.argmax(np.minimum(across, down) < 1))
+            detail = f"{widths[row]} x {heights[row]} is no size"
+            raise Invalid(f"row {row}", detail, "Give sides of at least 1 pixel")
+        aspects = across / down
+        buckets = _nearest(aspects, ladder, edges, metric)
+        reasons = result.reasons[part]
+        _prune(reasons, buckets, across, down, aspects, ladder, metric, limits)
+        buckets[reasons > 0] = -1
+        result.buckets[part] = buckets
+    return result
+
+
+def _nearest(aspects: _Floats, ladder: Ladder, edges: _Edges, metric: Metric) -> NDArray[np.int32]:
+    """The nearest bucket of each aspect, int32[n]."""
+    bounds, choices = edges
+    buckets: NDArray[np.int32] = choices[bounds.searchsorted(aspects, side="right")]
+    if metric == "abs" and aspects.max() >= _FAR:
+        # So far out the original's differences round to one number for several buckets, and its argmin takes
+        # the first.
+        far = np.flatnonzero(aspects >= _FAR)
+        step = max(1, _FAR_CELLS // len(ladder))
+        for start in range(0, len(far), step):
+            rows = far[start : start + step]
+            buckets[rows] = np.abs(ladder.aspects - aspects[rows, np.newaxis]).argmin(axis=1)
+    return buckets
+
+
+def _prune(
+    reasons: NDArray[np.uint8],
+    buckets: NDArray[np.int32],
+    widths: NDArray[np.int64],
+    heights: NDArray[np.int64],
+    aspects: _Floats,
+    ladder: Ladder,
+    metric: Metric,
+    limits: Limits,
+) -> None:
+    """Write the reasons of one chunk, the last in the order first, so that the first stays."""
+    if limits.min_size is not None:
+        reasons[np.minimum(widths, heights) < limits.min_size] = 3
+    if limits.max_crop_loss is not None:
+        loss = crop_loss(widths, heights, ladder.widths[buckets], ladder.heights[buckets])
+        reasons[loss > limits.max_crop_loss] = 2
+    if limits.max_ar_error is not None:
+        targets = ladder.aspects[buckets]
+        if metric == "abs":
+            near = np.abs(targets - aspects) < limits.max_ar_error
+        else:
+            ratio = math.exp(min(limits.max_ar_error, 700.0))  # e ** 700 is near the largest float
+            near = np.maximum(targets, aspects) < np.minimum(targets, aspects) * ratio
+        reasons[~near] = 1
+
+
+def _edges(ladder: Ladder, metric: Metric) -> _Edges:
+    """Where the nearest bucket changes: ``bounds`` float64[2(K' - 1)] ascending, ``choices`` int32[2K' - 1].
+
+    Between two neighbours among the K' distinct aspects lie two bounds: from the first on (inclusive) both
+    are equally near, from the second on the upper one is nearer. Where no float64 is a tie, the two are
+    equal. ``choices[i]`` is the ladder index for aspects in ``[bounds[i - 1], bounds[i])``.
+    """
+    distinct, firsts = np.unique(ladder.aspects, return_index=True)  # the first in the ladder of equal ones
+    lower, upper = distinct[:-1], distinct[1:]
+    choices = np.empty(2 * len(distinct) - 1, dtype=np.int32)
+    choices[0::2] = firsts
+    choices[1::2] = np.minimum(firsts[:-1], firsts[1:])
+    if metric == "abs":
+        ties = _first_float(lower, upper, lambda x: x - lower >= upper - x)
+        uppers = _first_float(lower, upper, lambda x: x - lower > upper - x)
+    else:
+        pairs = [_geometric_edge(*pair) for pair in zip(lower.tolist(), upper.tolist(), strict=True)]
+        ties, uppers = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+    return np.stack([ties, uppers], axis=1).reshape(-1), choices
+
+
+def _geometric_edge(lower: float, upper: float) -> tuple[float, float]:
+    """The two bounds between two aspects for ``log``: equal where no quotient of integers is a tie."""
+    # Aspects are quotients of sides up to MAX_SIDE, so that the nearest fraction of that size is the one they
+    # were made of.
+    product = Fraction(lower).limit_denominator(MAX_SIDE) * Fraction(upper).limit_denominator(MAX_SIDE)
+    root = Fraction(math.isqrt(product.numerator), math.isqrt(product.denominator))
+    if root * root != product:
+        edge = math.sqrt(product)
+        return edge, edge
+    return float(root), math.nextafter(float(root), math.inf)
+
+
+def _first_float(low: _Floats, high: _Floats, holds: Callable[[_Floats], NDArray[np.bool_]]) -> _Floats:
+    """The smallest float64 in (low, high] for which ``holds``: not at low, at high, one change between."""
+    # Positive floats are ordered as their bit patterns are.
+    below, above = low.view(np.int64).copy(), high.view(np.int64).copy()
+    while np.any(above - below > 1):
+        middle = below + (above - below) // 2
+        there = holds(middle.view(np.float64))
+        above = np.where(there, middle, above)
+        below = np.where(there, below, middle)
+    found: _Floats = above.view(np.float64)
+    return found
+
+
+def _limits(max_ar_error: float | None, max_crop_loss: float | None, min_size: int | None) -> Limits:
+    if max_ar_error is not None and not (_is_real(max_ar_error) and 0 < max_ar_error < math.inf):
+        hint = "Take a number above 0, or null for none"
+        raise Invalid("assign.max_ar_error", f"{max_ar_error!r} is no limit", hint)
+    if max_crop_loss is not None and not (_is_real(max_crop_loss) and 0 <= max_crop_loss <= 1):
+        hint = "Take a share from 0 to 1, or null for none"
+        raise Invalid("assign.max_crop_loss", f"{max_crop_loss!r} is no limit", hint)
+    if min_size is not None and not (is_integer(min_size) and min_size >= 0):
+        hint = "Take a number of pixels, or null for none"
+        raise Invalid("assign.min_size", f"{min_size!r} is no limit", hint)
+    return Limits(max_ar_error, max_crop_loss, min_size)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -1,0 +1,173 @@
+"""From a spec and a map's sizes to a planner: assign once, sort once, then everything is arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.assignment import REASONS, assign
+from bucketline_service.planning.ladder import Ladder
+from bucketline_service.planning.line import LinePlanner
+from bucketline_service.planning.novelai import NovelaiPlanner
+from bucketline_service.planning.order import count_buckets, fill_order
+from bucketline_service.planning.plan import Planner
+from bucketline_service.planning.stats import summarise
+from bucketline_service.planning.tails import POLICIES, Layout
+
+VERSION = 1
+"""Part of every fingerprint: raise it where the same spec would plan otherwise."""
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """All that a plan depends on beside the map. ``ladder`` is in order of aspect for ``line``, in the original's own
+    order for ``novelai``. Lengths in pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32)."""
+
+    planner: Literal["line", "novelai"]
+    ladder: Ladder
+    batch_size: int
+    seed: int
+    lockstep: int
+    tails: Literal["spill", "pad", "drop", "catch_all"]
+    metric: Literal["log", "abs"] = "log"
+    max_ar_error: float | None = None
+    max_crop_loss: float | None = None
+    min_size: int | None = None
+
+    @property
+    def targets(self) -> list[tuple[int, int]]:
+        """(width, height) of every bucket that batches are drawn from; a catch-all stands last."""
+        sizes = self.ladder.sizes
+        return [*sizes, self.ladder.base] if self.tails == "catch_all" else sizes
+
+    @property
+    def batch_sizes(self) -> NDArray[np.int64]:
+        """int64[G]: images a batch of each target."""
+        return np.full(len(self.targets), self.batch_size, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is kept of a plan. ``order`` uint32[N]: rows by bucket; ``counts`` int64[B]; ``summary``: JSON, the share of
+    the stats that costs a pass over the images."""
+
+    counts: NDArray[np.int64]
+    order: NDArray[np.uint32]
+    summary: dict[str, Any]
+
+
+def prepare(
+    spec: PlanSpec,
+    widths: NDArray[np.uint32],
+    heights: NDArray[np.uint32],
+    *,
+    valid_rows: NDArray[np.int64] | None = None,
+    new_order: Callable[[int], NDArray[np.uint32]] = lambda num: np.empty(num, dtype=np.uint32),
+) -> Prepared:
+    """Assign every image and sort the rows by bucket. ``new_order(N)`` gives the array to write into (a file's, say).
+
+    Errors: ``Invalid`` where no image is left, or too few for a single unit.
+    """
+    assigned = assign(
+        widths,
+        heights,
+        spec.ladder,
+        metric=spec.metric,
+        max_ar_error=spec.max_ar_error,
+        max_crop_loss=spec.max_crop_loss,
+        min_size=spec.min_size,
+    )
+    buckets = assigned.buckets
+    pruned = dict(zip(REASONS, np.bincount(assigned.reasons, minlength=len(REASONS)).tolist(), strict=True))
+    if valid_rows is not None:
+        buckets, pruned = _restrict(buckets, assigned.reasons, valid_rows)
+    counts = count_buckets(buckets, len(spec.ladder.widths))
+    del pruned["assigned"]
+    _check(spec, counts, pruned)
+    order = new_order(int(counts.sum()))
+    fill_order(buckets, counts, order)
+    flows = layout_of(spec, counts).flows() if spec.planner == "line" else []
+    summary = summarise(widths, heights, order, counts, spec.ladder, spec.targets, flows)
+    return Prepared(counts, order, {"num_images": len(widths), "pruned": pruned, **summary})
+
+
+def _restrict(
+    buckets: NDArray[np.int32], reasons: NDArray[np.uint8], valid_rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], dict[str, int]]:
+    """Keep ``valid_rows`` alone; reasons are counted among them, all other rows are ``valid_ids``."""
+    kept = np.full_like(buckets, -1)
+    kept[valid_rows] = buckets[valid_rows]
+    is_valid = np.zeros(len(buckets), dtype=np.bool_)
+    is_valid[valid_rows] = True
+    counts = np.bincount(reasons[is_valid], minlength=len(REASONS)).tolist()
+    pruned = dict(zip(REASONS, counts, strict=True))
+    pruned["valid_ids"] = len(buckets) - int(is_valid.sum())
+    return kept, pruned
+
+
+def layout_of(spec: PlanSpec, counts: NDArray[np.int64]) -> Layout:
+    """The ``line`` planner's layout of ``counts`` int64[B] images."""
+    return POLICIES[spec.tails](counts, spec.batch_sizes * spec.lockstep)
+
+
+def _check(spec: PlanSpec, counts: NDArray[np.int64], pruned: dict[str, int]) -> None:
+    num_images = int(counts.sum())
+    if num_images == 0:
+        reasons = ", ".join(f"{num} by {reason}" for reason, num in pruned.items() if num)
+        raise Invalid("assign", f"all images are pruned: {reasons}", "Loosen the limits or widen the ladder")
+    if spec.planner == "novelai" or layout_of(spec, counts).num_units.sum() > 0:
+        return
+    unit = spec.lockstep * spec.batch_size
+    what = f"a unit is lockstep {spec.lockstep} x batch_size {spec.batch_size} = {unit} images"
+    if spec.tails in ("drop", "catch_all") and num_images >= unit:
+        raise Invalid("tails", f"{what}, and no bucket holds as many", "Use tails: spill or pad")
+    raise Invalid(
+        "batch_size",
+        f"{what}, and only {num_images} are assigned",
+        f"lockstep x batch_size may be at most {num_images}, or use tails: pad",
+    )
+
+
+def new_planner(
+    spec: PlanSpec,
+    prepared: Prepared,
+    widths: NDArray[np.uint32],
+    heights: NDArray[np.uint32],
+    int_ids: NDArray[np.int64] | None = None,
+    checkpoints: MutableMapping[tuple[int, int], bytes] | None = None,
+) -> Planner:
+    """The planner of prepared rows. ``novelai`` needs ``int_ids`` int64 of every row, and keeps its generators' states
+    in ``checkpoints``."""
+    counts, order = prepared.counts, prepared.order
+    if spec.planner == "novelai":
+        if int_ids is None:
+            raise Invalid("planner", "novelai needs integer ids", "Use planner: line for string ids")
+        buckets = np.full(len(widths), -1, dtype=np.int32)
+        buckets[order] = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        return NovelaiPlanner(
+            int_ids, buckets, spec.ladder, spec.batch_size, spec.seed, checkpoints=checkpoints
+        )
+    starts = np.cumsum(counts) - counts
+
+    def bucket_of(row: int) -> int:
+        bucket = int(
+            assign(widths[row : row + 1], heights[row : row + 1], spec.ladder, metric=spec.metric).buckets[0]
+        )
+        begin, end = int(starts[bucket]), int(starts[bucket] + counts[bucket])
+        at = begin + int(np.searchsorted(order[begin:end], row))
+        return bucket if at < end and order[at] == row else -1
+
+    return LinePlanner(
+        order,
+        counts,
+        layout_of(spec, counts),
+        batch_sizes=spec.batch_sizes,
+        lockstep=spec.lockstep,
+        seed=spec.seed,
+        bucket_of=bucket_of,
+    )

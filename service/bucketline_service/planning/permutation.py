@@ -1,0 +1,154 @@
+"""Keyed permutations of [0, n): the order of a bucket, or of an epoch's units, without shuffling anything.
+
+Above ``SMALL`` a generalised Feistel network on Z_a x Z_b with a = ceil(sqrt n), b = ceil(n / a), and cycle walking for
+the few values past n (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Up to ``SMALL`` a true shuffle,
+made when first asked for: a network is biased on tiny domains. Both are functions of 64-bit keys and of integer
+arithmetic alone, so that no release of numpy can change a plan. docs/planning.md states what was measured.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS = 8
+SMALL = 2048
+"""The largest domain that is shuffled for real. 8 rounds passed every test tried from n = 64 up (docs/planning.md)."""
+
+_U64 = NDArray[np.uint64]
+_I64 = NDArray[np.int64]
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xD6E8FEB86659FD93)
+_32 = np.uint64(32)
+
+
+def epoch_words(seed: int, epoch: int, stream: int, num_words: int) -> _U64:
+    """``num_words`` 64-bit key words of (seed, epoch, stream), each an integer in [0, 2**32).
+
+    Always three integers: SeedSequence([1]) and SeedSequence([1, 0]) are the same sequence.
+    """
+    words = np.random.SeedSequence([seed, epoch, stream]).generate_state(num_words, np.uint64)
+    return words.astype(np.uint64, copy=False)
+
+
+def _mix(values: _U64, keys: _U64) -> _U64:
+    """32 well mixed bits of (value, key), elementwise: xor, multiply, fold, multiply, take the top half."""
+    mixed = values ^ keys
+    mixed *= _GOLDEN
+    mixed ^= mixed >> _32
+    mixed *= _MIX
+    mixed >>= _32
+    return mixed
+
+
+class KeyedPermutations:
+    """One permutation for each of ``sizes``, under the keys of one epoch.
+
+    ``sizes`` int64[D], each in [0, 2**62). ``words`` uint64[D * ROUNDS] from ``epoch_words``. ``forward`` and
+    ``inverse`` take elements of mixed domains in one vectorised pass.
+    """
+
+    def __init__(self, sizes: _I64, words: _U64) -> None:
+        self._sizes = sizes.astype(np.uint64)
+        self._a, self._b = _sides(sizes)
+        self._keys = np.ascontiguousarray(words.reshape(len(sizes), ROUNDS).T)  # [ROUNDS, D]
+        self._is_small = sizes <= SMALL
+        small_sizes = np.where(self._is_small, sizes, 0)
+        self._table_starts = np.cumsum(small_sizes) - small_sizes
+        self._has_table = np.zeros(len(sizes), dtype=np.bool_)
+        self._table = np.empty(int(small_sizes.sum()), dtype=np.uint16)
+        self._inverse_table = np.empty_like(self._table)
+        self._lock = threading.Lock()
+
+    def forward(self, domains: _I64, values: _I64) -> _I64:
+        """int64[n]: where ``values[i]`` (in [0, sizes[domains[i]])) goes in its domain."""
+        return self._apply(domains, values, inverse=False)
+
+    def inverse(self, domains: _I64, values: _I64) -> _I64:
+        """int64[n]: what goes to ``values[i]`` in its domain; ``inverse(d, forward(d, x)) == x``."""
+        return self._apply(domains, values, inverse=True)
+
+    def _apply(self, domains: _I64, values: _I64, *, inverse: bool) -> _I64:
+        small = self._is_small[domains]
+        if not small.any():
+            return self._walk(domains, values, inverse)
+        if small.all():
+            return self._look_up(domains, values, inverse)
+        out = np.empty(len(values), dtype=np.int64)
+        out[small] = self._look_up(domains[small], values[small], inverse)
+        out[~small] = self._walk(domains[~small], values[~small], inverse)
+        return out
+
+    def _look_up(self, domains: _I64, values: _I64, inverse: bool) -> _I64:
+        if not self._has_table[domains].all():
+            with self._lock:
+                self._make_tables(np.unique(domains[~self._has_table[domains]]))
+        table = self._inverse_table if inverse else self._table
+        return table[self._table_starts[domains] + values].astype(np.int64)
+
+    def _make_tables(self, domains: _I64) -> None:
+        """Shuffle these domains for real: sort each one's numbers by a keyed 64-bit word (SplitMix64's finaliser)."""
+        sizes = self._sizes[domains].astype(np.int64)
+        owner = np.repeat(np.arange(len(domains)), sizes)
+        number = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        words = _splitmix(self._keys[0, domains][owner] + number.astype(np.uint64) * _GOLDEN)
+        order = number[np.lexsort((words, owner))]
+        places = self._table_starts[domains][owner]
+        self._table[places + number] = order
+        self._inverse_table[places + order] = number
+        self._has_table[domains] = True
+
+    def _walk(self, domains: _I64, values: _I64, inverse: bool) -> _I64:
+        """Apply the network until the value lies in the domain again: a permutation of [0, n) out of one of [0, a*b)."""
+        keys = self._keys[:, domains]
+        a, b, n = self._a[domains], self._b[domains], self._sizes[domains]
+        network = _decrypt if inverse else _encrypt
+        out = network(values.astype(np.uint64), a, b, keys)
+        past = np.flatnonzero(out >= n)
+        while len(past):
+            out[past] = network(out[past], a[past], b[past], keys[:, past])
+            past = past[out[past] >= n[past]]
+        return out.astype(np.int64)
+
+
+def _sides(sizes: _I64) -> tuple[_U64, _U64]:
+    """a = ceil(sqrt n), b = ceil(n / a); exact, for float square roots err past 2**52."""
+    n = np.maximum(sizes, 1)
+    a = np.sqrt(n.astype(np.float64)).astype(np.int64)
+    a = np.where(a * a > n, a - 1, a)
+    a = np.where((a + 1) * (a + 1) <= n, a + 1, a)
+    a = np.where(a * a < n, a + 1, a)
+    return a.astype(np.uint64), (-(-n // a)).astype(np.uint64)
+
+
+def _splitmix(values: _U64) -> _U64:
+    mixed = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _encrypt(values: _U64, a: _U64, b: _U64, keys: _U64) -> _U64:
+    """``ROUNDS`` rounds, by turns on the two halves: low += F(high) mod a, high += F(low) mod b.
+
+    ``keys`` uint64[ROUNDS, n]. F's 32 bits become a number in [0, m) by multiply and shift, so a and b are below 2**32.
+    """
+    high, low = np.divmod(values, a)
+    for i in range(0, ROUNDS, 2):
+        low += (_mix(high, keys[i]) * a) >> _32
+        np.subtract(low, a, out=low, where=low >= a)
+        high += (_mix(low, keys[i + 1]) * b) >> _32
+        np.subtract(high, b, out=high, where=high >= b)
+    return high * a + low
+
+
+def _decrypt(values: _U64, a: _U64, b: _U64, keys: _U64) -> _U64:
+    high, low = np.divmod(values, a)
+    for i in range(ROUNDS - 2, -1, -2):
+        high += b - ((_mix(low, keys[i + 1]) * b) >> _32)
+        np.subtract(high, b, out=high, where=high >= b)
+        low += a - ((_mix(high, keys[i]) * a) >> _32)
+        np.subtract(low, a, out=low, where=low >= a)
+    return high * a + low

@@ -1,0 +1,135 @@
+"""What becomes of the images that do not fill a unit: the four tail policies, as layouts of one tape.
+
+All assigned images stand on a *tape*, bucket after bucket; a layout cuts it into one stretch for each *target* (a bucket
+that batches are drawn from). A target serves ``num_units * unit_size`` places of its stretch:
+
+- fewer than it has: the rest is left out. Serving starts at a keyed point of the stretch and wraps around, so that it is
+  a different rest each epoch and every place has the same chance;
+- more than it has (``pad``): it wraps around as well, and what comes again is a repeat.
+
+So one piece of arithmetic serves every policy, forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tape and its targets. B buckets, G targets (G is B, or B + 1 with a catch-all), P pieces of tape.
+
+    Target g: ``num_units``, ``unit_sizes`` (images a unit), ``begins`` and ``lengths`` of its stretch, all int64[G]; the
+    stretches lie in order and cover the tape. Piece p is a run of consecutive places of one bucket: it begins at tape
+    place ``piece_begins[p]``, which is place ``piece_places[p]`` of bucket ``piece_buckets[p]``; all int64[P], no piece
+    is empty.
+    """
+
+    unit_sizes: _I64
+    num_units: _I64
+    begins: _I64
+    lengths: _I64
+    piece_begins: _I64
+    piece_buckets: _I64
+    piece_places: _I64
+
+    @property
+    def served(self) -> _I64:
+        """int64[G]: images an epoch, repeats included."""
+        return self.num_units * self.unit_sizes
+
+    @property
+    def left_out(self) -> _I64:
+        """int64[G]: images of the target's stretch that an epoch leaves out."""
+        out: _I64 = np.maximum(self.lengths - self.served, 0)
+        return out
+
+    @property
+    def repeated(self) -> _I64:
+        """int64[G]: images that an epoch serves a further time."""
+        again: _I64 = np.maximum(self.served - self.lengths, 0)
+        return again
+
+    def flows(self) -> list[tuple[int, int, int]]:
+        """(bucket, target, images): how many images of a bucket lie in a target's stretch; zeros are not listed."""
+        ends = np.append(self.piece_begins[1:], int(self.lengths.sum()))
+        cuts = np.unique(np.concatenate([self.piece_begins, self.begins, ends]))
+        begins, sizes = cuts[:-1], np.diff(cuts)
+        buckets = self.piece_buckets[np.searchsorted(self.piece_begins, begins, side="right") - 1]
+        targets = np.searchsorted(self.begins, begins, side="right") - 1
+        totals: dict[tuple[int, int], int] = {}
+        for bucket, target, size in zip(buckets.tolist(), targets.tolist(), sizes.tolist(), strict=True):
+            totals[bucket, target] = totals.get((bucket, target), 0) + size
+        return [(bucket, target, size) for (bucket, target), size in sorted(totals.items())]
+
+
+def _layout(unit_sizes: _I64, num_units: _I64, lengths: _I64, pieces: list[tuple[int, int, int]]) -> Layout:
+    """``pieces``: (bucket, first place, size) in tape order."""
+    table = np.array([piece for piece in pieces if piece[2] > 0], dtype=np.int64).reshape(-1, 3)
+    return Layout(
+        unit_sizes=unit_sizes,
+        num_units=num_units,
+        begins=np.cumsum(lengths) - lengths,
+        lengths=lengths,
+        piece_begins=np.cumsum(table[:, 2]) - table[:, 2],
+        piece_buckets=table[:, 0].copy(),
+        piece_places=table[:, 1].copy(),
+    )
+
+
+def _whole(counts: _I64) -> list[tuple[int, int, int]]:
+    return [(bucket, 0, size) for bucket, size in enumerate(counts.tolist())]
+
+
+def drop(counts: _I64, unit_sizes: _I64) -> Layout:
+    """Leave the tails out. A bucket smaller than a unit is never served."""
+    return _layout(unit_sizes, counts // unit_sizes, counts, _whole(counts))
+
+
+def pad(counts: _I64, unit_sizes: _I64) -> Layout:
+    """Fill each tail to a unit with further comings of the same bucket's images."""
+    return _layout(unit_sizes, -(-counts // unit_sizes), counts, _whole(counts))
+
+
+def spill(counts: _I64, unit_sizes: _I64) -> Layout:
+    """Cut the tape from both ends toward the largest bucket; each tail begins the neighbour's first unit. What is left
+    of the largest bucket's stretch, fewer images than one unit, is all that an epoch leaves out."""
+    middle = int(np.argmax(counts))
+    lengths = np.zeros_like(counts)
+    num_units = np.zeros_like(counts)
+    carried = 0
+    for inward in (range(middle), range(len(counts) - 1, middle, -1)):
+        carry = 0
+        for bucket in inward:
+            units, carry_on = divmod(carry + int(counts[bucket]), int(unit_sizes[bucket]))
+            num_units[bucket], lengths[bucket], carry = units, units * unit_sizes[bucket], carry_on
+        carried += carry
+    lengths[middle] = carried + counts[middle]
+    num_units[middle] = lengths[middle] // unit_sizes[middle]
+    return _layout(unit_sizes, num_units, lengths, _whole(counts))
+
+
+def catch_all(counts: _I64, unit_sizes: _I64) -> Layout:
+    """Gather all tails in one more target, the last (NovelAI's left-over bucket); what does not fill a unit of it is
+    left out. ``unit_sizes`` int64[B + 1]."""
+    num_units = counts // unit_sizes[:-1]
+    heads = num_units * unit_sizes[:-1]
+    tails = counts - heads
+    pieces = [(bucket, 0, size) for bucket, size in enumerate(heads.tolist())]
+    pieces += [(bucket, heads[bucket], size) for bucket, size in enumerate(tails.tolist())]
+    lengths = np.append(heads, tails.sum())
+    return _layout(unit_sizes, np.append(num_units, tails.sum() // unit_sizes[-1]), lengths, pieces)
+
+
+POLICIES: dict[str, Callable[[_I64, _I64], Layout]] = {
+    "spill": spill,
+    "pad": pad,
+    "drop": drop,
+    "catch_all": catch_all,
+}

@@ -1,0 +1,75 @@
+"""Settings of ``bucketline serve``: flags first, then ``BUCKETLINE_…`` in the environment, then these defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bucketline_service.errors import Invalid
+
+
+class Settings(BaseSettings):
+    """Each field is also an environment variable: ``data_dir`` is ``BUCKETLINE_DATA_DIR``.
+
+    A token variable may hold several, separated by commas, and a token file one a line: all are valid, so that tokens can
+    be changed without a pause. Lists of folders are separated by colons.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BUCKETLINE_", extra="ignore", hide_input_in_errors=True)
+
+    host: str = Field("127.0.0.1", description="address to bind; others than loopback need tokens")
+    port: int = Field(7700, ge=0, le=65535, description="0 takes a free one")
+    store: str | None = Field(None, description="cursor store; sqlite in the data directory unless given")
+    store_timeout_s: float = Field(
+        2.0, gt=0, description="how long the store may take before the answer is 503"
+    )
+    data_dir: Path = Field(Path("bucketline-data"), description="maps, plans and the embedded store")
+    workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    worker_token: str | None = Field(None, repr=False, description="may read and move cursors")
+    operator_token: str | None = Field(None, repr=False, description="may do everything")
+    worker_token_file: Path | None = None
+    operator_token_file: Path | None = None
+    map_source: str | None = Field(None, description="folders whose files PUT /v1/maps may name by uri")
+    max_upload_bytes: int = Field(16 << 30, gt=0, description="largest map that may be uploaded")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def load(cls, **given: Any) -> Settings:
+        """Raises ``Invalid`` naming the setting; ``given`` are flags, None where one was not."""
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            raise Invalid(
+                name, first["msg"], f"Set --{name.replace('_', '-')} or BUCKETLINE_{name.upper()}"
+            ) from None
+
+    @property
+    def store_url(self) -> str:
+        return self.store or f"sqlite:///{self.data_dir.absolute() / 'state.sqlite'}"
+
+    @property
+    def worker_tokens(self) -> frozenset[str]:
+        return _tokens("worker_token", self.worker_token, self.worker_token_file)
+
+    @property
+    def operator_tokens(self) -> frozenset[str]:
+        return _tokens("operator_token", self.operator_token, self.operator_token_file)
+
+    @property
+    def map_sources(self) -> tuple[Path, ...]:
+        return tuple(Path(folder) for folder in (self.map_source or "").split(":") if folder)
+
+
+def _tokens(name: str, value: str | None, file: Path | None) -> frozenset[str]:
+    found = (value or "").split(",")
+    if file is not None:
+        try:
+            found += file.read_text().splitlines()
+        except OSError as error:
+            raise Invalid(f"{name}_file", f"{file} can not be read: {error.strerror}") from error
+    return frozenset(token.strip() for token in found if token.strip())

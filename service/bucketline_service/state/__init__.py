@@ -1,0 +1,68 @@
+"""The cursor store: one port, and the back ends behind it.
+
+``open_store`` turns a URL into a store. Opening does nothing yet: the first verb connects, so that a store
+may be opened before it is up, and before a server forks its workers.
+"""
+
+from __future__ import annotations
+
+from bucketline_service import errors
+from bucketline_service.state.port import (
+    LEASE_STRIDE,
+    Begun,
+    Commit,
+    Cursor,
+    Generation,
+    Outcome,
+    RankRecord,
+    RunRecord,
+    Store,
+)
+
+__all__ = [
+    "LEASE_STRIDE",
+    "Begun",
+    "Commit",
+    "Cursor",
+    "Generation",
+    "Outcome",
+    "RankRecord",
+    "RunRecord",
+    "Store",
+    "open_store",
+]
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+HINT = (
+    "Use sqlite:///relative/path, sqlite:////absolute/path, redis://host:port/db, rediss://host:port/db or "
+    "unix:///path/to/redis.sock; redis+sentinel:// and redis+cluster:// are not there yet"
+)
+
+
+def open_store(url: str, *, timeout_s: float = 2.0) -> Store:
+    """The store behind ``url``. A verb answers within ``timeout_s`` seconds or raises ``StoreUnavailable``.
+
+    Raises ``Invalid`` where the URL is of no kind known here, or malformed.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "sqlite":
+        return _open_sqlite(rest, timeout_s)
+    if separator and scheme in REDIS_SCHEMES:
+        return _open_redis(url, timeout_s)
+    raise errors.Invalid("store", f"no store for {scheme + separator!r}", HINT)
+
+
+def _open_sqlite(rest: str, timeout_s: float) -> Store:
+    from bucketline_service.state.sqlite import SqliteStore
+
+    path = rest[1:]
+    if not rest.startswith("/") or path in ("", "/", ":memory:"):
+        raise errors.Invalid("store", f"sqlite://{rest} names no file", HINT)
+    return SqliteStore(path, timeout_s=timeout_s)
+
+
+def _open_redis(url: str, timeout_s: float) -> Store:
+    # redis is slow to import, and a server on SQLite never needs it
+    from bucketline_service.state.redis import open_redis
+
+    return open_redis(url, timeout_s=timeout_s)

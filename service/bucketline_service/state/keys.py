@@ -1,0 +1,94 @@
+"""Every key in Redis, its type, its meaning and its life time; and how the packed values read.
+
+| key | type | holds |
+| --- | --- | --- |
+| ``bucketline:runs`` | set | the names of the runs |
+| ``bucketline:ping`` | string | ``1``: proves that Redis takes writes |
+| ``bucketline:{run}:generation`` | string | the present generation, packed; where it is, the run is |
+| ``bucketline:{run}:document`` | string | ``RunRecord.document``, as it came |
+| ``bucketline:{run}:sessions`` | hash | session name -> generation number, all that ever began |
+| ``bucketline:{run}:ranks`` | hash | rank -> record, packed; those of older generations too |
+
+Life time: the first two for ever, a run's keys until ``delete_run``. Nothing expires.
+
+``{run}`` is a hash tag, braces included: all keys of a run are in one slot of a cluster. The index is in
+another, so it is written in a step of its own, after the run was created or deleted. A crash between the two
+leaves a run that is not listed until ``create_run`` is repeated, or a name without a run, which ``list_runs``
+leaves out.
+
+Packed values are words parted by single spaces, numbers in decimal:
+
+- generation: ``number world_size epoch step offset session``, session being ``-`` for none, else ``+name``;
+- rank record: ``generation lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``.
+
+The name is last, for it may hold spaces. Lua reads by position, and leaves numbers text where it can: tokens
+go up to 2^53, and ``tostring`` keeps 14 digits.
+"""
+
+from __future__ import annotations
+
+from bucketline_service.state.port import Cursor, Generation, RankRecord
+
+RUNS = "bucketline:runs"
+PING = "bucketline:ping"
+
+
+def _key(run: str, name: str) -> str:
+    # A brace in the name would end the hash tag early, and could make two runs' keys meet.
+    tag = run.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+    return f"bucketline:{{{tag}}}:{name}"
+
+
+def document(run: str) -> str:
+    return _key(run, "document")
+
+
+def generation(run: str) -> str:
+    return _key(run, "generation")
+
+
+def sessions(run: str) -> str:
+    return _key(run, "sessions")
+
+
+def ranks(run: str) -> str:
+    return _key(run, "ranks")
+
+
+def of_run(run: str) -> list[str]:
+    """All keys that belong to the run."""
+    return [generation(run), document(run), sessions(run), ranks(run)]
+
+
+def pack_generation(value: Generation) -> str:
+    session = "-" if value.session is None else f"+{value.session}"
+    epoch, step = value.origin
+    return f"{value.number} {value.world_size} {epoch} {step} {value.offset} {session}"
+
+
+def unpack_generation(packed: bytes) -> Generation:
+    number, world_size, epoch, step, offset, session = packed.decode().split(" ", 5)
+    return Generation(
+        number=int(number),
+        session=session[1:] if session.startswith("+") else None,
+        world_size=int(world_size),
+        origin=Cursor(int(epoch), int(step)),
+        offset=int(offset),
+    )
+
+
+def unpack_rank(rank: int, packed: bytes) -> tuple[int, RankRecord]:
+    """The generation that wrote the record, and the record."""
+    number, lease, epoch, step, leased_at_s, lease_epoch, lease_step, last_seen_s, holder = (
+        packed.decode().split(" ", 8)
+    )  # fmt: skip
+    record = RankRecord(
+        rank=rank,
+        cursor=Cursor(int(epoch), int(step)),
+        lease=int(lease),
+        holder=holder,
+        leased_at_s=float(leased_at_s),
+        lease_cursor=Cursor(int(lease_epoch), int(lease_step)),
+        last_seen_s=float(last_seen_s),
+    )
+    return int(number), record

@@ -1,0 +1,74 @@
+-- Prove a lease and move its rank's cursor forward. rules.py, decide_commit, states the same.
+-- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
+-- KEYS[2] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
+-- ARGV    rank, lease, generation number, cursor's epoch and step ('' and '': none), not_before's epoch and step (likewise),
+--         trusted ('0' or '1'), lease stride, now, how old last_seen_s may grow
+-- Times are Unix seconds, kept as the text that came.
+-- Answers nil where there is no run, else {outcome, epoch, step, generation}.
+local rank, lease, number = ARGV[1], ARGV[2], ARGV[3]
+local to_epoch, to_step, from_epoch, from_step = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local trusted, stride, now, seen_every = ARGV[8] == '1', ARGV[9], ARGV[10], ARGV[11]
+
+local present = redis.call('GET', KEYS[1])
+if not present then
+    return false
+end
+-- Where the rank stands: at the origin, unless the present generation has a record of it.
+local present_number, epoch, step = string.match(present, '^(%d+) %d+ (%d+) (%d+) ')
+local held, since, seen, holder
+local stored = redis.call('HGET', KEYS[2], rank)
+local is_present = false
+if stored then
+    local of, old_epoch, old_step, old_since, old_seen, old_holder
+    of, held, old_epoch, old_step, old_since, old_seen, old_holder =
+        string.match(stored, '^(%d+) (%d+) (%d+) (%d+) (%S+ %d+ %d+) (%S+) (.*)$')
+    if of == present_number then
+        is_present = true
+        epoch, step, since, seen, holder = old_epoch, old_step, old_since, old_seen, old_holder
+    end
+end
+
+local function before(epoch_a, step_a, epoch_b, step_b)
+    local a, b = tonumber(epoch_a), tonumber(epoch_b)
+    return a < b or (a == b and tonumber(step_a) < tonumber(step_b))
+end
+
+local function answer(outcome)
+    return {outcome, epoch, step, present}
+end
+
+local function write()
+    redis.call('HSET', KEYS[2], rank,
+        table.concat({present_number, lease, epoch, step, since, now, holder}, ' '))
+end
+
+if number ~= present_number then
+    return answer('stale')
+end
+if tonumber(lease) % tonumber(stride) ~= tonumber(rank) then
+    return answer('fenced')
+end
+local moves = to_epoch ~= '' and before(epoch, step, to_epoch, to_step)
+if not is_present or lease ~= held then
+    -- The token of an older generation still bounds from below: that lease was given, and fenced by begin.
+    local is_newer = not held or tonumber(lease) > tonumber(held)
+    if not (is_newer and trusted and to_epoch ~= '') then
+        return answer('fenced')
+    end
+    if moves then
+        epoch, step = to_epoch, to_step
+    end
+    since, holder = table.concat({now, epoch, step}, ' '), holder or '?'
+    write()
+    return answer('adopted')
+end
+if from_epoch ~= '' and before(epoch, step, from_epoch, from_step) then
+    return answer('ahead')
+end
+if moves then
+    epoch, step = to_epoch, to_step
+end
+if moves or tonumber(now) - tonumber(seen) >= tonumber(seen_every) then
+    write()
+end
+return answer('ok')

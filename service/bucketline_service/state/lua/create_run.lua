@@ -1,0 +1,19 @@
+-- Create a run unless it is there.
+-- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
+-- KEYS[2] bucketline:{run}:document    string, opaque; until delete_run
+-- KEYS[3] bucketline:{run}:sessions    hash, session name -> generation number; until delete_run
+-- ARGV    generation (packed), its number, session ('-' or '+name'), document
+-- No times.
+-- Answers {made (0 or 1), generation, document} of the run that stands.
+local packed, number, session, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local present = redis.call('GET', KEYS[1])
+if present then
+    return {0, present, redis.call('GET', KEYS[2])}
+end
+redis.call('SET', KEYS[2], document)
+if session ~= '-' then
+    redis.call('HSET', KEYS[3], string.sub(session, 2), number)
+end
+redis.call('SET', KEYS[1], packed)
+return {1, packed, document}

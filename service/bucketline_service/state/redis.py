@@ -1,0 +1,244 @@
+"""The store in Redis or Valkey: for any number of coordinators on any number of machines.
+
+One Lua script, or one command, for each atomic operation; ``keys.py`` lists the keys. How much an
+acknowledged write survives is Redis' own setting: ``appendfsync always`` for what SQLite gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+from collections.abc import Awaitable, Sequence
+from importlib import resources
+from typing import Any, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from bucketline_service.errors import Invalid, NotFound, StoreUnavailable
+from bucketline_service.state import keys
+from bucketline_service.state.port import (
+    LEASE_STRIDE,
+    Begun,
+    Commit,
+    Cursor,
+    Generation,
+    Outcome,
+    RankRecord,
+    RunRecord,
+)
+from bucketline_service.state.rules import SEEN_EVERY_S
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS = 64
+NUM_RETRIES = 2
+RETRY_BASE_S, RETRY_CAP_S = 0.01, 0.1
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds, seconds, probes: a peer that vanished without a word is known within a minute."""
+
+
+class Script:
+    """The text of ``lua/<name>.lua``, and the name under which Redis caches it."""
+
+    def __init__(self, name: str) -> None:
+        self.text = resources.files(__package__).joinpath(f"lua/{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS = (
+    Script(name) for name in ("create_run", "session", "begin", "lease", "commit", "ranks")
+)
+
+
+def open_redis(url: str, *, timeout_s: float) -> RedisStore:
+    """A store on one Redis server. Connects with the first verb."""
+    options: dict[str, Any] = {
+        "max_connections": MAX_CONNECTIONS,
+        "timeout": timeout_s,  # for a free connection
+        "protocol": 2,  # nothing here needs 3, whose greeting some proxies refuse and passwords muddle
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        # Retrying is safe: every write is an absolute value behind a compare. It is for connections that a
+        # restart or a failover has closed; after a time-out there is no time left to try again.
+        "retry": Retry(ExponentialBackoff(RETRY_CAP_S, RETRY_BASE_S), NUM_RETRIES, (RedisConnectionError,)),
+    }
+    if not url.startswith("unix:"):
+        options["socket_keepalive"] = True
+        options["socket_keepalive_options"] = {
+            getattr(socket, name): value for name, value in KEEPALIVE.items() if hasattr(socket, name)
+        }
+    try:
+        pool = BlockingConnectionPool.from_url(url, **options)
+        # connects to nothing, but refuses an option that it does not know
+        pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as exc:
+        raise Invalid("store", f"not a Redis URL: {exc}", "redis://user:password@host:port/db") from exc
+    return RedisStore(Redis.from_pool(pool), timeout_s=timeout_s)
+
+
+class RedisStore:
+    """Implements ``Store`` over a client that answers in bytes."""
+
+    def __init__(self, client: Redis, *, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._is_closed = False
+
+    async def ping(self) -> None:
+        # A write, not only PING: that answers on a read-only replica and on a full server as well.
+        await self._answer(self._ask("SET", keys.PING, "1"))
+
+    async def create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
+        return await self._answer(self._create_run(run, document, first))
+
+    async def _create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
+        made, packed, standing = await self._script(
+            CREATE_RUN,
+            [keys.generation(run), keys.document(run), keys.sessions(run)],
+            [*_generation_args(first), document],
+        )
+        # Also where the run was there: its maker may have died before this line.
+        await self._ask("SADD", keys.RUNS, run)
+        return RunRecord(standing, keys.unpack_generation(packed)), bool(made)
+
+    async def read_run(self, run: str) -> RunRecord:
+        command = self._ask("MGET", keys.generation(run), keys.document(run))
+        packed, document = await self._answer(command)
+        if packed is None:
+            raise _not_found(run)
+        return RunRecord(document, keys.unpack_generation(packed))
+
+    async def list_runs(self) -> list[str]:
+        return await self._answer(self._list_runs())
+
+    async def _list_runs(self) -> list[str]:
+        names = sorted(name.decode() for name in await self._ask("SMEMBERS", keys.RUNS))
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.exists(keys.generation(name))
+        there = await pipeline.execute()
+        return [name for name, is_there in zip(names, there, strict=True) if is_there]
+
+    async def delete_run(self, run: str) -> bool:
+        return await self._answer(self._delete_run(run))
+
+    async def _delete_run(self, run: str) -> bool:
+        deleted: int = await self._ask("UNLINK", *keys.of_run(run))
+        await self._ask("SREM", keys.RUNS, run)
+        # A run of this name may have been created, and listed, between the two.
+        if await self._ask("EXISTS", keys.generation(run)):
+            await self._ask("SADD", keys.RUNS, run)
+        return deleted > 0
+
+    async def session(self, run: str, session: str) -> int | None:
+        script = self._script(SESSION, [keys.generation(run), keys.sessions(run)], [session])
+        (number,) = _found(run, await self._answer(script))
+        return None if number is None else int(number)
+
+    async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
+        script = self._script(
+            BEGIN,
+            [keys.generation(run), keys.sessions(run), keys.ranks(run)],
+            [*_generation_args(new), *_cursor_args(slowest)],
+        )
+        begun, packed = _found(run, await self._answer(script))
+        return Begun(bool(begun), keys.unpack_generation(packed))
+
+    async def lease(
+        self, run: str, rank: int, holder: str, generation: int, proposed: int, now_s: float
+    ) -> tuple[RankRecord, Generation] | None:
+        script = self._script(
+            LEASE,
+            [keys.generation(run), keys.ranks(run)],
+            [rank, holder, generation, proposed, LEASE_STRIDE, float(now_s), SEEN_EVERY_S],
+        )
+        packed, *record = _found(run, await self._answer(script))
+        if not record:
+            return None
+        return keys.unpack_rank(rank, record[0])[1], keys.unpack_generation(packed)
+
+    async def commit(
+        self,
+        run: str,
+        rank: int,
+        lease: int,
+        generation: int,
+        cursor: Cursor | None,
+        not_before: Cursor | None,
+        trusted: bool,
+        now_s: float,
+    ) -> Commit:
+        script = self._script(
+            COMMIT,
+            [keys.generation(run), keys.ranks(run)],
+            [
+                *(rank, lease, generation),
+                *(*_cursor_args(cursor), *_cursor_args(not_before)),
+                *(int(trusted), LEASE_STRIDE, float(now_s), SEEN_EVERY_S),
+            ],
+        )
+        outcome, epoch, step, packed = _found(run, await self._answer(script))
+        after = Cursor(int(epoch), int(step))
+        return Commit(Outcome(outcome.decode()), after, keys.unpack_generation(packed))
+
+    async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
+        script = self._script(RANKS, [keys.generation(run), keys.ranks(run)], [])
+        packed, fields = _found(run, await self._answer(script))
+        generation = keys.unpack_generation(packed)
+        pairs = zip(fields[::2], fields[1::2], strict=True)
+        stored = (keys.unpack_rank(int(rank), packed_record) for rank, packed_record in pairs)
+        present = [record for number, record in stored if number == generation.number]
+        return generation, sorted(present, key=lambda record: record.rank)
+
+    async def close(self) -> None:
+        """Closing again does nothing."""
+        self._is_closed = True
+        await self._client.aclose()
+        await self._client.connection_pool.disconnect()
+
+    async def _ask(self, *command: Any) -> Any:
+        if self._is_closed:
+            raise StoreUnavailable("the Redis store is closed")
+        return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def _script(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
+        """One round trip; one more where Redis does not know the script yet."""
+        try:
+            return await self._ask("EVALSHA", script.sha, len(names), *names, *args)
+        except NoScriptError:
+            return await self._ask("EVAL", script.text, len(names), *names, *args)
+
+    async def _answer(self, asked: Awaitable[T]) -> T:
+        """What Redis answers within the deadline, retries and the wait for a connection included."""
+        try:
+            return await asyncio.wait_for(asked, self._timeout_s)
+        except (asyncio.TimeoutError, RedisTimeoutError) as exc:
+            raise StoreUnavailable(f"Redis did not answer within {self._timeout_s:g} s") from exc
+        except (RedisError, OSError) as exc:
+            raise StoreUnavailable(f"Redis: {exc}") from exc
+
+
+def _generation_args(generation: Generation) -> list[str]:
+    packed = keys.pack_generation(generation)
+    return [packed, str(generation.number), packed.split(" ", 5)[5]]
+
+
+def _cursor_args(cursor: Cursor | None) -> list[str]:
+    return ["", ""] if cursor is None else [str(cursor.epoch), str(cursor.step)]
+
+
+def _not_found(run: str) -> NotFound:
+    return NotFound(f"no run {run!r}")
+
+
+def _found(run: str, answer: Any) -> Any:
+    """The script's answer; ``NotFound`` where it found no run."""
+    if answer is None:
+        raise _not_found(run)
+    return answer

@@ -1,0 +1,208 @@
+"""The store in one SQLite file: the default, for one machine. Several processes may share the file.
+
+Write-ahead log, ``synchronous = FULL``: what was acknowledged survives a power cut. Not for network file
+systems.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+from typing import Any
+
+from bucketline_service.errors import NotFound
+from bucketline_service.state.port import Begun, Commit, Cursor, Generation, RankRecord, RunRecord
+from bucketline_service.state.rules import CommitRequest, Held, decide_begin, decide_commit, decide_lease
+from bucketline_service.state.sqlite_file import SqliteFile
+
+RANK_COLUMNS = "rank, number, epoch, step, lease, holder, leased_at_s, lease_epoch, lease_step, last_seen_s"
+
+
+class SqliteStore:
+    """Implements ``Store``. Each verb is an asynchronous door to the function of its name further down."""
+
+    def __init__(self, path: str, *, timeout_s: float) -> None:
+        self._file = SqliteFile(path, timeout_s)
+
+    async def ping(self) -> None:
+        await self._file.run(_ping, writes=True)
+
+    async def create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
+        return await self._file.run(partial(_create_run, run, document, first), writes=True)
+
+    async def read_run(self, run: str) -> RunRecord:
+        return await self._file.run(partial(_read_run, run), writes=False)
+
+    async def list_runs(self) -> list[str]:
+        return await self._file.run(_list_runs, writes=False)
+
+    async def delete_run(self, run: str) -> bool:
+        return await self._file.run(partial(_delete_run, run), writes=True)
+
+    async def session(self, run: str, session: str) -> int | None:
+        return await self._file.run(partial(_session, run, session), writes=False)
+
+    async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
+        return await self._file.run(partial(_begin, run, new, slowest), writes=True)
+
+    async def lease(
+        self, run: str, rank: int, holder: str, generation: int, proposed: int, now_s: float
+    ) -> tuple[RankRecord, Generation] | None:
+        operation = partial(_lease, run, rank, holder, generation, proposed, now_s)
+        return await self._file.run(operation, writes=True)
+
+    async def commit(
+        self,
+        run: str,
+        rank: int,
+        lease: int,
+        generation: int,
+        cursor: Cursor | None,
+        not_before: Cursor | None,
+        trusted: bool,
+        now_s: float,
+    ) -> Commit:
+        request = CommitRequest(rank, lease, generation, cursor, not_before, trusted, now_s)
+        return await self._file.run(partial(_commit, run, request), writes=True)
+
+    async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
+        return await self._file.run(partial(_ranks, run), writes=False)
+
+    async def close(self) -> None:
+        await self._file.close()
+
+
+def _ping(db: sqlite3.Connection) -> None:
+    # A write, not only a lock: nothing less finds a full disk.
+    db.execute("UPDATE ping SET pings = pings + 1")
+
+
+def _create_run(
+    run: str, document: bytes, first: Generation, db: sqlite3.Connection
+) -> tuple[RunRecord, bool]:
+    try:
+        return _read_run(run, db), False
+    except NotFound:
+        db.execute(
+            'INSERT INTO runs (run, number, session, world_size, epoch, step, "offset", document) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (run, first.number, first.session, first.world_size, *first.origin, first.offset, document),
+        )
+        _write_session(run, first, db)
+        return RunRecord(document, first), True
+
+
+def _read_run(run: str, db: sqlite3.Connection) -> RunRecord:
+    generation = _generation(run, db)
+    (document,) = db.execute("SELECT document FROM runs WHERE run = ?", (run,)).fetchone()
+    return RunRecord(document, generation)
+
+
+def _list_runs(db: sqlite3.Connection) -> list[str]:
+    return sorted(run for (run,) in db.execute("SELECT run FROM runs"))
+
+
+def _delete_run(run: str, db: sqlite3.Connection) -> bool:
+    db.execute("DELETE FROM ranks WHERE run = ?", (run,))
+    db.execute("DELETE FROM sessions WHERE run = ?", (run,))
+    return db.execute("DELETE FROM runs WHERE run = ?", (run,)).rowcount > 0
+
+
+def _session(run: str, session: str, db: sqlite3.Connection) -> int | None:
+    _generation(run, db)
+    row = db.execute("SELECT number FROM sessions WHERE run = ? AND session = ?", (run, session)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _begin(run: str, new: Generation, slowest: Cursor | None, db: sqlite3.Connection) -> Begun:
+    generation = _generation(run, db)
+    is_used = new.session is not None and _session(run, new.session, db) is not None
+    stands_at = generation.origin if slowest is None else _slowest(run, generation, db)
+    begun = decide_begin(new, generation, is_used, slowest, stands_at)
+    if begun.begun:
+        db.execute(
+            'UPDATE runs SET number = ?, session = ?, world_size = ?, epoch = ?, step = ?, "offset" = ? '
+            "WHERE run = ?",
+            (new.number, new.session, new.world_size, *new.origin, new.offset, run),
+        )
+        _write_session(run, new, db)
+    return begun
+
+
+def _lease(
+    run: str, rank: int, holder: str, number: int, proposed: int, now_s: float, db: sqlite3.Connection
+) -> tuple[RankRecord, Generation] | None:
+    generation = _generation(run, db)
+    if generation.number != number:
+        return None
+    record, is_new = decide_lease(rank, holder, proposed, now_s, generation, _held(run, rank, db))
+    if is_new:
+        _write_rank(run, generation, record, db)
+    return record, generation
+
+
+def _commit(run: str, request: CommitRequest, db: sqlite3.Connection) -> Commit:
+    generation = _generation(run, db)
+    commit, record = decide_commit(request, generation, _held(run, request.rank, db))
+    if record is not None:
+        _write_rank(run, generation, record, db)
+    return commit
+
+
+def _ranks(run: str, db: sqlite3.Connection) -> tuple[Generation, list[RankRecord]]:
+    generation = _generation(run, db)
+    select = f"SELECT {RANK_COLUMNS} FROM ranks WHERE run = ? AND number = ? ORDER BY rank"
+    rows = db.execute(select, (run, generation.number))
+    return generation, [_held_of(row).record for row in rows]
+
+
+def _generation(run: str, db: sqlite3.Connection) -> Generation:
+    """The run's present generation; ``NotFound`` where there is no such run."""
+    row = db.execute(
+        'SELECT number, session, world_size, epoch, step, "offset" FROM runs WHERE run = ?', (run,)
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"no run {run!r}")
+    number, session, world_size, epoch, step, offset = row
+    return Generation(number, session, world_size, Cursor(epoch, step), offset)
+
+
+def _slowest(run: str, generation: Generation, db: sqlite3.Connection) -> Cursor:
+    of_generation = "FROM ranks WHERE run = ? AND number = ? AND rank < ?"
+    key = (run, generation.number, generation.world_size)
+    (num_present,) = db.execute(f"SELECT count(*) {of_generation}", key).fetchone()
+    if num_present < generation.world_size:
+        return generation.origin  # a rank without a record stands there, and no cursor is before it
+    row = db.execute(f"SELECT epoch, step {of_generation} ORDER BY epoch, step LIMIT 1", key).fetchone()
+    return Cursor(*row)
+
+
+def _held(run: str, rank: int, db: sqlite3.Connection) -> Held | None:
+    row = db.execute(f"SELECT {RANK_COLUMNS} FROM ranks WHERE run = ? AND rank = ?", (run, rank)).fetchone()
+    return None if row is None else _held_of(row)
+
+
+def _held_of(row: tuple[Any, ...]) -> Held:
+    rank, number, epoch, step, lease, holder, leased_at_s, lease_epoch, lease_step, last_seen_s = row
+    cursor, lease_cursor = Cursor(epoch, step), Cursor(lease_epoch, lease_step)
+    return Held(number, RankRecord(rank, cursor, lease, holder, leased_at_s, lease_cursor, last_seen_s))
+
+
+def _write_session(run: str, generation: Generation, db: sqlite3.Connection) -> None:
+    if generation.session is not None:
+        db.execute("INSERT INTO sessions VALUES (?, ?, ?)", (run, generation.session, generation.number))
+
+
+def _write_rank(run: str, generation: Generation, record: RankRecord, db: sqlite3.Connection) -> None:
+    values = (
+        record.rank,
+        generation.number,
+        *record.cursor,
+        record.lease,
+        record.holder,
+        record.leased_at_s,
+        *record.lease_cursor,
+        record.last_seen_s,
+    )
+    marks = ", ".join("?" * (len(values) + 1))
+    db.execute(f"INSERT OR REPLACE INTO ranks (run, {RANK_COLUMNS}) VALUES ({marks})", (run, *values))

@@ -1,0 +1,251 @@
+"""One SQLite file: opening it, its schema, and one thread that runs transactions on it in groups.
+
+Operations that wait at the same time share one transaction, so one fsync serves them all. Each is answered
+only after the transaction is committed, and each has its own savepoint, so that one which fails takes nothing
+of the others along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from bucketline_service.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE runs (
+    run TEXT PRIMARY KEY,
+    number INTEGER NOT NULL,
+    session TEXT,
+    world_size INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    document BLOB NOT NULL  -- last, so that reading the generation never walks its overflow pages
+);
+CREATE TABLE sessions (
+    run TEXT NOT NULL,
+    session TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (run, session)
+) WITHOUT ROWID;
+CREATE TABLE ranks (
+    run TEXT NOT NULL,
+    rank INTEGER NOT NULL,
+    number INTEGER NOT NULL,  -- the generation that wrote the row: an older one counts as absent
+    epoch INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    lease INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    leased_at_s REAL NOT NULL,
+    lease_epoch INTEGER NOT NULL,
+    lease_step INTEGER NOT NULL,
+    last_seen_s REAL NOT NULL,
+    PRIMARY KEY (run, rank)
+) WITHOUT ROWID;
+CREATE TABLE ping (id INTEGER PRIMARY KEY, pings INTEGER NOT NULL);
+INSERT INTO ping VALUES (1, 0);
+"""
+
+GROUP_SIZE = 256
+"""The most operations in one transaction: bounds how long the first of them waits for the last."""
+
+BUSY_SHARE = 0.8
+"""The share of the timeout spent on another process's lock: SQLite's reason shall come before our
+deadline."""
+
+LOCK_RETRY_S = 0.01
+
+
+@dataclass(eq=False)
+class _Operation:
+    run: Callable[[sqlite3.Connection], Any]
+    writes: bool
+    answer: Future[Any] = field(default_factory=Future)
+    result: Any = None
+    error: Exception | None = None
+
+    def settle(self) -> None:
+        if self.error is not None:
+            self.answer.set_exception(self.error)
+        else:
+            self.answer.set_result(self.result)
+
+
+class SqliteFile:
+    """Runs functions of a connection as transactions of one file. Call it from any thread and event loop."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        self.path = Path(path).absolute()
+        self._timeout_s = timeout_s
+        self._pending: deque[_Operation] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-sqlite")
+        # The rest belongs to that thread.
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None  # of the file that was opened first
+
+    async def run(self, operation: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
+        """The function's result, after its transaction is committed.
+
+        Past the deadline raises ``StoreUnavailable``: an operation not begun by then is dropped, one under
+        way may still be committed.
+        """
+        queued = _Operation(operation, writes)
+        self._pending.append(queued)
+        try:
+            # One drain for each operation: one that finds the queue empty was served by an earlier drain.
+            self._thread.submit(self._drain)
+        except RuntimeError as exc:
+            raise StoreUnavailable("the SQLite store is closed") from exc
+        try:
+            answer: T = await asyncio.wait_for(asyncio.wrap_future(queued.answer), self._timeout_s)
+        except asyncio.TimeoutError as exc:
+            raise StoreUnavailable(
+                f"SQLite did not answer within {self._timeout_s:g} s: {self.path}"
+            ) from exc
+        return answer
+
+    async def close(self) -> None:
+        """Finish what is queued, then close the file. Closing again does nothing."""
+        with contextlib.suppress(RuntimeError):  # already shut down
+            closed = self._thread.submit(self._disconnect)
+            self._thread.shutdown(wait=False)
+            await asyncio.wrap_future(closed)
+
+    def _drain(self) -> None:
+        group: list[_Operation] = []
+        while self._pending and len(group) < GROUP_SIZE:
+            operation = self._pending.popleft()
+            if operation.answer.set_running_or_notify_cancel():
+                group.append(operation)
+        if not group:
+            return
+        try:
+            self._transact(group)
+        except Exception as exc:
+            self._disconnect()  # what failed may be the connection: the next operation opens a new one
+            for operation in group:
+                operation.error = self._explained(exc)
+        for operation in group:
+            operation.settle()
+
+    def _explained(self, exc: Exception) -> Exception:
+        if not isinstance(exc, (sqlite3.Error, OSError)):
+            return exc
+        unavailable = StoreUnavailable(f"SQLite: {getattr(exc, 'strerror', None) or exc}: {self.path}")
+        unavailable.__cause__ = exc
+        return unavailable
+
+    def _transact(self, group: list[_Operation]) -> None:
+        connection = self._connect()
+        # A group of readers takes no lock and, having written nothing, costs no fsync.
+        writes = any(operation.writes for operation in group)
+        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        try:
+            for operation in group:
+                _run_in_savepoint(connection, operation)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            # Else a file that was moved or deleted would go on taking writes that nobody finds again.
+            if _inode_of(self.path) == self._inode:
+                return self._connection
+            self._disconnect()
+        if self._inode is not None:
+            # It was there once: a new, empty one in its place would be a loss passed off as a beginning.
+            if _inode_of(self.path) != self._inode:
+                raise StoreUnavailable(f"another file took the store's place: {self.path}; restart to use it")
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = _open(self.path, self._timeout_s * BUSY_SHARE, create=self._inode is None)
+        self._inode = _inode_of(self.path)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+
+def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation) -> None:
+    connection.execute("SAVEPOINT operation")
+    try:
+        operation.result = operation.run(connection)
+    except sqlite3.Error:
+        raise  # SQLite may have rolled everything back: the whole group fails
+    except Exception as exc:
+        operation.error = exc
+        connection.execute("ROLLBACK TO operation")
+    connection.execute("RELEASE operation")
+
+
+def _inode_of(path: Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _open(path: Path, busy_s: float, *, create: bool) -> sqlite3.Connection:
+    mode = "rwc" if create else "rw"
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=busy_s, isolation_level=None
+    )
+    try:
+        deadline_s = time.monotonic() + busy_s
+        while not _is_in_wal_mode(connection) and time.monotonic() < deadline_s:
+            time.sleep(LOCK_RETRY_S)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")  # processes that open a new file together make one schema
+        _make_schema(connection, path)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_in_wal_mode(connection: sqlite3.Connection) -> bool:
+    """Try to switch to WAL. The switch does not wait for another's lock, so the caller tries again."""
+    try:
+        mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    except sqlite3.OperationalError as exc:
+        if "locked" not in str(exc):
+            raise
+        return False
+    if mode != "wal":
+        raise StoreUnavailable(f"SQLite's WAL mode does not work on this file system (it stays {mode!r})")
+    return True
+
+
+def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
+    if version > SCHEMA_VERSION:
+        raise StoreUnavailable(
+            f"{path} was written by a newer bucketline (schema {version}, this one knows {SCHEMA_VERSION}): "
+            "run that one, or give another file"
+        )
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreUnavailable(f"{path} is a SQLite file of another program: give another file")
+    for statement in SCHEMA.split(";\n"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -1,0 +1,42 @@
+"""Errors must survive what data loaders do to them: pickling, and being built anew from their text."""
+
+import pickle
+
+import pytest
+
+import bucketline
+from bucketline import _errors
+
+ERRORS = [
+    value for value in vars(_errors).values() if isinstance(value, type) and issubclass(value, Exception)
+]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_is_built_from_its_message_alone(kind):
+    assert str(kind("what happened")) == "what happened"
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_is_public(kind):
+    assert kind.__name__ in bucketline.__all__
+
+
+def test_pickling_keeps_what_programs_read():
+    error = bucketline.Invalid("no", status=422, code="invalid", problem={"field": "ladder.kind"})
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.status, copy.code, copy.field) == ("no", 422, "invalid", "ladder.kind")
+    late = pickle.loads(pickle.dumps(bucketline.CoordinatorUnavailable("late", attempts=3, waited_s=1.5)))
+    assert (late.attempts, late.waited_s) == (3, 1.5)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_the_tree_in_the_docstring_is_complete(kind):
+    """Each error's line stands one level under its parent's."""
+    tree = {
+        line.split("+- ")[1].split()[0]: line.index("+- ") // 3
+        for line in _errors.__doc__.splitlines()
+        if "+- " in line
+    }
+    depth = kind.__mro__.index(_errors.BucketlineError) - 1
+    assert kind is _errors.BucketlineError or tree[kind.__name__] == depth

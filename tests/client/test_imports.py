@@ -1,0 +1,51 @@
+"""A training process pays for the client alone: the standard library, and httpx once it asks for something.
+
+The proof is a subprocess, for this one has loaded everything. The second test proves that the first can fail.
+"""
+
+import json
+import subprocess
+import sys
+
+IMPORT = "import bucketline, bucketline.__main__"
+USE = (
+    IMPORT
+    + "; bucketline.Operator('http://127.0.0.1:1').close()"
+    + "; bucketline.BucketClient('http://127.0.0.1:1', 'run')._start_engine()"
+)
+
+SCRIPT = """
+import json, sys
+before = set(sys.modules)
+exec(sys.argv[1])
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+# what httpx stands on
+HTTPX = {"anyio", "certifi", "h11", "httpcore", "httpx", "idna", "sniffio", "typing_extensions"}
+# optional extras that httpx, httpcore and anyio take along where they happen to be installed
+OPTIONAL = {"brotli", "brotlicffi", "h2", "click", "pygments", "rich", "socksio", "trio", "uvloop", "zstandard"}
+
+
+def loaded(statement: str) -> set[str]:
+    """Top-level modules outside the standard library that a fresh interpreter loads for ``statement``."""
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, statement], capture_output=True, text=True, check=True
+    )
+    names = {name.partition(".")[0] for name in json.loads(run.stdout)}
+    return {name for name in names if name not in sys.stdlib_module_names and not name.startswith("_")}
+
+
+def test_importing_loads_the_standard_library_only():
+    assert loaded(IMPORT) == {"bucketline"}
+
+
+def test_using_it_adds_httpx_only():
+    found = loaded(USE) - OPTIONAL
+    assert "httpx" in found
+    assert found <= HTTPX | {"bucketline"}
+
+
+def test_the_proof_can_fail():
+    assert "numpy" in loaded(IMPORT + "; import numpy")
+    assert "httpx" in loaded(IMPORT + "; import httpx")

@@ -1,0 +1,70 @@
+"""A run in a store, with arguments that most tests don't care about filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bucketline_service.state import (
+    LEASE_STRIDE,
+    Begun,
+    Commit,
+    Cursor,
+    Generation,
+    RankRecord,
+    Store,
+)
+
+START = Cursor(0, 0)
+FIRST = Generation(number=1, session=None, world_size=4, origin=START, offset=0)
+NOW_S = 1000.0
+
+
+def token(tick: int, rank: int = 0) -> int:
+    return tick * LEASE_STRIDE + rank
+
+
+@dataclass
+class Job:
+    store: Store
+    run: str
+    first: Generation = FIRST
+
+    @classmethod
+    async def create(cls, store: Store, run: str, first: Generation = FIRST) -> Job:
+        await store.create_run(run, b"document", first)
+        return cls(store, run, first)
+
+    async def begin(self, number: int = 2, slowest: Cursor | None = None, **changes: object) -> Begun:
+        new = replace(self.first, number=number, **changes)  # type: ignore[arg-type]
+        return await self.store.begin(self.run, new, slowest)
+
+    async def lease(
+        self,
+        rank: int = 0,
+        holder: str = "worker",
+        *,
+        tick: int = 1,
+        generation: int = 1,
+        now_s: float = NOW_S,
+    ) -> RankRecord:
+        leased = await self.store.lease(self.run, rank, holder, generation, token(tick, rank), now_s)
+        assert leased is not None
+        return leased[0]
+
+    async def commit(
+        self,
+        lease: int,
+        cursor: Cursor | None = None,
+        *,
+        rank: int = 0,
+        generation: int = 1,
+        not_before: Cursor | None = None,
+        trusted: bool = False,
+        now_s: float = NOW_S,
+    ) -> Commit:
+        return await self.store.commit(self.run, rank, lease, generation, cursor, not_before, trusted, now_s)
+
+    async def record(self, rank: int = 0) -> RankRecord | None:
+        """What the store keeps of the rank."""
+        _, records = await self.store.ranks(self.run)
+        return next((record for record in records if record.rank == rank), None)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bucketline_service.errors import Invalid
+from bucketline_service.maps import Columns, MapStore
+
+Sink = Callable[[Path, pa.Table], None]
+
+
+def parquet(path: Path, rows: pa.Table) -> None:
+    pq.write_table(rows, path)
+
+
+def stream(path: Path, rows: pa.Table) -> None:
+    with pa.ipc.new_stream(str(path), rows.schema) as writer:
+        writer.write_table(rows)
+
+
+@pytest.fixture(params=[("parquet", parquet), ("arrow", stream)], ids=["parquet", "arrow"])
+def sink(request: pytest.FixtureRequest) -> tuple[str, Sink]:
+    return request.param
+
+
+def rows(ids: Any = (1, 2), width: Any = (640, 3), height: Any = (480, 4), **more: Any) -> pa.Table:
+    return pa.table({"id": pa.array(ids), "width": pa.array(width), "height": pa.array(height), **more})
+
+
+@pytest.mark.parametrize(
+    "side_type",
+    [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
+    + [pa.float32(), pa.float64(), pa.decimal128(9, 2), pa.dictionary(pa.int8(), pa.int32())],
+    ids=str,
+)
+def test_every_type_of_number_can_be_a_side(
+    store: MapStore, tmp_path: Path, sink: tuple[str, Sink], side_type: pa.DataType
+) -> None:
+    path = tmp_path / "map"
+    sink[1](path, rows(width=pa.array([100, 3]).cast(side_type) if not pa.types.is_dictionary(side_type)
+                       else pa.array([100, 3], pa.int32()).dictionary_encode()))  # fmt: skip
+    opened, _ = store.put("map", path, sink[0])
+    assert opened.widths.tolist() == [100, 3]
+    assert opened.heights.tolist() == [480, 4]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [pa.array([5, 1], kind) for kind in (pa.int8(), pa.uint8(), pa.int32(), pa.uint64())]
+    + [pa.array(["5", "1"], kind) for kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())]
+    + [pa.array(["5", "1"]).dictionary_encode()],
+    ids=lambda ids: str(ids.type),
+)
+def test_whole_numbers_and_strings_of_every_type_can_be_ids(
+    store: MapStore, tmp_path: Path, sink: tuple[str, Sink], ids: pa.Array
+) -> None:
+    path = tmp_path / "map"
+    sink[1](path, rows(ids=ids))
+    opened, _ = store.put("map", path, sink[0])
+    is_number = pa.types.is_integer(ids.type)
+    assert opened.id_kind == ("int64" if is_number else "string")
+    assert opened.ids(np.array([0, 1])) == ([5, 1] if is_number else ["5", "1"])
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "words"),
+    [
+        (rows(ids=[1, None]), "id", ["row 2", "no id"]),
+        (rows(ids=["a", ""]), "id", ["row 2", "empty string"]),
+        (rows(ids=[7, 7]), "id", ["row 2", "7 is there before, in row 1"]),
+        (rows(ids=["é", "é"]), "id", ["row 2", "'é' is there before, in row 1"]),
+        (rows(ids=[1.0, 2.0]), "id", ["row 1", "1.0 is of type double"]),
+        (rows(ids=[True, False]), "id", ["row 1", "True is of type bool"]),
+        (rows(ids=[[1], [2]]), "id", ["row 1", "list"]),
+        (rows(ids=pa.array([1, 2], pa.timestamp("s"))), "id", ["row 1", "timestamp"]),
+        (rows(ids=pa.array([1, 2**63], pa.uint64())), "id", ["row 2", "9223372036854775808 does not fit in 64 bits"]),
+        (rows(ids=[b"a", b"\xff"]), "id", ["row 2", "b'\\xff' is not UTF-8"]),
+        (rows(ids=["a", "x" * 1025]), "id", ["row 2", "longer than 1,024 bytes"]),
+        (rows(width=[640, None]), "width", ["row 2", "no value"]),
+        (rows(width=[640, 0]), "width", ["row 2", "0 is zero"]),
+        (rows(height=[640, -5]), "height", ["row 2", "-5 is negative"]),
+        (rows(height=[640, 2**40]), "height", ["row 2", "1099511627776 is more than 1,000,000"]),
+        (rows(height=pa.array([640, 2**64 - 1], pa.uint64())), "height", ["row 2", "18446744073709551615"]),
+        (rows(width=[640.0, 640.5]), "width", ["row 2", "640.5 is not a whole number"]),
+        (rows(width=[640.0, float("nan")]), "width", ["row 2", "no value (nan)"]),
+        (rows(width=[640.0, float("-inf")]), "width", ["row 2", "-inf is negative"]),
+        (rows(width=["640", "3"]), "width", ["row 1", "'640' is of type string"]),
+        (rows(width=[True, False]), "width", ["row 1", "True is of type bool"]),
+        (rows(width=[None, None]), "width", ["row 1", "no value"]),
+        (rows().slice(0, 0), "file", ["no rows"]),
+        (rows().drop_columns(["height"]), "height", ["'height' to go with 'width'"]),
+    ],
+)
+def test_a_bad_value_is_named_with_its_row(
+    refused: Callable[..., Invalid],
+    tmp_path: Path,
+    sink: tuple[str, Sink],
+    table: pa.Table,
+    field: str,
+    words: list[str],
+) -> None:
+    sink[1](tmp_path / "bad", table)
+    error = refused(sink[0], tmp_path / "bad")
+    assert error.field == field
+    for word in words:
+        assert word in error.detail
+    if words[0].startswith("row"):
+        assert error.extra["row"] == int(words[0].split()[1])
+
+
+def test_a_bad_row_far_down_has_its_number(
+    refused: Callable[..., Invalid], tmp_path: Path, sink: tuple[str, Sink]
+) -> None:
+    n = 700_001
+    widths = np.full(n, 640)
+    widths[n - 2] = 0
+    sink[1](tmp_path / "bad", rows(ids=np.arange(n), width=widths, height=np.full(n, 480)))
+    assert refused(sink[0], tmp_path / "bad").extra["row"] == n - 1
+    ids = np.arange(n)
+    ids[[500_000, 600_000]] = [3, 2]
+    sink[1](tmp_path / "bad", rows(ids=ids, width=np.full(n, 640), height=np.full(n, 480)))
+    assert "row 500001: 3 is there before, in row 4" in refused(sink[0], tmp_path / "bad").detail
+
+
+def test_metadata_of_img2dataset(refused: Callable[..., Invalid], store: MapStore, tmp_path: Path) -> None:
+    """The sizes before its resize are taken; what it could not download must be left out."""
+    shard = pa.table(
+        {
+            "key": ["000000000", "000000001"],
+            "status": ["success", "failed_to_download"],
+            "width": [256, None],
+            "height": [192, None],
+            "original_width": [640, None],
+            "original_height": [480, None],
+        }
+    )
+    pq.write_table(shard, tmp_path / "00000.parquet")
+    error = refused("parquet", tmp_path / "00000.parquet")
+    assert "original_width: row 2: no value. Leave out the rows whose status is not 'success'" in error.detail
+    pq.write_table(shard.slice(0, 1), tmp_path / "00000.parquet")
+    opened, _ = store.put("map", tmp_path / "00000.parquet", "parquet")
+    assert (opened.ids(np.array([0])), opened.widths[0], opened.heights[0]) == (["000000000"], 640, 480)
+
+
+def test_columns_by_option_may_have_dots(store: MapStore, tmp_path: Path, sink: tuple[str, Sink]) -> None:
+    sink[1](tmp_path / "map", pa.table({"a.id": [1], "size.w": [2], "size.h": [3], "id": ["x"]}))
+    opened, _ = store.put("map", tmp_path / "map", sink[0], Columns("a.id", "size.w", "size.h"))
+    assert (opened.int_ids[0], opened.widths[0], opened.heights[0]) == (1, 2, 3)
+
+
+def test_a_stream_that_was_cut_between_two_batches_is_refused(refused: Callable[..., Invalid], tmp_path: Path) -> None:
+    with pa.ipc.new_stream(str(tmp_path / "map"), rows().schema) as writer:
+        writer.write_table(rows())
+    data = (tmp_path / "map").read_bytes()
+    assert len(pa.ipc.open_stream(data[:-8]).read_all()) == 2  # arrow itself takes it
+    assert "no end mark" in refused("arrow", data[:-8]).detail
+
+
+def test_offsets_and_indices_that_point_elsewhere_are_refused(refused: Callable[..., Invalid], tmp_path: Path) -> None:
+    ends = pa.py_buffer(np.array([0, 1, 2**30], np.int32).tobytes())
+    text = pa.py_buffer(b"ab")
+    for ids in (
+        pa.StringArray.from_buffers(2, ends, text),
+        pa.DictionaryArray.from_arrays(pa.array([0, 77], pa.int32()), pa.array(["a"]), safe=False),
+    ):
+        stream(tmp_path / "map", pa.table({"id": ids, "width": [1, 2], "height": [1, 2]}))
+        assert "cannot be read as arrow" in refused("arrow", tmp_path / "map").detail
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+@pytest.mark.parametrize("data", [b"id,width,height\n1,2,3\n", b"\0", b"PAR1", b"ARROW1\0\0", b"\xff" * 100, b"\0" * 100])
+def test_what_is_no_such_file_is_refused(refused: Callable[..., Invalid], format: str, data: bytes) -> None:
+    assert f"cannot be read as {format}" in refused(format, data).detail

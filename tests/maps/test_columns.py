@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.columns import Columns, resolve
+
+IMG2DATASET = ["url", "key", "status", "error_message", "width", "height", "original_width", "original_height", "exif", "sha256"]
+LAION_2B = ["SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "NSFW", "similarity"]
+
+
+@pytest.mark.parametrize(
+    ("available", "expected"),
+    [
+        (["id", "width", "height"], ("id", "width", "height")),
+        (["height", "x", "width", "id"], ("id", "width", "height")),
+        (IMG2DATASET, ("key", "original_width", "original_height")),
+        ([*IMG2DATASET, "hash", "WIDTH", "HEIGHT"], ("key", "original_width", "original_height")),
+        (LAION_2B, ("SAMPLE_ID", "WIDTH", "HEIGHT")),
+        (["URL", "TEXT", "WIDTH", "HEIGHT", "similarity", "hash"], ("hash", "WIDTH", "HEIGHT")),
+        (["image_id", "image", "width", "height", "objects"], ("image_id", "width", "height")),
+        (["file_name", "text", "image_width", "image_height"], ("file_name", "image_width", "image_height")),
+        (["__key__", "width", "height"], ("__key__", "width", "height")),
+        (["uid", "url", "original_width", "original_height"], ("uid", "original_width", "original_height")),
+        (["id", "image_id", "hash", "width", "height"], ("id", "width", "height")),
+        (["id", " width", " height "], ("id", " width", " height ")),
+    ],
+)
+def test_usual_names_are_found(available: list[str], expected: tuple[str, str, str]) -> None:
+    assert resolve(Columns(), available) == expected
+
+
+def test_names_that_are_given_win() -> None:
+    assert resolve(Columns("sha256", "width", "height"), IMG2DATASET) == ("sha256", "width", "height")
+    assert resolve(Columns(id="url"), IMG2DATASET) == ("url", "original_width", "original_height")
+    assert resolve(Columns(width="w", height="h"), ["id", "w", "h", "width", "height"]) == ("id", "w", "h")
+
+
+@pytest.mark.parametrize(
+    ("columns", "available", "field", "words"),
+    [
+        (Columns(), ["width", "height"], "id", ["'image_id'", "'width', 'height'"]),
+        (Columns(), ["id", "width"], "height", ["'height' to go with 'width'"]),
+        (Columns(), ["id", "image_height"], "image_width", ["'image_width' to go with 'image_height'"]),
+        (Columns(), ["id", "w", "h"], "width", ["the columns are 'id', 'w', 'h'"]),
+        (Columns(), [], "id", ["the columns are none"]),
+        (Columns(), ["key", "image_id", "width", "height"], "id", ["'key', 'image_id'", "columns.id"]),
+        (Columns(), ["id", "width", "height", "WIDTH", "HEIGHT"], "width", ["'width x height', 'WIDTH x HEIGHT'"]),
+        (Columns(), ["id", "width", "height", "width"], "width", ["2 columns of this name"]),
+        (Columns(), ["id", "width", "height", " id"], "id", ["2 columns of this name"]),
+        (Columns(id="nope"), ["id", "width", "height"], "id", ["'nope'", "'id', 'width', 'height'"]),
+        (Columns(width="nope", height="height"), ["id", "width", "height"], "width", ["'nope'"]),
+        (Columns(width="w"), ["id", "w", "height"], "columns", ["only width is named"]),
+        (Columns(height="h"), ["id", "width", "h"], "columns", ["only height is named"]),
+        (Columns("id", "width", "width"), ["id", "width"], "columns", ["three different columns"]),
+        (Columns(id="width"), ["id", "width", "height"], "columns", ["three different columns"]),
+    ],
+)
+def test_what_can_not_be_told_is_an_error_that_names_what_there_is(
+    columns: Columns, available: list[str], field: str, words: list[str]
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        resolve(columns, available)
+    assert caught.value.field == field
+    for word in words:
+        assert word in caught.value.detail

@@ -1,0 +1,83 @@
+"""constraints.txt pins all that pyproject.toml asks for, on every Python, and says nothing about where from."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+
+def pins_of(text: str) -> list[Requirement]:
+    """The pins of a constraints file; a line that is no plain pin is an error."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    pins = [Requirement(line) for line in lines]
+    for pin in pins:
+        if pin.url or pin.extras or [clause.operator for clause in pin.specifier] != ["=="]:
+            raise ValueError(f"not a plain pin: {pin}")
+    return pins
+
+
+def wanted_by(pyproject: str) -> list[Requirement]:
+    project = tomllib.loads(pyproject)
+    lists = [project["build-system"]["requires"], project["project"]["dependencies"]]
+    lists += project["project"]["optional-dependencies"].values()
+    return [Requirement(line) for each in lists for line in each]
+
+
+def unmet(wanted: list[Requirement], pins: list[Requirement], python: str) -> list[str]:
+    """What is wanted on this Python and not pinned exactly once to a version that fits."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0", "platform_system": "Linux", "sys_platform": "linux"}
+    wrong = []
+    for requirement in wanted:
+        if requirement.marker and not requirement.marker.evaluate(environment):
+            continue
+        name = canonicalize_name(requirement.name)
+        versions = [
+            Version(next(iter(pin.specifier)).version)
+            for pin in pins
+            if canonicalize_name(pin.name) == name and (pin.marker is None or pin.marker.evaluate(environment))
+        ]
+        if len(versions) != 1 or versions[0] not in requirement.specifier:
+            wrong.append(str(requirement))
+    return wrong
+
+
+@pytest.fixture
+def wanted(root: Path) -> list[Requirement]:
+    return wanted_by((root / "pyproject.toml").read_text())
+
+
+@pytest.fixture
+def pins(root: Path) -> list[Requirement]:
+    return pins_of((root / "constraints.txt").read_text())
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_everything_declared_is_pinned_once_and_fits(wanted: list[Requirement], pins: list[Requirement], python: str) -> None:
+    assert unmet(wanted, pins, python) == []
+
+
+def test_a_missing_an_old_and_a_double_pin_would_be_noticed(wanted: list[Requirement], pins: list[Requirement]) -> None:
+    without = [pin for pin in pins if pin.name != "httpx"]
+    for change in [without, [*without, Requirement("httpx==0.1")], [*pins, Requirement("httpx==0.1")]]:
+        assert unmet(wanted, change, "3.12") == ["httpx>=0.27"]
+
+
+def test_constraints_name_no_place(root: Path) -> None:
+    assert not re.search(r"//|@|^\s*-", (root / "constraints.txt").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", ["httpx>=0.27", "httpx[http2]==0.28.1", "httpx @ file:///httpx.whl", "--index-url somewhere"])
+def test_a_line_that_is_no_plain_pin_would_be_noticed(line: str) -> None:
+    with pytest.raises(ValueError):
+        pins_of(line)
