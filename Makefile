@@ -60,7 +60,7 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 
 $(BIN)/python: | check-python
 	@echo "making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 check-python:
 	@command -v $(PYTHON) >/dev/null || { echo "bucketline: no '$(PYTHON)' on PATH. Install Python 3.10 or newer, or: make PYTHON=/path/to/python3" >&2; exit 1; }

@@ -28,7 +28,7 @@ class BucketClient:
     ``holder`` names who holds a rank's lease; unless given it is new in every process (host, pid, a random
     part), so a second process that uses a rank takes it over and the first one is ``Fenced``. Processes that
     pass the same holder share the rank: model-parallel peers, which must all see the same batches. They must
-    all have asked for their first batch before one of them asks for its second.
+    all have asked for their first batch before one of them asks for its second, or have loaded one state.
 
     ``session`` names one start of the whole job for ``start_session`` and ``load_state_dict``; see there.
 
@@ -149,7 +149,7 @@ class BucketClient:
         A name that was used before starts nothing. With a state dict this process's ranks begin there all the
         same, and ``SessionReused`` is raised where that start dealt the epoch differently.
         """
-        place = self._place(resume)
+        place = _wire.resume_from(resume)
         if world_size is None and isinstance(place, State):
             world_size = place.world_size
         if world_size is None or world_size < 1:
@@ -259,13 +259,6 @@ class BucketClient:
         with self._lock:
             engine, self._engine, self._is_closed = self._engine, None, True
             return engine
-
-    def _place(self, resume: str | Mapping[str, Any]) -> str | State:
-        if isinstance(resume, str):
-            if resume not in ("cursor", "start"):
-                raise UsageError(f"resume: 'cursor', 'start' or a state dict, not {resume!r}")
-            return resume
-        return _wire.state_from(resume)
 
     def _after_fork_in_child(self) -> None:
         if self._finalizer is not None:

@@ -19,7 +19,7 @@ from ._transport import Backoff, Transport, Unanswered, level_of, log, unavailab
 from ._types import Batch, Cursor, State
 from ._window import NEVER_S, Ask, Window
 
-EXIT_PATIENCE_S = 2.0
+EXIT_PATIENCE_S = 5.0
 """How long the end of the interpreter waits for a last ack that is under way."""
 
 Job = tuple[Window, Ask | None]

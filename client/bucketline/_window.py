@@ -49,6 +49,7 @@ class Window:
         self._ack_interval_s = ack_interval_s
         self._start = start
         self._wanted: Cursor | None = None  # the first step that is not fetched
+        self._is_stuck = False  # nothing more is to be had before the cursor moves
         self._last: Batch | None = None
         self._last_is_finished = True
         self._finished: Cursor | None = None  # the last finished step, inclusive as an ack is
@@ -149,7 +150,8 @@ class Window:
         if self.error is not None or self.lease is None:
             return None
         acknowledges = not self.is_acknowledged
-        if not (self.is_low or (acknowledges and (flush or self._is_ack_overdue(now_s)))):
+        fetches = self.is_low and not (self._is_stuck and self.ready)
+        if not (fetches or (acknowledges and (flush or self._is_ack_overdue(now_s)))):
             return None
         finished = self._finished if acknowledges else None
         in_hand = 0 if self._last_is_finished else 1
@@ -197,7 +199,11 @@ class Window:
                     f"rank {self.rank} asked for {wanted} and got {place} of rank {batch.rank}"
                 )
             wanted = self._after(Cursor(place.epoch, place.step + 1))
+        if answer.done and wanted.step > 0:
+            self._num_steps[wanted.epoch] = wanted.step  # a run ends with an epoch
+            wanted = self._after(wanted)
         known = self._wanted
+        self._is_stuck = wanted == known and not answer.done
         self.ready.extend(
             batch for batch in answer.batches if known is None or (batch.epoch, batch.step) >= known
         )

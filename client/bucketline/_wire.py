@@ -181,6 +181,14 @@ def state_from(state: Mapping[str, Any]) -> State:
     return State(state["run"], state["fingerprint"], place, numbers["offset"], numbers["world_size"])
 
 
+def resume_from(resume: str | Mapping[str, Any]) -> str | State:
+    if not isinstance(resume, str):
+        return state_from(resume)
+    if resume not in ("cursor", "start"):
+        raise UsageError(f"resume: 'cursor', 'start' or a state dict, not {resume!r}")
+    return resume
+
+
 def is_retried(status: int) -> bool:
     return status >= 500 or status in RETRIED_STATUSES
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -32,6 +32,7 @@ app.add_typer(runs, name="run")
 Url = Annotated[str, typer.Option(envvar="BUCKETLINE_URL", help="The coordinator.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for scripts.")]
 LOCAL = "http://127.0.0.1:7700"
+PIPE_WIDTH = 240
 
 
 @app.command()
@@ -39,13 +40,16 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind [127.0.0.1]; others need tokens.")] = None,
     port: Annotated[int | None, typer.Option(help="Port [7700]; 0 takes a free one.")] = None,
     store: Annotated[
-        str | None, typer.Option(help="sqlite:///PATH or redis://HOST:PORT/DB [SQLite in the data directory].")
+        str | None,
+        typer.Option(help="sqlite:///PATH or redis://HOST:PORT/DB [SQLite in the data directory]."),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Maps, plans, state [./bucketline-data].")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the port [1].")] = None,
     worker_token_file: Annotated[Path | None, typer.Option(help="Workers' tokens, one a line.")] = None,
     operator_token_file: Annotated[Path | None, typer.Option(help="Operators' tokens, one a line.")] = None,
-    map_source: Annotated[str | None, typer.Option(help="Folders that PUT /v1/maps may name files under.")] = None,
+    map_source: Annotated[
+        str | None, typer.Option(help="Folders that PUT /v1/maps may name files under.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
 ) -> None:
     """Run the coordinator. Every option is also BUCKETLINE_… in the environment, the tokens too."""
@@ -70,7 +74,7 @@ def demo(
 @maps.command("put")
 def map_put(
     name: str,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON lines, Parquet, Arrow, npz, pkl.")],
+    file: Annotated[Path, typer.Argument(help="CSV, JSON lines, Parquet, Arrow, npz, pkl.")],
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -81,7 +85,7 @@ def map_put(
 @maps.command("list")
 def map_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """The maps that are there."""
-    _call(url, lambda operator: operator.maps(), as_json, tables.maps)
+    _call(url, lambda operator: {"maps": operator.maps()}, as_json, tables.maps)
 
 
 @maps.command("show")
@@ -93,25 +97,27 @@ def map_show(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
 @runs.command("put")
 def run_put(
     name: str,
-    spec: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The run spec, a JSON file.")],
+    spec: Annotated[Path, typer.Argument(help="The run spec, a JSON file.")],
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Open a run, and wait until it is planned."""
     with _errors():
         try:
-            document = json.loads(spec.read_text())
-        except ValueError as error:
+            document = json.loads(spec.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise Invalid(str(spec), f"is not JSON: {error}") from error
         if not isinstance(document, dict):
-            raise Invalid(str(spec), "is no JSON object", 'Write {"map": …, "world_size": …, "batch_size": …}')
+            raise Invalid(
+                str(spec), "is no JSON object", 'Write {"map": …, "world_size": …, "batch_size": …}'
+            )
     _call(url, lambda operator: operator.put_run(name, document), as_json, tables.run_line)
 
 
 @runs.command("list")
 def run_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """The runs that are there."""
-    _call(url, lambda operator: operator.runs(), as_json, tables.runs)
+    _call(url, lambda operator: {"runs": operator.runs()}, as_json, tables.runs)
 
 
 @runs.command("show")
@@ -122,7 +128,7 @@ def run_show(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
         document: dict[str, Any] = {"run": operator.run(name)}
         if document["run"]["status"] == "ready":
             document["stats"] = operator.stats(name)
-            document["ranks"] = operator.ranks(name)["ranks"]
+            document["ranks"] = operator.ranks(name)
         return document
 
     _call(url, ask, as_json, tables.run_detail)
@@ -139,7 +145,13 @@ def _call(
         if as_json:
             print(json.dumps(answer, indent=2))
         else:
-            show(Console(), answer)
+            show(_console(), answer)
+
+
+def _console() -> Console:
+    """What is shown is the coordinator's words, not markup. A pipe has no width to keep to."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager
@@ -148,8 +160,14 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (BucketlineError, ClientError) as error:
-        print(f"bucketline: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+        _fail(str(error), error)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), error)
+
+
+def _fail(reason: str, error: Exception) -> NoReturn:
+    print(f"bucketline: {' '.join(reason.split())}", file=sys.stderr)
+    raise typer.Exit(1) from error
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from typing import Any
 
 from prometheus_client import (
@@ -16,13 +17,22 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    generate_latest,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _log = logging.getLogger("bucketline")
 
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's own name; it looks at it when it is imported."""
+
 
 class Metrics:
-    """Counters, gauges and histograms; names as exported, all prefixed ``bucketline_``."""
+    """Counters, gauges and histograms; names as exported, all prefixed ``bucketline_``.
+
+    Where the environment names a folder in ``MULTIPROCESS``, worker processes count into files in it, and each tells the
+    sum of all. prometheus_client then has no metrics of the process, and can not drop the series of a deleted run.
+    """
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -66,20 +76,50 @@ class Metrics:
             "Steps of the slowest rank behind the leader",
             per_run,
             registry=registry,
+            multiprocess_mode="mostrecent",
         )
         self.slowest_step = Gauge(
-            "bucketline_slowest_step", "Step of the slowest rank", per_run, registry=registry
+            "bucketline_slowest_step",
+            "Step of the slowest rank",
+            per_run,
+            registry=registry,
+            multiprocess_mode="mostrecent",
         )
         self.slowest_epoch = Gauge(
-            "bucketline_slowest_epoch", "Epoch of the slowest rank", per_run, registry=registry
+            "bucketline_slowest_epoch",
+            "Epoch of the slowest rank",
+            per_run,
+            registry=registry,
+            multiprocess_mode="mostrecent",
         )
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format."""
+        if MULTIPROCESS not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    @property
+    def _gauges(self) -> tuple[Gauge, ...]:
+        return self.rank_lag, self.slowest_step, self.slowest_epoch
+
+    def runs_with_gauges(self) -> set[str]:
+        return {sample.labels["run"] for metric in self.rank_lag.collect() for sample in metric.samples}
+
+    def forget_gauges(self, run: str) -> None:
+        """Drop a run's series that are read rather than counted."""
+        self._forget(run, self._gauges)
 
     def forget_run(self, run: str) -> None:
         """Drop a deleted run's series."""
-        for metric in (
-            self.batches, self.acks, self.leases, self.sessions, self.fences, self.adoptions,
-            self.rank_lag, self.slowest_step, self.slowest_epoch,
-        ):  # fmt: skip
+        counters = self.batches, self.acks, self.leases, self.sessions, self.fences, self.adoptions
+        self._forget(run, (*counters, *self._gauges))
+
+    @staticmethod
+    def _forget(run: str, metrics: tuple[Counter | Gauge, ...]) -> None:
+        for metric in metrics if MULTIPROCESS not in os.environ else ():
             if (run,) in metric._metrics:
                 metric.remove(run)
 

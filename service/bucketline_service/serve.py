@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.plans import PlanShelf
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.maps import MapStore
-from bucketline_service.metrics import Metrics
+from bucketline_service.metrics import MULTIPROCESS, Metrics
 from bucketline_service.settings import Settings
 from bucketline_service.state import open_store
 from bucketline_service.version import VERSION
@@ -87,18 +88,34 @@ def serve(settings: Settings) -> None:
     app = build_app(settings)
     print(f"bucketline: listening on http://{shown}:{port}", flush=True)
     if not tokens:
-        print("bucketline: no tokens are set: bound to loopback only, and open to all on this machine", flush=True)
+        print(
+            "bucketline: no tokens are set: bound to loopback only, and open to all on this machine",
+            flush=True,
+        )
+    _end_well()
     if settings.workers == 1:
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[bound])
         return
     os.environ[_SETTINGS] = settings.model_dump_json(exclude_none=True)
-    uvicorn.run(
-        "bucketline_service.serve:app_of_worker",
-        factory=True,
-        workers=settings.workers,
-        fd=bound.fileno(),
-        **options,
-    )
+    with tempfile.TemporaryDirectory(prefix="bucketline-metrics-") as counts:
+        os.environ[MULTIPROCESS] = counts
+        uvicorn.run(
+            "bucketline_service.serve:app_of_worker",
+            factory=True,
+            workers=settings.workers,
+            fd=bound.fileno(),
+            **options,
+        )
+
+
+def _end_well() -> None:
+    """uvicorn raises the signal that it ended for once more. What was begun is finished by then: no death of it."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(0)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 def _is_loopback(host: str) -> bool:

@@ -66,10 +66,18 @@ class Settings(BaseSettings):
 
 
 def _tokens(name: str, value: str | None, file: Path | None) -> frozenset[str]:
-    found = (value or "").split(",")
+    found = _words((value or "").split(","))
     if file is not None:
         try:
-            found += file.read_text().splitlines()
-        except OSError as error:
-            raise Invalid(f"{name}_file", f"{file} can not be read: {error.strerror}") from error
-    return frozenset(token.strip() for token in found if token.strip())
+            in_file = _words(file.read_text().splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise Invalid(f"{name}_file", f"{file} can not be read: {reason}") from error
+        if not in_file:  # a file that was not filled must not open the door
+            raise Invalid(f"{name}_file", f"{file} holds no token", "Write one a line")
+        found |= in_file
+    return found
+
+
+def _words(parts: list[str]) -> frozenset[str]:
+    return frozenset(part.strip() for part in parts if part.strip())

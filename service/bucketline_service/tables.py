@@ -15,7 +15,9 @@ def _table(*columns: str) -> Table:
     """Words to the left, numbers (marked by ``#``) to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column.lstrip("#"), justify="right" if column.startswith("#") else "left", no_wrap=True)
+        table.add_column(
+            column.lstrip("#"), justify="right" if column.startswith("#") else "left", no_wrap=True
+        )
     return table
 
 
@@ -39,24 +41,31 @@ def runs(console: Console, answer: Json) -> None:
     table = _table("run", "map", "status", "#ranks", "#generation", "#epoch", "#step", "#steps")
     for each in answer["runs"]:
         state = each["state"] or {"epoch": "", "step": ""}
-        cells = (each["world_size"], each["generation"], state["epoch"], state["step"], each["num_steps"] or "")
+        cells = (
+            each["world_size"],
+            each["generation"],
+            state["epoch"],
+            state["step"],
+            each["num_steps"] or "",
+        )
         table.add_row(each["run"], each["spec"]["map"], each["status"], *map(str, cells))
     console.print(table if answer["runs"] else "no runs yet: bucketline run put NAME SPEC.json")
 
 
 def buckets(console: Console, stats: Json) -> None:
-    """The bucket table: what each holds, and what becomes of its tail."""
-    table = _table("#bucket", "#size", "#aspect", "#images", "", "#batches", "#spilled", "#left out", "#repeated", "#crop loss")
+    """The bucket table: what each holds, and what becomes of its tail in an epoch. Fits 80 columns."""
+    table = _table("#", "#size", "#aspect", "#images", "", "#batches", "#spilled", "#out", "#again", "#crop")
     most = max((bucket["num_images"] for bucket in stats["buckets"]), default=0) or 1
     for each in stats["buckets"]:
-        tail = each["tail"]
-        loss = each["crop_loss_served"]
+        tail, loss = each["tail"], each["crop_loss_served"]
+        if not each["num_images"] and not each["num_batches"]:
+            continue
         table.add_row(
             str(each["bucket"]),
-            f"{each['width']} x {each['height']}",
-            f"{each['aspect']:.3f}",
+            f"{each['width']}x{each['height']}",
+            f"{each['aspect']:.2f}",
             str(each["num_images"]),
-            "█" * round(_BAR * each["num_images"] / most),
+            "█" * round(8 * each["num_images"] / most),
             str(each["num_batches"]),
             str(sum(spill["num_images"] for spill in tail["spilled"])),
             str(tail["left_out"]),
@@ -64,6 +73,9 @@ def buckets(console: Console, stats: Json) -> None:
             "" if loss is None else f"{loss:.1%}",
         )
     console.print(table)
+    empty = sum(1 for each in stats["buckets"] if not each["num_images"] and not each["num_batches"])
+    if empty:
+        console.print(f"and {empty} empty buckets")
     pruned = ", ".join(f"{num} by {reason}" for reason, num in stats["pruned"].items() if num) or "none"
     console.print(
         f"{stats['num_assigned']} of {stats['num_images']} images assigned (pruned: {pruned}); an epoch: "

@@ -77,6 +77,12 @@ def connect(url: str, run: str) -> Iterator[Callable[..., BucketClient]]:
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launcher's variables, and warnings about retries only where a test looks for them."""
-    for name in ("BUCKETLINE_SESSION", "BUCKETLINE_TOKEN", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "WORLD_SIZE"):
+    for name in (
+        "BUCKETLINE_SESSION",
+        "BUCKETLINE_TOKEN",
+        "TORCHELASTIC_RUN_ID",
+        "SLURM_JOB_ID",
+        "WORLD_SIZE",
+    ):
         monkeypatch.delenv(name, raising=False)
     logging.getLogger("bucketline").setLevel(logging.WARNING)

@@ -79,9 +79,13 @@ LOSE = "lose"
 """Let the request take effect, and drop the answer."""
 
 
+PASS = "pass"
+
+
 class Proxy:
-    """Passes requests on to ``target``, which may be nowhere. ``script`` says what to do instead for requests whose path
-    contains the key, one after the other: a ``Canned`` answer, or ``LOSE``. ``seen`` are the paths asked for."""
+    """Passes requests on to ``target``, which may be nowhere. ``script`` says what to do instead for requests
+    whose path contains the key, one after the other: a ``Canned`` answer, ``LOSE`` or ``PASS``. ``seen`` are
+    the paths asked for."""
 
     def __init__(self, target: str = "http://127.0.0.1:9") -> None:
         self.script: dict[str, list[Canned | str]] = {}

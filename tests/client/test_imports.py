@@ -24,7 +24,18 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 # what httpx stands on
 HTTPX = {"anyio", "certifi", "h11", "httpcore", "httpx", "idna", "sniffio", "typing_extensions"}
 # optional extras that httpx, httpcore and anyio take along where they happen to be installed
-OPTIONAL = {"brotli", "brotlicffi", "h2", "click", "pygments", "rich", "socksio", "trio", "uvloop", "zstandard"}
+OPTIONAL = {
+    "brotli",
+    "brotlicffi",
+    "h2",
+    "click",
+    "pygments",
+    "rich",
+    "socksio",
+    "trio",
+    "uvloop",
+    "zstandard",
+}
 
 
 def loaded(statement: str) -> set[str]:

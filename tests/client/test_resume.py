@@ -42,5 +42,5 @@ def test_an_older_start_serves_where_it_deals_alike():
     ],
 )
 def test_another_start_is_refused(answer):
-    with pytest.raises(SessionReused, match="'none.0'"):
+    with pytest.raises(SessionReused, match=r"'none\.0'"):
         starting_place(state(0, 50, 400, 8), 8, answer, "none.0")

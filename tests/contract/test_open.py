@@ -86,4 +86,3 @@ def test_the_port_is_exported_whole() -> None:
         if getattr(value, "__module__", None) == port.__name__ or name == "LEASE_STRIDE"
     }
     assert set(state.__all__) == defined | {"open_store"}
-    assert state.__all__ == sorted(state.__all__)

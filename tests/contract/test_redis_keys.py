@@ -51,6 +51,11 @@ async def test_all_keys_of_a_run_are_in_one_slot() -> None:
         assert tags != {""}
 
 
+async def test_no_two_runs_share_a_key() -> None:
+    runs = ["{", "}", "%7B", "%7D", "%257B", "%", "", "%%"]
+    assert len({key for run in runs for key in keys.of_run(run)}) == 4 * len(runs)
+
+
 async def test_a_commit_is_one_round_trip(store: Store, server: redis.Redis) -> None:
     job = await Job.create(store, "run")
     lease = (await job.lease()).lease

@@ -106,7 +106,7 @@ async def test_an_operation_that_fails_takes_nothing_of_its_group_along(job: Job
 async def test_a_lock_of_another_process(job: Job, path: Path) -> None:
     lease = (await job.lease()).lease
     other = sqlite3.connect(path, isolation_level=None)
-    hasty = open_store(f"sqlite:///{path}", timeout_s=0.3)
+    hasty = open_store(f"sqlite:///{path}", timeout_s=1.5)
     await hasty.ping()
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="locked"):

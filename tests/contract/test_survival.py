@@ -27,12 +27,14 @@ def write_until(url: str, run: str, end: Callable[[subprocess.Popen[str]], None]
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert writer.stdout is not None
-    lines = [writer.stdout.readline() for _ in range(NUM_LINES)]
-    end(writer)
-    rest, errors = writer.communicate()
-    # The last line may be cut off.
-    acknowledged = [line for line in [*lines, *rest.splitlines(keepends=True)] if line.endswith("\n")]
+    with writer:
+        assert writer.stdout is not None
+        assert writer.stderr is not None
+        lines = [writer.stdout.readline() for _ in range(NUM_LINES)]
+        end(writer)
+        lines += writer.stdout.readlines()  # not communicate(): that would lose what readline has buffered
+        errors = writer.stderr.read()
+    acknowledged = [line for line in lines if line.endswith("\n")]  # the last one may be cut off
     assert len(acknowledged) >= NUM_LINES, errors
     return {int(rank): int(step) for rank, step in (line.split() for line in acknowledged)}
 

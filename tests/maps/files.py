@@ -50,7 +50,8 @@ def write_arrow_file(path: Path, ids: Ids, widths: Sides, heights: Sides) -> Non
 
 
 def write_npz(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:
-    np.savez_compressed(path, id=np.array(ids), width=np.array(widths), height=np.array(heights))
+    with path.open("wb") as file:  # given a path, numpy adds a suffix to it
+        np.savez_compressed(file, id=np.array(ids), width=np.array(widths), height=np.array(heights))
 
 
 def write_pickle(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,17 @@ def rows(ids: Any = (1, 2), width: Any = (640, 3), height: Any = (480, 4), **mor
 
 
 @pytest.mark.parametrize(
-    "side_type",
-    [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
-    + [pa.float32(), pa.float64(), pa.decimal128(9, 2), pa.dictionary(pa.int8(), pa.int32())],
-    ids=str,
+    "widths",
+    [pa.array([100, 3], getattr(pa, f"{sign}int{bits}")()) for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    + [pa.array([100.0, 3.0], kind) for kind in (pa.float32(), pa.float64())]
+    + [pa.array([Decimal(100), Decimal(3)], pa.decimal128(9, 2)), pa.array([100, 3]).dictionary_encode()],
+    ids=lambda widths: str(widths.type),
 )
 def test_every_type_of_number_can_be_a_side(
-    store: MapStore, tmp_path: Path, sink: tuple[str, Sink], side_type: pa.DataType
+    store: MapStore, tmp_path: Path, sink: tuple[str, Sink], widths: pa.Array
 ) -> None:
     path = tmp_path / "map"
-    sink[1](path, rows(width=pa.array([100, 3]).cast(side_type) if not pa.types.is_dictionary(side_type)
-                       else pa.array([100, 3], pa.int32()).dictionary_encode()))  # fmt: skip
+    sink[1](path, rows(width=widths))
     opened, _ = store.put("map", path, sink[0])
     assert opened.widths.tolist() == [100, 3]
     assert opened.heights.tolist() == [480, 4]
@@ -53,7 +54,10 @@ def test_every_type_of_number_can_be_a_side(
 @pytest.mark.parametrize(
     "ids",
     [pa.array([5, 1], kind) for kind in (pa.int8(), pa.uint8(), pa.int32(), pa.uint64())]
-    + [pa.array(["5", "1"], kind) for kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())]
+    + [
+        pa.array(["5", "1"], kind)
+        for kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+    ]
     + [pa.array(["5", "1"]).dictionary_encode()],
     ids=lambda ids: str(ids.type),
 )
@@ -79,7 +83,11 @@ def test_whole_numbers_and_strings_of_every_type_can_be_ids(
         (rows(ids=[True, False]), "id", ["row 1", "True is of type bool"]),
         (rows(ids=[[1], [2]]), "id", ["row 1", "list"]),
         (rows(ids=pa.array([1, 2], pa.timestamp("s"))), "id", ["row 1", "timestamp"]),
-        (rows(ids=pa.array([1, 2**63], pa.uint64())), "id", ["row 2", "9223372036854775808 does not fit in 64 bits"]),
+        (
+            rows(ids=pa.array([1, 2**63], pa.uint64())),
+            "id",
+            ["row 2", "9223372036854775808 does not fit in 64 bits"],
+        ),
         (rows(ids=[b"a", b"\xff"]), "id", ["row 2", "b'\\xff' is not UTF-8"]),
         (rows(ids=["a", "x" * 1025]), "id", ["row 2", "longer than 1,024 bytes"]),
         (rows(width=[640, None]), "width", ["row 2", "no value"]),
@@ -112,6 +120,48 @@ def test_a_bad_value_is_named_with_its_row(
         assert word in error.detail
     if words[0].startswith("row"):
         assert error.extra["row"] == int(words[0].split()[1])
+
+
+STRANGE = [
+    pa.array(["1", "2"], pa.string_view()),
+    pa.array([b"1", b"2"], pa.binary_view()),
+    pa.array([b"11", b"22"], pa.binary(2)),
+    pa.array([1, 2], pa.timestamp("ns", "Europe/Berlin")),
+    pa.array([2**62 + 1, 2], pa.timestamp("ns")),
+    pa.array([2**62, 2], pa.timestamp("s")),
+    pa.array([1, 2], pa.duration("ns")),
+    pa.array([1, 2], pa.time64("ns")),
+    pa.array([2**30, 2], pa.date32()),
+    pa.array([(1, 2, 3), (1, 2, 3)], pa.month_day_nano_interval()),
+    pa.array([Decimal("1.5"), Decimal(2)], pa.decimal256(70, 2)),
+    pa.array([Decimal("1e60"), Decimal(2)], pa.decimal256(70, 2)),
+    pa.array([{"a": 1}, {"a": 2}]),
+    pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+    pa.array([[1.0], [2.0]], pa.list_(pa.float64(), 1)),
+    pa.RunEndEncodedArray.from_arrays(pa.array([1, 2], pa.int32()), pa.array([3, 4])),
+    pa.UnionArray.from_dense(
+        pa.array([0, 1], pa.int8()), pa.array([0, 0], pa.int32()), [pa.array([1]), pa.array(["a"])]
+    ),
+    pa.array(["a", "b"]).dictionary_encode(),
+    pa.array([b"\xff", b"b"]).dictionary_encode(),
+    pa.array([1.5, None]).dictionary_encode(),
+    pa.nulls(2),
+]
+
+
+@pytest.mark.parametrize("column", ["id", "width", "height"])
+@pytest.mark.parametrize("strange", STRANGE, ids=lambda strange: str(strange.type))
+def test_a_column_of_any_type_is_read_or_invalid(
+    store: MapStore, tmp_path: Path, column: str, strange: pa.Array
+) -> None:
+    table = rows().set_column(rows().schema.get_field_index(column), column, strange)
+    stream(tmp_path / "map", table)
+    if column == "id" and strange.type in (pa.string_view(), pa.binary_view(), pa.dictionary(pa.int32(), pa.string())):
+        store.put("map", tmp_path / "map", "arrow")
+        return
+    with pytest.raises(Invalid) as caught:
+        store.put("map", tmp_path / "map", "arrow")
+    assert caught.value.field in (column, "file")
 
 
 def test_a_bad_row_far_down_has_its_number(
@@ -154,7 +204,9 @@ def test_columns_by_option_may_have_dots(store: MapStore, tmp_path: Path, sink: 
     assert (opened.int_ids[0], opened.widths[0], opened.heights[0]) == (1, 2, 3)
 
 
-def test_a_stream_that_was_cut_between_two_batches_is_refused(refused: Callable[..., Invalid], tmp_path: Path) -> None:
+def test_a_stream_that_was_cut_between_two_batches_is_refused(
+    refused: Callable[..., Invalid], tmp_path: Path
+) -> None:
     with pa.ipc.new_stream(str(tmp_path / "map"), rows().schema) as writer:
         writer.write_table(rows())
     data = (tmp_path / "map").read_bytes()
@@ -162,8 +214,10 @@ def test_a_stream_that_was_cut_between_two_batches_is_refused(refused: Callable[
     assert "no end mark" in refused("arrow", data[:-8]).detail
 
 
-def test_offsets_and_indices_that_point_elsewhere_are_refused(refused: Callable[..., Invalid], tmp_path: Path) -> None:
-    ends = pa.py_buffer(np.array([0, 1, 2**30], np.int32).tobytes())
+def test_offsets_and_indices_that_point_elsewhere_are_refused(
+    refused: Callable[..., Invalid], tmp_path: Path
+) -> None:
+    ends = pa.py_buffer(np.array([0, 2**30, 2], np.int32).tobytes())
     text = pa.py_buffer(b"ab")
     for ids in (
         pa.StringArray.from_buffers(2, ends, text),
@@ -174,6 +228,8 @@ def test_offsets_and_indices_that_point_elsewhere_are_refused(refused: Callable[
 
 
 @pytest.mark.parametrize("format", ["parquet", "arrow"])
-@pytest.mark.parametrize("data", [b"id,width,height\n1,2,3\n", b"\0", b"PAR1", b"ARROW1\0\0", b"\xff" * 100, b"\0" * 100])
+@pytest.mark.parametrize(
+    "data", [b"id,width,height\n1,2,3\n", b"\0", b"PAR1", b"ARROW1\0\0", b"\xff" * 100, b"\0" * 100]
+)
 def test_what_is_no_such_file_is_refused(refused: Callable[..., Invalid], format: str, data: bytes) -> None:
     assert f"cannot be read as {format}" in refused(format, data).detail

@@ -5,7 +5,18 @@ import pytest
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.columns import Columns, resolve
 
-IMG2DATASET = ["url", "key", "status", "error_message", "width", "height", "original_width", "original_height", "exif", "sha256"]
+IMG2DATASET = [
+    "url",
+    "key",
+    "status",
+    "error_message",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "exif",
+    "sha256",
+]
 LAION_2B = ["SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "NSFW", "similarity"]
 
 
@@ -45,7 +56,12 @@ def test_names_that_are_given_win() -> None:
         (Columns(), ["id", "w", "h"], "width", ["the columns are 'id', 'w', 'h'"]),
         (Columns(), [], "id", ["the columns are none"]),
         (Columns(), ["key", "image_id", "width", "height"], "id", ["'key', 'image_id'", "columns.id"]),
-        (Columns(), ["id", "width", "height", "WIDTH", "HEIGHT"], "width", ["'width x height', 'WIDTH x HEIGHT'"]),
+        (
+            Columns(),
+            ["id", "width", "height", "WIDTH", "HEIGHT"],
+            "width",
+            ["'width x height', 'WIDTH x HEIGHT'"],
+        ),
         (Columns(), ["id", "width", "height", "width"], "width", ["2 columns of this name"]),
         (Columns(), ["id", "width", "height", " id"], "id", ["2 columns of this name"]),
         (Columns(id="nope"), ["id", "width", "height"], "id", ["'nope'", "'id', 'width', 'height'"]),

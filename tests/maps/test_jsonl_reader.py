@@ -41,20 +41,48 @@ def test_strings_that_look_like_something_else_stay_strings(store: MapStore, tmp
 @pytest.mark.parametrize(
     ("text", "field", "words"),
     [
-        (FIRST + '{"id": "a", "width": 2, "height": 3}', "id", ["row 2 (line 2)", '"a" is a string', "numbers"]),
-        (FIRST_TEXT + '\n{"id": 1, "width": 2, "height": 3}', "id", ["row 2 (line 3)", "1 is a number", "strings"]),
+        (
+            FIRST + '{"id": "a", "width": 2, "height": 3}',
+            "id",
+            ["row 2 (line 2)", '"a" is a string', "numbers"],
+        ),
+        (
+            FIRST_TEXT + '\n{"id": 1, "width": 2, "height": 3}',
+            "id",
+            ["row 2 (line 3)", "1 is a number", "strings"],
+        ),
         (FIRST + '{"id": true, "width": 2, "height": 3}', "id", ["row 2 (line 2)", "true is no id"]),
         (FIRST + '{"id": 1.5, "width": 2, "height": 3}', "id", ["row 2 (line 2)", "1.5 is no id"]),
         (FIRST + '{"id": [1], "width": 2, "height": 3}', "id", ["row 2 (line 2)", "[1] is no id"]),
         (FIRST + '{"id": null, "width": 2, "height": 3}', "id", ["row 2 (line 2)", "no id"]),
         (FIRST + '{"width": 2, "height": 3}', "id", ["row 2 (line 2)", "no id"]),
-        (FIRST + '{"id": 9223372036854775808, "width": 2, "height": 3}', "id", ["row 2", "does not fit in 64 bits"]),
+        (
+            FIRST + '{"id": 9223372036854775808, "width": 2, "height": 3}',
+            "id",
+            ["row 2", "does not fit in 64 bits"],
+        ),
         ('{"id": 18446744073709551615, "width": 2, "height": 3}', "id", ["row 1", "18446744073709551615"]),
         (FIRST_TEXT + '{"id": "", "width": 2, "height": 3}', "id", ["row 2 (line 2)", "empty string"]),
-        (FIRST + '{"id": 1, "width": 2, "height": 3}', "id", ["row 2 (line 2)", "1 is there before, in row 1"]),
-        (FIRST + '{"id": 4, "width": true, "height": 3}', "width", ["row 2 (line 2)", "true is not a number"]),
-        (FIRST + '{"id": 4, "width": "640", "height": 3}', "width", ["row 2 (line 2)", '"640" is not a number']),
-        (FIRST + '{"id": 4, "width": 640.5, "height": 3}', "width", ["row 2 (line 2)", "640.5 is not a whole"]),
+        (
+            FIRST + '{"id": 1, "width": 2, "height": 3}',
+            "id",
+            ["row 2 (line 2)", "1 is there before, in row 1"],
+        ),
+        (
+            FIRST + '{"id": 4, "width": true, "height": 3}',
+            "width",
+            ["row 2 (line 2)", "true is not a number"],
+        ),
+        (
+            FIRST + '{"id": 4, "width": "640", "height": 3}',
+            "width",
+            ["row 2 (line 2)", '"640" is not a number'],
+        ),
+        (
+            FIRST + '{"id": 4, "width": 640.5, "height": 3}',
+            "width",
+            ["row 2 (line 2)", "640.5 is not a whole"],
+        ),
         (FIRST + '{"id": 4, "width": 5, "height": -3}', "height", ["row 2 (line 2)", "-3.0 is negative"]),
         (FIRST + '\n\n{"id": 4, "width": 0, "height": 3}', "width", ["row 2 (line 4)", "0.0 is zero"]),
         (FIRST + '{"id": 4, "width": NaN, "height": 3}', "width", ["row 2 (line 2)", "nan"]),
@@ -93,6 +121,10 @@ def test_lone_surrogates_are_no_text(refused: Callable[..., Invalid]) -> None:
 def test_a_bad_row_in_a_later_block_has_its_number_and_its_line(refused: Callable[..., Invalid]) -> None:
     n = 300_000
     good = "".join(f'{{"id": {i}, "width": 640, "height": 480}}\n' for i in range(n))
-    for bad in ('{"id": "x", "width": 1, "height": 1}', '{"id": -1, "width": 0, "height": 1}', '{"id": -1, "wid'):
+    for bad in (
+        '{"id": "x", "width": 1, "height": 1}',
+        '{"id": -1, "width": 0, "height": 1}',
+        '{"id": -1, "wid',
+    ):
         error = refused("jsonl", f"\n{good}\n{bad}\n".encode())
         assert (error.extra["row"], error.extra["line"]) == (n + 1, n + 3)

@@ -79,7 +79,9 @@ class Payload:
         (pickle.dumps(Payload()), "file", ["cannot be read as npz"]),
     ],
 )
-def test_what_is_wrong_is_named(refused: Callable[..., Invalid], data: bytes, field: str, words: list[str]) -> None:
+def test_what_is_wrong_is_named(
+    refused: Callable[..., Invalid], data: bytes, field: str, words: list[str]
+) -> None:
     error = refused("npz", data)
     assert error.field == field
     for word in words:
@@ -93,7 +95,9 @@ def test_a_missing_array_is_named(refused: Callable[..., Invalid], tmp_path: Pat
     assert refused("npz", tmp_path / "a.npz", Columns("arr", "w", "h")).field == "width"
 
 
-def test_a_pickle_in_the_place_of_an_array_is_not_opened(refused: Callable[..., Invalid], tmp_path: Path) -> None:
+def test_a_pickle_in_the_place_of_an_array_is_not_opened(
+    refused: Callable[..., Invalid], tmp_path: Path
+) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         for name in ("id.npy", "width.npy", "height.npy"):
             archive.writestr(name, pickle.dumps(Payload()))

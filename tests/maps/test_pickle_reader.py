@@ -76,7 +76,7 @@ def payloads(sentinel: Path) -> dict[str, Any]:
         "as an id": {Calls(os.system, touch): (1, 2)},
         "as a size": {1: (Calls(os.system, touch), 2)},
         "nested": {1: (1, [{"a": ({"b": Calls(os.system, touch)},)}])},
-        "after good rows": {**{i: (640, 480) for i in range(1000)}, "x": Calls(os.system, touch)},
+        "after good rows": {**dict.fromkeys(range(1000), (640, 480)), "x": Calls(os.system, touch)},
         "numpy array": {1: np.array([1, 2])},
         "numpy objects": {1: np.array([Calls(os.system, touch)], object)},
         "numpy scalar of objects": {1: (np.array([(Calls(os.system, touch),)], [("a", object)])[0], 2)},
@@ -160,7 +160,9 @@ def test_hand_written_programs_are_refused(
         b"I" + b"9" * 5000 + b"\n.",
     ],
 )
-def test_programs_that_ask_for_much_memory_are_refused(refused: Callable[..., Invalid], program: bytes) -> None:
+def test_programs_that_ask_for_much_memory_are_refused(
+    refused: Callable[..., Invalid], program: bytes
+) -> None:
     refused("pickle", program)
 
 
@@ -192,7 +194,9 @@ def test_programs_that_ask_for_much_memory_are_refused(refused: Callable[..., In
         ({"a": (1, 2), "\ud800": (1, 2)}, "id", ["row 2", "UTF-8"]),
     ],
 )
-def test_a_bad_row_is_named(refused: Callable[..., Invalid], sizes: Any, field: str, words: list[str]) -> None:
+def test_a_bad_row_is_named(
+    refused: Callable[..., Invalid], sizes: Any, field: str, words: list[str]
+) -> None:
     error = refused("pickle", pickle.dumps(sizes))
     assert error.field == field
     for word in words:

@@ -36,7 +36,10 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment with the wheel and httpx, and nothing else."""
     home = tmp_path_factory.mktemp("client-only")
     venv.create(home, symlinks=True)
-    paths = sysconfig.get_paths(scheme="venv" if sys.version_info >= (3, 11) else "posix_prefix", vars={"base": str(home), "platbase": str(home)})
+    paths = sysconfig.get_paths(
+        scheme="venv" if sys.version_info >= (3, 11) else "posix_prefix",
+        vars={"base": str(home), "platbase": str(home)},
+    )
     site = Path(paths["purelib"])
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
@@ -51,7 +54,9 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.defpath, "LANG": "C.UTF-8"}
-    return subprocess.run([python, "-I", "-W", "error", *arguments], env=environment, text=True, capture_output=True)
+    return subprocess.run(
+        [python, "-I", "-W", "error", *arguments], env=environment, text=True, capture_output=True
+    )
 
 
 def test_the_client_imports_with_httpx_alone(python: Path) -> None:

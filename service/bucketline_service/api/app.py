@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from bucketline_service.api import delivery, maps, operations, problems, runs
 from bucketline_service.api.auth import Guards, Tokens
-from bucketline_service.api.middleware import LimitBody, Observe
+from bucketline_service.api.middleware import HeadAsGet, LimitBody, Observe
 from bucketline_service.coordinator import Coordinator
 
 _DESCRIPTION = """Plans aspect-ratio buckets and hands out batches of one resolution to every rank of a training job.
@@ -59,4 +59,5 @@ def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) ->
     app.include_router(operations.routes(coordinator))
     app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
     app.add_middleware(Observe, metrics=coordinator.metrics)
+    app.add_middleware(HeadAsGet)
     return app

@@ -20,7 +20,7 @@ from bucketline_service.api.wire import (
     as_json,
 )
 from bucketline_service.coordinator import Coordinator
-from bucketline_service.coordinator.delivery import StateDict as State
+from bucketline_service.coordinator.resume import StateDict as State
 from bucketline_service.coordinator.runs import Run
 from bucketline_service.state.port import Cursor
 
@@ -30,12 +30,14 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     delivery = coordinator.delivery
 
     @router.post(
-        "/v1/runs/{run}/sessions", response_model=SessionOut, responses=documented(404, 409, 422, 503)
+        "/v1/runs/{run}/sessions",
+        response_model=SessionOut,
+        responses=documented(401, 404, 409, 413, 422, 503),
     )
     async def start_session(run: str, body: SessionIn) -> Response:
         """Start the whole job: a new generation, which fences all leases of the older ones. Idempotent by ``session``."""
         resume = State(**body.resume.model_dump()) if isinstance(body.resume, StateDict) else body.resume  # type: ignore[typeddict-item]
-        session = await delivery.start_session(run, body.session, body.world_size, resume)
+        session = await coordinator.sessions.start(run, body.session, body.world_size, resume)
         return as_json(
             {
                 **_standing(session.run, session.cursor),
@@ -45,7 +47,9 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         )
 
     @router.post(
-        "/v1/runs/{run}/ranks/{rank}/lease", response_model=LeaseOut, responses=documented(404, 409, 422, 503)
+        "/v1/runs/{run}/ranks/{rank}/lease",
+        response_model=LeaseOut,
+        responses=documented(401, 404, 409, 413, 422, 503),
     )
     async def lease(run: str, rank: RankPath, body: LeaseIn) -> Response:
         """The right to move a rank's cursor. Another holder's older lease is fenced by it."""
@@ -54,7 +58,9 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         return as_json({"lease": leased.record.lease, **_standing(leased.run, cursor)})
 
     @router.post(
-        "/v1/runs/{run}/ranks/{rank}/next", response_model=NextOut, responses=documented(404, 409, 422, 503)
+        "/v1/runs/{run}/ranks/{rank}/next",
+        response_model=NextOut,
+        responses=documented(401, 404, 409, 413, 422, 503),
     )
     async def next_batches(run: str, rank: RankPath, body: NextIn) -> Response:
         """Acknowledge what is finished, and read on. Reading moves nothing: a lost answer is asked for again."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import ValidationError
 
 from bucketline_service.api.auth import Guards
-from bucketline_service.api.problems import documented
+from bucketline_service.api.problems import documented, from_pydantic
 from bucketline_service.api.wire import MapDetail, MapOut, MapsOut, UriIn, as_json
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
@@ -42,7 +44,7 @@ def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple
         response_model=MapOut,
         responses={
             200: {"model": MapOut, "description": "the same content again"},
-            **documented(409, 413, 422, 503),
+            **documented(401, 403, 409, 413, 422, 503),
         },
         openapi_extra=_BODY,
     )
@@ -59,7 +61,7 @@ def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple
         columns = Columns(id_column, width_column, height_column)
         content_type = request.headers.get("content-type", "")
         if content_type.startswith("application/json"):
-            where = UriIn.model_validate_json(await request.body())
+            where = _where(await request.body())
             path = _under(roots, where.uri)
             kind = format_named(where.format) if where.format else format_for_suffix(path)
             stored, created = await coordinator.put_map(map, path, kind.name, columns)
@@ -71,7 +73,7 @@ def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple
         return as_json(_about(map, stored), 201 if created else 200)
 
     @router.get(
-        "/v1/maps", dependencies=[Depends(guards.any)], response_model=MapsOut, responses=documented(503)
+        "/v1/maps", dependencies=[Depends(guards.any)], response_model=MapsOut, responses=documented(401, 503)
     )
     async def list_maps() -> Response:
         maps = await coordinator.list_maps()
@@ -93,7 +95,7 @@ def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple
         "/v1/maps/{map}",
         dependencies=[Depends(guards.any)],
         response_model=MapDetail,
-        responses=documented(404, 422, 503),
+        responses=documented(401, 404, 422, 503),
     )
     async def get_map(map: str) -> Response:
         """A map with the histogram of its sizes and aspects."""
@@ -103,7 +105,7 @@ def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple
         "/v1/maps/{map}",
         dependencies=[Depends(guards.operator)],
         status_code=204,
-        responses=documented(404, 409, 422, 503),
+        responses=documented(401, 403, 404, 409, 422, 503),
     )
     async def delete_map(map: str) -> Response:
         """Forget a map that no run uses."""
@@ -125,6 +127,17 @@ async def _upload(
             return await coordinator.put_map(name, Path(file.name), file_format, columns)
     except OSError as error:
         raise StoreUnavailable(f"the folder {uploads} does not take the upload: {error}") from error
+
+
+def _where(body: bytes) -> UriIn:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Invalid("body", f"is not JSON: {str(error)[:200]}", 'Send {"uri": …}') from error
+    try:
+        return UriIn.model_validate(document)
+    except ValidationError as error:
+        raise from_pydantic(error, document) from error
 
 
 def _under(roots: tuple[Path, ...], uri: str) -> Path:

@@ -1,4 +1,4 @@
-"""Around every request: bounds on its body, counts and latency, one log line at debug."""
+"""Around every request: bounds on its body, counts and latency, one log line at debug, and HEAD."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class LimitBody:
         self._json_bytes = json_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["method"] not in ("PUT", "POST"):
+            await self._app(scope, receive, send)  # no other method's body is read
             return
         headers = dict(scope["headers"])
         is_json = headers.get(b"content-type", b"").startswith(b"application/json")
@@ -77,6 +77,24 @@ class LimitBody:
             return message
 
         await self._app(scope, limited, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # a copy: the server looks into its own for what was asked
+        await self._app({**scope, "method": "GET"}, receive, without_body)
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from bucketline_service.api.problems import documented
 from bucketline_service.api.wire import Status, as_json
@@ -34,6 +34,6 @@ def routes(coordinator: Coordinator) -> APIRouter:
             # what is counted is told all the same; the gauges keep their last value
             coordinator.metrics.store_errors.inc()
             coordinator.metrics.log_event("gauges_not_refreshed", detail=error.detail)
-        return Response(generate_latest(coordinator.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(coordinator.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from bucketline_service import errors
 from bucketline_service.coordinator.plans import RETRY_AFTER_S
@@ -78,7 +81,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
             "description": "code: " + ", ".join(titles[status]),
         }
-        for status in sorted({*statuses, 401, 403})
+        for status in sorted(statuses)
     }
 
 
@@ -99,7 +102,15 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> Response:
         headers["Retry-After"] = str(extra.get("retry_after", RETRY_AFTER_S))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(orjson.dumps(about, default=str), status, headers, MEDIA_TYPE)
+    return Response(_encode(about), status, headers, MEDIA_TYPE)
+
+
+def _encode(about: dict[str, Any]) -> bytes:
+    """What a request said may stand in it, also what is no text: half of a surrogate pair, an integer of any length."""
+    try:
+        return orjson.dumps(about, default=str)
+    except TypeError:
+        return json.dumps(about, default=str).encode()
 
 
 def answer(error: BucketlineError) -> Response:
@@ -119,14 +130,24 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
     async def validation(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return answer(_from_validation(error))
+        return answer(_invalid(error.errors(), error.body))
 
     async def framework(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, BucketlineError):  # what a middleware said while the body was read
+            return answer(error.__cause__)
+        if error.status_code == 400:
+            cause = str(error.__cause__ or "")[:200]
+            return answer(
+                Invalid("body", f"{error.detail}{cause and ': '}{cause}", "Send one JSON object in UTF-8")
+            )
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid")
         response = problem(error.status_code, code, str(error.detail))
         response.headers.update(error.headers or {})
         return response
+
+    async def gone(_: Request, error: Exception) -> Response:
+        return problem(400, "invalid", "the request broke off before its end")  # nobody reads it
 
     async def defect(request: Request, error: Exception) -> Response:
         _log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
@@ -134,25 +155,64 @@ def install(app: FastAPI, metrics: Metrics) -> None:
             500, "internal", "the coordinator failed; its log says where. Nothing is known to have changed"
         )
 
+    _describe(app)
     app.add_exception_handler(BucketlineError, ours)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, defect)
 
 
-def _from_validation(error: RequestValidationError) -> Invalid:
-    """The first thing that is wrong, by its dotted path; all of them in ``errors``."""
-    found = [{"field": _field(each["loc"]), "detail": each["msg"]} for each in error.errors()]
-    first = error.errors()[0]
+def _describe(app: FastAPI) -> None:
+    """Tell OpenAPI of the problem document: no route returns the model, so FastAPI does not find it by itself."""
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generated()
+        document["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def from_pydantic(error: ValidationError, body: Any) -> Invalid:
+    """The same answer for a model that a route reads by itself."""
+    return _invalid(list(error.errors()), body)
+
+
+def _invalid(errors: Sequence[Any], body: Any) -> Invalid:
+    """The first thing that is wrong, by its dotted path, and what would do; all of them in ``errors``."""
+    found = [{"field": _field(each, body), "detail": each["msg"]} for each in errors]
+    first = errors[0]
     given = first.get("input")
-    shown = (
-        ""
-        if first["type"] == "missing" or isinstance(given, (dict, bytes))
-        else f" (given: {str(given)[:80]!r})"
-    )
-    return Invalid(found[0]["field"], f"{first['msg']}{shown}", errors=found[:20])
+    shown = first["type"] != "missing" and not isinstance(given, (dict, list, bytes))
+    detail = f"{first['msg']} (given: {str(given)[:80]!r})" if shown else first["msg"]
+    return Invalid(found[0]["field"], detail, _HINTS.get(first["type"]), errors=found[:20])
 
 
-def _field(loc: tuple[Any, ...]) -> str:
-    parts = [str(part) for part in loc if part not in ("body", "query", "path", "header")]
-    return ".".join(parts) or "body"
+_HINTS = {
+    "missing": "It has no default",
+    "extra_forbidden": "There is no such field: is it misspelt?",
+    "json_invalid": "Send one JSON object",
+    "model_attributes_type": "Send one JSON object, with Content-Type: application/json",
+}
+
+
+def _field(error: Any, body: Any) -> str:
+    """The dotted path of what is wrong as the caller wrote it: what names a member of a union is left out."""
+    if error["type"] == "json_invalid":
+        return "body"
+    where, *parts = error["loc"] or ("body",)
+    if where != "body":
+        return ".".join(map(str, parts)) or str(where)
+    path, inside = [], body
+    for i, part in enumerate(parts):
+        is_last = i == len(parts) - 1
+        if isinstance(inside, dict) and isinstance(part, str):
+            if part in inside or (is_last and error["type"] == "missing"):
+                path.append(part)
+                inside = inside.get(part)
+        elif isinstance(inside, list) and isinstance(part, int):
+            path.append(str(part))
+            inside = inside[part] if part < len(inside) else None
+    return ".".join(path) or "body"

@@ -37,20 +37,26 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         responses={
             200: {"model": RunOut, "description": "the same spec again"},
             202: {"model": RunOut, "description": "accepted; the plan is being built"},
-            **documented(404, 409, 413, 422, 503),
+            **documented(401, 403, 404, 409, 413, 422, 503),
         },
     )
     async def put_run(run: str, spec: RunSpec) -> Response:
         """Open a run: a map, a plan spec and a world size. Born with generation 1 at step 0 of epoch 0."""
-        _, created, ready = await coordinator.runs.put(run, spec)
-        status = 202 if not ready else 201 if created else 200
-        return as_json(await coordinator.answers.run(run), status)
+        created = await coordinator.runs.put(run, spec)
+        about = await coordinator.answers.run(run)
+        status = 202 if about["status"] == "planning" else 201 if created else 200
+        return as_json(about, status)
 
-    @router.get("/v1/runs", dependencies=readers, response_model=RunsOut, responses=documented(503))
+    @router.get("/v1/runs", dependencies=readers, response_model=RunsOut, responses=documented(401, 503))
     async def list_runs() -> Response:
         return as_json({"runs": await coordinator.answers.runs()})
 
-    @router.get("/v1/runs/{run}", dependencies=readers, response_model=RunOut, responses=documented(404, 503))
+    @router.get(
+        "/v1/runs/{run}",
+        dependencies=readers,
+        response_model=RunOut,
+        responses=documented(401, 404, 422, 503),
+    )
     async def get_run(run: str) -> Response:
         return as_json(await coordinator.answers.run(run))
 
@@ -58,7 +64,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         "/v1/runs/{run}/stats",
         dependencies=readers,
         response_model=StatsOut,
-        responses=documented(404, 422, 503),
+        responses=documented(401, 404, 422, 503),
     )
     async def stats(run: str) -> Response:
         """What the plan costs: per bucket and over all, exact for every epoch (``novelai``: for the present one)."""
@@ -68,7 +74,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         "/v1/runs/{run}/ranks",
         dependencies=readers,
         response_model=RanksOut,
-        responses=documented(404, 422, 503),
+        responses=documented(401, 404, 422, 503),
     )
     async def ranks(run: str) -> Response:
         """Where every rank stands, and who holds it."""
@@ -78,7 +84,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         "/v1/runs/{run}/images/{id}",
         dependencies=readers,
         response_model=ImageOut,
-        responses=documented(404, 422, 503),
+        responses=documented(401, 404, 422, 503),
     )
     async def image(run: str, id: str, epoch: EpochQuery | None = None) -> Response:
         """Why an image is where it is, and at which step, on which rank it comes in an epoch (the present one unless
@@ -89,7 +95,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         "/v1/runs/{run}/batches",
         dependencies=readers,
         response_model=Batches,
-        responses=documented(404, 422, 503),
+        responses=documented(401, 404, 422, 503),
     )
     async def batches(
         run: str,
@@ -103,7 +109,12 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         found = await coordinator.delivery.batches(run, rank, Cursor(epoch, step), count, world_size)
         return as_json({"batches": found})
 
-    @router.delete("/v1/runs/{run}", dependencies=operators, status_code=204, responses=documented(404, 503))
+    @router.delete(
+        "/v1/runs/{run}",
+        dependencies=operators,
+        status_code=204,
+        responses=documented(401, 403, 404, 422, 503),
+    )
     async def delete_run(run: str) -> Response:
         """Forget a run, its cursors and leases. Its map stays."""
         await coordinator.delete_run(run)

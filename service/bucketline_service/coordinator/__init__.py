@@ -12,8 +12,9 @@ from bucketline_service.coordinator.answers import Answers
 from bucketline_service.coordinator.delivery import Delivery
 from bucketline_service.coordinator.plans import PlanShelf
 from bucketline_service.coordinator.runs import Runs
+from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.coordinator.spec import RunSpec
-from bucketline_service.errors import Conflict
+from bucketline_service.errors import BucketlineError, Conflict, StoreUnavailable
 from bucketline_service.maps import Columns, MapInfo, MapStore, ResolutionMap
 from bucketline_service.metrics import Metrics
 from bucketline_service.state.port import Store
@@ -38,8 +39,9 @@ class Coordinator:
         self.metrics = metrics
         self._plans = plans
         self.runs = Runs(store, maps, plans, clock)
+        self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
-        self.answers = Answers(self.runs, self.delivery)
+        self.answers = Answers(self.runs, self.sessions)
 
     async def put_map(
         self, name: str, source: Path, file_format: str, columns: Columns
@@ -76,13 +78,23 @@ class Coordinator:
         self.metrics.forget_run(name)
 
     async def refresh_gauges(self) -> None:
-        """Set what is read rather than counted: each run's slowest rank and its lag."""
-        for name in await self.runs.names():
-            ranks = await self.answers.ranks(name)
+        """Set what is read rather than counted: each run's slowest rank and its lag. A run that is not ready has none,
+        nor has one that was deleted through another replica."""
+        names = await self.runs.names()
+        for name in names:
+            try:
+                ranks = await self.answers.ranks(name)
+            except StoreUnavailable:
+                raise
+            except BucketlineError:
+                self.metrics.forget_gauges(name)
+                continue
             slowest = max(ranks, key=lambda rank: int(rank["steps_behind"]))
             self.metrics.rank_lag.labels(name).set(slowest["steps_behind"])
             self.metrics.slowest_epoch.labels(name).set(slowest["epoch"])
             self.metrics.slowest_step.labels(name).set(slowest["step"])
+        for name in self.metrics.runs_with_gauges() - set(names):
+            self.metrics.forget_run(name)
 
     async def is_ready(self) -> None:
         """Raise ``StoreUnavailable`` unless store and maps can be used."""

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from bucketline_service.coordinator.deal import Deal
-from bucketline_service.coordinator.delivery import Delivery
-from bucketline_service.coordinator.runs import Run, Runs
+from bucketline_service.coordinator.runs import STATUS_WAIT_S, Run, Runs
+from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.errors import NotFound
 from bucketline_service.planning.assignment import REASONS, assign
 from bucketline_service.planning.build import layout_of
 from bucketline_service.planning.geometry import cover
 from bucketline_service.planning.stats import tails
-from bucketline_service.state.port import Cursor, RankRecord
+from bucketline_service.state.port import Cursor, Generation, RankRecord
 
 
 class Answers:
     """Reading only: no cursor moves. Answers are JSON-able."""
 
-    def __init__(self, runs: Runs, delivery: Delivery) -> None:
+    def __init__(self, runs: Runs, sessions: Sessions) -> None:
         self._runs = runs
-        self._delivery = delivery
+        self._sessions = sessions
 
     async def run(self, name: str) -> dict[str, Any]:
         document, record = await self._runs.read(name)
@@ -36,16 +37,15 @@ class Answers:
             "spec": document.spec.to_json(),
             "map_digest": document.map_digest,
             "created_at": document.created_at_s,
-            "generation": record.generation.number,
-            "session": record.generation.session,
-            "world_size": record.generation.world_size,
+            **_about(record.generation),
             "num_steps": None,
             "state": None,
         }
         if status == "ready":
-            run = await self._runs.open(name, fresh=True)
-            about["state"] = state = await self._delivery.state(run)
-            about["num_steps"] = 0 if run.deal.is_over(_cursor(state)) else run.deal.num_steps(state["epoch"])
+            run, state = await self._sessions.state(await self._runs.open(name))
+            over = run.deal.is_over(_cursor(state))
+            about.update(_about(run.generation), state=state)
+            about["num_steps"] = 0 if over else run.deal.num_steps(state["epoch"])
         return about
 
     async def runs(self) -> list[dict[str, Any]]:
@@ -58,15 +58,14 @@ class Answers:
         return found
 
     async def stats(self, name: str) -> dict[str, Any]:
-        run = await self._runs.open(name, fresh=True)
-        state = await self._delivery.state(run)
+        run, state = await self._sessions.state(await self._runs.open(name))
         return await asyncio.to_thread(_stats, run, min(state["epoch"], run.deal.end_epoch - 1))
 
     async def ranks(self, name: str) -> list[dict[str, Any]]:
         """Every rank of the present generation, by rank; those that never took a lease stand at the origin."""
-        run = await self._runs.open(name, fresh=True)
+        run = await self._runs.open(name, STATUS_WAIT_S)
         generation, records = await self._runs.store.ranks(name)
-        deal = self._runs.learn(run, generation).deal
+        deal = replace(run, generation=generation).deal
         leader = max(
             [deal.normal(record.cursor) for record in records], default=deal.normal(generation.origin)
         )
@@ -74,14 +73,23 @@ class Answers:
         return [_rank(deal, rank, held.get(rank), leader) for rank in range(generation.world_size)]
 
     async def image(self, name: str, image_id: int | str, epoch: int | None) -> dict[str, Any]:
-        run = await self._runs.open(name, fresh=True)
+        run = await self._runs.open(name)
         row = run.plan.map.find(image_id)
         if row is None:
             raise NotFound(f"map {run.spec.map!r} has no image {image_id!r}")
         if epoch is None:
-            epoch = min((await self._delivery.state(run))["epoch"], run.deal.end_epoch - 1)
-        run.deal.check_exists("cursor", Cursor(epoch, 0))
+            run, state = await self._sessions.state(run)
+            epoch = min(state["epoch"], run.deal.end_epoch - 1)
+        run.deal.check_exists("", Cursor(epoch, 0))
         return await asyncio.to_thread(_image, run, row, epoch)
+
+
+def _about(generation: Generation) -> dict[str, Any]:
+    return {
+        "generation": generation.number,
+        "session": generation.session,
+        "world_size": generation.world_size,
+    }
 
 
 def _cursor(state: Any) -> Cursor:
@@ -268,7 +276,7 @@ def _comings(run: Run, row: int, epoch: int, width: int, height: int) -> list[di
     deal = run.deal
     found = []
     for place in deal.planner.locate(epoch, row, deal.world_size):
-        at = deal.step_of(epoch, place.position)
+        at = deal.step_of(epoch, place.position) if epoch >= deal.origin.epoch else None
         target_width, target_height = run.plan.spec.targets[place.bucket]
         fit = cover(width, height, target_width, target_height)
         found.append(

@@ -87,15 +87,19 @@ class Deal:
         return (first + step, rank) if 0 <= step < self.num_steps(epoch) - first else None
 
     def check_exists(self, field: str, cursor: Cursor) -> None:
-        """Raise ``Invalid`` unless the run has such an epoch, and the epoch such a step."""
+        """Raise ``Invalid`` unless the run has such an epoch, and the epoch such a step. ``field``: what holds the
+        two, empty where they stand alone."""
+        prefix = field and f"{field}."
         if cursor.epoch >= self.end_epoch:
             raise Invalid(
-                f"{field}.epoch", f"the run ends before epoch {cursor.epoch}", f"It has {self.end_epoch}"
+                f"{prefix}epoch",
+                f"the run ends before epoch {cursor.epoch}",
+                f"It has {self.end_epoch} epochs, counted from 0",
             )
         num_steps = self.num_steps(cursor.epoch)
         if cursor.step >= num_steps:
             detail = f"epoch {cursor.epoch} has no step {cursor.step}"
-            raise Invalid(f"{field}.step", detail, f"It has {num_steps}, the last is {num_steps - 1}")
+            raise Invalid(f"{prefix}step", detail, f"It has {num_steps}, the last is {num_steps - 1}")
 
     def check_dealt(self, field: str, cursor: Cursor) -> None:
         """Raise ``Invalid`` unless the step exists and is this deal's: steps before the origin were an older one's."""
@@ -103,7 +107,11 @@ class Deal:
         first = self.origin
         if cursor < first:
             detail = f"step {cursor.step} of epoch {cursor.epoch} is before this generation's first"
-            raise Invalid(f"{field}.step", detail, f"It began at step {first.step} of epoch {first.epoch}")
+            raise Invalid(
+                f"{field and field + '.'}step",
+                detail,
+                f"It began at step {first.step} of epoch {first.epoch}",
+            )
 
     def spans(self, cursor: Cursor, count: int) -> Iterator[Span]:
         """The next ``count`` steps from a cursor on, through the ends of epochs; fewer where the run ends."""

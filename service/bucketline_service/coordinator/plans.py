@@ -90,7 +90,7 @@ class PlanShelf:
     def __init__(self, root: Path, on_built: Callable[[float], None] = lambda seconds: None) -> None:
         self._root = root
         self._on_built = on_built
-        self._tasks: dict[str, asyncio.Task[Plan]] = {}
+        self._tasks: dict[str, asyncio.Task[Plan | Invalid]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-plan")
         with _disk(root):
             root.mkdir(parents=True, exist_ok=True)
@@ -112,16 +112,17 @@ class PlanShelf:
         task = self._tasks.get(fingerprint)
         if task is None or _may_do_better(task):
             loop = asyncio.get_running_loop()
-            job = loop.run_in_executor(
-                self._thread, self._open_or_build, fingerprint, spec, image_map, valid_rows
-            )
+            job = loop.run_in_executor(self._thread, self._try, fingerprint, spec, image_map, valid_rows)
             task = self._tasks[fingerprint] = asyncio.ensure_future(job)
             # a failure that nobody waits for is still no "exception was never retrieved"
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         done, _ = await asyncio.wait([task], timeout=wait_s)
         if not done:
             raise Planning("the plan is being built", retry_after=RETRY_AFTER_S)
-        return task.result()
+        plan = task.result()
+        if isinstance(plan, Invalid):
+            raise plan.with_traceback(None)
+        return plan
 
     def forget(self, fingerprint: str) -> None:
         """Drop a plan that no run uses any more; whoever still reads its files goes on."""
@@ -130,6 +131,20 @@ class PlanShelf:
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _try(
+        self,
+        fingerprint: str,
+        spec: PlanSpec,
+        image_map: ResolutionMap,
+        valid_rows: Callable[[], NDArray[np.int64] | None],
+    ) -> Plan | Invalid:
+        """A spec that can not be met is remembered, and without its traceback, which holds on to the arrays."""
+        try:
+            return self._open_or_build(fingerprint, spec, image_map, valid_rows)
+        except Invalid as error:
+            error.__context__ = error.__cause__ = None
+            return error.with_traceback(None)
 
     def _open_or_build(
         self,
@@ -162,7 +177,9 @@ class PlanShelf:
         try:
 
             def new_order(num: int) -> NDArray[np.uint32]:
-                return np.memmap(beside / "order.u32", dtype=np.uint32, mode="w+", shape=(num,))
+                file = beside / "order.u32"
+                _allocate(file, 4 * num)
+                return np.memmap(file, dtype=np.uint32, mode="r+", shape=(num,))
 
             prepared = prepare(
                 spec, image_map.widths, image_map.heights, valid_rows=valid_rows, new_order=new_order
@@ -172,26 +189,40 @@ class PlanShelf:
             about = {"counts": prepared.counts.tolist(), "summary": prepared.summary}
             (beside / "plan.json").write_text(json.dumps(about))
             _sync(beside)
-            if folder.exists():  # damaged, or a neighbour was quicker: theirs is the same
-                shutil.rmtree(folder, ignore_errors=True)
-            beside.rename(folder)
+            _publish(beside, folder)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
-        opened = _open(folder)
-        assert opened is not None
-        return opened
+        # a neighbour may have deleted the run, and the plan with it: then what was built still serves
+        return _open(folder) or prepared
 
 
-def _may_do_better(task: asyncio.Task[Plan]) -> bool:
-    """Whether to build again: a disk may have room now, but a spec that can not be met stays so."""
-    if not task.done():
-        return False
-    return (
-        task.cancelled()
-        or (isinstance(task.exception(), Exception)
-        and not isinstance(task.exception(), Invalid))
-    )
+def _may_do_better(task: asyncio.Task[Plan | Invalid]) -> bool:
+    """Whether to build again: a disk may have room now. A spec that can not be met is no exception here."""
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _publish(beside: Path, folder: Path) -> None:
+    """Move a plan that is whole into its place, where a neighbour may have been quicker: theirs is the same."""
+    try:
+        beside.rename(folder)
+    except OSError:
+        if _open(folder) is not None:
+            shutil.rmtree(beside, ignore_errors=True)
+            return
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or there is no room
+        beside.rename(folder)
+
+
+def _allocate(file: Path, num_bytes: int) -> None:
+    """A file of zeros that has its place on the disk: writing to a map of one that has not kills the process where the
+    disk is full."""
+    with file.open("wb") as opened:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(opened.fileno(), 0, num_bytes)
+            return
+        for begin in range(0, num_bytes, 1 << 20):
+            opened.write(bytes(min(1 << 20, num_bytes - begin)))
 
 
 def _open(folder: Path) -> Prepared | None:
@@ -204,7 +235,7 @@ def _open(folder: Path) -> Prepared | None:
             return None
         order = np.memmap(order_file, dtype=np.uint32, mode="r", shape=(int(counts.sum()),))
         return Prepared(counts, order, about["summary"])
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from numpy.typing import NDArray
 from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.plans import Plan, PlanShelf
 from bucketline_service.coordinator.spec import RunSpec, fingerprint, ids_digest
-from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning
+from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning, StoreUnavailable
 from bucketline_service.maps import MapStore, ResolutionMap
 from bucketline_service.names import check_name
 from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation, RunRecord, Store
 
 WAIT_FOR_PLAN_S = 2.0
 """How long a request waits for a plan that is being built before it answers that it is."""
+
+STATUS_WAIT_S = 0.05
+"""How long one that only asks for the status waits: a plan that is on disk is opened well within."""
 
 TICKS_PER_S = 100
 """Lease tokens count hundredths of a second since 2020, so that they grow with time and stay below 2**53."""
@@ -54,15 +58,15 @@ class Document:
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose plan is ready, under one generation. ``newest_lease``: the largest token seen when the document was
-    last read; a larger one may belong to a later run of the same name."""
+    """A run whose plan is ready, under one generation. ``leases``: by rank, those that the store has confirmed after the
+    document was read; any other may belong to a later run of the same name."""
 
     name: str
     document: Document
     encoded: bytes
     plan: Plan
     generation: Generation
-    newest_lease: int
+    leases: dict[int, int] = field(default_factory=dict)
 
     @property
     def spec(self) -> RunSpec:
@@ -92,8 +96,8 @@ class Runs:
         self._clock = clock
         self._open: dict[str, Run] = {}
 
-    async def put(self, name: str, spec: RunSpec) -> tuple[Document, bool, bool]:
-        """Create the run. Returns its document, whether this call made it, and whether its plan is ready.
+    async def put(self, name: str, spec: RunSpec) -> bool:
+        """Create the run; whether this call made it. Its plan may still be on the way: see ``status``.
 
         Raises ``Conflict`` for another spec under the name, ``Invalid`` where the spec can not be met; then nothing is
         kept.
@@ -106,20 +110,14 @@ class Runs:
             pass
         else:
             _same_spec(name, standing, spec)
-            return standing, False, await self._is_ready(standing)
+            return False
         document = await asyncio.to_thread(self._document, spec)
-        try:
-            plan = await self._plan(document)
-        except Planning:
-            ready = False
-        else:
-            _check_world_size(plan, spec)
-            ready = True
+        with suppress(Planning):
+            await self._plan(document, WAIT_FOR_PLAN_S)
         first = Generation(1, None, spec.world_size, Cursor(0, 0), 0)
         record, created = await self.store.create_run(name, document.encode(), first)
-        standing = Document.decode(record.document)
-        _same_spec(name, standing, spec)
-        return standing, created, ready
+        _same_spec(name, Document.decode(record.document), spec)
+        return created
 
     async def read(self, name: str) -> tuple[Document, RunRecord]:
         record = await self.store.read_run(name)
@@ -129,6 +127,8 @@ class Runs:
         return await self.store.list_runs()
 
     async def delete(self, name: str) -> None:
+        """Forget the run, and its plan where no other needs it. A replica that has the plan open keeps it, one that has
+        not builds it again."""
         document, _ = await self.read(name)
         await self.store.delete_run(name)
         self._open.pop(name, None)
@@ -138,42 +138,50 @@ class Runs:
                     return
             except NotFound:
                 continue
-        self._plans.forget(document.fingerprint)
+        await asyncio.to_thread(self._plans.forget, document.fingerprint)
 
-    async def open(self, name: str, *, lease: int = 0, fresh: bool = False) -> Run:
-        """The run, ready. Raises ``NotFound``, ``Planning``, or what building its plan raises.
-
-        A run may be deleted and put anew through another replica: the document is read again with ``fresh``, and for
-        any lease that is newer than all seen.
-        """
+    async def open(self, name: str, wait_s: float = WAIT_FOR_PLAN_S) -> Run:
+        """The run as the store has it now, ready. Raises ``NotFound``, ``Planning``, or what building the plan raises."""
+        try:
+            record = await self.store.read_run(name)
+        except NotFound:
+            self._open.pop(name, None)
+            raise
         run = self._open.get(name)
-        if run is not None and not fresh and lease <= run.newest_lease:
-            return run
-        record = await self.store.read_run(name)
-        newest = max(lease, run.newest_lease if run else 0)
         if run is None or run.encoded != record.document:
             document = Document.decode(record.document)
-            run = Run(name, document, record.document, await self._plan(document), record.generation, newest)
-        run = self._open[name] = replace(run, generation=record.generation, newest_lease=newest)
+            plan = await self._plan(document, wait_s)
+            run = Run(name, document, record.document, plan, record.generation)
+        run = self._open[name] = replace(run, generation=record.generation)
         return run
 
-    def learn(self, run: Run, generation: Generation) -> Run:
-        """The store has shown a newer generation of this run."""
-        run = self._open[run.name] = replace(run, generation=generation)
-        return run
+    async def open_for(self, name: str, rank: int, lease: int) -> Run:
+        """The run for the holder of a lease: as it was read last where the lease was confirmed since. Another may be of
+        a later run, put under the same name through another replica, and then its document is another too."""
+        run = self._open.get(name)
+        if run is not None and run.leases.get(rank) == lease:
+            return run
+        return await self.open(name)
+
+    def know(self, run: Run, rank: int, lease: int) -> None:
+        """The store has confirmed the lease, and the run is as the lease's holder has it."""
+        run.leases[rank] = lease
+        standing = self._open.get(run.name)
+        if standing is not None and standing.leases is run.leases:
+            self._open[run.name] = run
 
     async def status(self, document: Document) -> tuple[str, str | None]:
-        """``ready``, ``planning`` or ``failed``, and why it failed."""
+        """``ready``, ``planning`` or ``failed``, and why. A disk that does not take the plan is asked again each time:
+        such a run is ``planning``."""
         try:
-            await self._plan(document, wait_s=0.05)
+            await self._plan(document, wait_s=STATUS_WAIT_S)
         except Planning:
             return "planning", None
+        except StoreUnavailable as error:
+            return "planning", error.detail
         except BucketlineError as error:
             return "failed", error.detail
         return "ready", None
-
-    async def _is_ready(self, document: Document) -> bool:
-        return (await self.status(document))[0] == "ready"
 
     async def uses(self, map_name: str) -> list[str]:
         """Names of the runs that need a map."""
@@ -204,7 +212,7 @@ class Runs:
             created_at_s=self._clock(),
         )
 
-    async def _plan(self, document: Document, wait_s: float = WAIT_FOR_PLAN_S) -> Plan:
+    async def _plan(self, document: Document, wait_s: float) -> Plan:
         spec = document.spec
         image_map = await asyncio.to_thread(self._maps.get_digest, document.map_digest)
 
@@ -215,7 +223,9 @@ class Runs:
                 return _valid_rows(image_map, valid.ids(np.arange(valid.num_images)))
             return None if spec.valid_ids is None else _valid_rows(image_map, spec.valid_ids)
 
-        return await self._plans.get(document.fingerprint, spec.plan_spec(), image_map, valid_rows, wait_s)
+        plan = await self._plans.get(document.fingerprint, spec.plan_spec(), image_map, valid_rows, wait_s)
+        _check_world_size(plan, spec)
+        return plan
 
 
 def _valid_rows(image_map: ResolutionMap, ids: list[int] | list[str]) -> NDArray[np.int64]:

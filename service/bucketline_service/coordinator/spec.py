@@ -12,7 +12,7 @@ from bucketline_service.coordinator.deal import MAX_EPOCH
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.build import VERSION, PlanSpec
-from bucketline_service.planning.ladder import Ladder
+from bucketline_service.planning.ladder import MAX_SIDE, Ladder
 from bucketline_service.state.port import LEASE_STRIDE
 
 MAX_BATCH_SIZE = 65_536
@@ -28,7 +28,8 @@ class _Model(BaseModel):
 
 
 class NovelaiLadder(_Model):
-    """The ladder of NovelAI's BucketManager: the largest bucket for each width and height within the area of ``max_size``."""
+    """The ladder of NovelAI's BucketManager: the largest bucket for each width and height within the area of
+    ``max_size``."""
 
     kind: Literal["novelai"] = "novelai"
     max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
@@ -77,11 +78,15 @@ class AssignSpec(_Model):
     metric: Literal["log", "abs"] | None = Field(
         None, description="nearest aspect by ratio (log, the default) or by difference (abs, as NovelAI's)"
     )
-    max_ar_error: float | None = Field(None, gt=0, description="prune where the aspect error is this or more")
-    max_crop_loss: float | None = Field(
-        None, ge=0, le=1, description="prune where more of the image is cropped"
+    max_ar_error: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="prune where the aspect error is this or more"
     )
-    min_size: Pixels | None = Field(None, description="prune where the shorter side has fewer pixels")
+    max_crop_loss: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
+        None, description="prune where more of the image is cropped"
+    )
+    min_size: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
+        None, description="prune where the shorter side has fewer pixels"
+    )
 
 
 class RunSpec(_Model):

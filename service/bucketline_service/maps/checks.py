@@ -102,7 +102,7 @@ def check_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
     kind = array.type
     if pa.types.is_integer(kind):
         return _int_ids(source, column, array, first_row)
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         array = array.cast(pa.large_binary())
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         array = array.cast(pa.large_string())
@@ -163,7 +163,11 @@ def _plain(array: Any) -> Any:
 
 
 def _wrong_type(source: Source, column: str, array: Any, first_row: int, what: str, hint: str) -> Invalid:
-    value = array[0].as_py() if len(array) else None
+    kind = array.type
+    if pa.types.is_boolean(kind) or pa.types.is_floating(kind) or pa.types.is_string(kind):
+        value = array[0].as_py()
+    else:  # there are times and dates that Python can not hold
+        value = " ".join(array.slice(0, 1).to_string().split())
     return source.refuse(column, first_row, f"{{}} is of type {array.type}, not {what}", value, hint)
 
 

@@ -25,7 +25,8 @@ _HEADER_CHARS = 1 << 20
 _LINE_SEARCH_ROWS = 1_000_000
 """How far an error looks for the line of a row (a second or so); further down it names only the row."""
 
-_ARROW_ROW = re.compile(r"(.*?):? ?Row #(\d+): (.*)", re.DOTALL)
+_RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
+_OTHER = re.compile(r"Row #(\d+): (.*)", re.DOTALL)
 
 
 def read_csv(path: Path, columns: Columns, stack: ExitStack) -> Source:
@@ -35,52 +36,43 @@ def read_csv(path: Path, columns: Columns, stack: ExitStack) -> Source:
 
 
 def _chunks(path: Path, names: Names) -> Generator[Chunk, None, None]:
-    ragged: list[Any] = []
     try:
-        with _open(path, names, ragged) as reader:
+        with pa_csv.open_csv(
+            str(path),
+            # One thread: only then does arrow know the number of a row that it refuses.
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=list(names), column_types=dict.fromkeys(names, pa.large_string())
+            ),
+        ) as reader:
             for batch in reader:
                 yield Chunk(*(batch.column(name) for name in names))
     except pa.ArrowInvalid as exc:
-        raise _refusal(path, ragged, str(exc)) from exc
+        raise _refusal(path, str(exc)) from exc
 
 
-def _open(path: Path, names: Names, ragged: list[Any]) -> Any:
-    def refuse(row: Any) -> str:
-        ragged.append(row)
-        return "error"
-
-    return pa_csv.open_csv(
-        str(path),
-        # One thread: only then does arrow know the number of a row that it refuses.
-        read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
-        convert_options=pa_csv.ConvertOptions(
-            include_columns=list(names), column_types=dict.fromkeys(names, pa.large_string())
-        ),
-    )
-
-
-def _refusal(path: Path, ragged: list[Any], message: str) -> Invalid:
-    """arrow counts the header as row 1."""
-    if ragged and ragged[0].number is not None:
-        bad = ragged[0]
-        fault = f"{bad.actual_columns} fields where the header has {bad.expected_columns}"
-        return _bad_row(path, bad.number - 2, fault, bad.text)
-    found = _ARROW_ROW.fullmatch(message)
-    if found:
-        return _bad_row(path, int(found[2]) - 2, f"{found[1]}: {found[3]}", None)
+def _refusal(path: Path, message: str) -> Invalid:
+    """Where and why, from arrow's words, which count the header as row 1. (Its handler for ragged rows would say it in
+    fields, but only for rows that are UTF-8.)"""
+    ragged = _RAGGED.search(message)
+    if ragged:
+        number, expected, actual, text = ragged.groups()
+        fault = f"{actual} fields where the header has {expected}: {text[:80]!r}"
+        return _bad_row(path, int(number) - 2, fault, value=text[:80])
+    other = _OTHER.search(message)
+    if other:
+        return _bad_row(path, int(other[1]) - 2, other[2])
     return broken("csv", message.splitlines()[0])
 
 
-def _bad_row(path: Path, row: int, fault: str, text: str | None) -> Invalid:
+def _bad_row(path: Path, row: int, fault: str, **extra: Any) -> Invalid:
     line = _line(path, row)
     at = f"row {row + 1}" + (f" (line {line})" if line is not None else "")
-    extra: dict[str, Any] = {"row": row + 1} | ({"line": line} if line is not None else {})
-    if text is not None:
-        extra["value"] = text[:80]
-    shown = f": {text[:80]!r}" if text else ""
+    if line is not None:
+        extra["line"] = line
     hint = "The file may be truncated, or a field that has commas or quotes in it lacks its quotes"
-    return Invalid("file", f"{at}: {fault}{shown}", hint, **extra)
+    return Invalid("file", f"{at}: {fault}", hint, row=row + 1, **extra)
 
 
 def _header(path: Path) -> list[str]:

@@ -74,6 +74,8 @@ def format_for_suffix(path: Path) -> Format:
     found = _BY_SUFFIX.get(path.suffix.lower())
     if found is None:
         raise Invalid(
-            "format", f"{path.name[-80:]!r} does not tell it", f"Known are {', '.join(_BY_SUFFIX)}; or name the format"
+            "format",
+            f"{path.name[-80:]!r} does not tell it",
+            f"Known are {', '.join(_BY_SUFFIX)}; or name the format",
         )
     return found

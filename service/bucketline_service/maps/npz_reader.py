@@ -50,7 +50,11 @@ def _open(name: str, file: IO[bytes]) -> _Member:
     else:
         raise broken("npz", f"array {name!r} has version {version} of the npy format")
     if dtype.kind not in "biufUS":
-        raise Invalid(name, f"an array of {dtype}", "Ids are integers or strings, sides integers. Objects are never read")
+        raise Invalid(
+            name,
+            f"an array of {dtype}",
+            "Ids are integers or strings, sides integers. Objects are never read",
+        )
     if dtype.kind in "US" and dtype.itemsize == 0:
         raise Invalid(name, "row 1: only empty strings", _HINT, row=1)
     if len(shape) != 1:

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from ..errors import Invalid
 from .columns import Columns, Names
-from .source import CHUNK_ROWS, Chunk, Source, broken, show
+from .source import CHUNK_ROWS, Chunk, Source, broken, is_utf8, show
 
 _HINT = (
     "A resolutions.pkl is a dict of id to (width, height); only dicts, tuples, lists, whole numbers, floats"
@@ -193,6 +193,8 @@ def _check(source: Source, row: int, image_id: Any, id_type: type, size: Any) ->
         raise source.refuse("id", row, detail, image_id, "One kind of id in a map")
     if type(image_id) is int and not -(2**63) <= image_id < 2**63:
         raise source.refuse("id", row, "{} does not fit in 64 bits", image_id, "Use strings for larger ids")
+    if type(image_id) is str and not image_id.isascii() and not is_utf8(image_id):
+        raise source.refuse("id", row, "{} is not UTF-8", image_id, "Lone surrogates are no text")
     if type(size) not in (tuple, list) or len(size) != 2:
         raise source.refuse("file", row, "{} is not (width, height)", size, _HINT)
     for field, side in zip(("width", "height"), size, strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from ..errors import Invalid, StoreUnavailable
 from .checks import MAX_ID_BYTES
 from .digest import content_digest
-from .source import show
+from .source import is_utf8, show
 from .staging import IdKind
 
 LAYOUT = 1
@@ -80,8 +81,15 @@ class ResolutionMap:
         key = self._key(image_id)
         if key is None:
             return None
-        row = int(self._search([key])[0])
-        return row if row >= 0 else None
+        place = bisect_left(self._by_id, key, key=self._id)
+        if place == self.num_images:
+            return None
+        row = int(self._by_id[place])
+        return row if self._id(row) == key else None
+
+    def _id(self, row: int | np.integer[Any]) -> Any:
+        """Strings compare by code point, which is the order of their UTF-8 bytes."""
+        return self._ids[int(row)].as_py() if self._int_ids is None else self._int_ids[row]
 
     def find_many(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
         """The rows of ``ids``, in that order; ``Invalid`` names the first few that the map does not have."""
@@ -131,7 +139,7 @@ class ResolutionMap:
             return None
         if self._int_ids is not None:
             return int(image_id) if _CANONICAL.fullmatch(image_id) and int(image_id) in _INT64 else None
-        return image_id if image_id.isascii() or _is_encodable(image_id) else None
+        return image_id if image_id.isascii() or is_utf8(image_id) else None
 
     def _search(self, keys: list[Any]) -> NDArray[np.int64]:
         """Rows of ``keys``, -1 where there is none: one binary search for all of them at once."""
@@ -212,11 +220,3 @@ def schema(id_type: Any) -> Any:
     """Of the object file."""
     columns = {"id": id_type, "width": pa.uint32(), "height": pa.uint32(), "by_id": pa.uint32()}
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

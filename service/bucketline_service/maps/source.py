@@ -87,6 +87,15 @@ def show(value: Any) -> str:
     return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "…"
 
 
+def is_utf8(text: str) -> bool:
+    """False for lone surrogates, which JSON and pickle can smuggle into a string."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def reading(path: Path, format_name: str) -> Iterator[None]:
     """Turns what a parser raises at a broken file into ``Invalid``."""

@@ -61,6 +61,8 @@ class MapStore:
         with self._disk():
             for directory in (self._objects, self._names, self._staging):
                 directory.mkdir(parents=True, exist_ok=True)
+            if not self._lock.exists():
+                self._lock.touch()
         self._sweep()
 
     def put(
@@ -228,7 +230,9 @@ class MapStore:
 
     def _sweep(self) -> None:
         """Away with what uploads have left whose process died."""
-        for directory in self._staging.iterdir():
+        with self._disk():
+            left = [*self._staging.iterdir()]
+        for directory in left:
             with suppress(OSError):
                 if self._clock() - directory.stat().st_mtime > STAGING_LIFE_S:
                     shutil.rmtree(directory)

@@ -124,12 +124,14 @@ def _check(spec: PlanSpec, counts: NDArray[np.int64], pruned: dict[str, int]) ->
         return
     unit = spec.lockstep * spec.batch_size
     what = f"a unit is lockstep {spec.lockstep} x batch_size {spec.batch_size} = {unit} images"
-    if spec.tails in ("drop", "catch_all") and num_images >= unit:
+    if num_images >= unit:
         raise Invalid("tails", f"{what}, and no bucket holds as many", "Use tails: spill or pad")
+    # drop takes no image from one bucket to another
+    most = int(counts.max()) if spec.tails == "drop" else num_images
     raise Invalid(
         "batch_size",
         f"{what}, and only {num_images} are assigned",
-        f"lockstep x batch_size may be at most {num_images}, or use tails: pad",
+        f"lockstep x batch_size may be at most {most}, or use tails: pad",
     )
 
 

@@ -22,6 +22,7 @@ _I64 = NDArray[np.int64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 _32 = np.uint64(32)
+_LOW_BITS = np.uint64(2047)  # room for the numbers below SMALL
 
 
 def epoch_words(seed: int, epoch: int, stream: int, num_words: int) -> _U64:
@@ -57,9 +58,9 @@ class KeyedPermutations:
         self._is_small = sizes <= SMALL
         small_sizes = np.where(self._is_small, sizes, 0)
         self._table_starts = np.cumsum(small_sizes) - small_sizes
-        self._has_table = np.zeros(len(sizes), dtype=np.bool_)
-        self._table = np.empty(int(small_sizes.sum()), dtype=np.uint16)
-        self._inverse_table = np.empty_like(self._table)
+        # two tables, forward and inverse: [0] and [1]
+        self._has_table = np.zeros((2, len(sizes)), dtype=np.bool_)
+        self._tables = np.empty((2, int(small_sizes.sum())), dtype=np.uint16)
         self._lock = threading.Lock()
 
     def forward(self, domains: _I64, values: _I64) -> _I64:
@@ -82,23 +83,34 @@ class KeyedPermutations:
         return out
 
     def _look_up(self, domains: _I64, values: _I64, inverse: bool) -> _I64:
-        if not self._has_table[domains].all():
+        which = int(inverse)
+        if not self._has_table[which, domains].all():
             with self._lock:
-                self._make_tables(np.unique(domains[~self._has_table[domains]]))
-        table = self._inverse_table if inverse else self._table
-        return table[self._table_starts[domains] + values].astype(np.int64)
+                self._make_tables(np.unique(domains[~self._has_table[which, domains]]), which)
+        return self._tables[which, self._table_starts[domains] + values].astype(np.int64)
 
-    def _make_tables(self, domains: _I64) -> None:
-        """Shuffle these domains for real: sort each one's numbers by a keyed 64-bit word (SplitMix64's finaliser)."""
+    def _make_tables(self, domains: _I64, which: int) -> None:
+        """Shuffle these domains for real: sort each one's numbers by a keyed word (SplitMix64's finaliser), of which the
+        low bits make room for the number itself."""
         sizes = self._sizes[domains].astype(np.int64)
-        owner = np.repeat(np.arange(len(domains)), sizes)
-        number = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        words = _splitmix(self._keys[0, domains][owner] + number.astype(np.uint64) * _GOLDEN)
-        order = number[np.lexsort((words, owner))]
-        places = self._table_starts[domains][owner]
-        self._table[places + number] = order
-        self._inverse_table[places + order] = number
-        self._has_table[domains] = True
+        numbers = np.arange(sizes.max(initial=0), dtype=np.uint64)
+        words = _splitmix(self._keys[0, domains][:, np.newaxis] + numbers * _GOLDEN)  # [domain, number]
+        words &= ~_LOW_BITS
+        words |= numbers
+        is_there = numbers < sizes[:, np.newaxis]
+        words[~is_there] = ~np.uint64(0)  # past all others
+        words.sort(axis=1)
+        words &= _LOW_BITS
+        order = words[is_there]
+        starts = self._table_starts[domains]
+        if which:
+            own = (starts[:, np.newaxis] + numbers.astype(np.int64))[is_there]
+            places = np.repeat(starts, sizes) + order.astype(np.int64)
+            self._tables[1, places] = own - np.repeat(starts, sizes)
+        else:
+            for start, size, row in zip(starts.tolist(), sizes.tolist(), words, strict=True):
+                self._tables[0, start : start + size] = row[:size]
+        self._has_table[which, domains] = True
 
     def _walk(self, domains: _I64, values: _I64, inverse: bool) -> _I64:
         """Apply the network until the value lies in the domain again: a permutation of [0, n) out of one of [0, a*b)."""

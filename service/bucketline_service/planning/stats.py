@@ -77,9 +77,14 @@ def tails(counts: _I64, layout: Layout, summary: dict[str, Any]) -> list[dict[st
     ]
     weights = np.zeros(len(own))
     lost = np.zeros(len(own))
-    for bucket, target, size in layout.flows():
+    flows = layout.flows()
+    # which of a bucket's images stand where changes each epoch: with one place that is served, none is left out for ever
+    in_service = {bucket for bucket, target, _ in flows if layout.num_units[target]}
+    for bucket, target, size in flows:
         weights[target] += size
         lost[target] += size * summary["flow_crop_loss"][f"{bucket}:{target}"]
+        if bucket not in in_service:
+            own[target]["never_served"] += size
         if target != bucket:
             own[bucket]["spilled"].append({"bucket": target, "num_images": size})
             own[bucket]["num_images"] += size
@@ -89,6 +94,5 @@ def tails(counts: _I64, layout: Layout, summary: dict[str, Any]) -> list[dict[st
             tail["num_images"] = int(layout.lengths[target] % layout.unit_sizes[target])
         elif target < len(counts):
             tail["num_images"] += tail["left_out"]
-        tail["never_served"] = 0 if serves else tail["left_out"]
         tail["crop_loss_served"] = float(lost[target] / weights[target]) if serves else None
     return own

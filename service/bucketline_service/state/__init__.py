@@ -42,7 +42,8 @@ HINT = (
 def open_store(url: str, *, timeout_s: float = 2.0) -> Store:
     """The store behind ``url``. A verb answers within ``timeout_s`` seconds or raises ``StoreUnavailable``.
 
-    Raises ``Invalid`` where the URL is of no kind known here, or malformed.
+    Open one for each event loop: a Redis store belongs to the loop that first uses it. Stores on the same URL
+    are safe against each other. Raises ``Invalid`` where the URL is of no kind known here, or malformed.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "sqlite":

@@ -200,7 +200,6 @@ class RedisStore:
         """Closing again does nothing."""
         self._is_closed = True
         await self._client.aclose()
-        await self._client.connection_pool.disconnect()
 
     async def _ask(self, *command: Any) -> Any:
         if self._is_closed:

@@ -1,0 +1,104 @@
+"""Sessions: the starts of the whole job, each a generation. Idempotent by the name that the caller gives."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bucketline_service.coordinator.resume import StateDict, next_start, state_dict
+from bucketline_service.coordinator.runs import Run, Runs
+from bucketline_service.errors import Conflict, Fenced, StoreUnavailable
+from bucketline_service.metrics import Metrics
+from bucketline_service.state.port import Cursor
+
+_TRIES = 16
+
+
+@dataclass(frozen=True)
+class Session:
+    """``left_out_batches``: what this start leaves undealt of the epoch in which it begins and, told by the first
+    answer alone, what was left of the epoch before where that was less than a step of all ranks."""
+
+    run: Run
+    cursor: Cursor
+    left_out_batches: int
+    mixed_steps: int
+
+
+class Sessions:
+    """Every verb is safe to repeat."""
+
+    def __init__(self, runs: Runs, metrics: Metrics) -> None:
+        self._runs = runs
+        self._metrics = metrics
+
+    async def start(
+        self, name: str, session: str, world_size: int | None, resume: Literal["cursor", "start"] | StateDict
+    ) -> Session:
+        """Begin a generation, unless this session has begun it already."""
+        store = self._runs.store
+        for _ in range(_TRIES):
+            run = await self._runs.open(name)
+            began = await store.session(name, session)
+            if began is not None:
+                if began > run.generation.number:
+                    continue  # another process has begun it since the run was read
+                self._check_same(run, session, began, world_size)
+                return await asyncio.to_thread(_session, run)
+            slowest = None
+            if resume == "cursor":
+                current, slowest = await self.slowest(run)
+                if current.generation != run.generation:
+                    continue
+            state = resume if isinstance(resume, dict) else None
+            if slowest is not None:
+                state = state_dict(run, run.deal.normal(slowest))
+            size = world_size or (state["world_size"] if state else run.generation.world_size)
+            start = next_start(run, session, size, state)
+            # before it begins: what can not be planned must not fence those who are at work
+            new = await asyncio.to_thread(
+                _session, replace(run, generation=start.generation), start.rolled_over
+            )
+            answer = await store.begin(name, start.generation, slowest)
+            if answer.begun:
+                self._metrics.sessions.labels(name).inc()
+                return new
+        raise StoreUnavailable("other sessions or ranks kept changing the run; ask again")
+
+    def _check_same(self, run: Run, session: str, began: int, world_size: int | None) -> None:
+        generation = run.generation
+        if began != generation.number:
+            self._metrics.fences.labels(run.name).inc()
+            raise Fenced(
+                f"session {session!r} began generation {began}, and generation {generation.number} has taken over. "
+                "Start with a new session name",
+                generation=generation.number,
+            )
+        if world_size not in (None, generation.world_size):
+            raise Conflict(
+                f"session {session!r} has begun with world_size {generation.world_size}, not {world_size}. "
+                "A new start needs a new session name"
+            )
+
+    async def slowest(self, run: Run) -> tuple[Run, Cursor]:
+        """The slowest rank's cursor, and the run under the generation that it belongs to."""
+        generation, records = await self._runs.store.ranks(run.name)
+        run = replace(run, generation=generation)
+        if len(records) < generation.world_size:
+            return run, generation.origin
+        return run, min(record.cursor for record in records)
+
+    async def state(self, run: Run) -> tuple[Run, StateDict]:
+        """The state dict at the slowest rank's cursor, and the run under the generation that it belongs to."""
+        run, slowest = await self.slowest(run)
+        return run, state_dict(run, run.deal.normal(slowest))
+
+
+def _session(run: Run, rolled_over: int = 0) -> Session:
+    deal, generation = run.deal, run.generation
+    epoch = generation.origin.epoch
+    if deal.is_over(generation.origin):
+        return Session(run, generation.origin, rolled_over, 0)
+    mixed = run.plan.planner.mixed_steps(epoch, generation.offset, generation.world_size)
+    return Session(run, deal.normal(generation.origin), rolled_over + deal.num_left_out(epoch), mixed)

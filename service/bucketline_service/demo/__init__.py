@@ -1,0 +1,113 @@
+"""``bucketline demo``: one epoch of a real map on 4 worker processes, one of them killed on the way, and the proof."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bucketline import Operator
+from bucketline_service import tables
+from bucketline_service.demo.proof import Proof, prove
+from bucketline_service.demo.workers import run_epoch
+from bucketline_service.errors import BucketlineError
+
+WORLD_SIZE = 4
+BATCH_SIZE = 8
+RUN = "demo"
+STEP_S = 0.01
+MAP = files("bucketline_service") / "data" / "coco-5k.csv"
+
+
+class DemoError(BucketlineError):
+    """The demo could not be shown; the detail says why."""
+
+
+def run(*, keep: bool, seed: int, step_s: float = STEP_S) -> int:
+    """Show it; the exit status, 0 only if the proof holds."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="bucketline-demo-") as folder, _coordinator(Path(folder)) as url:
+        with Operator(url) as operator:
+            stats = _prepare(console, operator, url, seed)
+            logs = run_epoch(console, url, RUN, WORLD_SIZE, stats["num_steps"], step_s)
+            console.print()
+            tables.buckets(console, stats)
+            proof = prove(logs, _image_ids(), stats)
+            _show(console, proof)
+        if keep:
+            _stay(console, url)
+    return 0 if proof.holds else 1
+
+
+def _prepare(console: Console, operator: Operator, url: str, seed: int) -> dict[str, Any]:
+    console.print(f"coordinator on {url}, cursors in SQLite")
+    stored = operator.put_map("coco", MAP.read_bytes(), format="csv")
+    console.print(f"map coco: {stored['num_images']} images of COCO val2017, as they are")
+    spec = {"map": "coco", "world_size": WORLD_SIZE, "batch_size": BATCH_SIZE, "seed": seed}
+    operator.put_run(RUN, spec)
+    stats: dict[str, Any] = operator.stats(RUN)
+    console.print(f"run {RUN}: {WORLD_SIZE} ranks x {stats['num_steps']} steps x {BATCH_SIZE} images\n")
+    return stats
+
+
+def _image_ids() -> set[int]:
+    return {int(row["id"]) for row in csv.DictReader(MAP.read_text().splitlines())}
+
+
+def _show(console: Console, proof: Proof) -> None:
+    console.print("\n[bold]proof[/bold], from the workers' own logs")
+    lines = [
+        (proof.once > 0, f"{proof.once} images served once"),
+        (proof.twice == 0, f"{proof.twice} images served twice"),
+        (
+            proof.left_out == proof.left_out_planned,
+            f"{proof.left_out} images left out, {proof.left_out_planned} planned",
+        ),
+        (proof.mixed_steps == 0, f"{proof.mixed_steps} of {proof.num_steps} steps of mixed shape"),
+        (proof.gaps == 0, f"{proof.gaps} ranks with a gap"),
+        (
+            proof.again_differs == 0,
+            f"{proof.again} batches handed out again, as the killed worker had not acknowledged them: "
+            f"{'the same ones' if proof.again_differs == 0 else 'NOT the same ones'}",
+        ),
+    ]
+    for good, line in lines:
+        console.print(f"  {'[green]ok[/green]   ' if good else '[red]WRONG[/red]'} {line}")
+    console.print("[green]the proof holds[/green]" if proof.holds else "[red]the proof does NOT hold[/red]")
+
+
+def _stay(console: Console, url: str) -> None:
+    console.print(f"\nstill up: {url}/docs, {url}/v1/runs/{RUN}/stats, bucketline run show {RUN} --url {url}")
+    console.print("Ctrl-C ends it")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("bye")
+
+
+@contextmanager
+def _coordinator(folder: Path) -> Iterator[str]:
+    """A coordinator of our own, with its data in ``folder``; ends with the demo."""
+    log = folder / "coordinator.log"
+    command = [sys.executable, "-m", "bucketline", "serve", "--port", "0", "--data-dir", str(folder / "data")]
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert process.stdout is not None
+    try:
+        first = process.stdout.readline()
+        if "listening on " not in first:
+            raise DemoError(f"the coordinator did not start: {log.read_text()[-2000:] or 'it said nothing'}")
+        yield first.split("listening on ")[1].strip()
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()

@@ -1,0 +1,75 @@
+"""What the demo's logs prove: every image once, but for what the plan declares, and one shape a step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+Record = tuple[int, int, int, list[int]]
+"""A finished batch as its worker logged it: step, width, height, ids."""
+
+
+@dataclass
+class RankLog:
+    """What one rank's workers finished. ``crashes``: for each, how many records there were when it was noticed, and the
+    step at which the next worker began."""
+
+    records: list[Record] = field(default_factory=list)
+    crashes: list[tuple[int, int]] = field(default_factory=list)
+
+    def counted(self) -> tuple[list[Record], list[Record]]:
+        """The records that count, and those that a crash took back: finished, but not acknowledged before it, and so
+        handed out again."""
+        kept: list[Record] = []
+        lost: list[Record] = []
+        begin = 0
+        for end, resumed in [*self.crashes, (len(self.records), None)]:
+            for record in self.records[begin:end]:
+                (kept if resumed is None or record[0] < resumed else lost).append(record)
+            begin = end
+        return kept, lost
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Counts of images and steps, and whether they are what the plan declares."""
+
+    once: int
+    twice: int
+    left_out: int
+    left_out_planned: int
+    num_steps: int
+    mixed_steps: int
+    gaps: int
+    again: int
+    again_differs: int
+
+    @property
+    def holds(self) -> bool:
+        wrong = self.twice + self.mixed_steps + self.gaps + self.again_differs
+        return wrong == 0 and self.left_out == self.left_out_planned and self.once > 0
+
+
+def prove(logs: list[RankLog], image_ids: set[int], stats: dict[str, Any]) -> Proof:
+    """``logs`` by rank, of one whole epoch; ``stats`` is the run's own declaration."""
+    counted = [log.counted() for log in logs]
+    served = Counter(image for kept, _ in counted for record in kept for image in record[3])
+    shapes: dict[int, set[tuple[int, int]]] = {}
+    for kept, _ in counted:
+        for step, width, height, _ in kept:
+            shapes.setdefault(step, set()).add((width, height))
+    steps = [sorted(record[0] for record in kept) for kept, _ in counted]
+    wanted = list(range(stats["num_steps"]))
+    again = [(record, kept) for kept, lost in counted for record in lost]
+    return Proof(
+        once=sum(1 for count in served.values() if count == 1),
+        twice=sum(1 for count in served.values() if count > 1),
+        left_out=len(image_ids - served.keys()),
+        left_out_planned=stats["dropped"],
+        num_steps=stats["num_steps"],
+        mixed_steps=sum(1 for found in shapes.values() if len(found) > 1),
+        gaps=sum(1 for rank in steps if rank != wanted),
+        again=len(again),
+        again_differs=sum(1 for record, kept in again if record not in kept),
+    )

@@ -1,0 +1,190 @@
+"""Checkpoints: a job resumes from every step, on as many ranks or others, and each image comes once in an epoch."""
+
+import itertools
+
+import pytest
+
+from bucketline import Conflict, Fenced, Operator, PlanMismatch, SessionReused, UsageError
+
+from .coordinators import put_run
+
+_names = (f"session-{i}" for i in itertools.count())
+SMALL = 8  # steps of the small epochs below, about
+
+
+@pytest.fixture
+def small(url):
+    """A run whose epoch is walked many times: 2 ranks, 9 steps."""
+    put_run(url, "small", batch_size=256)
+    return "small"
+
+
+def rest(client, rank):
+    return list(client.epoch(rank))
+
+
+def start(client, world_size=2):
+    return client.start_session(world_size, "start", session=next(_names))
+
+
+def test_resume_from_every_step(small, connect):
+    client = connect(run=small)
+    start(client)
+    whole = {rank: rest(client, rank) for rank in (0, 1)}
+    for done in range(len(whole[0]) + 1):
+        first = connect(run=small)
+        start(first)
+        for rank, _ in itertools.product((0, 1), range(done)):
+            first.next_batch(rank)
+        for rank in (0, 1):
+            first.state_dict(rank)  # leases the rank, where done is 0
+        state = first.state_dict()
+        first.close()
+        second = connect(run=small)
+        second.load_state_dict(state, session=next(_names))
+        assert second.state_dict() == (
+            state if done < len(whole[0]) else {**state, "epoch": 1, "step": 0, "offset": 0}
+        )
+        for rank in (0, 1):
+            if done < len(whole[0]):
+                assert rest(second, rank) == whole[rank][done:]
+            else:
+                assert second.next_batch(rank).epoch == 1
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 5])
+def test_resume_on_another_number_of_ranks(url, small, connect, world_size):
+    """Two ranks, then others: together each image once, but for those that the session says are left out."""
+    with Operator(url) as operator:
+        num_batches = operator.stats(small)["num_batches"]
+    for done in range(SMALL):
+        first = connect(run=small)
+        start(first)
+        served = [first.next_batch(rank) for rank in (0, 1) for _ in range(done)]
+        state = first.state_dict(0)
+        second = connect(run=small)
+        session = second.load_state_dict(state, world_size, session=next(_names))
+        assert session.world_size == world_size
+        if session.cursor.epoch == 0:
+            for rank in range(world_size):
+                served += rest(second, rank)
+        ids = [id for batch in served for id in batch.ids]
+        assert len(ids) == len(set(ids))
+        assert num_batches - len(served) < max(2, world_size)
+        if session.cursor.epoch == 0:
+            assert num_batches - len(served) == session.left_out_batches
+        first.__exit__(RuntimeError, None, None)
+        second.__exit__(RuntimeError, None, None)
+
+
+def test_the_state_counts_the_last_batch_unless_told(run, connect):
+    client = connect()
+    client.next_batch(0)
+    client.next_batch(0)
+    assert client.state_dict()["step"] == 2
+    assert client.state_dict(include_last=False)["step"] == 1
+    client.ack(0)
+    assert client.state_dict(include_last=False)["step"] == 2
+
+
+def test_the_state_is_at_the_slowest_rank(run, connect):
+    client = connect()
+    for rank in (0, 0, 0, 1):
+        client.next_batch(rank)
+    state = client.state_dict()
+    assert (state["step"], state["offset"]) == (1, 2)
+    assert client.state_dict(0)["offset"] == 6
+
+
+def test_the_state_agrees_with_the_coordinator(url, run, connect):
+    client = connect()
+    for rank, _ in itertools.product((0, 1), range(5)):
+        client.next_batch(rank)
+    for rank in (0, 1):
+        client.ack(rank)
+    client.flush()
+    with Operator(url) as operator:
+        assert operator.run(run)["state"] == client.state_dict()
+
+
+def test_a_state_before_any_batch(run, connect):
+    with pytest.raises(UsageError, match="rank"):
+        connect().state_dict()
+    assert connect().state_dict(0)["step"] == 0
+
+
+def test_every_process_starts_the_same_session(run, connect):
+    """Two processes of a job, each with a rank: the second start is the first one's."""
+    old = connect()
+    for rank in (0, 1):
+        old.next_batch(rank), old.next_batch(rank)
+    state = old.state_dict()
+    name = next(_names)
+    jobs = [connect(session=name), connect(session=name)]
+    generations = {job.load_state_dict(state).generation for job in jobs}
+    assert generations == {2}
+    assert [job.next_batch(rank).step for rank, job in enumerate(jobs)] == [2, 2]
+    with pytest.raises(Fenced):
+        old.flush()
+
+
+def test_a_fenced_client_may_start_anew(run, connect):
+    client = connect()
+    client.next_batch(0), client.next_batch(0)
+    client.flush()
+    start(connect())
+    client.next_batch(0)
+    with pytest.raises(Fenced):
+        client.flush()
+    client.start_session(2, "cursor", session=next(_names))
+    assert client.next_batch(0).step == 0
+
+
+def test_a_session_at_the_cursor_loses_nothing(run, connect):
+    client = connect()
+    for rank in (0, 1):
+        for _ in range(3):
+            client.next_batch(rank)
+        client.ack(rank)
+    session = client.start_session(2, "cursor", session=next(_names))
+    assert session.cursor == (0, 3)
+    assert [client.next_batch(rank).step for rank in (0, 1)] == [3, 3]
+
+
+def test_a_used_name_resumes_exactly_or_says_so(run, connect):
+    """A launcher that gives every start of the job the same name: the checkpoint still decides, or an error does."""
+    name = next(_names)
+    first = connect(session=name)
+    first.start_session(2, "start")
+    for _ in range(3):
+        first.next_batch(0)
+    state = first.state_dict(0)
+    for _ in range(4):
+        first.next_batch(0)
+    first.close()
+    second = connect(session=name)
+    second.load_state_dict(state)
+    assert [second.next_batch(0).step for _ in range(12)] == list(range(3, 15))
+    second.close(finished=True)
+    third = connect(session=next(_names))
+    third.load_state_dict({**state, "step": 5, "offset": 10})
+    with pytest.raises(Fenced):
+        connect(session=name).load_state_dict(state)
+    with pytest.raises(SessionReused):
+        connect(session=third._session).load_state_dict(state)
+    with pytest.raises(Conflict):
+        connect(session=third._session).load_state_dict(state, 3)
+
+
+def test_states_that_do_not_fit(url, run, connect):
+    client = connect()
+    state = client.state_dict(0)
+    with pytest.raises(UsageError, match="step"):
+        client.load_state_dict({**state, "step": "3"})
+    with pytest.raises(UsageError, match="resume"):
+        client.start_session(2, "end")
+    with pytest.raises(UsageError, match="world_size"):
+        client.start_session(resume="start")
+    put_run(url, "another", seed=7)
+    with pytest.raises(PlanMismatch):
+        connect(run="another").load_state_dict(state)

@@ -1,0 +1,3 @@
+from tests.worlds import api, coco, put_run, store_url, world
+
+__all__ = ["api", "coco", "put_run", "store_url", "world"]

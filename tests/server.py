@@ -1,0 +1,155 @@
+"""Coordinators to test against: the real app in this process over a real store, and ``bucketline serve`` in its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bucketline_service.api import ApiSettings, create_app
+from bucketline_service.coordinator import Coordinator
+from bucketline_service.coordinator.plans import PlanShelf
+from bucketline_service.maps import MapStore
+from bucketline_service.metrics import Metrics
+from bucketline_service.state import open_store
+from tests.checked import Api, Contract
+
+COCO = Path(__file__).parents[1] / "service" / "bucketline_service" / "data" / "coco-5k.csv"
+STARTED = re.compile(r"bucketline: listening on (http://127\.0\.0\.1:(\d+))\n")
+
+
+class Replica:
+    """One coordinator in a thread of this process. Several may share a store's URL and a data directory."""
+
+    def __init__(
+        self,
+        store_url: str,
+        data_dir: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        timeout_s: float = 2.0,
+        **settings: Any,
+    ) -> None:
+        uploads = data_dir / "uploads"
+        uploads.mkdir(parents=True, exist_ok=True)
+        self.metrics = Metrics()
+        maps, plans = MapStore(data_dir / "maps"), PlanShelf(data_dir / "plans", self.metrics.plan_seconds.observe)
+        store = open_store(store_url, timeout_s=timeout_s)
+        self.coordinator = Coordinator(store, maps, plans, self.metrics, clock)
+        self.app = create_app(self.coordinator, ApiSettings(uploads, **settings), "test")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._stack = AsyncExitStack()
+        self._client: httpx.AsyncClient = self._wait(self._open())
+        self.api = Api(self.send, Contract(self.app.openapi()))
+
+    async def _open(self) -> httpx.AsyncClient:
+        await self._stack.enter_async_context(self.app.router.lifespan_context(self.app))
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://coordinator")
+        return await self._stack.enter_async_context(client)
+
+    def send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        response: httpx.Response = self._wait(self._client.request(method, path, **request))
+        return response
+
+    def _wait(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def close(self) -> None:
+        self._wait(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class ServerProcess:
+    """``bucketline serve`` with flags. ``before`` runs in the child before it starts: limits, say."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *flags: str,
+        environ: dict[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        self._data_dir = data_dir
+        self._flags = flags
+        self._environ = environ or {}
+        self._before = before
+        self._port = "0"
+        self._client = httpx.Client(timeout=30)
+        self.start()
+
+    def start(self) -> None:
+        """Return when it listens; on the port that it had before."""
+        self.process = popen(
+            "serve", "--port", self._port, "--data-dir", str(self._data_dir), *self._flags,
+            environ=self._environ, before=self._before,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        started = STARTED.fullmatch(line := self.process.stdout.readline())
+        assert started, line + self.process.communicate()[1]
+        self.url, self._port = started[1], started[2]
+
+    def api(self, token: str | None = None) -> Api:
+        return Api(self._sender(token), Contract(self._sender(token)("GET", "/openapi.json").json()))
+
+    def _sender(self, token: str | None) -> Callable[..., httpx.Response]:
+        def send(method: str, path: str, **request: Any) -> httpx.Response:
+            headers = {**request.pop("headers", {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+            return self._client.request(method, self.url + path, headers=headers, **request)
+
+        return send
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> tuple[int, str]:
+        """End it kindly: its exit status, and what it has logged."""
+        return self._end(signal.SIGTERM)
+
+    def close(self) -> None:
+        self._client.close()
+        if self.process.poll() is None:
+            self.kill()
+
+    def _end(self, number: signal.Signals) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, errors = self.process.communicate()
+        return self.process.returncode, errors
+
+
+def popen(
+    *arguments: str, environ: dict[str, str] | None = None, before: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
+    """``bucketline`` in a process of its own, which sees no setting but what is given."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETLINE_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bucketline", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**clean, **(environ or {})},
+        preexec_fn=before,
+    )
+
+
+def run_command(*arguments: str, **options: Any) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command that ends by itself."""
+    process = popen(*arguments, **options)
+    out, errors = process.communicate()
+    return process.returncode, out, errors

@@ -1,0 +1,47 @@
+"""docs/ names what the service really has: settings, metrics, error codes, routes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from bucketline_service.api.problems import STATUS
+from bucketline_service.metrics import Metrics
+from bucketline_service.settings import Settings
+
+DOCS = Path(__file__).parents[1] / "docs"
+OPERATIONS = (DOCS / "operations.md").read_text()
+PROTOCOL = (DOCS / "protocol.md").read_text()
+
+
+def first_cells(text: str, header: str) -> list[str]:
+    """What stands in backticks in the first column of the table with this header."""
+    table = text.split(header)[1].split("\n\n")[0]
+    return [name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_operations_has_every_setting() -> None:
+    assert set(first_cells(OPERATIONS, "| setting | default | what it is |")) == set(Settings.model_fields)
+
+
+def test_operations_has_every_metric() -> None:
+    metrics = Metrics()
+    samples = generate_latest(metrics.registry).decode()
+    exported = set(re.findall(r"^# TYPE bucketline_(\S+) \w+$", samples, re.MULTILINE))
+    told = OPERATIONS.split("`/metrics` has, prefixed `bucketline_`:")[1].split("\n\n")[0]
+    named = {name for name in re.findall(r"`(\w+)`", told)}
+    assert named == {name for name in exported if not name.endswith("_created")}
+
+
+def test_protocol_has_every_error_code_with_its_status() -> None:
+    table = PROTOCOL.split("| code | status | means |")[1].split("\n\n")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", table, re.MULTILINE))
+    assert told == {error.code: str(status) for error, status in STATUS.items()}
+
+
+def test_protocols_examples_are_json() -> None:
+    examples = re.findall(r"^```json\n(.*?)^```$", PROTOCOL, re.MULTILINE | re.DOTALL)
+    assert [type(json.loads(text)) for text in examples] == [dict, dict]

@@ -1,0 +1,233 @@
+"""README.md is true: its examples run, with other ports; its table is the spec's; its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bucketline import Operator
+from bucketline_service.coordinator.spec import (
+    AssignSpec,
+    ExplicitLadder,
+    KohyaLadder,
+    NovelaiLadder,
+    RunSpec,
+)
+from tests.redis_server import find_server
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COCO = ROOT / "service" / "bucketline_service" / "data" / "coco-5k.csv"
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def block(language: str, holding: str) -> str:
+    """The one example of a language that holds a text."""
+    (found,) = (text for kind, text in BLOCKS if kind == language and holding in text)
+    return found
+
+
+class Shell:
+    """Runs README's shell examples in a folder, one after the other, and ends what they leave running."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port, self.redis_port = _free_port(), _free_port()
+        tools = folder / "tools"
+        tools.mkdir()
+        (tools / "redis-server").symlink_to(find_server())
+        self._environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("BUCKETLINE_")},
+            "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            # a user whose server listens elsewhere sets these; the examples name the defaults
+            "BUCKETLINE_PORT": str(self.port),
+            "BUCKETLINE_URL": self.url,
+        }
+        self._sessions: list[int] = []
+        shutil.copy(COCO, folder)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def with_ports(self, text: str) -> str:
+        return (
+            text.replace(":7700", f":{self.port}")
+            .replace(":6379", f":{self.redis_port}")
+            .replace("redis-server ", f"redis-server --port {self.redis_port} ")
+        )
+
+    def run(self, text: str) -> list[str]:
+        """The lines that it prints; it fails where any command does."""
+        out = self.folder / "out"
+        command = ["bash", "-euo", "pipefail", "-c", self.with_ports(text)]
+        with out.open("w") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self._environ,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._sessions.append(process.pid)
+            status = process.wait()
+        assert status == 0, out.read_text()
+        return out.read_text().splitlines()
+
+    def end(self) -> None:
+        """End what still runs, and wait until its ports are free."""
+        for pid in self._sessions:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGTERM)
+        self._sessions.clear()
+        for port in (self.port, self.redis_port):
+            while _listens(port):
+                pass
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    shell = Shell(tmp_path_factory.mktemp("readme"))
+    try:
+        shell.run(block("bash", "map put"))
+        yield shell
+    finally:
+        shell.end()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def train(shell: Shell, rank: int, checkpoint: dict[str, Any] | None) -> tuple[list[Any], list[Any]]:
+    """Run the training loop; the images that it loaded, and the checkpoints that it saved."""
+    trained: list[Any] = []
+    saved: list[Any] = []
+    namespace = {
+        "checkpoint": checkpoint,
+        "rank": rank,
+        "model": None,
+        "load_images": lambda ids, size: (ids, size),
+        "train_step": trained.append,
+        "save": saved.append,
+    }
+    exec(shell.with_ports(block("python", "client.epoch(rank)")), namespace)
+    return trained, saved
+
+
+def test_training_loop_iterates_an_epoch_and_resumes(shell: Shell) -> None:
+    trained, saved = train(shell, rank=0, checkpoint=None)
+    assert len(trained) == 156
+    assert len({image for ids, _ in trained for image in ids}) == 156 * 8
+    assert [entry["data"]["step"] for entry in saved] == [50, 100, 150]
+    again, _ = train(shell, rank=0, checkpoint=json.loads(json.dumps(saved[1])))
+    assert again == trained[100:]
+
+
+def test_operators_calls_answer(shell: Shell) -> None:
+    lines = shell.run(block("bash", "/images/397"))
+    answers, metrics = "\n".join(lines).split("# HELP", 1)
+    documents = []
+    decoder = json.JSONDecoder()
+    while answers.strip():
+        document, end = decoder.raw_decode(answers.strip())
+        documents.append(document)
+        answers = answers.strip()[end:]
+    ready, run, stats, ranks, image, batches = documents
+    assert ready == {"status": "ready"}
+    assert (run["run"], run["status"]) == ("sdxl-base", "ready")
+    assert stats["num_steps"] == 156
+    assert len(ranks["ranks"]) == 4
+    assert image["id"] == 397
+    assert [(batch["epoch"], batch["step"], batch["rank"]) for batch in batches["batches"]] == [(7, 100, 3)]
+    assert "bucketline_batches_served_total" in metrics
+
+
+def test_curl_drives_a_rank(shell: Shell) -> None:
+    """From the first step on: a session of its own, whatever the other examples have consumed."""
+    body = json.dumps({"session": "readme", "resume": "start"})
+    shell.run(
+        f"curl -sf -X POST -H 'Content-Type: application/json' {shell.url}/v1/runs/sdxl-base/sessions -d '{body}'"
+    )
+    (line,) = shell.run(block("bash", "RANK="))
+    decoder = json.JSONDecoder()
+    first, end = decoder.raw_decode(line)
+    second, _ = decoder.raw_decode(line[end:])
+    assert first["cursor"] == {"epoch": 0, "step": 0}
+    assert first["batches"][0]["step"] == 0
+    assert second["cursor"] == {"epoch": 0, "step": 1}
+    assert second["batches"][0]["step"] == 1
+
+
+def test_moving_to_redis(shell: Shell) -> None:
+    """Last of the shell's: it needs the port of the first coordinator."""
+    shell.end()
+    shell.run(block("bash", "--appendfsync always").rstrip() + " &")  # a user has a terminal for it
+    with Operator(shell.url) as operator:
+        assert operator.runs() == []  # the runs have not moved; the map is a file, and is there
+        assert [each["map"] for each in operator.maps()] == ["coco"]
+
+
+def _rows() -> dict[str, str]:
+    table = README.split("## The run spec")[1].split("\n\n")[2]
+    cells = [line.split("|") for line in table.splitlines()[2:]]
+    return {field.strip(" `"): default.strip(" `") for _, field, default, *_ in cells}
+
+
+def test_the_spec_table_has_every_field_and_its_default() -> None:
+    top = [name for name in RunSpec.model_fields if name not in ("ladder", "assign")]
+    ladders = [name for kind in (NovelaiLadder, KohyaLadder, ExplicitLadder) for name in kind.model_fields]
+    fields = {
+        *top,
+        *(f"ladder.{name}" for name in ladders),
+        *(f"assign.{name}" for name in AssignSpec.model_fields),
+    }
+    rows = _rows()
+    assert rows.keys() == fields
+    resolved = RunSpec(map="m", world_size=4, batch_size=8).resolved().to_json()
+    defaults: dict[str, Any] = {name: resolved[name] for name in top}
+    defaults |= {
+        f"ladder.{name}": value for name, value in KohyaLadder(kind="kohya").model_dump(mode="json").items()
+    }
+    defaults |= {f"ladder.{name}": value for name, value in resolved["ladder"].items()}
+    defaults |= {f"assign.{name}": value for name, value in resolved["assign"].items()}
+    for field, told in rows.items():
+        if told == "":
+            assert field in ("map", "world_size", "batch_size", "ladder.sizes")
+        elif field == "lockstep":
+            assert told == "world_size"
+            assert defaults[field] == defaults["world_size"]
+        else:
+            value = defaults[field]
+            assert told == (value if isinstance(value, str) else json.dumps(value)), field
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).is_file()
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\S+)", block("bash", "make demo"), re.MULTILINE))
+def test_the_two_commands_are_targets(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
