@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from bucketline_service.api import ApiSettings, create_app
 from bucketline_service.coordinator import Coordinator
@@ -29,6 +30,16 @@ COCO = Path(__file__).parents[1] / "service" / "bucketline_service" / "data" / "
 STARTED = re.compile(r"bucketline: listening on (http://127\.0\.0\.1:(\d+))\n")
 
 
+_contracts: list[Contract] = []
+
+
+def _contract(app: FastAPI) -> Contract:
+    """Every app has the same; to generate it takes longer than most tests."""
+    if not _contracts:
+        _contracts.append(Contract(app.openapi()))
+    return _contracts[0]
+
+
 class Replica:
     """One coordinator in a thread of this process. Several may share a store's URL and a data directory."""
 
@@ -38,13 +49,16 @@ class Replica:
         data_dir: Path,
         *,
         clock: Callable[[], float] = time.time,
-        timeout_s: float = 2.0,
+        timeout_s: float = 30.0,
         **settings: Any,
     ) -> None:
         uploads = data_dir / "uploads"
         uploads.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics()
-        maps, plans = MapStore(data_dir / "maps"), PlanShelf(data_dir / "plans", self.metrics.plan_seconds.observe)
+        maps, plans = (
+            MapStore(data_dir / "maps"),
+            PlanShelf(data_dir / "plans", self.metrics.plan_seconds.observe),
+        )
         store = open_store(store_url, timeout_s=timeout_s)
         self.coordinator = Coordinator(store, maps, plans, self.metrics, clock)
         self.app = create_app(self.coordinator, ApiSettings(uploads, **settings), "test")
@@ -53,7 +67,7 @@ class Replica:
         self._thread.start()
         self._stack = AsyncExitStack()
         self._client: httpx.AsyncClient = self._wait(self._open())
-        self.api = Api(self.send, Contract(self.app.openapi()))
+        self.api = Api(self.send, _contract(self.app))
 
     async def _open(self) -> httpx.AsyncClient:
         await self._stack.enter_async_context(self.app.router.lifespan_context(self.app))
@@ -109,7 +123,10 @@ class ServerProcess:
 
     def _sender(self, token: str | None) -> Callable[..., httpx.Response]:
         def send(method: str, path: str, **request: Any) -> httpx.Response:
-            headers = {**request.pop("headers", {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+            headers = {
+                **request.pop("headers", {}),
+                **({"Authorization": f"Bearer {token}"} if token else {}),
+            }
             return self._client.request(method, self.url + path, headers=headers, **request)
 
         return send

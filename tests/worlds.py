@@ -13,9 +13,10 @@ from tests.checked import Api
 from tests.redis_server import RedisServer
 from tests.server import COCO, Replica
 
-_databases = itertools.count(1)
 SMALL = "id,width,height\n" + "".join(f"{i},{512 + 64 * (i % 5)},{512 + 64 * (i % 3)}\n" for i in range(200))
 """200 images, ids 0 to 199."""
+
+_databases = itertools.count(1)
 
 
 class World:
@@ -34,31 +35,48 @@ class World:
         for replica in self._replicas:
             replica.close()
 
+    def clean(self) -> None:
+        """Delete all runs and maps, so that the next test finds none."""
+        api = (self._replicas or [self.replica()])[0].api
+        for kind in ("run", "map"):
+            for each in api.get(f"/v1/{kind}s")[f"{kind}s"]:
+                api.ask("DELETE", f"/v1/{kind}s/{each[kind]}", 204)
 
-@pytest.fixture(params=["sqlite", "redis"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of a store that nobody else uses."""
+
+def _worlds(request: pytest.FixtureRequest, folder: Path) -> Iterator[World]:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'state.sqlite'}"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    # a database is taken anew every 15 tests: the names of runs keep them apart then
-    return server.url.rpartition("/")[0] + f"/{next(_databases) % 15 + 1}"
-
-
-@pytest.fixture
-def world(store_url: str, tmp_path: Path) -> Iterator[World]:
-    world = World(store_url, tmp_path / "data")
+        store_url = f"sqlite:///{folder / 'state.sqlite'}"
+    else:
+        server: RedisServer = request.getfixturevalue("redis_server")
+        # a database is taken anew every 15 tests: by then its runs are deleted
+        store_url = server.url.rpartition("/")[0] + f"/{next(_databases) % 15 + 1}"
+    world = World(store_url, folder / "data")
     yield world
-    api = world.replica().api
-    for run in api.get("/v1/runs")["runs"]:
-        api.ask("DELETE", f"/v1/runs/{run['run']}", 204)
+    world.clean()
     world.close()
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A store and a data directory of the test's own, over either store."""
+    yield from _worlds(request, tmp_path)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "redis"])
+def shared_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    yield from _worlds(request, tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_replica(shared_world: World) -> Replica:
+    return shared_world.replica()
+
+
 @pytest.fixture
-def api(world: World) -> Api:
-    """One coordinator, no tokens."""
-    return world.replica().api
+def api(shared_world: World, shared_replica: Replica) -> Iterator[Api]:
+    """One coordinator, no tokens, empty; over either store."""
+    yield shared_replica.api
+    shared_world.clean()
 
 
 @pytest.fixture
@@ -74,7 +92,20 @@ def put_run(api: Api) -> Callable[..., dict[str, Any]]:
 
     def put(name: str = "run", **spec: Any) -> dict[str, Any]:
         api.put_csv("small", SMALL)
-        answer: dict[str, Any] = api.put(f"/v1/runs/{name}", {"map": "small", "world_size": 2, "batch_size": 8, **spec})
+        answer: dict[str, Any] = api.put(
+            f"/v1/runs/{name}", {"map": "small", "world_size": 2, "batch_size": 8, **spec}
+        )
         return answer
 
     return put
+
+
+@pytest.fixture(scope="session")
+def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One coordinator on SQLite, with the map ``small``, for tests that are refused and change nothing."""
+    folder = tmp_path_factory.mktemp("refusing")
+    world = World(f"sqlite:///{folder / 'state.sqlite'}", folder / "data")
+    api = world.replica().api
+    api.put_csv("small", SMALL, 201)
+    yield api
+    world.close()

@@ -104,10 +104,12 @@ def run_detail(console: Console, answer: Json) -> None:
 
 def map_detail(console: Console, answer: Json) -> None:
     map_line(console, answer)
-    histogram = answer["histogram"]["aspects"]
-    most = max((each["num_images"] for each in histogram), default=0) or 1
+    histogram = answer["histogram"]["aspect"]
+    most = max(histogram["num_images"], default=0) or 1
     table = _table("#aspect", "#images", "")
-    for each in histogram:
-        bar = "█" * round(_BAR * each["num_images"] / most)
-        table.add_row(f"{each['from']:.2f} - {each['to']:.2f}", str(each["num_images"]), bar)
+    for low, high, num_images in zip(
+        histogram["edges"], histogram["edges"][1:], histogram["num_images"], strict=False
+    ):
+        if num_images:
+            table.add_row(f"{low:.2f} - {high:.2f}", str(num_images), "█" * round(_BAR * num_images / most))
     console.print(table)

@@ -153,7 +153,7 @@ def test_retries_are_told_once(proxy, run, connect, caplog):
 
 
 def test_a_dropped_client_ends_its_thread(url, run):
-    client = BucketClient(url, run)
+    client = BucketClient(url, run, ack_interval_s=3600)
     client.next_batch(0), client.next_batch(0)
     thread = client._engine._thread
     del client

@@ -51,7 +51,7 @@ print("parent", client.next_batch(1).step)
 EXIT = """
 import sys
 from bucketline import BucketClient
-client = BucketClient(*sys.argv[1:])
+client = BucketClient(*sys.argv[1:], ack_interval_s=3600)
 for _ in range(4):
     client.next_batch(0)
 """
@@ -108,8 +108,9 @@ def test_a_spawned_process_gets_the_client_pickled(url, run):
     answers = context.SimpleQueue()
     process = context.Process(target=_work, args=(client, 0, answers))
     process.start()
-    ids = answers.get()
     process.join()
+    assert process.exitcode == 0
+    ids = answers.get()
     process.close()
     answers.close()
     with Operator(url) as operator:

@@ -103,6 +103,19 @@ async def test_an_operation_that_fails_takes_nothing_of_its_group_along(job: Job
     assert await job.store.session("run", "half") is None
 
 
+async def test_what_an_operation_wrote_before_it_failed_is_undone(job: Job) -> None:
+    store = job.store
+    assert isinstance(store, SqliteStore)
+
+    def fail_halfway(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE runs SET world_size = 99")
+        raise ValueError("halfway")
+
+    with pytest.raises(ValueError, match="halfway"):
+        await store._file.run(fail_halfway, writes=True)
+    assert (await store.read_run("run")).generation == FIRST
+
+
 async def test_a_lock_of_another_process(job: Job, path: Path) -> None:
     lease = (await job.lease()).lease
     other = sqlite3.connect(path, isolation_level=None)

@@ -10,7 +10,7 @@ from bucketline_service.errors import Invalid
 from bucketline_service.state.port import Cursor, Generation
 from tests.planning.lines import line, lines
 
-LINE = line([70, 33, 121], 2, 4)  # 112 images, 4 a unit of batches: 108 batches
+LINE = line([70, 33, 121], 2, 4)  # 28 units of 4 batches of 2
 START = Cursor(0, 0)
 world_sizes = st.integers(1, 9)
 
@@ -93,7 +93,9 @@ def test_resume_at_every_step_is_the_rest(world_size):
         assert rest.num_steps(3) == num_steps
 
 
-@given(lines(), st.integers(0, 3), st.lists(st.tuples(world_sizes, st.integers(0, 20)), min_size=1, max_size=6))
+@given(
+    lines(), st.integers(0, 3), st.lists(st.tuples(world_sizes, st.integers(0, 20)), min_size=1, max_size=6)
+)
 def test_changes_of_world_size_deal_an_epoch_once(it, epoch, chain):
     """Sessions of (world size, steps until it stops), the last runs to the epoch's end."""
     assume(it.num_batches)
@@ -102,7 +104,9 @@ def test_changes_of_world_size_deal_an_epoch_once(it, epoch, chain):
     for i, (world_size, steps) in enumerate(chain):
         if i:
             deal = resized(deal, cursor, world_size)
-        stop = deal.num_steps(epoch) if i == len(chain) - 1 else min(cursor.step + steps, deal.num_steps(epoch))
+        stop = (
+            deal.num_steps(epoch) if i == len(chain) - 1 else min(cursor.step + steps, deal.num_steps(epoch))
+        )
         seen.append(dealt(deal, epoch, cursor.step, stop).ravel())
         cursor = Cursor(epoch, stop)
     positions = np.concatenate(seen)
@@ -212,7 +216,9 @@ def test_steps_that_do_not_exist_are_refused_with_those_that_do():
     for check in (deal.check_exists, deal.check_dealt):
         with pytest.raises(Invalid, match=r"ack\.epoch: the run ends before epoch 4.*It has 4"):
             check("ack", Cursor(4, 0))
-        with pytest.raises(Invalid, match=rf"ack\.step: epoch 2 has no step {past.step}\..*{past.step}.*{past.step - 1}"):
+        with pytest.raises(
+            Invalid, match=rf"ack\.step: epoch 2 has no step {past.step}\..*{past.step}.*{past.step - 1}"
+        ):
             check("ack", past)
     for older in (Cursor(1, 4), Cursor(0, 3)):
         deal.check_exists("from", older)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,12 @@ def test_a_column_of_any_type_is_read_or_invalid(
 ) -> None:
     table = rows().set_column(rows().schema.get_field_index(column), column, strange)
     stream(tmp_path / "map", table)
-    if column == "id" and strange.type in (pa.string_view(), pa.binary_view(), pa.dictionary(pa.int32(), pa.string())):
-        store.put("map", tmp_path / "map", "arrow")
+    if column == "id" and strange.type == pa.dictionary(pa.int32(), pa.string()):
+        assert store.put("map", tmp_path / "map", "arrow")[0].ids(np.array([1])) == ["b"]
+        return
+    if column == "id" and strange.type in (pa.string_view(), pa.binary_view()):
+        with suppress(Invalid):  # older releases of arrow can not convert them
+            assert store.put("map", tmp_path / "map", "arrow")[0].ids(np.array([1])) == ["2"]
         return
     with pytest.raises(Invalid) as caught:
         store.put("map", tmp_path / "map", "arrow")

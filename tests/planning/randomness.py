@@ -31,7 +31,7 @@ def whole(n, num):
 
 def p_of_whole(perms):
     """The p-values that take whole permutations: where each place goes, how neighbours lie, fixed points, ascents."""
-    num, n = perms.shape
+    n = perms.shape[1]
     assert np.array_equal(np.sort(perms, axis=1), np.broadcast_to(np.arange(n), perms.shape))
     found = {
         "positions": _positions(perms),
@@ -46,7 +46,7 @@ def p_of_whole(perms):
 
 
 def p_of_pairs(n, num):
-    """Where single places and pairs of them go, one pair a trial: the neighbours in the network's grid (the next column,
+    """Where single places and pairs of them go, one pair a trial: neighbours in the network's grid (the next column,
     the next row, the diagonal, two rows) and two places anywhere. n is 8 or more."""
     rng = np.random.default_rng(11)
     side = math.isqrt(n - 1) + 1
@@ -115,7 +115,7 @@ def _fixed_points(perms):
 
 
 def _ascents(perms):
-    """Mean (n - 1) / 2 and variance (n + 1) / 12, by their sum and sum of squares; the lesser of two p-values, doubled."""
+    """Mean (n - 1) / 2 and variance (n + 1) / 12, by sum and sum of squares; the lesser of two p-values, doubled."""
     num, n = perms.shape
     ascents = (perms[:, 1:] > perms[:, :-1]).sum(axis=1)
     z = (ascents - (n - 1) / 2) / math.sqrt((n + 1) / 12)

@@ -61,7 +61,12 @@ def test_valid_rows_restrict_the_plan():
     valid = np.array([9, 1, 2, 6, 10])
     planner, prepared = planner_of(spec(1, 1, max_ar_error=0.5), widths, heights, valid_rows=valid)
     assert sorted(rows_of(planner).tolist()) == [1, 2, 6, 9]
-    assert prepared.summary["pruned"] == {"max_ar_error": 1, "max_crop_loss": 0, "min_size": 0, "valid_ids": 7}
+    assert prepared.summary["pruned"] == {
+        "max_ar_error": 1,
+        "max_crop_loss": 0,
+        "min_size": 0,
+        "valid_ids": 7,
+    }
     assert prepared.summary["num_images"] == 12
     for row in range(12):
         assert len(planner.locate(0, row, 1)) == (row in (1, 2, 6, 9))
@@ -116,7 +121,9 @@ def test_enough_images_but_no_bucket_with_a_unit():
     assert raised.value.field == "tails"
     assert "no bucket holds as many" in raised.value.detail
     for tails in ("spill", "pad", "catch_all"):
-        assert layout_of(spec(2, 2, tails), prepare(spec(2, 2, tails), widths, heights).counts).num_units.sum()
+        assert layout_of(
+            spec(2, 2, tails), prepare(spec(2, 2, tails), widths, heights).counts
+        ).num_units.sum()
         assert tails in raised.value.detail or tails == "catch_all"
 
 

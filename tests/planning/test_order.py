@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import MonkeyPatch, mark
 
 from bucketline_service.planning import order as orders
 from bucketline_service.planning.order import count_buckets, fill_order
@@ -18,10 +18,10 @@ def filled(buckets, num_buckets):
     return counts, order
 
 
-@mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @given(bucket_lists)
 def test_rows_stand_by_bucket_and_ascend_inside_one_whatever_the_chunk(chunk, buckets):
-    with MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(orders, "_CHUNK", chunk)
         counts, order = filled(np.array(buckets, dtype=np.int32), 7)
     by_bucket = [[row for row, bucket in enumerate(buckets) if bucket == wanted] for wanted in range(7)]

@@ -15,7 +15,7 @@ POLICIES = ("spill", "pad", "drop", "catch_all")
 
 
 class Case:
-    """A plan of images in the ladder's buckets, none of them of its bucket's exact aspect, and the stats it declares."""
+    """A plan of images that do not fit their buckets exactly, and the stats it declares."""
 
     def __init__(self, counts, policy, unit, seed=0):
         rng = np.random.default_rng(seed)
@@ -115,7 +115,9 @@ def test_crop_loss_served_is_exact_where_every_stretch_holds_whole_buckets(polic
     for target, tail in enumerate(case.tails):
         mine = targets == target
         if mine.any() and target not in split:
-            assert tail["crop_loss_served"] == pytest.approx(case.losses(rows, targets)[mine].mean(), abs=1e-6)
+            assert tail["crop_loss_served"] == pytest.approx(
+                case.losses(rows, targets)[mine].mean(), abs=1e-6
+            )
             checked += 1
     assert checked
 

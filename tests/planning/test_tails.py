@@ -32,7 +32,7 @@ def test_drop_leaves_out_less_than_a_unit_of_each_bucket(it, epoch):
     block = it.epoch(epoch)
     assert np.array_equal(it.buckets[block.rows], it.targets(block))
     served = np.bincount(it.buckets[block.rows], minlength=len(it.counts))
-    assert np.all((0 <= it.counts - served) & (it.counts - served < it.units))
+    assert np.all((served <= it.counts) & (it.counts - served < it.units))
     assert not block.repeats.any()
 
 
@@ -126,7 +126,7 @@ FAIR = {
 @pytest.mark.parametrize("name", FAIR)
 def test_over_many_epochs_what_is_left_out_falls_evenly(name):
     it, buckets, num_left_out = FAIR[name]
-    num_epochs, concerned = 3000, np.flatnonzero(np.isin(it.buckets, buckets))
+    num_epochs, concerned = 2000, np.flatnonzero(np.isin(it.buckets, buckets))
     times = np.zeros(len(it.buckets))
     for epoch in range(num_epochs):
         missing = np.setdiff1d(np.arange(len(it.buckets)), it.epoch(epoch).rows)

@@ -149,6 +149,8 @@ def _under(roots: tuple[Path, ...], uri: str) -> Path:
     if "://" in uri and not uri.startswith("file://"):
         raise Invalid("uri", f"scheme of {uri[:80]!r} is not known", "Give a path, or file:///…")
     path = Path(uri.removeprefix("file://"))
+    if "\0" in uri:
+        raise Invalid("uri", "no path holds a NUL", "Give a path, or file:///…")
     for root in roots:
         candidate = (root / path).resolve()
         if candidate.is_relative_to(root.resolve()) and candidate.is_file():

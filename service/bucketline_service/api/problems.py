@@ -209,7 +209,7 @@ def _field(error: Any, body: Any) -> str:
     for i, part in enumerate(parts):
         is_last = i == len(parts) - 1
         if isinstance(inside, dict) and isinstance(part, str):
-            if part in inside or (is_last and error["type"] == "missing"):
+            if part in inside or (is_last and error["type"] in ("missing", "extra_forbidden")):
                 path.append(part)
                 inside = inside.get(part)
         elif isinstance(inside, list) and isinstance(part, int):

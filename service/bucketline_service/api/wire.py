@@ -65,8 +65,6 @@ class LeaseIn(_In):
 
 
 class NextIn(_In):
-    model_config = ConfigDict(extra="forbid", validate_by_name=True)
-
     lease: Annotated[int, Field(strict=True, ge=0, lt=2**53)]
     generation: Annotated[int, Field(strict=True, ge=1, lt=2**53)] | None = Field(
         None, description="of the lease; lets a store that has lost the lease be told of it"

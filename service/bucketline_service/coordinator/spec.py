@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictInt, StrictStr
 
@@ -21,6 +21,8 @@ NOVELAI_MAX_AR_ERROR = 4.0
 
 Pixels = Annotated[int, Field(strict=True, ge=1)]
 Size = tuple[Pixels, Pixels]
+_T = TypeVar("_T")
+_Some = Annotated[list[_T], Field(min_length=1)]
 
 
 class _Model(BaseModel):
@@ -110,7 +112,7 @@ class RunSpec(_Model):
     )
     ladder: AnyLadder = Field(default_factory=lambda: NovelaiLadder())
     assign: AssignSpec = Field(default_factory=lambda: AssignSpec())
-    valid_ids: list[StrictInt] | list[StrictStr] | str | None = Field(
+    valid_ids: _Some[StrictInt] | _Some[StrictStr] | str | None = Field(
         None, description="only these ids of the map: a list, or the name of a map whose ids count"
     )
     epochs: Annotated[PositiveInt, Field(strict=True, lt=MAX_EPOCH)] | None = Field(

@@ -99,15 +99,12 @@ def check_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
     array = _plain(array)
     if array.null_count:
         raise source.refuse(column, first_row + first_true(pc.is_null(array)), "no id", None, _ID_HINT)
-    kind = array.type
-    if pa.types.is_integer(kind):
+    given = array
+    if pa.types.is_integer(array.type):
         return _int_ids(source, column, array, first_row)
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        array = array.cast(pa.large_binary())
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        array = array.cast(pa.large_string())
-    else:
-        raise _wrong_type(source, column, array, first_row, "an id", _ID_HINT)
+    array = _as_text(array)
+    if array is None:
+        raise _wrong_type(source, column, given, first_row, "an id", _ID_HINT)
     array = _utf8(source, column, array, first_row)
     lengths = pc.binary_length(array)
     for bad, fault, hint in (
@@ -122,6 +119,19 @@ def check_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
             row = first_true(bad)
             raise source.refuse(column, first_row + row, fault, array[row].as_py(), hint)
     return array
+
+
+def _as_text(array: Any) -> Any | None:
+    """Strings, or bytes that may be: large_string or large_binary. None where the type is another one."""
+    kind = array.type
+    try:
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+            return array.cast(pa.large_binary())
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            return array.cast(pa.large_string())
+    except pa.ArrowNotImplementedError:  # older releases of arrow can not convert views
+        return None
+    return None
 
 
 def as_int_ids(array: Any) -> Any | None:

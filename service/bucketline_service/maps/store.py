@@ -87,7 +87,7 @@ class MapStore:
                 return self._publish(name, checked, directory / "map.arrow")
 
     def get(self, name: str) -> ResolutionMap:
-        """The map of that name. Opening costs a fraction of a millisecond; keep what you use often."""
+        """The map of that name. Opening costs about a millisecond; keep what you use often."""
         while True:
             info = self._info(check_name("map", name))
             if info is None:

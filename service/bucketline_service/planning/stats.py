@@ -78,7 +78,7 @@ def tails(counts: _I64, layout: Layout, summary: dict[str, Any]) -> list[dict[st
     weights = np.zeros(len(own))
     lost = np.zeros(len(own))
     flows = layout.flows()
-    # which of a bucket's images stand where changes each epoch: with one place that is served, none is left out for ever
+    # which images stand where changes each epoch: where one place of a bucket is served, none is left out for ever
     in_service = {bucket for bucket, target, _ in flows if layout.num_units[target]}
     for bucket, target, size in flows:
         weights[target] += size

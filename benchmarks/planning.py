@@ -1,0 +1,179 @@
+"""How long planning takes, and that it stays flat: `make bench`. What it printed stands in benchmarks/RESULTS.md.
+
+Times are of CPU, by one thread, as an idle core would take; each is the median of several runs. ``--large`` adds
+100,000,000 images (8 GB of memory).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import bucketline_service
+from bucketline_service.planning import ladder as ladders
+from bucketline_service.planning import stats
+from bucketline_service.planning.build import PlanSpec, layout_of, new_planner, prepare
+from bucketline_service.planning.line import LinePlanner
+from bucketline_service.planning.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
+from bucketline_service.planning.plan import Planner
+
+COCO = Path(bucketline_service.__file__).parent / "data" / "coco-5k.csv"
+WORLD_SIZE, BATCH_SIZE, BLOCK = 8, 8, 64
+SPEC = PlanSpec("line", ladders.novelai().by_aspect(), BATCH_SIZE, 42, WORLD_SIZE, "spill")
+Sizes = tuple[np.ndarray, np.ndarray]
+
+
+def images(num: int) -> Sizes:
+    """COCO's 5,000 validation images drawn with replacement, each side up to 16 pixels longer or shorter."""
+    coco = np.loadtxt(COCO, dtype=np.int64, delimiter=",", skiprows=1, usecols=(1, 2))
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(coco), num)
+    sides = (coco[drawn, axis] + rng.integers(-16, 17, num) for axis in (0, 1))
+    width, height = (np.maximum(side, 16).astype(np.uint32) for side in sides)
+    return width, height
+
+
+def median_ms(run: Callable[[], object], times: int) -> float:
+    taken = []
+    for _ in range(times):
+        begin = time.process_time_ns()
+        run()
+        taken.append(time.process_time_ns() - begin)
+    return statistics.median(taken) / 1e6
+
+
+def ready(sizes: Sizes, spec: PlanSpec = SPEC) -> Planner:
+    """From sizes in memory to a planner and its stats."""
+    prepared = prepare(spec, *sizes)
+    stats.tails(prepared.counts, layout_of(spec, prepared.counts), prepared.summary)
+    return new_planner(spec, prepared, *sizes)
+
+
+def blocks(planner: Planner, times: int = 60) -> Iterator[tuple[str, float]]:
+    """A block at the first, middle and last steps of two epochs: warm, and cold (an epoch nobody has asked for)."""
+    num = planner.num_batches(0, WORLD_SIZE)
+    for base in (0, 1000):
+        for where, first in (("first", 0), ("middle", (num - BLOCK) // 2), ("last", num - BLOCK)):
+            positions = first + np.arange(BLOCK)
+            fresh = iter(range(base, base + 10 * times))
+            cold = median_ms(lambda: planner.batches(next(fresh), positions, WORLD_SIZE), times)  # noqa: B023
+            planner.batches(base, positions, WORLD_SIZE)
+            warm = median_ms(lambda: planner.batches(base, positions, WORLD_SIZE), times)  # noqa: B023
+            yield f"epoch {base:>5,}, {where:<6} steps: cold", cold
+            yield f"epoch {base:>5,}, {where:<6} steps: warm", warm
+
+
+def many_small_buckets() -> LinePlanner:
+    """The most a cold block can cost: no lockstep, and 100 buckets of as many images as are shuffled for real."""
+    sides = np.arange(100) * 8 + 256
+    ladder = ladders.explicit([(int(side), 640) for side in sides])
+    widths = np.repeat(ladder.widths, SMALL).astype(np.uint32)
+    spec = PlanSpec("line", ladder, BATCH_SIZE, 42, 1, "spill")
+    planner = ready((widths, np.full(len(widths), 640, dtype=np.uint32)), spec)
+    assert isinstance(planner, LinePlanner)
+    return planner
+
+
+def ns_an_id(n: int, count: int = 4096) -> float:
+    permutations = KeyedPermutations(np.array([n]), epoch_words(1, 2, 0, ROUNDS))
+    values = np.random.default_rng(1).integers(0, n, count)
+    domains = np.zeros(count, dtype=np.int64)
+    return median_ms(lambda: permutations.forward(domains, values), 100) * 1e6 / count
+
+
+class Loader:
+    """NovelAI's BucketManager restated as a trainer has it: an argmin an image, sets and a shuffle an epoch."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        aspects = SPEC.ladder.aspects
+        self.buckets: dict[int, list[int]] = {}
+        for row, (width, height) in enumerate(zip(*(side.tolist() for side in sizes), strict=True)):
+            bucket = int(np.abs(aspects - width / height).argmin())
+            self.buckets.setdefault(bucket, []).append(row)
+
+    def start_epoch(self, rank: int = 0) -> None:
+        rows = np.random.RandomState(1).permutation(
+            sorted(row for own in self.buckets.values() for row in own)
+        )
+        mine = set(rows[rank::WORLD_SIZE].tolist())
+        self.epoch = {}
+        for bucket, rows in self.buckets.items():
+            own = np.array([row for row in rows if row in mine])
+            np.random.shuffle(own)
+            self.epoch[bucket] = own
+
+
+def scales(nums: list[int]) -> None:
+    print(
+        f"{'':>11}  {'ready':>9}  {'ns per':>6}  {'block of 64 x 8':>16}  {'permutation':>12}  {'floor over the':>14}"
+    )
+    print(
+        f"{'images':>11}  {'ms':>9}  {'image':>6}  {'least … most ms':>16}  {'(N), ms':>12}  {'dearest block':>14}"
+    )
+    for num in nums:
+        sizes = images(num)
+        planner = ready(sizes)
+        times = 5 if num <= 10**7 else 1
+        took = median_ms(lambda: ready(sizes), times)  # noqa: B023
+        of_blocks = [ms for _, ms in blocks(planner)]
+        rng = np.random.default_rng(1)
+        floor = median_ms(lambda: rng.permutation(num), times)  # noqa: B023
+        span = f"{min(of_blocks):.2f} … {max(of_blocks):.2f}"
+        ratio = f"x {floor / max(of_blocks):,.1f}"
+        print(
+            f"{num:>11,}  {took:>9,.1f}  {took * 1e6 / num:>6,.0f}  {span:>16}  {floor:>12,.1f}  {ratio:>14}"
+        )
+
+
+def details(num: int = 10**6) -> None:
+    planner = ready(images(num))
+    print(f"\nblock of {BLOCK} batches of {BATCH_SIZE}, {num:,} images, ms")
+    for name, ms in blocks(planner):
+        print(f"  {name:<36} {ms:.2f}")
+    small = many_small_buckets()
+    fresh = iter(range(1000))
+    cold = median_ms(lambda: small.batches(next(fresh), np.arange(BLOCK), WORLD_SIZE), 60)
+    print(f"  {f'100 buckets of {SMALL}, no lockstep: cold':<36} {cold:.2f}")
+    rows = iter(np.random.default_rng(3).integers(0, num, 300).tolist())
+    print(
+        f"  {'where one image comes in an epoch':<36} {median_ms(lambda: planner.locate(0, next(rows), 8), 200):.2f}"
+    )
+    print("\nkeyed permutation, ns an id in blocks of 4,096 ids")
+    for n in (100, 1000, 10**4, 10**6, 10**9, 10**12):
+        print(f"  n = {n:<17,} {ns_an_id(n):.0f}")
+
+
+def trainer(num: int = 10**5) -> None:
+    sizes = images(num)
+    loader = Loader(sizes)
+    planner = ready(sizes)
+    fresh = iter(range(10**6))
+    pairs = [
+        ("assignment, once", median_ms(lambda: Loader(sizes), 3), median_ms(lambda: ready(sizes), 5)),
+        (
+            "start of an epoch",
+            median_ms(loader.start_epoch, 3),
+            median_ms(lambda: planner.batches(next(fresh), np.arange(BLOCK), 8), 60),
+        ),
+    ]
+    print(f"\n{num:,} images, one rank of 8: the published algorithm in plain Python, and ours, ms")
+    for name, theirs, ours in pairs:
+        print(f"  {name:<20} {theirs:>9,.1f} {ours:>9,.2f}   x {theirs / ours:,.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true", help="100,000,000 images as well")
+    large = parser.parse_args().large
+    scales([10**4, 10**5, 10**6, 10**7, *([10**8] if large else [])])
+    details()
+    trainer()
+
+
+if __name__ == "__main__":
+    main()
