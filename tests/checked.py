@@ -26,7 +26,7 @@ class Contract:
                 schema.setdefault("additionalProperties", False)
         self._components = strict
         self._paths = [
-            (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), operations)
+            (re.compile(re.sub(r"\{\w+\}", "[^/]+", path.replace("{id}", ".+"))), operations)
             for path, operations in document["paths"].items()
         ]
 

@@ -79,6 +79,7 @@ def test_ids_that_are_strings(api: Api) -> None:
     assert len(places) == 40 - api.get("/v1/runs/run/stats")["dropped"]
     image = next(iter(places))
     about = api.get(f"/v1/runs/run/images/{image.replace('/', '%2F')}")
+    assert about == api.get(f"/v1/runs/run/images/{image}")
     assert about["id"] == image
     assert about["served"][0]["step"] == places[image][0]["step"]
     problem = api.put(

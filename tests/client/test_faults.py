@@ -184,6 +184,22 @@ def test_closing_frees_who_waits(canned):
     assert [type(exc).__name__ for exc in told] == ["ClientClosed"]
 
 
+def test_whoever_begins_to_wait_gets_a_try_at_once(canned, monkeypatch):
+    """However long the thread meant to wait after the failures before: here, about half an hour."""
+    monkeypatch.setattr("bucketline._transport.BACKOFF_BASE_S", 3600.0)
+    monkeypatch.setattr("bucketline._transport.BACKOFF_CAP_S", 3600.0)
+    canned.script["/lease"] = [Canned(503)] * 1000
+    client = BucketClient(canned.url, "run", timeout_s=0.1)
+    for num_tries in range(1, 6):
+        for _ in range(50):
+            if len(canned.seen) >= num_tries:
+                break
+            with pytest.raises(CoordinatorUnavailable):
+                client.next_batch(0)
+        assert len(canned.seen) >= num_tries
+    client.close()
+
+
 def test_nothing_happens_before_the_first_use():
     before = threading.active_count()
     client = BucketClient("http://127.0.0.1:9", "run")

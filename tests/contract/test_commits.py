@@ -120,10 +120,16 @@ async def test_a_trusted_larger_token_is_adopted(job: Job) -> None:
     lost = await job.lease(holder="kept", now_s=10.0)
     commit = await job.commit(token(99), Cursor(0, 8), trusted=True, not_before=Cursor(0, 7), now_s=20.0)
     assert (commit.outcome, commit.cursor, commit.generation) == (Outcome.ADOPTED, Cursor(0, 8), FIRST)
-    adopted = RankRecord(0, Cursor(0, 8), token(99), "kept", 20.0, Cursor(0, 8), 20.0)
+    adopted = RankRecord(0, Cursor(0, 8), token(99), "", 20.0, Cursor(0, 8), 20.0)
     assert await job.record() == adopted
+    # the earlier holder by name gets a lease of its own, never the adopted one
+    again = await job.lease(holder="kept", now_s=30.0)
+    assert again.lease > token(99)
+    assert (await job.commit(token(99), Cursor(0, 9))).outcome is Outcome.FENCED
+    await job.commit(token(200), Cursor(0, 8), trusted=True)
+    assert (await job.commit(again.lease, Cursor(0, 9))).outcome is Outcome.FENCED
     assert (await job.commit(lost.lease, Cursor(0, 9))).outcome is Outcome.FENCED
-    assert (await job.commit(token(99), Cursor(0, 9))).outcome is Outcome.OK
+    assert (await job.commit(token(200), Cursor(0, 9))).outcome is Outcome.OK
 
 
 async def test_an_adoption_never_moves_a_cursor_back(job: Job) -> None:
@@ -138,7 +144,7 @@ async def test_an_adoption_never_moves_a_cursor_back(job: Job) -> None:
 async def test_trust_adopts_where_nothing_is_stored(job: Job) -> None:
     commit = await job.commit(token(5, 3), Cursor(1, 1), rank=3, trusted=True, now_s=20.0)
     assert (commit.outcome, commit.cursor) == (Outcome.ADOPTED, Cursor(1, 1))
-    assert await job.record(3) == RankRecord(3, Cursor(1, 1), token(5, 3), "?", 20.0, Cursor(1, 1), 20.0)
+    assert await job.record(3) == RankRecord(3, Cursor(1, 1), token(5, 3), "", 20.0, Cursor(1, 1), 20.0)
 
 
 async def test_an_adoption_without_a_record_is_not_before_the_origin(store: Store, name: str) -> None:
@@ -155,7 +161,7 @@ async def test_trust_adopts_over_an_older_generations_smaller_token(job: Job) ->
     assert (await job.commit(token(6), Cursor(0, 1), generation=2, trusted=True)).outcome is Outcome.ADOPTED
     record = await job.record()
     assert record is not None
-    assert (record.lease, record.holder) == (token(6), "?")
+    assert (record.lease, record.holder) == (token(6), "")
 
 
 async def test_a_repeated_adoption_is_a_no_op(job: Job) -> None:

@@ -117,7 +117,7 @@ class Model:
             if not trusted or cursor is None:
                 return Outcome.FENCED
             at = max(cursor, self.cursor(rank))
-            self._store(RankRecord(rank, at, lease, held.holder if held else "?", now_s, at, now_s))
+            self._store(RankRecord(rank, at, lease, "", now_s, at, now_s))
             return Outcome.ADOPTED
         if held is None:
             return Outcome.FENCED

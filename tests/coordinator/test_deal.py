@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bucketline_service.coordinator.deal import MAX_EPOCH, Deal, Span
@@ -50,6 +50,7 @@ def cursors_of(deal):
     ]
 
 
+@settings(deadline=None)
 @given(deals())
 def test_every_rank_has_every_step_and_every_position_is_dealt_once(deal):
     for epoch in (deal.origin.epoch, deal.origin.epoch + 1):
@@ -62,6 +63,7 @@ def test_every_rank_has_every_step_and_every_position_is_dealt_once(deal):
         assert 0 <= num_left_out < deal.world_size
 
 
+@settings(deadline=None)
 @given(lines(), st.integers(1, 4), st.integers(0, 5))
 def test_every_step_is_of_one_shape_where_world_size_divides_lockstep(it, world_size, epoch):
     assume(it.lockstep % world_size == 0)
@@ -93,6 +95,7 @@ def test_resume_at_every_step_is_the_rest(world_size):
         assert rest.num_steps(3) == num_steps
 
 
+@settings(deadline=None)
 @given(
     lines(), st.integers(0, 3), st.lists(st.tuples(world_sizes, st.integers(0, 20)), min_size=1, max_size=6)
 )
@@ -132,6 +135,7 @@ def test_the_epochs_after_a_change_begin_at_their_start():
     assert deal.consumed(Cursor(2, 7)) == 42
 
 
+@settings(deadline=None)
 @given(deals())
 def test_step_of_inverts_positions(deal):
     for epoch in (deal.origin.epoch, deal.origin.epoch + 1):
@@ -142,6 +146,7 @@ def test_step_of_inverts_positions(deal):
             assert deal.step_of(epoch, position) == where.get(position)
 
 
+@settings(deadline=None)
 @given(deals(), st.data())
 def test_spans_are_the_steps_one_after_the_other(deal, data):
     steps = cursors_of(deal)
@@ -155,6 +160,7 @@ def test_spans_are_the_steps_one_after_the_other(deal, data):
     assert len({span.epoch for span in spans}) == len(spans)  # as few as can be
 
 
+@settings(deadline=None)
 @given(deals(), st.data())
 def test_back_is_so_many_steps_before_and_the_origin_at_the_earliest(deal, data):
     steps = cursors_of(deal)
@@ -165,6 +171,7 @@ def test_back_is_so_many_steps_before_and_the_origin_at_the_earliest(deal, data)
         assert deal.normal(deal.back(steps[at], num)) == deal.normal(expected)
 
 
+@settings(deadline=None)
 @given(deals(), st.data())
 def test_distance_counts_steps_both_ways(deal, data):
     steps = cursors_of(deal)
@@ -185,6 +192,7 @@ def test_distance_over_a_billion_epochs_walks_none_of_them():
     assert deal.distance(Cursor(10**9, 3), Cursor(1, 6)) == -expected
 
 
+@settings(deadline=None)
 @given(deals())
 def test_normal_names_a_step_that_exists(deal):
     for cursor in cursors_of(deal):

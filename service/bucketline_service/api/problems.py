@@ -181,13 +181,17 @@ def from_pydantic(error: ValidationError, body: Any) -> Invalid:
 
 
 def _invalid(errors: Sequence[Any], body: Any) -> Invalid:
-    """The first thing that is wrong, by its dotted path, and what would do; all of them in ``errors``."""
+    """The first field that is wrong, by its dotted path, and what would do; all of them in ``errors``. Of the members of
+    a union the one is told that what was given comes nearest to."""
     found = [{"field": _field(each, body), "detail": each["msg"]} for each in errors]
-    first = errors[0]
-    given = first.get("input")
-    shown = first["type"] != "missing" and not isinstance(given, (dict, list, bytes))
-    detail = f"{first['msg']} (given: {str(given)[:80]!r})" if shown else first["msg"]
-    return Invalid(found[0]["field"], detail, _HINTS.get(first["type"]), errors=found[:20])
+    top = found[0]["field"].partition(".")[0]
+    same = [i for i, each in enumerate(found) if each["field"].partition(".")[0] == top]
+    told = max(same, key=lambda i: found[i]["field"].count("."))
+    error, field = errors[told], found[told]["field"]
+    given = error.get("input")
+    shown = error["type"] != "missing" and not isinstance(given, (dict, list, bytes))
+    detail = f"{error['msg']} (given: {str(given)[:80]!r})" if shown else error["msg"]
+    return Invalid(field, detail, _HINTS.get(error["type"]), errors=found[:20])
 
 
 _HINTS = {

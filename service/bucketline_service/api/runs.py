@@ -81,13 +81,13 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         return as_json({"ranks": await coordinator.answers.ranks(run)})
 
     @router.get(
-        "/v1/runs/{run}/images/{id}",
+        "/v1/runs/{run}/images/{id:path}",
         dependencies=readers,
         response_model=ImageOut,
         responses=documented(401, 404, 422, 503),
     )
     async def image(run: str, id: str, epoch: EpochQuery | None = None) -> Response:
-        """Why an image is where it is, and at which step, on which rank it comes in an epoch (the present one unless
+        """Why an image is where it is (its id may hold slashes), and at which step, on which rank it comes in an epoch (the present one unless
         given)."""
         return as_json(await coordinator.answers.image(run, id, epoch))
 

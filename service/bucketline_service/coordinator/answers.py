@@ -103,9 +103,9 @@ def _stats(run: Run, epoch: int) -> dict[str, Any]:
     num_batches = deal.planner.num_batches(epoch, deal.world_size)
     num_assigned = int(counts.sum())
     buckets = _buckets(run, deal, epoch)
-    repeated = sum(bucket["tail"]["repeated"] for bucket in buckets)
     # batch sizes are one number so far: images served are batches dealt times it
     served = deal.num_steps(epoch) * deal.world_size * spec.batch_size
+    dropped = _dropped(run, deal, epoch) if spec.tails == "pad" else num_assigned - served
     return {
         "run": run.name,
         "fingerprint": run.document.fingerprint,
@@ -122,12 +122,24 @@ def _stats(run: Run, epoch: int) -> dict[str, Any]:
         "crop_loss_served": _mean_served(buckets),
         "num_batches": num_batches,
         "num_steps": deal.num_steps(epoch),
-        "dropped": num_assigned + repeated - served,
-        "repeated": repeated,
+        "dropped": dropped,
+        "repeated": served - (num_assigned - dropped),
         "never_served": sum(bucket["tail"]["never_served"] for bucket in buckets),
         "mixed_steps": deal.planner.mixed_steps(epoch, 0, deal.world_size),
         "buckets": buckets,
     }
+
+
+def _dropped(run: Run, deal: Deal, epoch: int) -> int:
+    """Images of a padded epoch that no rank gets: those that come in undealt batches only."""
+    num, left = deal.planner.num_batches(epoch, deal.world_size), deal.num_left_out(epoch)
+    if not left:
+        return 0
+    undealt = deal.planner.batches(epoch, np.arange(num - left, num, dtype=np.int64), deal.world_size)
+    return sum(
+        all(place.position >= num - left for place in deal.planner.locate(epoch, row, deal.world_size))
+        for row in np.unique(undealt.rows).tolist()
+    )
 
 
 def _mean_served(buckets: list[dict[str, Any]]) -> float:
@@ -208,7 +220,7 @@ def _rank(deal: Deal, rank: int, record: RankRecord | None, leader: Cursor) -> d
     }
     if record is None:
         return about
-    about.update(holder=record.holder, last_seen=record.last_seen_s)
+    about.update(holder=record.holder or None, last_seen=record.last_seen_s)
     held_s = record.last_seen_s - record.leased_at_s
     done = deal.distance(deal.normal(record.lease_cursor), cursor)
     # since the lease was taken: the mean that an operator divides the rest of the epoch by

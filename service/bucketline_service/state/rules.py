@@ -21,7 +21,7 @@ from bucketline_service.state.port import (
 SEEN_EVERY_S = 10.0
 """``last_seen_s`` younger than this is not written again unless the cursor moves."""
 
-UNKNOWN_HOLDER = "?"
+UNKNOWN_HOLDER = ""
 """The holder of an adopted lease: the store has lost the name."""
 
 
@@ -82,7 +82,8 @@ def decide_commit(
             rank=request.rank,
             cursor=cursor,
             lease=request.lease,
-            holder=record.holder if record is not None else UNKNOWN_HOLDER,
+            # not the name in the record: whoever bears it lost the lease to this one, and must not get it back
+            holder=UNKNOWN_HOLDER,
             leased_at_s=request.now_s,
             lease_cursor=cursor,
             last_seen_s=request.now_s,

@@ -58,7 +58,7 @@ if not is_present or lease ~= held then
     if moves then
         epoch, step = to_epoch, to_step
     end
-    since, holder = table.concat({now, epoch, step}, ' '), holder or '?'
+    since, holder = table.concat({now, epoch, step}, ' '), ''
     write()
     return answer('adopted')
 end

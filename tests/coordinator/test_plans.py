@@ -1,0 +1,84 @@
+"""The shelf of plans: what is on disk is whole or built again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.checked import Api
+from tests.worlds import SMALL, World
+
+SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
+QUESTION = {"epoch": 3, "step": 0, "rank": 1, "count": 20}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(f"sqlite:///{tmp_path / 'state.sqlite'}", tmp_path / "data")
+
+
+def put(world: World, **more: object) -> tuple[Api, Path]:
+    api = world.replica().api
+    api.put_csv("small", SMALL)
+    run = api.put("/v1/runs/run", {**SPEC, **more})
+    return api, world.data_dir / "plans" / run["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "order.u32").unlink(),
+        lambda folder: (folder / "order.u32").write_bytes(b"short"),
+        lambda folder: (folder / "plan.json").unlink(),
+        lambda folder: (folder / "plan.json").write_text("{"),
+        lambda folder: (folder / "plan.json").write_text("[]"),
+        lambda folder: (folder / "plan.json").write_text('{"counts": "x", "summary": {}}'),
+        lambda folder: [file.unlink() for file in folder.iterdir()],
+    ],
+)
+def test_a_damaged_plan_is_built_again(world: World, damage: object) -> None:
+    api, folder = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    damage(folder)  # type: ignore[operator]
+    assert api.get("/v1/runs/run/batches", **QUESTION) == expected
+    assert world.replica().api.get("/v1/runs/run/batches", **QUESTION) == expected
+    assert sorted(file.name for file in folder.iterdir()) == ["order.u32", "plan.json"]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    world.close()
+
+
+def test_a_deleted_run_leaves_no_plan(world: World) -> None:
+    api, folder = put(world, planner="novelai")
+    api.get("/v1/runs/run/batches", **QUESTION)
+    assert (folder / "states").is_dir()
+    api.ask("DELETE", "/v1/runs/run", 204)
+    assert list(folder.parent.iterdir()) == []
+    world.close()
+
+
+def test_novelai_goes_on_from_its_states_and_without_them(world: World) -> None:
+    api, folder = put(world, planner="novelai")
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    assert world.replica().api.get("/v1/runs/run/batches", **QUESTION) == expected
+    for file in (folder / "states").iterdir():
+        file.write_bytes(b"nonsense")
+    assert world.replica().api.get("/v1/runs/run/batches", **QUESTION) == expected
+    world.close()
+
+
+def test_a_run_whose_map_is_gone_fails_alone(world: World) -> None:
+    api, _ = put(world)
+    api.put("/v1/runs/other", {**SPEC, "seed": 1}, 201)
+    for part in ("objects", "names"):
+        for file in (world.data_dir / "maps" / part).iterdir():
+            file.unlink()
+    fresh = world.replica().api
+    assert [run["status"] for run in fresh.get("/v1/runs")["runs"]] == ["failed", "failed"]
+    assert "map" in fresh.get("/v1/runs/run")["detail"]
+    fresh.ask("GET", "/metrics", 200)
+    assert fresh.put("/v1/runs/run", SPEC, 200)["status"] == "failed"
+    fresh.lease("run", 0, status=404)
+    fresh.put_csv("small", SMALL, 201)
+    assert [run["status"] for run in fresh.get("/v1/runs")["runs"]] == ["ready", "ready"]
+    world.close()

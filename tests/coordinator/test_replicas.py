@@ -1,0 +1,151 @@
+"""Two coordinators over one store and one data directory: neither may serve what the other has done away with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.checked import Api
+from tests.worlds import SMALL, World
+
+SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
+OTHER = {**SPEC, "seed": 7}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def replicas(world: World, clock: Clock) -> Iterator[tuple[Api, Api]]:
+    one, two = (world.replica(clock=clock).api for _ in range(2))
+    one.put_csv("small", SMALL, 201)
+    one.put("/v1/runs/run", SPEC, 201)
+    yield one, two
+
+
+def anew(api: Api, spec: dict[str, Any]) -> None:
+    api.ask("DELETE", "/v1/runs/run", 204)
+    api.put("/v1/runs/run", spec, 201)
+
+
+def test_both_tell_the_same(replicas: tuple[Api, Api]) -> None:
+    one, two = replicas
+    lease = one.lease("run", 0)
+    assert two.lease("run", 0) == lease
+    assert one.next("run", 0, lease["lease"], count=20) == two.next("run", 0, lease["lease"], count=20)
+    two.ack("run", 0, lease["lease"], 0, 4)
+    assert one.next("run", 0, lease["lease"])["cursor"] == {"epoch": 0, "step": 5}
+    assert one.get("/v1/runs/run/stats") == two.get("/v1/runs/run/stats")
+
+
+def test_a_session_through_one_fences_at_the_other(replicas: tuple[Api, Api]) -> None:
+    one, two = replicas
+    lease = one.lease("run", 0)["lease"]
+    one.next("run", 0, lease)
+    two.session("run", "s", world_size=4, resume="start")
+    one.next("run", 0, lease, 409, ack={"epoch": 0, "step": 3})
+    lease = two.lease("run", 3)["lease"]
+    assert one.next("run", 3, lease, count=9) == two.next("run", 3, lease, count=9)
+
+
+@pytest.mark.parametrize("later_s", [0.0, 1.0, 3600.0])
+def test_a_run_put_anew_is_never_served_by_the_old_plan(
+    replicas: tuple[Api, Api], clock: Clock, later_s: float
+) -> None:
+    one, two = replicas
+    old = [one.lease("run", rank)["lease"] for rank in range(2)]
+    before = [one.next("run", rank, old[rank], count=9)["batches"] for rank in range(2)]
+    clock.now_s += later_s
+    anew(two, OTHER)
+    new = [two.lease("run", rank)["lease"] for rank in range(2)]
+    for rank in range(2):
+        assert new[rank] > old[rank]
+        expected = two.next("run", rank, new[rank], count=9)["batches"]
+        assert expected != before[rank]
+        assert one.next("run", rank, new[rank], count=9)["batches"] == expected
+        assert one.get("/v1/runs/run/batches", epoch=0, step=0, rank=rank, count=9)["batches"] == expected
+        assert one.ack("run", rank, new[rank], 0, 2)["cursor"] == {"epoch": 0, "step": 3}
+
+
+@pytest.mark.parametrize("later_s", [0.0, 1.0])
+@pytest.mark.parametrize("generation", [None, 1])
+@pytest.mark.parametrize("is_leased", [True, False])
+def test_an_old_lease_never_counts_in_the_new_run(
+    replicas: tuple[Api, Api], clock: Clock, later_s: float, generation: int | None, is_leased: bool
+) -> None:
+    one, two = replicas
+    old = one.lease("run", 0)["lease"]
+    one.ack("run", 0, old, 0, 1)
+    clock.now_s += later_s
+    anew(two, OTHER)
+    if is_leased:
+        two.lease("run", 0)
+    for api in (one, two):
+        problem = api.next("run", 0, old, 409, ack={"epoch": 0, "step": 5}, generation=generation)
+        assert problem["code"] == "fenced"
+    assert two.cursors("run") == one.cursors("run") == [(0, 0), (0, 0)]
+
+
+def test_leases_taken_over_and_over_run_ahead_of_the_clock_and_still_do_not_count(
+    replicas: tuple[Api, Api], clock: Clock
+) -> None:
+    one, two = replicas
+    for number in range(50):
+        old = one.lease("run", 0, f"holder-{number}")["lease"]
+    one.next("run", 0, old)
+    clock.now_s += 0.1
+    anew(two, OTHER)
+    new = two.lease("run", 0)["lease"]
+    assert one.next("run", 0, new, count=5) == two.next("run", 0, new, count=5)
+    one.next("run", 0, old, 409)
+    assert one.cursors("run") == [(0, 0), (0, 0)]
+
+
+def test_deleted_is_deleted_at_both(replicas: tuple[Api, Api]) -> None:
+    one, two = replicas
+    lease = one.lease("run", 0)["lease"]
+    one.next("run", 0, lease)
+    two.ask("DELETE", "/v1/runs/run", 204)
+    one.next("run", 0, lease, 404, ack={"epoch": 0, "step": 0})
+    one.lease("run", 0, status=404)
+    assert one.get("/v1/runs") == {"runs": []}
+    assert 'run="run"' not in one.ask("GET", "/metrics", 200).text
+
+
+def test_the_plan_of_a_deleted_run_goes_on_where_it_is_open(replicas: tuple[Api, Api]) -> None:
+    """The same plan under another name: deleted through one, and put anew, while the other has its files mapped."""
+    one, two = replicas
+    expected = two.get("/v1/runs/run/batches", epoch=5, step=0, rank=0, count=20)
+    one.ask("DELETE", "/v1/runs/run", 204)
+    two.put("/v1/runs/again", SPEC, 201)
+    one.put("/v1/runs/run", SPEC, 201)
+    for api in (one, two):
+        for run in ("run", "again"):
+            assert api.get(f"/v1/runs/{run}/batches", epoch=5, step=0, rank=0, count=20) == expected
+
+
+def test_a_holder_whose_lease_the_store_has_lost_is_adopted(world: World, clock: Clock) -> None:
+    """The store lost the lease and the cursor, not the run: what it would look like after an older copy was restored."""
+    one = world.replica(clock=clock)
+    one.api.put_csv("small", SMALL, 201)
+    one.api.put("/v1/runs/run", SPEC, 201)
+    lease = one.api.lease("run", 0)
+    lost = lease["lease"] + (1 << 14) * 100
+    answer = one.api.next("run", 0, lost, ack={"epoch": 0, "step": 6}, generation=1)
+    assert answer["cursor"] == {"epoch": 0, "step": 7}
+    one.api.next("run", 0, lease["lease"], 409)
+    assert 'bucketline_adoptions_total{run="run"} 1.0' in one.api.ask("GET", "/metrics", 200).text
+    assert one.api.next("run", 0, lost + (1 << 14), 409, ack={"epoch": 0, "step": 9})["code"] == "fenced"
+    assert one.api.cursors("run")[0] == (0, 7)
