@@ -105,8 +105,13 @@ class Metrics:
     def _gauges(self) -> tuple[Gauge, ...]:
         return self.rank_lag, self.slowest_step, self.slowest_epoch
 
-    def runs_with_gauges(self) -> set[str]:
-        return {sample.labels["run"] for metric in self.rank_lag.collect() for sample in metric.samples}
+    @property
+    def _counters(self) -> tuple[Counter, ...]:
+        return self.batches, self.acks, self.leases, self.sessions, self.fences, self.adoptions
+
+    def runs(self) -> set[str]:
+        """Those that have series here."""
+        return {values[0] for metric in (*self._counters, *self._gauges) for values in list(metric._metrics)}
 
     def forget_gauges(self, run: str) -> None:
         """Drop a run's series that are read rather than counted."""
@@ -114,8 +119,7 @@ class Metrics:
 
     def forget_run(self, run: str) -> None:
         """Drop a deleted run's series."""
-        counters = self.batches, self.acks, self.leases, self.sessions, self.fences, self.adoptions
-        self._forget(run, (*counters, *self._gauges))
+        self._forget(run, (*self._counters, *self._gauges))
 
     @staticmethod
     def _forget(run: str, metrics: tuple[Counter | Gauge, ...]) -> None:

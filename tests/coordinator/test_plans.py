@@ -25,15 +25,21 @@ def put(world: World, **more: object) -> tuple[Api, Path]:
     return api, world.data_dir / "plans" / run["fingerprint"]
 
 
+def replace(file: Path, content: bytes) -> None:
+    """Not in place: the old one is mapped, and reading past its new end would end this process."""
+    file.unlink()
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda folder: (folder / "order.u32").unlink(),
-        lambda folder: (folder / "order.u32").write_bytes(b"short"),
+        lambda folder: replace(folder / "order.u32", b"short"),
         lambda folder: (folder / "plan.json").unlink(),
-        lambda folder: (folder / "plan.json").write_text("{"),
-        lambda folder: (folder / "plan.json").write_text("[]"),
-        lambda folder: (folder / "plan.json").write_text('{"counts": "x", "summary": {}}'),
+        lambda folder: replace(folder / "plan.json", b"{"),
+        lambda folder: replace(folder / "plan.json", b"[]"),
+        lambda folder: replace(folder / "plan.json", b'{"counts": "x", "summary": {}}'),
         lambda folder: [file.unlink() for file in folder.iterdir()],
     ],
 )

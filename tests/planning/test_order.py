@@ -22,7 +22,7 @@ def filled(buckets, num_buckets):
 @given(bucket_lists)
 def test_rows_stand_by_bucket_and_ascend_inside_one_whatever_the_chunk(chunk, buckets):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orders, "_CHUNK", chunk)
+        patch.setattr(orders, "CHUNK", chunk)
         counts, order = filled(np.array(buckets, dtype=np.int32), 7)
     by_bucket = [[row for row, bucket in enumerate(buckets) if bucket == wanted] for wanted in range(7)]
     assert counts.tolist() == [len(rows) for rows in by_bucket]

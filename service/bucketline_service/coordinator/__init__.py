@@ -93,7 +93,7 @@ class Coordinator:
             self.metrics.rank_lag.labels(name).set(slowest["steps_behind"])
             self.metrics.slowest_epoch.labels(name).set(slowest["epoch"])
             self.metrics.slowest_step.labels(name).set(slowest["step"])
-        for name in self.metrics.runs_with_gauges() - set(names):
+        for name in self.metrics.runs() - set(names):
             self.metrics.forget_run(name)
 
     async def is_ready(self) -> None:

@@ -231,15 +231,7 @@ def _rank(deal: Deal, rank: int, record: RankRecord | None, leader: Cursor) -> d
 def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
     spec, image_map = run.plan.spec, run.plan.map
     width, height = int(image_map.widths[row]), int(image_map.heights[row])
-    assigned = assign(
-        image_map.widths[row : row + 1],
-        image_map.heights[row : row + 1],
-        spec.ladder,
-        metric=spec.metric,
-        max_ar_error=spec.max_ar_error,
-        max_crop_loss=spec.max_crop_loss,
-        min_size=spec.min_size,
-    )
+    assigned = spec.assign(image_map.widths[row : row + 1], image_map.heights[row : row + 1])
     # pruned images too are told their nearest bucket and what it would cost
     nearest = assign(
         image_map.widths[row : row + 1], image_map.heights[row : row + 1], spec.ladder, metric=spec.metric

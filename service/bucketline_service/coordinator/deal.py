@@ -1,8 +1,8 @@
 """How an epoch's stream is dealt to steps and ranks: pure arithmetic over the planner and one generation.
 
 In epoch ``origin.epoch`` of a generation, step s of rank r is stream position
-``offset + (s - origin.step) * world_size + r``; every other epoch is dealt from step 0 and position 0. All ranks have the
-same number of steps. What does not fill a last step of all ranks is not dealt.
+``offset + (s - origin.step) * world_size + r``; every other epoch is dealt from step 0 and position 0. All ranks have
+the same number of steps. What does not fill a last step of all ranks is not dealt.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ TICKS_PER_S = 100
 """Lease tokens count hundredths of a second since 2020, so that they grow with time and stay below 2**53."""
 EPOCH_2020_S = 1_577_836_800
 
+MAX_WAIT_FOR_LEASES_S = 5.0
+
 
 def lease_floor(now_s: float) -> int:
     """The least lease token of this moment (of rank 0)."""
@@ -128,10 +130,17 @@ class Runs:
 
     async def delete(self, name: str) -> None:
         """Forget the run, and its plan where no other needs it. A replica that has the plan open keeps it, one that has
-        not builds it again."""
+        not builds it again.
+
+        A lease tells its run by its size alone, so this waits until all leases to come are larger than those that were
+        given: a hundredth of a second, or one for each time that a rank changed hands faster than that."""
         document, _ = await self.read(name)
+        _, ranks = await self.store.ranks(name)
         await self.store.delete_run(name)
         self._open.pop(name, None)
+        newest = max((rank.lease for rank in ranks), default=0) // LEASE_STRIDE
+        ahead_s = (newest + 1) / TICKS_PER_S + EPOCH_2020_S - self._clock()
+        await asyncio.sleep(min(max(ahead_s, 0.0), MAX_WAIT_FOR_LEASES_S))
         for other in await self.names():
             try:
                 if (await self.read(other))[0].fingerprint == document.fingerprint:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.assignment import REASONS, assign
+from bucketline_service.planning.assignment import REASONS, Assignment, assign
 from bucketline_service.planning.ladder import Ladder
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.novelai import NovelaiPlanner
-from bucketline_service.planning.order import count_buckets, fill_order
+from bucketline_service.planning.order import CHUNK, count_buckets, filling
 from bucketline_service.planning.plan import Planner
-from bucketline_service.planning.stats import summarise
+from bucketline_service.planning.stats import Summary
 from bucketline_service.planning.tails import POLICIES, Layout
 
 VERSION = 1
@@ -38,6 +38,18 @@ class PlanSpec:
     max_ar_error: float | None = None
     max_crop_loss: float | None = None
     min_size: int | None = None
+
+    def assign(self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> Assignment:
+        """Where images of these sizes belong."""
+        return assign(
+            widths,
+            heights,
+            self.ladder,
+            metric=self.metric,
+            max_ar_error=self.max_ar_error,
+            max_crop_loss=self.max_crop_loss,
+            min_size=self.min_size,
+        )
 
     @property
     def targets(self) -> list[tuple[int, int]]:
@@ -68,46 +80,58 @@ def prepare(
     *,
     valid_rows: NDArray[np.int64] | None = None,
     new_order: Callable[[int], NDArray[np.uint32]] = lambda num: np.empty(num, dtype=np.uint32),
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> Prepared:
-    """Assign every image and sort the rows by bucket. ``new_order(N)`` gives the array to write into (a file's, say).
+    """Assign every image and sort the rows by bucket, in two passes over chunks of rows: beside the result that takes
+    2 bytes an image.
 
+    ``new_order(N)`` gives the array to write into (a file's, say); ``on_progress`` hears what share is done, 0 to 1.
     Errors: ``Invalid`` where no image is left, or too few for a single unit.
     """
-    assigned = assign(
-        widths,
-        heights,
-        spec.ladder,
-        metric=spec.metric,
-        max_ar_error=spec.max_ar_error,
-        max_crop_loss=spec.max_crop_loss,
-        min_size=spec.min_size,
-    )
-    buckets = assigned.buckets
-    pruned = dict(zip(REASONS, np.bincount(assigned.reasons, minlength=len(REASONS)).tolist(), strict=True))
-    if valid_rows is not None:
-        buckets, pruned = _restrict(buckets, assigned.reasons, valid_rows)
-    counts = count_buckets(buckets, len(spec.ladder.widths))
-    del pruned["assigned"]
+    buckets, pruned = _assign(spec, widths, heights, valid_rows, on_progress)
+    counts = count_buckets(buckets, len(spec.ladder))
     _check(spec, counts, pruned)
     order = new_order(int(counts.sum()))
-    fill_order(buckets, counts, order)
     flows = layout_of(spec, counts).flows() if spec.planner == "line" else []
-    summary = summarise(widths, heights, order, counts, spec.ladder, spec.targets, flows)
-    return Prepared(counts, order, {"num_images": len(widths), "pruned": pruned, **summary})
+    summary = Summary(spec.ladder, spec.targets, flows, counts)
+    num_done = 0
+    for rows, sizes in filling(buckets, counts, order):
+        summary.add(widths[rows], heights[rows], sizes)
+        num_done += len(rows)
+        on_progress(0.5 + 0.5 * num_done / len(order))
+    return Prepared(counts, order, {"num_images": len(widths), "pruned": pruned, **summary.to_json()})
 
 
-def _restrict(
-    buckets: NDArray[np.int32], reasons: NDArray[np.uint8], valid_rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], dict[str, int]]:
-    """Keep ``valid_rows`` alone; reasons are counted among them, all other rows are ``valid_ids``."""
-    kept = np.full_like(buckets, -1)
-    kept[valid_rows] = buckets[valid_rows]
-    is_valid = np.zeros(len(buckets), dtype=np.bool_)
-    is_valid[valid_rows] = True
-    counts = np.bincount(reasons[is_valid], minlength=len(REASONS)).tolist()
-    pruned = dict(zip(REASONS, counts, strict=True))
-    pruned["valid_ids"] = len(buckets) - int(is_valid.sum())
-    return kept, pruned
+def _assign(
+    spec: PlanSpec,
+    widths: NDArray[np.uint32],
+    heights: NDArray[np.uint32],
+    valid_rows: NDArray[np.int64] | None,
+    on_progress: Callable[[float], None],
+) -> tuple[NDArray[np.int16], dict[str, int]]:
+    """The bucket of every row, -1 where it is pruned, and how many are pruned by each reason. Rows that are not valid
+    are counted as ``valid_ids``, and for no other reason."""
+    buckets = np.empty(len(widths), dtype=np.int16)
+    reasons = np.zeros(len(REASONS), dtype=np.int64)
+    is_valid = None
+    if valid_rows is not None:
+        is_valid = np.zeros(len(widths), dtype=np.bool_)
+        is_valid[valid_rows] = True
+    for begin in range(0, len(widths), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        found = spec.assign(widths[part], heights[part])
+        counted = found.reasons
+        if is_valid is not None:
+            found.buckets[~is_valid[part]] = -1
+            counted = found.reasons[is_valid[part]]
+        buckets[part] = found.buckets
+        reasons += np.bincount(counted, minlength=len(REASONS))
+        on_progress(0.5 * min(begin + CHUNK, len(widths)) / len(widths))
+    pruned = dict(zip(REASONS, reasons.tolist(), strict=True))
+    del pruned["assigned"]
+    if is_valid is not None:
+        pruned["valid_ids"] = len(buckets) - int(is_valid.sum())
+    return buckets, pruned
 
 
 def layout_of(spec: PlanSpec, counts: NDArray[np.int64]) -> Layout:

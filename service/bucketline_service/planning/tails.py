@@ -1,10 +1,10 @@
 """What becomes of the images that do not fill a unit: the four tail policies, as layouts of one tape.
 
-All assigned images stand on a *tape*, bucket after bucket; a layout cuts it into one stretch for each *target* (a bucket
-that batches are drawn from). A target serves ``num_units * unit_size`` places of its stretch:
+All assigned images stand on a *tape*, bucket after bucket; a layout cuts it into one stretch for each *target* (a
+bucket that batches are drawn from). A target serves ``num_units * unit_size`` places of its stretch:
 
-- fewer than it has: the rest is left out. Serving starts at a keyed point of the stretch and wraps around, so that it is
-  a different rest each epoch and every place has the same chance;
+- fewer than it has: the rest is left out. Serving starts at a keyed point of the stretch and wraps around, so that it
+  is a different rest each epoch and every place has the same chance;
 - more than it has (``pad``): it wraps around as well, and what comes again is a repeat.
 
 So one piece of arithmetic serves every policy, forward and backward.
@@ -25,10 +25,10 @@ _I64 = NDArray[np.int64]
 class Layout:
     """The tape and its targets. B buckets, G targets (G is B, or B + 1 with a catch-all), P pieces of tape.
 
-    Target g: ``num_units``, ``unit_sizes`` (images a unit), ``begins`` and ``lengths`` of its stretch, all int64[G]; the
-    stretches lie in order and cover the tape. Piece p is a run of consecutive places of one bucket: it begins at tape
-    place ``piece_begins[p]``, which is place ``piece_places[p]`` of bucket ``piece_buckets[p]``; all int64[P], no piece
-    is empty.
+    Target g: ``num_units``, ``unit_sizes`` (images a unit), ``begins`` and ``lengths`` of its stretch, all int64[G];
+    the stretches lie in order and cover the tape. Piece p is a run of consecutive places of one bucket: it begins at
+    tape place ``piece_begins[p]``, which is place ``piece_places[p]`` of bucket ``piece_buckets[p]``; all int64[P], no
+    piece is empty.
     """
 
     unit_sizes: _I64
