@@ -32,7 +32,7 @@ def test_operations_has_every_metric() -> None:
     samples = generate_latest(metrics.registry).decode()
     exported = set(re.findall(r"^# TYPE bucketline_(\S+) \w+$", samples, re.MULTILINE))
     told = OPERATIONS.split("`/metrics` has, prefixed `bucketline_`:")[1].split("\n\n")[0]
-    named = {name for name in re.findall(r"`(\w+)`", told)}
+    named = set(re.findall(r"`(\w+)`", told))
     assert named == {name for name in exported if not name.endswith("_created")}
 
 

@@ -11,6 +11,9 @@ BucketlineError
 +- StoreUnavailable   the store is late or gone: nothing is known, come back
 """
 
+# N818: these are the protocol's own words (``fenced``, ``not_found``); a suffix would only make them longer.
+# ruff: noqa: N818
+
 from __future__ import annotations
 
 from typing import Any

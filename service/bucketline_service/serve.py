@@ -86,13 +86,13 @@ def serve(settings: Settings) -> None:
     shown = f"[{host}]" if ":" in host else host
     # built here with several workers too, so that what is wrong is said once, before anything listens
     app = build_app(settings)
+    _end_well()
     print(f"bucketline: listening on http://{shown}:{port}", flush=True)
     if not tokens:
         print(
             "bucketline: no tokens are set: bound to loopback only, and open to all on this machine",
             flush=True,
         )
-    _end_well()
     if settings.workers == 1:
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[bound])
         return

@@ -14,8 +14,8 @@ from bucketline_service.errors import Invalid
 class Settings(BaseSettings):
     """Each field is also an environment variable: ``data_dir`` is ``BUCKETLINE_DATA_DIR``.
 
-    A token variable may hold several, separated by commas, and a token file one a line: all are valid, so that tokens can
-    be changed without a pause. Lists of folders are separated by colons.
+    A token variable may hold several, separated by commas, and a token file one a line: all are valid, so that tokens
+    can be changed without a pause. Lists of folders are separated by colons.
     """
 
     model_config = SettingsConfigDict(env_prefix="BUCKETLINE_", extra="ignore", hide_input_in_errors=True)

@@ -50,6 +50,7 @@ def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) ->
         lifespan=lifespan,
         static_url="/docs-assets",
         redoc_url=None,
+        redirect_slashes=False,
     )
     guards = Guards.of(settings.tokens)
     problems.install(app, coordinator.metrics)

@@ -40,13 +40,15 @@ def lease_floor(now_s: float) -> int:
 
 @dataclass(frozen=True)
 class Document:
-    """What the store keeps of a run. ``valid_digest``: of the valid ids, or None."""
+    """What the store keeps of a run. ``valid_digest``: of the valid ids, or None. ``fitted_sizes``: (width, height) of each
+    bucket of a ladder that was fitted to the images when the run was put, or None."""
 
     spec: RunSpec
     fingerprint: str
     map_digest: str
     valid_digest: str | None
     created_at_s: float
+    fitted_sizes: list[tuple[int, int]] | None = None
 
     def encode(self) -> bytes:
         about = {**self.__dict__, "spec": self.spec.to_json()}
@@ -212,27 +214,40 @@ class Runs:
         elif spec.valid_ids is not None:
             _valid_rows(image_map, spec.valid_ids)
             valid_digest = ids_digest(spec.valid_ids)
-        plan = spec.plan_spec()
+        fitted_sizes = None
+        if spec.ladder.kind == "fitted":
+            rows = self._valid_rows(spec, image_map, valid_digest)
+            part = slice(None) if rows is None else rows
+            fitted_sizes = spec.fit(image_map.widths[part], image_map.heights[part])
+        plan = spec.plan_spec(fitted_sizes)
         return Document(
             spec=spec,
             fingerprint=fingerprint(plan, image_map.digest, valid_digest),
             map_digest=image_map.digest,
             valid_digest=valid_digest,
             created_at_s=self._clock(),
+            fitted_sizes=fitted_sizes,
         )
+
+    def _valid_rows(
+        self, spec: RunSpec, image_map: ResolutionMap, valid_digest: str | None
+    ) -> NDArray[np.int64] | None:
+        """The rows of the map that the spec is about; None where it is all of them."""
+        if isinstance(spec.valid_ids, str):
+            assert valid_digest is not None
+            valid = self._maps.get_digest(valid_digest)
+            return _valid_rows(image_map, valid.ids(np.arange(valid.num_images)))
+        return None if spec.valid_ids is None else _valid_rows(image_map, spec.valid_ids)
 
     async def _plan(self, document: Document, wait_s: float) -> Plan:
         spec = document.spec
         image_map = await asyncio.to_thread(self._maps.get_digest, document.map_digest)
 
         def valid_rows() -> NDArray[np.int64] | None:
-            if isinstance(spec.valid_ids, str):
-                assert document.valid_digest is not None
-                valid = self._maps.get_digest(document.valid_digest)
-                return _valid_rows(image_map, valid.ids(np.arange(valid.num_images)))
-            return None if spec.valid_ids is None else _valid_rows(image_map, spec.valid_ids)
+            return self._valid_rows(spec, image_map, document.valid_digest)
 
-        plan = await self._plans.get(document.fingerprint, spec.plan_spec(), image_map, valid_rows, wait_s)
+        plan_spec = spec.plan_spec(document.fitted_sizes)
+        plan = await self._plans.get(document.fingerprint, plan_spec, image_map, valid_rows, wait_s)
         _check_world_size(plan, spec)
         return plan
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictInt, StrictStr
 
 from bucketline_service.coordinator.deal import MAX_EPOCH
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.build import VERSION, PlanSpec
-from bucketline_service.planning.ladder import MAX_SIDE, Ladder
+from bucketline_service.planning.fitted import fitted
+from bucketline_service.planning.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
+from bucketline_service.planning.presets import preset
 from bucketline_service.state.port import LEASE_STRIDE
 
 MAX_BATCH_SIZE = 65_536
@@ -21,6 +26,8 @@ NOVELAI_MAX_AR_ERROR = 4.0
 
 Pixels = Annotated[int, Field(strict=True, ge=1)]
 Size = tuple[Pixels, Pixels]
+Aspect = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_BUCKETS)]
 _T = TypeVar("_T")
 _Some = Annotated[list[_T], Field(min_length=1)]
 
@@ -71,7 +78,63 @@ class ExplicitLadder(_Model):
         return ladders.explicit(self.sizes)
 
 
-AnyLadder = Annotated[NovelaiLadder | KohyaLadder | ExplicitLadder, Field(discriminator="kind")]
+class GeometricLadder(_Model):
+    """The aspect-ratio buckets of tdrussell/diffusion-pipe: evenly spaced in the logarithm, about equal in area."""
+
+    kind: Literal["geometric"]
+    min_ar: Aspect = Field(0.5, description="the least aspect, width / height")
+    max_ar: Aspect = Field(2.0, description="the largest aspect")
+    num_ar_buckets: Count = Field(7, description="buckets from min_ar to max_ar")
+    base_res: Pixels | Size = Field(
+        (512, 512), description="a side, or (width, height), whose area is the buckets'"
+    )
+    divisible: Pixels = Field(32, description="sides are rounded to multiples of this")
+
+    def build(self) -> Ladder:
+        return ladders.geometric(self.min_ar, self.max_ar, self.num_ar_buckets, self.base_res, self.divisible)
+
+
+class PresetLadder(_Model):
+    """A published table of sizes, by name."""
+
+    kind: Literal["preset"]
+    name: Literal["sd15", "sdxl", "pixart-512", "pixart-1024"]
+
+    def build(self) -> Ladder:
+        return preset(self.name)
+
+
+class FittedLadder(_Model):
+    """The sizes that lose the least of this map's images by cropping."""
+
+    kind: Literal["fitted"]
+    num_buckets: Count = Field(16, description="at most so many buckets")
+    max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
+    divisible: Pixels = Field(64, description="sides are multiples of this")
+    min_dim: Pixels = Field(256, description="the shortest side")
+    dim_limit: Pixels = Field(1024, description="the longest side")
+    min_fill: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
+        0.75, description="the least share of max_size's area, but for the longest bucket of a side"
+    )
+
+    def fit(self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> list[tuple[int, int]]:
+        """(width, height) of each bucket, for images of these sizes."""
+        return fitted(
+            widths,
+            heights,
+            self.num_buckets,
+            self.max_size,
+            self.divisible,
+            self.min_dim,
+            self.dim_limit,
+            self.min_fill,
+        ).sizes
+
+
+AnyLadder = Annotated[
+    NovelaiLadder | KohyaLadder | GeometricLadder | PresetLadder | FittedLadder | ExplicitLadder,
+    Field(discriminator="kind"),
+]
 
 
 class AssignSpec(_Model):
@@ -150,11 +213,20 @@ class RunSpec(_Model):
         assign = self.assign.model_copy(update={"metric": "abs", "max_ar_error": error})
         return self.model_copy(update={"tails": "catch_all", "assign": assign})
 
-    def plan_spec(self) -> PlanSpec:
-        """Of a resolved spec. Raises ``Invalid`` naming the ladder's field where it yields no bucket."""
+    def fit(self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> list[tuple[int, int]] | None:
+        """(width, height) of each bucket where the ladder is fitted to the images; None where it is not."""
+        return self.ladder.fit(widths, heights) if isinstance(self.ladder, FittedLadder) else None
+
+    def plan_spec(self, fitted_sizes: Iterable[Sequence[int]] | None = None) -> PlanSpec:
+        """Of a resolved spec, with what ``fit`` chose. Raises ``Invalid`` naming the ladder's field where it yields no
+        bucket."""
         assert self.tails is not None
         assert self.assign.metric is not None
-        ladder = self.ladder.build()
+        if isinstance(self.ladder, FittedLadder):
+            assert fitted_sizes is not None, "a fitted ladder has the sizes that were chosen for its images"
+            ladder = ladders.explicit(fitted_sizes)
+        else:
+            ladder = self.ladder.build()
         return PlanSpec(
             planner=self.planner,
             ladder=ladder if self.planner == "novelai" else ladder.by_aspect(),

@@ -1,10 +1,12 @@
 """Ladders: the ordered buckets of a run, from the published generators or from a list of sizes.
 
-Three kinds. ``novelai`` is the generator of NovelAI's BucketManager (novelai-aspect-ratio-bucketing,
-bucketmanager.py, 2022), ``kohya`` that of kohya-ss/sd-scripts (``make_bucket_resolutions`` in
-library/model_util.py, with the bounds rounded as its trainer rounds them before the call), ``explicit`` takes
-the sizes as they are. Sizes are (width, height) in pixels. Every parameter that can not be used raises
-``Invalid`` with the field's name in the run spec.
+``novelai`` is the generator of NovelAI's BucketManager (novelai-aspect-ratio-bucketing, bucketmanager.py,
+2022), ``kohya`` that of kohya-ss/sd-scripts (``make_bucket_resolutions`` in library/model_util.py, with the
+bounds rounded as its trainer rounds them before the call), ``geometric`` that of tdrussell/diffusion-pipe
+(``DirectoryDataset`` and ``ARBucketDataset`` in utils/dataset.py), ``explicit`` takes the sizes as they are.
+Published tables are in ``presets``, sizes chosen for the images at hand in ``fitted``. Sizes are (width,
+height) in pixels. Every parameter that can not be used raises ``Invalid`` with the field's name in the run
+spec.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ Size = tuple[int, int]
 
 MAX_SIDE = 65_536
 MAX_BUCKETS = 4_096
+MAX_AR = 1_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +33,8 @@ class Ladder:
     """``widths``, ``heights`` int64[K] in pixels; ``aspects`` float64[K], width / height. All read-only.
 
     ``aspects`` is what images are compared with. For ``novelai`` it is what the original records, which is 1
-    for ``base_res`` in some ladders where that is not square. ``base`` (width, height) is the target of the
-    catch-all bucket.
+    for ``base_res`` in some ladders where that is not square; for ``geometric`` it is the aspect that the size
+    was rounded from. ``base`` (width, height) is the target of the catch-all bucket.
     """
 
     widths: NDArray[np.int64]
@@ -69,11 +72,11 @@ def novelai(
     The original counts in tokens of 8 x 8 pixels as floats; sides here are small enough for these to be
     exact, so comparing areas in pixels decides the same.
     """
-    max_width, max_height = _size("ladder.max_size", max_size)
-    step = _side("ladder.divisible", divisible)
-    low = _side("ladder.min_dim", min_dim)
-    limit = _side("ladder.dim_limit", dim_limit)
-    base = _size("ladder.base_res", base_res)
+    max_width, max_height = check_size("ladder.max_size", max_size)
+    step = check_side("ladder.divisible", divisible)
+    low = check_side("ladder.min_dim", min_dim)
+    limit = check_side("ladder.dim_limit", dim_limit)
+    base = check_size("ladder.base_res", base_res)
     area = max_width * max_height
     if low > limit:
         raise Invalid("ladder.dim_limit", f"{limit} is below min_dim {low}", f"Take at least {low}")
@@ -114,10 +117,10 @@ def kohya(
     ``resolution`` has to lie between the two. The base is the square bucket.
     """
     sides = (resolution, resolution) if is_integer(resolution) else resolution
-    width, height = _size("ladder.resolution", sides)
-    step = _side("ladder.bucket_reso_steps", bucket_reso_steps)
-    low = _side("ladder.min_bucket_reso", min_bucket_reso) // step * step
-    high = -(-_side("ladder.max_bucket_reso", max_bucket_reso) // step) * step
+    width, height = check_size("ladder.resolution", sides)
+    step = check_side("ladder.bucket_reso_steps", bucket_reso_steps)
+    low = check_side("ladder.min_bucket_reso", min_bucket_reso) // step * step
+    high = -(-check_side("ladder.max_bucket_reso", max_bucket_reso) // step) * step
     if low == 0:
         detail = f"{min_bucket_reso} is below one step of {step}, and is rounded down to 0"
         raise Invalid("ladder.min_bucket_reso", detail, f"Take at least {step}")
@@ -138,6 +141,47 @@ def kohya(
     return _by_aspect(sizes, "ladder.bucket_reso_steps")
 
 
+def geometric(
+    min_ar: float = 0.5,
+    max_ar: float = 2.0,
+    num_ar_buckets: int = 7,
+    base_res: int | Sequence[int] = (512, 512),
+    divisible: int = 32,
+) -> Ladder:
+    """The ladder of tdrussell/diffusion-pipe, by aspect: ``num_ar_buckets`` aspects (width / height) spaced evenly
+    in the logarithm from ``min_ar`` to ``max_ar``, each with the sides of the area of ``base_res`` (a side or
+    (width, height)) rounded to the nearest multiple of ``divisible``.
+
+    As the original does, aspects are rounded to three decimals, equal ones are one, images are compared with
+    these and not with the quotient of the rounded sides, and two aspects whose sides round to the same size
+    stay two buckets. Rounding may exceed the area. The base is the bucket nearest to square.
+    """
+    low, high = _aspect("ladder.min_ar", min_ar), _aspect("ladder.max_ar", max_ar)
+    if low > high:
+        raise Invalid("ladder.max_ar", f"{max_ar} is below min_ar {min_ar}", f"Take at least {min_ar}")
+    if not is_integer(num_ar_buckets) or not 1 <= num_ar_buckets <= MAX_BUCKETS:
+        detail = f"{num_ar_buckets!r} is no number of buckets"
+        raise Invalid("ladder.num_ar_buckets", detail, f"Take an integer from 1 to {MAX_BUCKETS}")
+    sides = (base_res, base_res) if is_integer(base_res) else base_res
+    width, height = check_size("ladder.base_res", sides)
+    step = check_side("ladder.divisible", divisible)
+
+    side = round(
+        math.sqrt(width * height), 3
+    )  # of the square of that area, to as many decimals as the original
+    aspects = np.unique(np.round(np.geomspace(low, high, num_ar_buckets), 3)).tolist()
+    sizes = []
+    for aspect in aspects:
+        across = math.sqrt(side**2 * aspect)
+        size = (round(across / step) * step, round(side**2 / across / step) * step)
+        if not 1 <= min(size) <= max(size) <= MAX_SIDE:
+            detail = f"at aspect {aspect} it rounds to {size[0]} x {size[1]}, in steps of divisible {step}"
+            hint = f"Take a size with sides from 1 to {MAX_SIDE} at every aspect, or a narrower min_ar and max_ar"
+            raise Invalid("ladder.base_res", detail, hint)
+        sizes.append(size)
+    return _ladder(sizes, aspects, _squarest(sizes), "ladder.num_ar_buckets")
+
+
 def explicit(sizes: Iterable[Sequence[int]]) -> Ladder:
     """A ladder of the given (width, height), by aspect, then area.
 
@@ -148,7 +192,7 @@ def explicit(sizes: Iterable[Sequence[int]]) -> Ladder:
         raise Invalid("ladder.sizes", f"{sizes!r} is not a list", "Give a list of [width, height]")
     given: list[Size] = []
     for i, entry in enumerate(sizes):
-        given.append(_size(f"ladder.sizes[{i}]", entry))
+        given.append(check_size(f"ladder.sizes[{i}]", entry))
         _check_count(len(given), "ladder.sizes")
     first: dict[Size, int] = {}
     for i, size in enumerate(given):
@@ -170,8 +214,13 @@ def _longest_other(side: int, area: int, low: int, step: int, limit: int) -> int
 def _by_aspect(sizes: Iterable[Size], field: str) -> Ladder:
     # Quotients of integers up to MAX_SIDE are equal as floats only where they are equal.
     ordered = sorted(sizes, key=lambda size: (size[0] / size[1], size[0] * size[1]))
-    base = min(ordered, key=lambda size: (max(size) / min(size), -size[0] * size[1]))
-    return _ladder(ordered, [width / height for width, height in ordered], base, field)
+    aspects = [width / height for width, height in ordered]
+    return _ladder(ordered, aspects, _squarest(ordered), field)
+
+
+def _squarest(ordered: list[Size]) -> Size:
+    """The size nearest to square, the largest of several, the first of equal ones."""
+    return min(ordered, key=lambda size: (max(size) / min(size), -size[0] * size[1]))
 
 
 def _ladder(sizes: list[Size], aspects: list[float], base: Size, field: str) -> Ladder:
@@ -193,7 +242,17 @@ def is_integer(value: object) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def _side(field: str, value: object) -> int:
+def _aspect(field: str, value: object) -> float:
+    """An aspect that three decimals can tell from 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise Invalid(field, f"{value!r} is not a number", f"Take an aspect from {1 / MAX_AR} to {MAX_AR}")
+    if not 1 / MAX_AR <= value <= MAX_AR:
+        raise Invalid(field, f"{value} is out of range", f"Take an aspect from {1 / MAX_AR} to {MAX_AR}")
+    return float(value)
+
+
+def check_side(field: str, value: object) -> int:
+    """A side in pixels, 1 to ``MAX_SIDE``. Raises ``Invalid`` naming the field where it is none."""
     if not is_integer(value):
         raise Invalid(field, f"{value!r} is not an integer", f"Take one from 1 to {MAX_SIDE}")
     side = operator.index(value)  # type: ignore[arg-type]  # is_integer has looked
@@ -202,11 +261,12 @@ def _side(field: str, value: object) -> int:
     return side
 
 
-def _size(field: str, value: object) -> Size:
+def check_size(field: str, value: object) -> Size:
+    """(width, height) in pixels. Raises ``Invalid`` naming the field where it is none."""
     hint = "Give [width, height] in pixels"
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise Invalid(field, f"{value!r} is not a pair", hint)
     sides = list(value)
     if len(sides) != 2:
         raise Invalid(field, f"{value!r} is not a pair", hint)
-    return _side(field, sides[0]), _side(field, sides[1])
+    return check_side(field, sides[0]), check_side(field, sides[1])

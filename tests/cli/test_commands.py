@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server import COCO, ServerProcess, run_command
+
+SPEC = {"map": "coco", "world_size": 4, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """With tokens, map ``coco`` and run ``run``."""
+    tokens = {"BUCKETLINE_WORKER_TOKEN": "w", "BUCKETLINE_OPERATOR_TOKEN": "o"}
+    server = ServerProcess(tmp_path_factory.mktemp("cli"), environ=tokens)
+    api = server.api("o")
+    api.put_csv("coco", COCO.read_bytes(), 201)
+    api.put("/v1/runs/run", SPEC, 201)
+    api.lease("run", 1, "[red]host[/red] :smile:")
+    yield server
+    server.close()
+
+
+def ask(server: ServerProcess, *arguments: str, token: str = "o", **more: str) -> tuple[int, str, str]:
+    environ = {"BUCKETLINE_URL": server.url, "BUCKETLINE_TOKEN": token, "COLUMNS": "40", **more}
+    status, out, errors = run_command(*arguments, environ=environ)
+    assert "\x1b" not in out + errors, "colours in a pipe"
+    return status, out, errors
+
+
+def test_maps(server: ServerProcess, tmp_path: Path) -> None:
+    small = tmp_path / "small.csv"
+    small.write_text("id,width,height\n1,512,512\n2,512,512\n")
+    status, out, errors = ask(server, "map", "put", "small", str(small))
+    assert (status, errors) == (0, "")
+    assert out.startswith("small: 2 images, digest ")
+    lines = ask(server, "map", "list")[1].splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["map", "images", "ids"],
+        ["coco", "5000", "int64"],
+        ["small", "2", "int64"],
+    ]
+    status, out, _ = ask(server, "map", "show", "coco")
+    assert status == 0
+    assert sum(int(line.split()[3]) for line in out.splitlines()[2:]) == 5000
+    document = json.loads(ask(server, "map", "list", "--json")[1])
+    assert [each["map"] for each in document["maps"]] == ["coco", "small"]
+    assert json.loads(ask(server, "map", "show", "coco", "--json")[1])["num_images"] == 5000
+    assert json.loads(ask(server, "map", "put", "small", str(small), "--json")[1])["num_images"] == 2
+
+
+def test_runs(server: ServerProcess, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(SPEC))
+    status, out, errors = ask(server, "run", "put", "run", str(spec))
+    assert (status, errors) == (0, "")
+    assert out == "run: ready, 4 ranks, 156 steps an epoch\n"
+    assert ask(server, "run", "list")[1].splitlines()[1].split() == [
+        "run",
+        "coco",
+        "ready",
+        "4",
+        "1",
+        "0",
+        "0",
+        "156",
+    ]
+    status, out, _ = ask(server, "run", "show", "run")
+    assert status == 0
+    assert "5000 of 5000 images assigned" in out
+    assert "[red]host[/red] :smile:" in out
+    assert not any("…" in line for line in out.splitlines()), "cells are cut though there is no terminal"
+    document = json.loads(ask(server, "run", "show", "run", "--json")[1])
+    assert sorted(document) == ["ranks", "run", "stats"]
+    assert [rank["rank"] for rank in document["ranks"]] == [0, 1, 2, 3]
+    assert [run["run"] for run in json.loads(ask(server, "run", "list", "--json")[1])["runs"]] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["map", "show", "none"], "no map 'none'"),
+        (["run", "show", "none"], "no run 'none'"),
+        (["map", "put", "m", "/none.csv"], "/none.csv"),
+        (["map", "put", "m", "{tmp}/text.xyz"], "xyz"),
+        (["map", "put", "m", "{tmp}/broken.csv"], "height"),
+        (["map", "put", "coco", "{tmp}/other.csv"], "taken"),
+        (["run", "put", "r", "/none.json"], "/none.json: No such file"),
+        (["run", "put", "r", "{tmp}/text.xyz"], "is not JSON"),
+        (["run", "put", "r", "{tmp}/list.json"], "is no JSON object"),
+        (["run", "put", "r", "{tmp}/empty.json"], "map"),
+        (["run", "list", "--url", "nonsense"], "url"),
+    ],
+)
+def test_what_goes_wrong_is_told_in_a_line(
+    server: ServerProcess, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "text.xyz").write_text("{")
+    (tmp_path / "broken.csv").write_text("id,width\n1,2\n")
+    (tmp_path / "other.csv").write_text("id,width,height\n1,512,512\n")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "empty.json").write_text("{}")
+    status, out, errors = ask(server, *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
+    assert (status, out) == (1, "")
+    assert errors.startswith("bucketline: ")
+    assert errors.count("\n") == 1
+    assert words in errors
+
+
+def test_tokens_come_from_the_environment(server: ServerProcess, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(SPEC))
+    assert ask(server, "run", "list", token="w")[0] == 0
+    for token in ("w", "x", ""):
+        status, out, errors = ask(server, "run", "put", "run", str(spec), token=token)
+        assert (status, out, errors.count("\n")) == (1, "", 1)
+        assert "token" in errors
+
+
+def test_help_names_every_command() -> None:
+    status, out, _ = run_command("--help", environ={"COLUMNS": "200", "TERM": "dumb"})
+    assert status == 0
+    for command in ("serve", "demo", "map", "run"):
+        assert command in out
