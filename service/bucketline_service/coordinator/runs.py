@@ -40,8 +40,8 @@ def lease_floor(now_s: float) -> int:
 
 @dataclass(frozen=True)
 class Document:
-    """What the store keeps of a run. ``valid_digest``: of the valid ids, or None. ``fitted_sizes``: (width, height) of each
-    bucket of a ladder that was fitted to the images when the run was put, or None."""
+    """What the store keeps of a run. ``valid_digest``: of the valid ids, or None. ``fitted_sizes``: (width, height) of
+    each bucket of a ladder that was fitted to the images when the run was put, or None."""
 
     spec: RunSpec
     fingerprint: str
