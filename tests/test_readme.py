@@ -13,16 +13,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from bucketline import Operator
 from bucketline_service.coordinator.spec import (
     AssignSpec,
     ExplicitLadder,
+    FittedLadder,
+    GeometricLadder,
     KohyaLadder,
     NovelaiLadder,
+    PresetLadder,
     RunSpec,
 )
 from tests.redis_server import find_server
@@ -189,15 +193,19 @@ def test_moving_to_redis(shell: Shell) -> None:
         assert [each["map"] for each in operator.maps()] == ["coco"]
 
 
-def _rows() -> dict[str, str]:
+LADDERS = (NovelaiLadder, KohyaLadder, GeometricLadder, PresetLadder, FittedLadder, ExplicitLadder)
+
+
+def _rows() -> dict[str, tuple[str, str]]:
+    """Of each field its default, and what it is."""
     table = README.split("## The run spec")[1].split("\n\n")[2]
     cells = [line.split("|") for line in table.splitlines()[2:]]
-    return {field.strip(" `"): default.strip(" `") for _, field, default, *_ in cells}
+    return {field.strip(" `"): (default.strip(" `"), text) for _, field, default, text, _ in cells}
 
 
 def test_the_spec_table_has_every_field_and_its_default() -> None:
     top = [name for name in RunSpec.model_fields if name not in ("ladder", "assign")]
-    ladders = [name for kind in (NovelaiLadder, KohyaLadder, ExplicitLadder) for name in kind.model_fields]
+    ladders = [name for kind in LADDERS for name in kind.model_fields]
     fields = {
         *top,
         *(f"ladder.{name}" for name in ladders),
@@ -207,20 +215,39 @@ def test_the_spec_table_has_every_field_and_its_default() -> None:
     assert rows.keys() == fields
     resolved = RunSpec(map="m", world_size=4, batch_size=8).resolved().to_json()
     defaults: dict[str, Any] = {name: resolved[name] for name in top}
-    defaults |= {
-        f"ladder.{name}": value for name, value in KohyaLadder(kind="kohya").model_dump(mode="json").items()
-    }
+    for kind in (
+        KohyaLadder(kind="kohya"),
+        GeometricLadder(kind="geometric"),
+        FittedLadder(kind="fitted"),
+    ):
+        defaults |= {f"ladder.{name}": value for name, value in kind.model_dump(mode="json").items()}
     defaults |= {f"ladder.{name}": value for name, value in resolved["ladder"].items()}
     defaults |= {f"assign.{name}": value for name, value in resolved["assign"].items()}
-    for field, told in rows.items():
+    for field, (told, _) in rows.items():
         if told == "":
-            assert field in ("map", "world_size", "batch_size", "ladder.sizes")
+            assert field in ("map", "world_size", "batch_size", "ladder.name", "ladder.sizes")
         elif field == "lockstep":
             assert told == "world_size"
             assert defaults[field] == defaults["world_size"]
         else:
             value = defaults[field]
             assert told == (value if isinstance(value, str) else json.dumps(value)), field
+
+
+@pytest.mark.parametrize("kind", LADDERS)
+def test_the_spec_table_says_which_ladder_has_a_field_and_its_own_default(kind: type[BaseModel]) -> None:
+    rows = _rows()
+    name = get_args(kind.model_fields["kind"].annotation)[0]
+    for field, about in kind.model_fields.items():
+        told, text = rows[f"ladder.{field}"]
+        if field == "kind":
+            assert f"`{name}`" in text
+            continue
+        assert re.search(rf"\b{name}\b", text), field
+        if about.is_required():
+            assert told == ""
+        elif told != json.dumps(about.default):
+            assert f"{name} (there `{json.dumps(about.default)}`)" in text, field
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))

@@ -30,7 +30,7 @@ MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 class Metrics:
     """Counters, gauges and histograms; names as exported, all prefixed ``bucketline_``.
 
-    Where the environment names a folder in ``MULTIPROCESS``, worker processes count into files in it, and each tells the
+    Where the environment names a folder in ``MULTIPROCESS``, worker processes count into files in it, each tells the
     sum of all. prometheus_client then has no metrics of the process, and can not drop the series of a deleted run.
     """
 

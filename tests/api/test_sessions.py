@@ -168,7 +168,6 @@ def test_novelai_keeps_its_world_size_within_an_epoch(put_run: PutRun, api: Api)
     assert api.session("run", "start", world_size=4, resume="start")["cursor"] == {"epoch": 0, "step": 0}
 
 
-@pytest.mark.parametrize("planner", ["line", "novelai"])
 @pytest.mark.parametrize(
     ("change", "status", "what"),
     [
@@ -189,9 +188,9 @@ def test_novelai_keeps_its_world_size_within_an_epoch(put_run: PutRun, api: Api)
     ],
 )
 def test_a_state_that_is_none_moves_nothing(
-    put_run: PutRun, api: Api, planner: str, change: dict[str, Any], status: int, what: str
+    put_run: PutRun, api: Api, change: dict[str, Any], status: int, what: str
 ) -> None:
-    put_run(planner=planner, epochs=2)
+    put_run(epochs=2)
     drive(api, "run", 2, 5)
     before = api.get("/v1/runs/run")
     problem = api.session("run", "s", status, resume={**before["state"], **change})

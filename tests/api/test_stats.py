@@ -155,3 +155,24 @@ def test_stats_under_another_world_size(put_run: PutRun, api: Api) -> None:
     assert after["num_steps"] == before["num_batches"] // 4
     run = api.get("/v1/runs/run")
     assert (run["world_size"], run["spec"]["world_size"], run["num_steps"]) == (4, 2, after["num_steps"])
+
+
+def test_novelais_crop_loss_as_served_is_that_of_the_epoch(put_run: PutRun, api: Api) -> None:
+    """The catch-all's images are cropped to its square, and count with the loss that they have there."""
+    put_run(planner="novelai")
+    stats = api.get("/v1/runs/run/stats")
+    lost: dict[int, list[float]] = {}
+    for image, comings in served(api, "run", 0, 2, stats["num_steps"]).items():
+        about = api.get(f"/v1/runs/run/images/{image}", epoch=0)
+        for coming, told in zip(comings, about["served"], strict=True):
+            aspects = about["aspect"], coming["width"] / coming["height"]
+            assert told["crop_loss"] == pytest.approx(1 - min(aspects) / max(aspects))
+            lost.setdefault(coming["bucket"], []).append(told["crop_loss"])
+    catch_all = stats["buckets"][-1]
+    assert len(lost[catch_all["bucket"]]) == catch_all["batch_size"] * catch_all["num_batches"] > 0
+    for bucket in stats["buckets"]:
+        losses = lost.get(bucket["bucket"])
+        expected = None if losses is None else pytest.approx(sum(losses) / len(losses))
+        assert bucket["crop_loss_served"] == expected
+    every = [loss for losses in lost.values() for loss in losses]
+    assert stats["crop_loss_served"] == pytest.approx(sum(every) / len(every))

@@ -178,7 +178,7 @@ def test_sd15_is_kohyas_default():
 
 # fitted
 
-SMALL_GRID = {"max_size": (512, 384), "divisible": 64, "min_dim": 192, "dim_limit": 640}
+SMALL_GRID = {"max_size": (512, 320), "divisible": 64, "min_dim": 192, "dim_limit": 640}
 sides = st.integers(1, 2000)
 images = st.lists(st.tuples(sides, sides), min_size=1, max_size=30).map(lambda rows: np.array(rows).T)
 grids = st.fixed_dictionaries(
@@ -226,12 +226,10 @@ def test_fitted_is_the_best_of_all_ladders(sizes, num_buckets, min_fill):
     widths, heights = sizes
     grid = {**SMALL_GRID, "min_fill": min_fill}
     made = fitted(widths, heights, num_buckets, **grid)
-    offered = candidates(**grid).tolist()
-    least = min(
-        total_loss(ladder.explicit(chosen), widths, heights)
-        for num in range(1, num_buckets + 1)
-        for chosen in combinations(offered, min(num, len(offered)))
-    )
+    # [M, N] crop loss of every image in every size; an image is in the size that loses least
+    losses = np.stack([crop_loss(widths, heights, *size) for size in candidates(**grid).tolist()])
+    ladders = combinations(range(len(losses)), min(num_buckets, len(losses)))
+    least = min(losses[list(chosen)].min(axis=0).sum() for chosen in ladders)
     assert total_loss(made, widths, heights) == pytest.approx(least, abs=1e-9)
 
 

@@ -37,10 +37,10 @@ class Guards:
 
     @classmethod
     def of(cls, tokens: Tokens) -> Guards:
-        async def any_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:
+        async def any_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:  # noqa: B008 - how FastAPI is told
             _check(tokens, given, operator=False)
 
-        async def operator_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:
+        async def operator_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:  # noqa: B008 - how FastAPI is told
             _check(tokens, given, operator=True)
 
         return cls(any_token, operator_token)

@@ -35,7 +35,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         responses=documented(401, 404, 409, 413, 422, 503),
     )
     async def start_session(run: str, body: SessionIn) -> Response:
-        """Start the whole job: a new generation, which fences all leases of the older ones. Idempotent by ``session``."""
+        """Start the whole job: a new generation, which fences all leases of the older. Idempotent by ``session``."""
         resume = State(**body.resume.model_dump()) if isinstance(body.resume, StateDict) else body.resume  # type: ignore[typeddict-item]
         session = await coordinator.sessions.start(run, body.session, body.world_size, resume)
         return as_json(

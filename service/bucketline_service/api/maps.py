@@ -34,7 +34,7 @@ _BODY = {
 
 
 def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple[Path, ...]) -> APIRouter:
-    """``uploads``: where bodies are kept while they stream. ``roots``: the folders that ``uri`` may name files under."""
+    """``uploads``: where bodies are kept while they stream. ``roots``: folders that ``uri`` may name files under."""
     router = APIRouter(tags=["maps"])
 
     @router.put(
@@ -141,7 +141,7 @@ def _where(body: bytes) -> UriIn:
 
 
 def _under(roots: tuple[Path, ...], uri: str) -> Path:
-    """The file that ``uri`` names, if it lies under an allowed root; links and ``..`` are followed before that is asked."""
+    """The file that ``uri`` names, if it lies under an allowed root once links and ``..`` are followed."""
     if not roots:
         raise Invalid(
             "uri", "this coordinator reads no files by name", "Start it with --map-source FOLDER, or upload"

@@ -23,11 +23,11 @@ MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("bucketline")
 
 
-class Unauthorized(BucketlineError):
+class Unauthorized(BucketlineError):  # noqa: N818 - the protocol's own word
     code = "unauthorized"
 
 
-class Forbidden(BucketlineError):
+class Forbidden(BucketlineError):  # noqa: N818 - the protocol's own word
     code = "forbidden"
 
 
@@ -181,8 +181,8 @@ def from_pydantic(error: ValidationError, body: Any) -> Invalid:
 
 
 def _invalid(errors: Sequence[Any], body: Any) -> Invalid:
-    """The first field that is wrong, by its dotted path, and what would do; all of them in ``errors``. Of the members of
-    a union the one is told that what was given comes nearest to."""
+    """The first field that is wrong, by its dotted path, and what would do; all of them in ``errors``. Of the members
+    of a union the one is told that what was given comes nearest to."""
     found = [{"field": _field(each, body), "detail": each["msg"]} for each in errors]
     top = found[0]["field"].partition(".")[0]
     same = [i for i, each in enumerate(found) if each["field"].partition(".")[0] == top]

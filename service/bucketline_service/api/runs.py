@@ -87,8 +87,8 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         responses=documented(401, 404, 422, 503),
     )
     async def image(run: str, id: str, epoch: EpochQuery | None = None) -> Response:
-        """Why an image is where it is (its id may hold slashes), and at which step, on which rank it comes in an epoch (the present one unless
-        given)."""
+        """Why an image is where it is, and at which step, on which rank it comes in an epoch (the present one unless
+        given). Its id may hold slashes."""
         return as_json(await coordinator.answers.image(run, id, epoch))
 
     @router.get(
@@ -105,7 +105,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         count: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
         world_size: Annotated[int | None, Query(ge=1, le=LEASE_STRIDE)] = None,
     ) -> Response:
-        """The plan itself: pure, moves nothing. With ``world_size``, as a job of that size would be dealt each epoch."""
+        """The plan itself: pure, moves nothing. With ``world_size``, as a job of that size is dealt each epoch."""
         found = await coordinator.delivery.batches(run, rank, Cursor(epoch, step), count, world_size)
         return as_json({"batches": found})
 

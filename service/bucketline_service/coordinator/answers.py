@@ -14,7 +14,8 @@ from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.errors import NotFound
 from bucketline_service.planning.assignment import REASONS, assign
 from bucketline_service.planning.build import layout_of
-from bucketline_service.planning.geometry import cover
+from bucketline_service.planning.geometry import cover, crop_loss
+from bucketline_service.planning.plan import BatchBlock
 from bucketline_service.planning.stats import tails
 from bucketline_service.state.port import Cursor, Generation, RankRecord
 
@@ -161,7 +162,7 @@ def _buckets(run: Run, deal: Deal, epoch: int) -> list[dict[str, Any]]:
         num = deal.planner.num_batches(epoch, deal.world_size)
         block = deal.planner.batches(epoch, np.arange(num, dtype=np.int64), deal.world_size)
         batches = np.bincount(block.buckets, minlength=len(spec.targets)).tolist()
-        tail = _novelai_tails(counts.tolist(), batches, spec.batch_size, summary)
+        tail = _novelai_tails(run, block)
     losses = summary["bucket_crop_loss"]
     return [
         {
@@ -180,31 +181,29 @@ def _buckets(run: Run, deal: Deal, epoch: int) -> list[dict[str, Any]]:
     ]
 
 
-def _novelai_tails(
-    counts: list[int], batches: list[int], batch_size: int, summary: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """What a bucket's own batches do not take goes to the catch-all or is trimmed, by the epoch's own draw; only their
-    sum over all buckets divides into the two."""
-    found: list[dict[str, Any]] = []
-    for bucket, count in enumerate([*counts, 0]):
-        mean = (
-            summary["bucket_crop_loss"][bucket]["mean"] if bucket < len(counts) and batches[bucket] else None
-        )
-        elsewhere = max(count - batches[bucket] * batch_size, 0)
-        found.append(
-            {
-                "num_images": elsewhere,
-                "spilled": [],
-                "left_out": 0,
-                "repeated": 0,
-                "never_served": 0,
-                "crop_loss_served": mean,
-            }
-        )
-    catch_all = len(counts)
-    tails_total = sum(tail["num_images"] for tail in found)
-    found[catch_all]["left_out"] = tails_total - batches[catch_all] * batch_size
-    return found
+def _novelai_tails(run: Run, block: BatchBlock) -> list[dict[str, Any]]:
+    """Of one planned epoch. What a bucket's own batches do not take goes to the catch-all or is trimmed, by the epoch's
+    own draw; only their sum over all buckets divides into the two."""
+    prepared, sizes, image_map = run.plan.prepared, np.array(run.plan.spec.targets), run.plan.map
+    num_served = np.bincount(block.buckets, minlength=len(sizes)) * run.plan.spec.batch_size
+    targets = np.repeat(block.buckets, np.diff(block.bounds))
+    rows = block.rows
+    losses = crop_loss(image_map.widths[rows], image_map.heights[rows], sizes[targets, 0], sizes[targets, 1])
+    means = np.bincount(targets, weights=losses, minlength=len(sizes)) / np.maximum(num_served, 1)
+    elsewhere = np.append(prepared.counts, 0) - num_served
+    elsewhere[-1] = 0
+    return [
+        {
+            "num_images": int(elsewhere[target]),
+            "spilled": [],
+            # the catch-all stands for what the epoch left out of all buckets' tails
+            "left_out": int(elsewhere.sum() - num_served[-1]) if target == len(sizes) - 1 else 0,
+            "repeated": 0,
+            "never_served": 0,
+            "crop_loss_served": float(means[target]) if num_served[target] else None,
+        }
+        for target in range(len(sizes))
+    ]
 
 
 def _rank(deal: Deal, rank: int, record: RankRecord | None, leader: Cursor) -> dict[str, Any]:

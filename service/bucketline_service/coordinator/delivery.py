@@ -189,7 +189,7 @@ def _no_rank(run: Run, rank: int, world_size: int) -> NotFound:
 
 
 def _wrong(deal: Deal, ack: Cursor | None, begin: Cursor | None) -> Invalid | None:
-    """What is wrong with the steps that a request names. ``from`` may be the end of the run, where a cursor stands too."""
+    """What is wrong with the steps that a request names. ``from`` may be the end of the run, as a cursor may."""
     try:
         if ack is not None:
             deal.check_exists("ack", ack)

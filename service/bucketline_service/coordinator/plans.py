@@ -1,8 +1,8 @@
 """Plans on disk: built once, in a thread, kept under their fingerprint, memory-mapped by whoever opens them.
 
 ``plans/<fingerprint>/`` holds ``order.u32`` (rows by bucket), ``plan.json`` (counts and summary) and, for ``novelai``,
-``states/`` (generator states, one file for each world size and epoch). A plan is built beside its place and renamed into
-it when all is on disk, so that what is there is whole; its size is checked all the same.
+``states/`` (generator states, one file for each world size and epoch). A plan is built beside its place and renamed
+into it when all is on disk, so that what is there is whole; its size is checked all the same.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class PlanShelf:
         valid_rows: Callable[[], NDArray[np.int64] | None],
         wait_s: float,
     ) -> Plan:
-        """The plan, built if need be. Raises ``Planning`` where it is not ready after ``wait_s``, and whatever building it
-        raised."""
+        """The plan, built if need be. Raises ``Planning`` where it is not ready after ``wait_s``, and what building
+        it raised."""
         task = self._tasks.get(fingerprint)
         if task is None or _may_do_better(task):
             loop = asyncio.get_running_loop()

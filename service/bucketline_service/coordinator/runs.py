@@ -62,7 +62,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose plan is ready, under one generation. ``leases``: by rank, those that the store has confirmed after the
+    """A run whose plan is ready, under one generation. ``leases``: by rank, those the store has confirmed since the
     document was read; any other may belong to a later run of the same name."""
 
     name: str
@@ -152,7 +152,7 @@ class Runs:
         await asyncio.to_thread(self._plans.forget, document.fingerprint)
 
     async def open(self, name: str, wait_s: float = WAIT_FOR_PLAN_S) -> Run:
-        """The run as the store has it now, ready. Raises ``NotFound``, ``Planning``, or what building the plan raises."""
+        """The run as the store has it now, ready. Raises ``NotFound``, ``Planning``, or what planning it raises."""
         try:
             record = await self.store.read_run(name)
         except NotFound:

@@ -90,8 +90,8 @@ def candidates(
     area = width * height // step**2  # all below counts in cells of divisible x divisible
     if low**2 > area:
         detail = f"the least size, {low * step} x {low * step}, does not fit in {width} x {height}"
-        hint = f"Take at least {low * step} x {low * step}, or a min_dim of at most {math.isqrt(area) * step}"
-        raise Invalid("ladder.max_size", detail, hint)
+        smaller = f", or a min_dim of at most {math.isqrt(area) * step}" if area else ""
+        raise Invalid("ladder.max_size", detail, f"Take at least {low * step} x {low * step}{smaller}")
     sides = np.arange(low, min(limit, area // low) + 1)
     longest = np.minimum(limit, area // sides)
     fills = math.ceil(min_fill * width * height / step**2)

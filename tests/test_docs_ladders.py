@@ -1,0 +1,40 @@
+"""docs/ladders.md is true: its table is what the code makes, and it has every kind, parameter and preset."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+from benchmarks import ladders as benchmark
+
+from bucketline_service.coordinator.spec import AnyLadder
+from bucketline_service.planning.presets import PRESETS
+
+DOC = (Path(__file__).parents[1] / "docs" / "ladders.md").read_text()
+
+
+def rows(header: str) -> dict[str, list[str]]:
+    """The cells of each row of the table with this header, by the first one's name."""
+    table = DOC.split(header)[1].split("\n\n")[0]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    return {first.strip("`"): rest for first, *rest in cells}
+
+
+def test_the_table_of_costs_is_what_the_benchmark_prints() -> None:
+    assert "\n".join(benchmark.table()) in DOC
+
+
+def test_every_kind_is_there_with_its_parameters() -> None:
+    told = rows("| kind | parameters | what it is | source |")
+    models = {get_args(m.model_fields["kind"].annotation)[0]: m for m in get_args(get_args(AnyLadder)[0])}
+    assert told.keys() == models.keys()
+    for kind, (parameters, *_) in told.items():
+        assert re.findall(r"`(\w+)`", parameters) == [f for f in models[kind].model_fields if f != "kind"]
+
+
+def test_every_preset_is_there_with_its_number_of_sizes() -> None:
+    told = rows("| name | sizes | what they are |")
+    assert {name: int(cells[0].split(",")[0]) for name, cells in told.items()} == {
+        name: len(sizes) for name, sizes in PRESETS.items()
+    }
