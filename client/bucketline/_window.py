@@ -49,7 +49,6 @@ class Window:
         self._ack_interval_s = ack_interval_s
         self._start = start
         self._wanted: Cursor | None = None  # the first step that is not fetched
-        self._is_stuck = False  # nothing more is to be had before the cursor moves
         self._last: Batch | None = None
         self._last_is_finished = True
         self._finished: Cursor | None = None  # the last finished step, inclusive as an ack is
@@ -150,20 +149,14 @@ class Window:
         if self.error is not None or self.lease is None:
             return None
         acknowledges = not self.is_acknowledged
-        fetches = self.is_low and not (self._is_stuck and self.ready)
-        if not (fetches or (acknowledges and (flush or self._is_ack_overdue(now_s)))):
+        if not (self.is_low or (acknowledges and (flush or self._is_ack_overdue(now_s)))):
             return None
         finished = self._finished if acknowledges else None
         in_hand = 0 if self._last_is_finished else 1
         missing = 0 if self.ended else min(self._size, MAX_WINDOW - in_hand) - len(self.ready)
         if missing <= 0:
             return Ask(finished, self._num_finished, None, 1)
-        wanted = self._wanted
-        if wanted is not None and wanted.step > 0 and wanted.epoch not in self._num_steps:
-            # this may be the step after the epoch's last, which can not be asked for: begin one before
-            wanted = Cursor(wanted.epoch, wanted.step - 1)
-            missing = min(missing + 1, MAX_WINDOW)
-        return Ask(finished, self._num_finished, wanted, missing)
+        return Ask(finished, self._num_finished, self._wanted, missing)
 
     def leased(self, lease: Lease) -> None:
         self.lease = lease
@@ -184,17 +177,15 @@ class Window:
     def _add(self, wanted: Cursor, answer: NextAnswer) -> None:
         if not answer.batches and not answer.done:
             raise ProtocolError(f"rank {self.rank} asked for {wanted} and got nothing, yet it is not the end")
+        wanted = self._after(wanted)
         for batch in answer.batches:
             place = Cursor(batch.epoch, batch.step)
-            if (
-                place != wanted
-                and place == Cursor(wanted.epoch + 1, 0)
-                and wanted.epoch not in self._num_steps
-            ):
-                self._num_steps[wanted.epoch] = (
-                    wanted.step
-                )  # the end of an epoch that the cursor has not reached
-            elif place != wanted or batch.rank != self.rank:
+            is_known = wanted.epoch in self._num_steps
+            if not is_known and place == Cursor(wanted.epoch + 1, 0):
+                # the end of an epoch that the cursor has not reached
+                self._num_steps[wanted.epoch] = wanted.step
+                wanted = place
+            if place != wanted or batch.rank != self.rank:
                 raise ProtocolError(
                     f"rank {self.rank} asked for {wanted} and got {place} of rank {batch.rank}"
                 )
@@ -202,11 +193,7 @@ class Window:
         if answer.done and wanted.step > 0:
             self._num_steps[wanted.epoch] = wanted.step  # a run ends with an epoch
             wanted = self._after(wanted)
-        known = self._wanted
-        self._is_stuck = wanted == known and not answer.done
-        self.ready.extend(
-            batch for batch in answer.batches if known is None or (batch.epoch, batch.step) >= known
-        )
+        self.ready.extend(answer.batches)
         self._wanted = wanted
         self.ended = answer.done
 

@@ -132,6 +132,16 @@ def test_an_ack_says_what_is_finished_inclusively_and_never_goes_back(put_run: P
     assert api.ack("run", 0, lease, 1, 0)["cursor"] == {"epoch": 1, "step": 1}
 
 
+def test_from_is_a_cursor_and_may_stand_at_an_epochs_end(put_run: PutRun, api: Api) -> None:
+    num_steps = put_run()["num_steps"]
+    lease = api.lease("run", 0)["lease"]
+    at_end = api.next("run", 0, lease, from_={"epoch": 0, "step": num_steps}, count=2)
+    assert at_end == api.next("run", 0, lease, from_={"epoch": 1, "step": 0}, count=2)
+    assert [(batch["epoch"], batch["step"]) for batch in at_end["batches"]] == [(1, 0), (1, 1)]
+    past = api.next("run", 0, lease, 422, from_={"epoch": 0, "step": num_steps + 1})
+    assert past["field"] == "from.step"
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [

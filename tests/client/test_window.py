@@ -30,7 +30,8 @@ def serve(window, now_s=0.0, flush=False, epochs=5, cursor=None, limit=1024):
     after = ask.finished or Cursor(0, -1)
     after = cursor or Cursor(*divmod(after.epoch * NUM_STEPS + after.step + 1, NUM_STEPS))
     first = ask.start or after
-    assert first.step < NUM_STEPS, "a step that does not exist"
+    assert first.step <= NUM_STEPS, "neither a step nor an epoch's end"
+    first = Cursor(*divmod(first.epoch * NUM_STEPS + first.step, NUM_STEPS))
     begin = first.epoch * NUM_STEPS + first.step
     end = min(begin + min(ask.count, limit), epochs * NUM_STEPS)
     batches = [batch(*divmod(place, NUM_STEPS)) for place in range(begin, end)]

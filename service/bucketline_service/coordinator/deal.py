@@ -67,6 +67,12 @@ class Deal:
             return Cursor(cursor.epoch + 1, 0)
         return cursor
 
+    def is_end(self, cursor: Cursor) -> bool:
+        """Whether it stands behind the last step of an epoch, or at the end of the run."""
+        if self.is_over(cursor):
+            return cursor == Cursor(self.end_epoch, 0)
+        return cursor.step == self.num_steps(cursor.epoch)
+
     def is_over(self, cursor: Cursor) -> bool:
         return cursor.epoch >= self.end_epoch
 

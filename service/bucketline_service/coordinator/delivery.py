@@ -87,7 +87,7 @@ class Delivery:
         self._runs.know(run, rank, lease)
         deal = run.deal
         cursor = deal.normal(commit.cursor)
-        start = begin or cursor
+        start = deal.normal(begin) if begin else cursor
         batches = await self._batches(run, deal, rank, start, count)
         last = batches[-1] if batches else None
         after = deal.normal(Cursor(last["epoch"], last["step"] + 1)) if last else deal.normal(start)
@@ -189,11 +189,11 @@ def _no_rank(run: Run, rank: int, world_size: int) -> NotFound:
 
 
 def _wrong(deal: Deal, ack: Cursor | None, begin: Cursor | None) -> Invalid | None:
-    """What is wrong with the steps that a request names. ``from`` may be the end of the run, as a cursor may."""
+    """What is wrong with the steps that a request names. ``from`` is a cursor, and may stand at an epoch's end."""
     try:
         if ack is not None:
             deal.check_exists("ack", ack)
-        if begin is not None and begin != Cursor(deal.end_epoch, 0):
+        if begin is not None and not deal.is_end(begin):
             deal.check_dealt("from", begin)
     except Invalid as error:
         return error
