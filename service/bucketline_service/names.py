@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import Invalid
+from bucketline_service.errors import Invalid
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

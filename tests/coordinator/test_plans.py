@@ -91,3 +91,19 @@ def test_a_run_whose_map_is_gone_fails_alone(world: World) -> None:
         statuses = [run["status"] for run in fresh.get("/v1/runs")["runs"]]
     assert statuses == ["ready", "ready"]
     world.close()
+
+
+def test_a_map_whose_content_has_changed_is_not_planned(world: World) -> None:
+    """Its size and its schema are right, as after a bad disk or a hand that edits."""
+    put(world)
+    (map_file,) = (world.data_dir / "maps" / "objects").glob("*.arrow")
+    content = bytearray(map_file.read_bytes())
+    at = content.index((512).to_bytes(4, "little") + (576).to_bytes(4, "little"))  # the first rows' sides
+    content[at : at + 4] = (513).to_bytes(4, "little")
+    replace(map_file, bytes(content))
+    fresh = world.replica().api
+    problem = fresh.put("/v1/runs/other", {**SPEC, "seed": 1}, 503)
+    assert "damaged" in problem["detail"]
+    assert [run["run"] for run in fresh.get("/v1/runs")["runs"]] == ["run"]
+    assert len(list((world.data_dir / "plans").iterdir())) == 1
+    world.close()

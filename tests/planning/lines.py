@@ -47,7 +47,7 @@ def line(counts, batch_sizes=1, lockstep=1, policy="spill", seed=0, num_pruned=0
     buckets = np.append(np.repeat(np.arange(len(counts)), counts), np.full(num_pruned, -1)).astype(np.int32)
     buckets = np.random.default_rng(99).permutation(buckets)
     order = np.empty(counts.sum(), dtype=np.uint32)
-    fill_order(buckets, counts, order)
+    list(fill_order(buckets, counts, order))
     layout = POLICIES[policy](counts, sizes * lockstep)
     planner = LinePlanner(
         order,

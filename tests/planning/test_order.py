@@ -14,7 +14,7 @@ bucket_lists = st.lists(st.integers(-1, 6), max_size=60)
 def filled(buckets, num_buckets):
     counts = count_buckets(buckets, num_buckets)
     order = np.full(counts.sum(), 2**32 - 1, dtype=np.uint32)
-    fill_order(buckets, counts, order)
+    list(fill_order(buckets, counts, order))
     return counts, order
 
 
@@ -41,7 +41,7 @@ def test_the_order_may_be_a_file(tmp_path):
     buckets = np.array([2, -1, 0, 2, 0], dtype=np.int32)
     counts = count_buckets(buckets, 3)
     file = np.memmap(tmp_path / "order.u32", dtype=np.uint32, mode="w+", shape=(4,))
-    fill_order(buckets, counts, file)
+    list(fill_order(buckets, counts, file))
     assert file.tolist() == [2, 4, 0, 3]
 
 
@@ -49,3 +49,14 @@ def test_all_pruned_is_an_empty_order():
     counts, order = filled(np.full(5, -1, dtype=np.int32), 3)
     assert counts.tolist() == [0, 0, 0]
     assert len(order) == 0
+
+
+def test_each_chunk_is_told_by_bucket():
+    buckets = np.array([2, -1, 0, 2, 1, 0, 0, -1, 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "CHUNK", 4)
+        chunks = [
+            (rows.tolist(), sizes.tolist())
+            for rows, sizes in fill_order(buckets, np.array([3, 1, 3]), np.empty(7, np.uint32))
+        ]
+    assert chunks == [([2, 0, 3], [1, 0, 2]), ([5, 6, 4], [2, 1, 0]), ([8], [0, 0, 1])]

@@ -173,6 +173,8 @@ class PlanShelf:
     def _build(
         self, folder: Path, spec: PlanSpec, image_map: ResolutionMap, valid_rows: NDArray[np.int64] | None
     ) -> Prepared:
+        # once for each plan, since all that follows is believed without another look
+        image_map.verify()
         beside = Path(tempfile.mkdtemp(dir=self._root, prefix="tmp-"))
         try:
 

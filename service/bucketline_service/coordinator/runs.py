@@ -18,6 +18,7 @@ from bucketline_service.coordinator.spec import RunSpec, fingerprint, ids_digest
 from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning, StoreUnavailable
 from bucketline_service.maps import MapStore, ResolutionMap
 from bucketline_service.names import check_name
+from bucketline_service.planning.build import check_world_size
 from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation, RunRecord, Store
 
 WAIT_FOR_PLAN_S = 2.0
@@ -212,7 +213,7 @@ class Runs:
         if isinstance(spec.valid_ids, str):
             valid_digest = self._maps.get(spec.valid_ids).digest
         elif spec.valid_ids is not None:
-            _valid_rows(image_map, spec.valid_ids)
+            rows_of(image_map, spec.valid_ids)
             valid_digest = ids_digest(spec.valid_ids)
         fitted_sizes = None
         if spec.ladder.kind == "fitted":
@@ -236,8 +237,8 @@ class Runs:
         if isinstance(spec.valid_ids, str):
             assert valid_digest is not None
             valid = self._maps.get_digest(valid_digest)
-            return _valid_rows(image_map, valid.ids(np.arange(valid.num_images)))
-        return None if spec.valid_ids is None else _valid_rows(image_map, spec.valid_ids)
+            return rows_of(image_map, valid.ids(np.arange(valid.num_images)))
+        return None if spec.valid_ids is None else rows_of(image_map, spec.valid_ids)
 
     async def _plan(self, document: Document, wait_s: float) -> Plan:
         spec = document.spec
@@ -248,11 +249,12 @@ class Runs:
 
         plan_spec = spec.plan_spec(document.fitted_sizes)
         plan = await self._plans.get(document.fingerprint, plan_spec, image_map, valid_rows, wait_s)
-        _check_world_size(plan, spec)
+        check_world_size(plan.planner, spec.world_size)
         return plan
 
 
-def _valid_rows(image_map: ResolutionMap, ids: list[int] | list[str]) -> NDArray[np.int64]:
+def rows_of(image_map: ResolutionMap, ids: list[int] | list[str]) -> NDArray[np.int64]:
+    """The rows of ``valid_ids``, ascending, each once. ``Invalid`` where the map has not all of them."""
     try:
         return np.unique(image_map.find_many(ids))
     except Invalid as error:
@@ -269,13 +271,3 @@ def _same_spec(name: str, standing: Document, spec: RunSpec) -> None:
         f"run {name!r} exists with another {', '.join(fields)}. Take another name, or delete the run first",
         fields=fields,
     )
-
-
-def _check_world_size(plan: Plan, spec: RunSpec) -> None:
-    num = plan.planner.num_batches(0, spec.world_size)
-    if num < spec.world_size:
-        raise Invalid(
-            "world_size",
-            f"{spec.world_size} ranks, and an epoch has {num} batches",
-            f"It may be at most {num}",
-        )

@@ -5,11 +5,11 @@ where."""
 
 from __future__ import annotations
 
-from .columns import Columns
-from .formats import FORMATS, Format, format_for_suffix, format_named
-from .resolution_map import ResolutionMap
-from .staging import IdKind
-from .store import MapInfo, MapStore
+from bucketline_service.maps.columns import Columns
+from bucketline_service.maps.formats import FORMATS, Format, format_for_suffix, format_named
+from bucketline_service.maps.resolution_map import ResolutionMap
+from bucketline_service.maps.staging import IdKind
+from bucketline_service.maps.store import MapInfo, MapStore
 
 __all__ = [
     "FORMATS",

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..errors import Invalid
-from .source import Source
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.source import Source
 
 MAX_SIDE_PX = 1_000_000
 """Largest side taken. No image format in use for training goes this far (JPEG and WebP end at 65,535 and

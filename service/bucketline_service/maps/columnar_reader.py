@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .columns import Columns, Names, resolve
-from .source import CHUNK_ROWS, Chunk, Source, broken
+from bucketline_service.maps.columns import Columns, Names, resolve
+from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken
 
 _FILE_MAGIC = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"

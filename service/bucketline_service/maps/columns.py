@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..errors import Invalid
+from bucketline_service.errors import Invalid
 
 ID_TIERS: tuple[tuple[str, ...], ...] = (
     ("id",),  # ours; COYO, PD12M

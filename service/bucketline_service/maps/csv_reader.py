@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ..errors import Invalid
-from .columns import Columns, Names, resolve
-from .source import Chunk, Source, broken
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.columns import Columns, Names, resolve
+from bucketline_service.maps.source import Chunk, Source, broken
 
 _BLOCK_BYTES = 1 << 23
 _HEADER_CHARS = 1 << 20

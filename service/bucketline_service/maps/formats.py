@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import Invalid
-from .columnar_reader import read_arrow, read_parquet
-from .columns import Columns
-from .csv_reader import read_csv
-from .jsonl_reader import read_jsonl
-from .npz_reader import read_npz
-from .pickle_reader import read_pickle
-from .source import Source
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.columnar_reader import read_arrow, read_parquet
+from bucketline_service.maps.columns import Columns
+from bucketline_service.maps.csv_reader import read_csv
+from bucketline_service.maps.jsonl_reader import read_jsonl
+from bucketline_service.maps.npz_reader import read_npz
+from bucketline_service.maps.pickle_reader import read_pickle
+from bucketline_service.maps.source import Source
 
 
 @dataclass(frozen=True)

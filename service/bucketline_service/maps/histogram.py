@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import MAX_SIDE_PX
+from bucketline_service.maps.checks import MAX_SIDE_PX
 
 SIZE_EDGES_PX = (
     1,

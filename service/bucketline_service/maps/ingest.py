@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..errors import Invalid, TooLarge
-from .checks import as_int_ids, check_ids, check_sides, duplicate_row, refuse_duplicate
-from .columns import Columns
-from .digest import content_digest
-from .formats import Format
-from .histogram import Histogram
-from .resolution_map import LAYOUT, schema, sidecar_path
-from .source import Chunk, Source, reading
-from .staging import Staging
+from bucketline_service.errors import Invalid, TooLarge
+from bucketline_service.maps.checks import as_int_ids, check_ids, check_sides, duplicate_row, refuse_duplicate
+from bucketline_service.maps.columns import Columns
+from bucketline_service.maps.digest import content_digest
+from bucketline_service.maps.formats import Format
+from bucketline_service.maps.histogram import Histogram
+from bucketline_service.maps.resolution_map import LAYOUT, schema, sidecar_path
+from bucketline_service.maps.source import Chunk, Source, reading
+from bucketline_service.maps.staging import Staging
 
 MAX_IMAGES = 2**32 - 1
 """Rows are kept as uint32 where they are sorted by id."""

@@ -11,9 +11,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..errors import Invalid
-from .columns import Columns, resolve
-from .source import CHUNK_ROWS, Chunk, Source, broken
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.columns import Columns, resolve
+from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken
 
 _HINT = "Save it as np.savez(path, id=…, width=…, height=…)"
 

@@ -23,9 +23,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..errors import Invalid
-from .columns import Columns, Names
-from .source import CHUNK_ROWS, Chunk, Source, broken, is_utf8, show
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.columns import Columns, Names
+from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken, is_utf8, show
 
 _HINT = (
     "A resolutions.pkl is a dict of id to (width, height); only dicts, tuples, lists, whole numbers, floats"

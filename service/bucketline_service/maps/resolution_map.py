@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..errors import Invalid, StoreUnavailable
-from .checks import MAX_ID_BYTES
-from .digest import content_digest
-from .source import is_utf8, show
-from .staging import IdKind
+from bucketline_service.errors import Invalid, StoreUnavailable
+from bucketline_service.maps.checks import MAX_ID_BYTES
+from bucketline_service.maps.digest import content_digest
+from bucketline_service.maps.source import is_utf8, show
+from bucketline_service.maps.staging import IdKind
 
 LAYOUT = 1
 """Of the file and its sidecar; another number is refused."""

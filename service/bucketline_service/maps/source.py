@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
-from .columns import Names
+from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
+from bucketline_service.maps.columns import Names
 
 CHUNK_ROWS = 1 << 18
 """Rows that are read and checked at a time: some 10 MB, whatever the file's size."""

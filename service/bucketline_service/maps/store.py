@@ -24,14 +24,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ..errors import Conflict, Invalid, NotFound, StoreUnavailable
-from ..names import check_name
-from .columns import FIND_ALL, Columns
-from .formats import format_named
-from .ingest import MAX_IMAGES, Checked, read_checked, write_object
-from .lock import locked
-from .resolution_map import ResolutionMap, sidecar_path
-from .staging import IdKind
+from bucketline_service.errors import Conflict, Invalid, NotFound, StoreUnavailable
+from bucketline_service.maps.columns import FIND_ALL, Columns
+from bucketline_service.maps.formats import format_named
+from bucketline_service.maps.ingest import MAX_IMAGES, Checked, read_checked, write_object
+from bucketline_service.maps.lock import locked
+from bucketline_service.maps.resolution_map import ResolutionMap, sidecar_path
+from bucketline_service.maps.staging import IdKind
+from bucketline_service.names import check_name
 
 STAGING_LIFE_S = 24 * 3600.0
 """An upload that has not moved in for a day will not: its process has died."""

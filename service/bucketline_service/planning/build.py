@@ -14,7 +14,7 @@ from bucketline_service.planning.assignment import REASONS, Assignment, assign
 from bucketline_service.planning.ladder import Ladder
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.novelai import NovelaiPlanner
-from bucketline_service.planning.order import CHUNK, count_buckets, filling
+from bucketline_service.planning.order import CHUNK, count_buckets, fill_order, tally
 from bucketline_service.planning.plan import Planner
 from bucketline_service.planning.stats import Summary
 from bucketline_service.planning.tails import POLICIES, Layout
@@ -88,29 +88,30 @@ def prepare(
     ``new_order(N)`` gives the array to write into (a file's, say); ``on_progress`` hears what share is done, 0 to 1.
     Errors: ``Invalid`` where no image is left, or too few for a single unit.
     """
-    buckets, pruned = _assign(spec, widths, heights, valid_rows, on_progress)
+    buckets, pruned = assign_all(spec, widths, heights, valid_rows=valid_rows, on_progress=on_progress)
     counts = count_buckets(buckets, len(spec.ladder))
-    _check(spec, counts, pruned)
+    summary = new_summary(spec, counts, pruned)
     order = new_order(int(counts.sum()))
-    flows = layout_of(spec, counts).flows() if spec.planner == "line" else []
-    summary = Summary(spec.ladder, spec.targets, flows, counts)
     num_done = 0
-    for rows, sizes in filling(buckets, counts, order):
+    for rows, sizes in fill_order(buckets, counts, order):
         summary.add(widths[rows], heights[rows], sizes)
         num_done += len(rows)
         on_progress(0.5 + 0.5 * num_done / len(order))
     return Prepared(counts, order, {"num_images": len(widths), "pruned": pruned, **summary.to_json()})
 
 
-def _assign(
+def assign_all(
     spec: PlanSpec,
     widths: NDArray[np.uint32],
     heights: NDArray[np.uint32],
-    valid_rows: NDArray[np.int64] | None,
-    on_progress: Callable[[float], None],
+    *,
+    weights: NDArray[np.int64] | None = None,
+    valid_rows: NDArray[np.int64] | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[NDArray[np.int16], dict[str, int]]:
-    """The bucket of every row, -1 where it is pruned, and how many are pruned by each reason. Rows that are not valid
-    are counted as ``valid_ids``, and for no other reason."""
+    """The bucket of every row, -1 where it is pruned, and how many images are pruned by each reason. Rows that are not
+    valid are counted as ``valid_ids``, and for no other reason. ``weights``: how many images each row stands for, one
+    unless given; not to be given with ``valid_rows``."""
     buckets = np.empty(len(widths), dtype=np.int16)
     reasons = np.zeros(len(REASONS), dtype=np.int64)
     is_valid = None
@@ -125,13 +126,20 @@ def _assign(
             found.buckets[~is_valid[part]] = -1
             counted = found.reasons[is_valid[part]]
         buckets[part] = found.buckets
-        reasons += np.bincount(counted, minlength=len(REASONS))
+        reasons += tally(counted, len(REASONS), None if weights is None else weights[part])
         on_progress(0.5 * min(begin + CHUNK, len(widths)) / len(widths))
     pruned = dict(zip(REASONS, reasons.tolist(), strict=True))
     del pruned["assigned"]
     if is_valid is not None:
         pruned["valid_ids"] = len(buckets) - int(is_valid.sum())
     return buckets, pruned
+
+
+def new_summary(spec: PlanSpec, counts: NDArray[np.int64], pruned: dict[str, int]) -> Summary:
+    """What sums up the ``counts`` int64[B] assigned images. Raises ``Invalid`` where they make no epoch."""
+    _check(spec, counts, pruned)
+    flows = layout_of(spec, counts).flows() if spec.planner == "line" else []
+    return Summary(spec.ladder, spec.targets, flows, counts)
 
 
 def layout_of(spec: PlanSpec, counts: NDArray[np.int64]) -> Layout:
@@ -157,6 +165,14 @@ def _check(spec: PlanSpec, counts: NDArray[np.int64], pruned: dict[str, int]) ->
         f"{what}, and only {num_images} are assigned",
         f"lockstep x batch_size may be at most {most}, or use tails: pad",
     )
+
+
+def check_world_size(planner: Planner, world_size: int) -> None:
+    """Raise ``Invalid`` where an epoch has no step for so many ranks."""
+    num = planner.num_batches(0, world_size)
+    if num < world_size:
+        detail = f"{world_size} ranks, and an epoch has {num} batches"
+        raise Invalid("world_size", detail, f"It may be at most {num}")
 
 
 def new_planner(

@@ -50,10 +50,11 @@ def fitted(
     min_dim: int = 256,
     dim_limit: int = 1024,
     min_fill: float = 0.75,
+    counts: NDArray[np.int64] | None = None,
 ) -> Ladder:
     """The at most ``num_buckets`` sizes with the least total crop loss over images of ``widths``, ``heights``
     (positive integers[N], pixels), each assigned to the nearest aspect by ratio. By aspect; the base is the size
-    nearest to square.
+    nearest to square. ``counts`` int64[N]: how many images each one stands for, one unless given.
 
     Chosen among the sizes of ``candidates``, and exactly: no other choice loses less, but for the rounding of
     float64 sums. Where fewer buckets do as well, there are fewer. Of equal choices it is always the same one.
@@ -65,7 +66,7 @@ def fitted(
         detail = f"{num_buckets!r} is no number of buckets"
         raise Invalid("ladder.num_buckets", detail, f"Take an integer from 1 to {MAX_BUCKETS}")
     sizes = candidates(max_size, divisible, min_dim, dim_limit, min_fill)
-    chosen = choose(histogram(widths, heights), sizes[:, 0] / sizes[:, 1], num_buckets)
+    chosen = choose(histogram(widths, heights, counts), sizes[:, 0] / sizes[:, 1], num_buckets)
     return explicit(sizes[chosen].tolist())
 
 
@@ -119,8 +120,13 @@ def _too_many(num: int, step: int) -> Invalid:
     return Invalid("ladder.divisible", detail, "Take larger steps, a larger min_fill or closer bounds")
 
 
-def histogram(widths: NDArray[np.integer], heights: NDArray[np.integer]) -> Histogram:
-    """How many images of ``widths``, ``heights`` (positive integers[N], pixels) have each aspect."""
+def histogram(
+    widths: NDArray[np.integer], heights: NDArray[np.integer], weights: NDArray[np.int64] | None = None
+) -> Histogram:
+    """How many images of ``widths``, ``heights`` (positive integers[N], pixels) have each aspect. ``weights`` int64[N]:
+    how many images each one stands for, one unless given."""
+    if weights is not None:
+        return _merged([Histogram(np.divide(widths, heights, dtype=np.float64), weights)])
     found = Histogram(np.empty(0), np.empty(0, dtype=np.int64))
     parts, num_held = [found], 0
     for begin in range(0, len(widths), _CHUNK):

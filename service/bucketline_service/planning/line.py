@@ -77,25 +77,61 @@ class LinePlanner:
         ):
             raise IndexError(f"positions out of [0, {self.num_batches(epoch, world_size)})")
         keyed = self._epoch(epoch)
-        slots, within = np.divmod(positions, self._lockstep)
-        units = keyed.permutations.forward(np.full(len(slots), _UNITS), slots)
-        targets = np.searchsorted(self._unit_starts, units, side="right") - 1
+        targets, first = self._firsts(keyed, positions)
         sizes = self._batch_sizes[targets]
         bounds = np.zeros(len(positions) + 1, dtype=np.int64)
         np.cumsum(sizes, out=bounds[1:])
-        # index of each batch's first image among those that its target serves
-        first = ((units - self._unit_starts[targets]) * self._lockstep + within) * sizes
         served = np.repeat(first - bounds[:-1], sizes) + np.arange(bounds[-1])
         rows, repeats = self._rows(keyed, np.repeat(targets, sizes), served)
         return BatchBlock(buckets=targets, bounds=bounds, rows=rows, repeats=repeats)
 
     def mixed_steps(self, epoch: int, offset: int, world_size: int) -> int:
+        return int(self.spans(offset, world_size)[2:].sum())
+
+    def spans(self, offset: int, world_size: int) -> _I64:
+        """int64[K]: at k, how many of the steps that deal the stream from ``offset`` on span k units. The same in every
+        epoch."""
         # where a step begins inside its unit repeats after lockstep steps at the latest: count one such period
-        num_steps = (self.num_batches(epoch, world_size) - offset) // world_size
+        num_steps = max(0, self._num_units * self._lockstep - offset) // world_size
         begins = (offset + world_size * np.arange(min(self._lockstep, num_steps))) % self._lockstep
-        spans = begins + world_size > self._lockstep
+        spans = -(-(begins + world_size) // self._lockstep)
+        num = int(spans.max(initial=0)) + 1
         periods, rest = divmod(num_steps, self._lockstep)
-        return int(periods * spans.sum() + spans[:rest].sum())
+        found: _I64 = periods * np.bincount(spans, minlength=num) + np.bincount(spans[:rest], minlength=num)
+        return found
+
+    def num_only_after(self, epoch: int, position: int) -> int:
+        """How many images the epoch's stream has at ``position`` or after it, and not before. Needs no ``order``."""
+        positions = np.arange(position, self._num_units * self._lockstep, dtype=np.int64)
+        targets, first = self._firsts(self._epoch(epoch), positions)
+        begins, lengths = self._layout.begins[targets], self._lengths[targets]
+        whole, rest = np.divmod(self._batch_sizes[targets], lengths)
+        stops = begins + lengths
+        # a batch covers its stretch `whole` times, and from here to there once more, where need be around its end
+        here = begins + first % lengths
+        there = here + rest
+        over = (there > stops).astype(np.int64)
+        again = np.where(over, there - lengths, begins)
+        # past this place images come once less in the epoch
+        fewer = begins + self._layout.served[targets] % lengths
+        one = np.ones_like(over)
+        cuts = np.concatenate([here, np.minimum(there, stops), begins, again, begins, stops, fewer])
+        edges, at = np.unique(cuts, return_inverse=True)
+        change = np.concatenate([one, -one, over, -over, whole, -whole, 0 * one])
+        covered = np.cumsum(np.bincount(at, weights=change, minlength=len(edges)))[:-1]
+        targets = np.searchsorted(self._layout.begins, edges[:-1], side="right") - 1
+        places = edges[:-1] - self._layout.begins[targets]
+        comings = -((places - self._layout.served[targets]) // self._lengths[targets])
+        return int(np.diff(edges)[(covered > 0) & (covered == comings)].sum())
+
+    def _firsts(self, keyed: _Epoch, positions: _I64) -> tuple[_I64, _I64]:
+        """Of the batches at ``positions`` the targets, and the index of each one's first image among those that its
+        target serves."""
+        slots, within = np.divmod(positions, self._lockstep)
+        units = keyed.permutations.forward(np.full(len(slots), _UNITS), slots)
+        targets = np.searchsorted(self._unit_starts, units, side="right") - 1
+        batches = (units - self._unit_starts[targets]) * self._lockstep + within
+        return targets, batches * self._batch_sizes[targets]
 
     def _rows(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, NDArray[np.bool_]]:
         """The images at index ``served[i]`` of what ``targets[i]`` serves, and which of them are there again."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.ladder import Ladder
+from bucketline_service.planning.order import tally
 from bucketline_service.planning.tails import Layout
 
 _I64 = NDArray[np.int64]
@@ -25,13 +26,13 @@ class Spread:
         self._sum = 0.0
         self._max = 0.0
 
-    def add(self, values: NDArray[np.float64]) -> None:
-        """``values`` float64[n], not negative."""
+    def add(self, values: NDArray[np.float64], weights: _I64 | None = None) -> None:
+        """``values`` float64[n], not negative; ``weights`` int64[n]: how often each comes, once unless given."""
         if not len(values):
             return
         shares = values / (1.0 + values)  # [0, inf) onto [0, 1)
-        self._counts += np.bincount((shares * _BINS).astype(np.int64), minlength=_BINS)
-        self._sum += float(values.sum())
+        self._counts += tally((shares * _BINS).astype(np.int64), _BINS, weights)
+        self._sum += float(_weighted(values, weights).sum())
         self._max = max(self._max, float(values.max()))
 
     def to_json(self) -> dict[str, float]:
@@ -43,6 +44,10 @@ class Spread:
         # the lower edge of the bin, so that what fits exactly is told as 0
         at = int(np.searchsorted(np.cumsum(self._counts), share * num)) / _BINS
         return min(at / (1.0 - at), self._max)
+
+
+def _weighted(values: NDArray[np.float64], weights: _I64 | None) -> NDArray[np.float64]:
+    return values if weights is None else values * weights
 
 
 class Summary:
@@ -65,13 +70,20 @@ class Summary:
         self._flows = [(bucket, target) for bucket, target, _ in flows]
         self._flow_sums = np.zeros(len(flows))
 
-    def add(self, widths: NDArray[np.uint32], heights: NDArray[np.uint32], sizes: _I64) -> None:
-        """``widths``, ``heights`` [n] by bucket; ``sizes`` int64[B]: how many each bucket has of them."""
+    def add(
+        self,
+        widths: NDArray[np.uint32],
+        heights: NDArray[np.uint32],
+        sizes: _I64,
+        weights: _I64 | None = None,
+    ) -> None:
+        """``widths``, ``heights`` [n] by bucket; ``sizes`` int64[B]: how many each bucket has of them; ``weights``
+        int64[n]: how many images each of them stands for, one unless given."""
         buckets = np.repeat(np.arange(len(sizes)), sizes)
         losses = crop_loss(widths, heights, self._sizes[buckets, 0], self._sizes[buckets, 1])
-        self._losses.add(losses)
-        self._errors.add(np.abs(widths / heights - self._aspects[buckets]))
-        self._sums += np.bincount(buckets, weights=losses, minlength=len(sizes))
+        self._losses.add(losses, weights)
+        self._errors.add(np.abs(widths / heights - self._aspects[buckets]), weights)
+        self._sums += np.bincount(buckets, weights=_weighted(losses, weights), minlength=len(sizes))
         begins = np.cumsum(sizes) - sizes
         there = np.flatnonzero(sizes)
         if len(there):
@@ -80,7 +92,8 @@ class Summary:
             if target == bucket:
                 continue
             mine = slice(begins[bucket], begins[bucket] + sizes[bucket])
-            self._flow_sums[i] += crop_loss(widths[mine], heights[mine], *self._sizes[target]).sum()
+            moved = crop_loss(widths[mine], heights[mine], *self._sizes[target])
+            self._flow_sums[i] += _weighted(moved, None if weights is None else weights[mine]).sum()
 
     def to_json(self) -> dict[str, Any]:
         means = self._sums / np.maximum(self._counts, 1)
