@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Any
 
 from . import _wire
+from ._checks import seconds, whole
 from ._engine import EXIT_PATIENCE_S, Engine, forget_engines
 from ._errors import ClientClosed, EndOfRun, Fenced, UsageError
 from ._identity import make_holder, session_name
 from ._resume import starting_place
-from ._transport import Transport, check_url
+from ._transport import Transport, check_token, check_url
 from ._types import Batch, Cursor, Session, State
 from ._window import MAX_WINDOW
 
@@ -23,7 +24,9 @@ from ._window import MAX_WINDOW
 class BucketClient:
     """The batches of one run, for one rank or several.
 
-    ``url`` is the coordinator's address, ``run`` the run's name, ``token`` ``BUCKETLINE_TOKEN`` unless given.
+    ``url`` is the coordinator's address, ``run`` the run's name, ``token`` ``BUCKETLINE_TOKEN`` unless given
+    (without the white space around it). The environment's proxies are used, but for an address on this
+    machine.
 
     ``holder`` names who holds a rank's lease; unless given it is new in every process (host, pid, a random
     part), so a second process that uses a rank takes it over and the first one is ``Fenced``. Processes that
@@ -60,20 +63,15 @@ class BucketClient:
     ) -> None:
         if not isinstance(run, str) or not run:
             raise UsageError(f"run: a name was expected, not {run!r}")
-        if not 1 <= window <= MAX_WINDOW:
-            raise UsageError(f"window: 1 to {MAX_WINDOW} batches, not {window}")
-        for name, seconds in (("timeout_s", timeout_s), ("request_timeout_s", request_timeout_s)):
-            if not seconds > 0:
-                raise UsageError(f"{name}: more than 0 seconds, not {seconds}")
         self.url = check_url(url)
         self.run = run
-        self._token = token
+        self._token = None if token is None else check_token(token)
         self._holder = holder
         self._session = session
-        self._window = window
-        self._timeout_s = timeout_s
-        self._request_timeout_s = request_timeout_s
-        self._ack_interval_s = ack_interval_s
+        self._window = whole("window", window, 1, MAX_WINDOW)
+        self._timeout_s = seconds("timeout_s", timeout_s)
+        self._request_timeout_s = seconds("request_timeout_s", request_timeout_s)
+        self._ack_interval_s = seconds("ack_interval_s", ack_interval_s, may_be_zero=True)
         self._started: str | None = None  # the session that leases are taken in
         self._reset()
 
@@ -96,7 +94,7 @@ class BucketClient:
         ``CoordinatorUnavailable`` when there was no answer in time, and what the coordinator refused; other
         errors than ``Fenced`` are raised when no batch is at hand, and the next call tries again.
         """
-        batch = (self._engine or self._start_engine()).take(rank, None)
+        batch = (self._engine or self._start_engine()).take(whole("rank", rank), None)
         assert batch is not None
         return batch
 
@@ -107,6 +105,7 @@ class BucketClient:
         A batch is finished when the next one is asked for, and the last one when the iterator is exhausted.
         Leaving the loop early leaves its last batch unfinished, until the rank is asked for another.
         """
+        rank = whole("rank", rank)
         engine = self._engine or self._start_engine()
         try:
             batch = engine.take(rank, None)
@@ -119,14 +118,16 @@ class BucketClient:
     def ack(self, rank: int) -> None:
         """The batch handed out last is finished, though no other is wanted yet. Sent in the background;
         ``flush`` waits."""
+        rank = whole("rank", rank)
         if self._engine is not None:
             self._engine.finish(rank)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Return when the coordinator has acknowledged every finished batch. Raises as ``next_batch``
         does."""
+        wait_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s, may_be_zero=True)
         if self._engine is not None:
-            self._engine.flush(self._timeout_s if timeout_s is None else timeout_s)
+            self._engine.flush(wait_s)
 
     # --- starting and resuming ------------------------------------------------------------------------------
 
@@ -142,9 +143,9 @@ class BucketClient:
         ``resume`` is ``"cursor"`` (the slowest rank's cursor), ``"start"`` (the run's very first step) or a
         state dict. Every process of the job calls this with the same arguments; the session's name makes them
         one start. It is the argument, else the constructor's, else ``BUCKETLINE_SESSION``, else torchrun's
-        run id and restart count, else Slurm's job id and restart count, else random: then every call is a
-        start of its own that fences all others, which is right for a job of one process and refused where
-        ``WORLD_SIZE`` says that there are more.
+        run id and restart count, else Slurm's job id and restart count. Where none of these is there, a job
+        of one rank gets a random name, so every call is a start of its own; one of several ranks is refused,
+        for its processes would fence each other. One process that serves several ranks passes a name too.
 
         A name that was used before starts nothing. With a state dict this process's ranks begin there all the
         same, and ``SessionReused`` is raised where that start dealt the epoch differently.
@@ -152,8 +153,9 @@ class BucketClient:
         place = _wire.resume_from(resume)
         if world_size is None and isinstance(place, State):
             world_size = place.world_size
-        if world_size is None or world_size < 1:
-            raise UsageError(f"world_size: the number of ranks was expected, not {world_size}")
+        if world_size is None:
+            raise UsageError("world_size: the number of ranks was expected, or a state dict that tells it")
+        world_size = whole("world_size", world_size, 1)
         name = session or self._session or session_name(world_size, os.environ)
         engine = self._engine or self._start_engine()
         if place == "cursor":
@@ -179,6 +181,8 @@ class BucketClient:
         Within a step, ``include_last=False`` leaves the last one out. Of several ranks in this client the
         slowest counts, of those used since the start; or ``rank`` alone.
         """
+        if rank is not None:
+            rank = whole("rank", rank)
         engine = self._engine or self._start_engine()
         state = engine.state(rank, include_last) or self._loaded
         if state is None and rank is not None:

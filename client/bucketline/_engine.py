@@ -175,7 +175,7 @@ class Engine:
             raise unavailable(self.transport.url, what, cause, failures, now_s - started_s) from cause
         self._retry_at_s = min(self._retry_at_s, self._not_before_s)
         self._work.notify()
-        self._news.wait(started_s + timeout_s - now_s)
+        self._news.wait(_bounded(started_s + timeout_s - now_s))
 
     def _drop_windows(self, error: BucketlineError) -> None:
         for window in self._windows.values():
@@ -212,7 +212,7 @@ class Engine:
                     wake_s = min((window.ack_due_s for window in self._windows.values()), default=NEVER_S)
                 else:
                     wake_s = self._retry_at_s
-                self._work.wait(None if wake_s == NEVER_S else max(0.0, wake_s - now_s))
+                self._work.wait(_bounded(max(0.0, wake_s - now_s)))
             return None
 
     def _pick(self, now_s: float) -> Job | None:
@@ -272,6 +272,11 @@ class Engine:
             ask = window.ask(self._clock(), flush=True)
             if ask is not None and ask.finished is not None and self._failure is None:
                 self._do(window, Ask(ask.finished, ask.num_finished, None, 1))
+
+
+def _bounded(wait_s: float) -> float:
+    """``wait`` takes no infinity; who waits looks at the clock again anyway."""
+    return min(wait_s, threading.TIMEOUT_MAX)
 
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
-import uuid
 from collections.abc import Mapping
 
 from ._errors import UsageError
@@ -15,15 +12,19 @@ SESSION_VARIABLE = "BUCKETLINE_SESSION"
 
 def make_holder() -> str:
     """A name that no other process has, and that tells an operator where to look."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    import socket  # here and not above: importing bucketline needs no network, and httpx loads it anyway
+
+    return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
 def session_name(world_size: int, environ: Mapping[str, str]) -> str:
     """The name of this start of the job, the same in all of its processes and another after every restart.
 
     In this order: ``BUCKETLINE_SESSION`` as it is; torchrun's run id and restart count; Slurm's job id and
-    restart count; else a random one, which is right only where one process starts the job, so it is refused
-    where ``WORLD_SIZE`` says that there are more.
+    restart count; else a random one, which is right only where one process starts the job. So it is refused
+    for a job of several ranks, and where ``WORLD_SIZE`` says that there are several processes: each would
+    start the job anew and fence the others. Whether one process serves all ranks can not be known here: it
+    gives a name, as they do.
 
     The world size is part of a derived name, because torchrun does not count a restart when nodes come or go.
     Its default run id ``none`` names nothing: two jobs of it would share their sessions.
@@ -36,10 +37,12 @@ def session_name(world_size: int, environ: Mapping[str, str]) -> str:
     if job_id := environ.get("SLURM_JOB_ID"):
         return f"{job_id}.{environ.get('SLURM_RESTART_COUNT', '0')}.w{world_size}"
     processes = environ.get("WORLD_SIZE", "1")
-    if processes.isdigit() and int(processes) > 1:
+    num_processes = int(processes) if processes.isdecimal() else 1
+    if world_size > 1 or num_processes > 1:
+        several = f"{world_size} ranks" if world_size > 1 else f"WORLD_SIZE={processes} processes"
         raise UsageError(
-            f"WORLD_SIZE={processes} processes must start one session under one name: pass session=, or set "
-            f"{SESSION_VARIABLE} to something that all of them share and that changes with every start "
-            "of the job (torchrun: --rdzv-id)"
+            f"session: {several} must start one session under one name, and none is known: pass session= or "
+            f"set {SESSION_VARIABLE} to what all processes share and every start of the job has anew, or "
+            "launch with torchrun --rdzv-id (or --standalone), or under Slurm"
         )
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

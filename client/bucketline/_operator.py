@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from . import _wire
+from ._checks import seconds
 from ._errors import PlanFailed, UsageError
 from ._transport import Transport, unavailable
 from ._types import Batch, Json
@@ -47,8 +48,8 @@ class Operator:
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
-        self._transport = Transport(url, token, request_timeout_s=min(30.0, timeout_s))
-        self._timeout_s = timeout_s
+        self._timeout_s = seconds("timeout_s", timeout_s)
+        self._transport = Transport(url, token, request_timeout_s=min(30.0, self._timeout_s))
 
     # --- maps -----------------------------------------------------------------------------------------------
 
@@ -97,6 +98,7 @@ class Operator:
     ) -> Json:
         """Create the run, or find that it is there with the same spec. ``wait`` until its plan is ready, up
         to ``timeout_s``; ``PlanFailed`` where it can not be planned."""
+        timeout_s = seconds("timeout_s", timeout_s, may_be_zero=True)
         started_s = time.monotonic()
         document = self._ask(_wire.Request("PUT", _wire.run_path(name), body=dict(spec)))
         while wait and document.get("status") == "planning":
@@ -134,6 +136,19 @@ class Operator:
 
     def delete_run(self, name: str) -> None:
         self._ask(_wire.Request("DELETE", _wire.run_path(name)))
+
+    # --- previews -------------------------------------------------------------------------------------------
+
+    def preview(
+        self, map: str, specs: Sequence[Mapping[str, Any]], *, timeout_s: float = 600.0
+    ) -> list[Json]:
+        """What each of up to 16 run specs (their ``map`` left out) would cost on a map: ``{"spec", "stats"}``, or
+        ``{"spec", "problem"}`` where it can not be met. Nothing is kept."""
+        timeout_s = seconds("timeout_s", timeout_s)
+        body = {"map": map, "specs": [dict(spec) for spec in specs]}
+        request = _wire.Request("POST", _wire.path("previews"), body=body, timeout_s=timeout_s)
+        document = self._transport.call(request, max(timeout_s, self._timeout_s))[1]
+        return _wire.read(document, lambda document: list(document["previews"]), request.path)
 
     # --- the end --------------------------------------------------------------------------------------------
 

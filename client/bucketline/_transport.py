@@ -8,7 +8,7 @@ under names.
 
 from __future__ import annotations
 
-import email.utils
+import ipaddress
 import logging
 import os
 import random
@@ -27,6 +27,8 @@ TOKEN_VARIABLE = "BUCKETLINE_TOKEN"
 BACKOFF_BASE_S = 0.1
 BACKOFF_CAP_S = 10.0
 RETRY_AFTER_CAP_S = 60.0
+ATTEMPT_CAP_S = 1e6
+"""A socket takes no timeout of more than 2**31 ms."""
 
 log = logging.getLogger("bucketline")
 
@@ -68,23 +70,38 @@ class Transport:
     def __init__(
         self, url: str, token: str | None, *, request_timeout_s: float, connect_timeout_s: float = 5.0
     ) -> None:
-        import httpx  # here and not above: importing bucketline must cost a training process nothing
+        # here and not above: it takes longer to import than all of bucketline, and only who asks needs it
+        import httpx
 
-        token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
-        headers = {"Accept": "application/json", "User-Agent": "bucketline"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        timeout = httpx.Timeout(request_timeout_s, connect=min(connect_timeout_s, request_timeout_s))
         self.url = check_url(url)
+        if token is None:  # a line's end is what a secret's file leaves in the environment
+            token, source = os.environ.get(TOKEN_VARIABLE, "").strip(), TOKEN_VARIABLE
+        else:
+            source = "token"
+        headers = {b"Accept": b"application/json", b"User-Agent": b"bucketline"}
+        if token:
+            headers[b"Authorization"] = b"Bearer " + check_token(token, source).encode()
+        attempt_s = min(request_timeout_s, ATTEMPT_CAP_S)
+        timeout = httpx.Timeout(attempt_s, connect=min(connect_timeout_s, attempt_s))
         self._httpx = httpx
-        self._client: httpx.Client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+        try:
+            # a transport of one's own keeps the environment's proxies away, and only them
+            own = httpx.HTTPTransport() if is_loopback(self.url) else None
+            self._client: httpx.Client = httpx.Client(
+                base_url=self.url, headers=headers, timeout=timeout, transport=own
+            )
+        except (httpx.InvalidURL, ValueError, ImportError) as exc:
+            raise UsageError(f"url: {self.url}, or a proxy for it in the environment: {exc}") from exc
 
     def attempt(self, request: _wire.Request) -> tuple[int, Json]:
         """Ask once: the 2xx status and its document. ``Unanswered`` where it is worth asking again, else
-        ``Refused`` or ``ProtocolError``."""
+        ``Refused`` or ``ProtocolError``, or ``UsageError`` for a request that can not be sent at all."""
+        httpx = self._httpx
         try:
             response = self._client.send(self._build(request))
-        except self._httpx.RequestError as exc:
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as exc:
+            raise UsageError(f"{request} can not be sent: {exc}") from exc
+        except httpx.RequestError as exc:
             raise Unanswered(f"{type(exc).__name__}: {exc}") from exc
         status = response.status_code
         if response.is_success:
@@ -126,7 +143,9 @@ class Transport:
 
     def _build(self, request: _wire.Request) -> httpx.Request:
         headers = {"Content-Type": request.content_type} if request.content_type else {}
-        timeout = request.timeout_s or self._httpx.USE_CLIENT_DEFAULT
+        timeout = (
+            min(request.timeout_s, ATTEMPT_CAP_S) if request.timeout_s else self._httpx.USE_CLIENT_DEFAULT
+        )
         return self._client.build_request(
             request.method,
             request.path,
@@ -141,11 +160,16 @@ class Transport:
 def unavailable(
     url: str, what: str, cause: Unanswered | None, attempts: int, waited_s: float
 ) -> CoordinatorUnavailable:
-    """The error for a deadline that passed, saying what was tried; the caller raises it ``from`` the
-    cause."""
-    last = str(cause) if cause is not None else "the request is still under way"
+    """The error for a deadline that passed, saying in one line what was tried and what would do; the caller
+    raises it ``from`` the cause."""
+    last = " ".join(str(cause).split()) if cause is not None else "the request is still under way"
+    if cause is None or cause.code is not None:
+        advice = "call again, or wait longer (timeout_s)"
+    else:
+        advice = "is a coordinator running there? `bucketline serve` starts one; if it is elsewhere, change the url"
     return CoordinatorUnavailable(
-        f"{url} gave no answer to {what} in {waited_s:.1f} s ({attempts} attempts failed; the last: {last})",
+        f"{url} gave no answer to {what} in {waited_s:.1f} s ({attempts} attempts failed; the last: {last}): "
+        f"{advice}",
         attempts=attempts,
         waited_s=waited_s,
         code=cause.code if cause is not None else None,
@@ -165,6 +189,8 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
     try:
         seconds = float(header)
     except ValueError:
+        import email.utils  # here and not above: slow to import, and coordinators send seconds
+
         try:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - now_s
         except ValueError:
@@ -176,8 +202,34 @@ def check_url(url: str) -> str:
     """The coordinator's address without a trailing slash; ``UsageError`` for what can not be one."""
     try:
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in url:
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _is_plain(url):
             return url.rstrip("/")
     except (ValueError, AttributeError, TypeError):
         pass
     raise UsageError(f"url: http://host:port of the coordinator was expected, not {url!r}")
+
+
+def check_token(token: str, source: str = "token") -> str:
+    """The token as it is; ``UsageError``, which does not show it, for what a header can not carry."""
+    if not isinstance(token, str):
+        raise UsageError(f"{source}: a string was expected, not {type(token).__name__}")
+    if token != token.strip() or not token.isprintable():
+        raise UsageError(
+            f"{source}: a token without white space around it and without control characters was expected "
+            "(is the end of a line still on it?)"
+        )
+    return token
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address never leaves this machine, so that a proxy elsewhere can not lead there."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_plain(url: str) -> bool:
+    """``urlsplit`` drops line ends and tabs without a word; httpx refuses them."""
+    return url.isprintable() and " " not in url

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from ._checks import whole
 from ._errors import BY_CODE, ProtocolError, Refused, UsageError
 from ._types import Batch, Cursor, Deal, Json, Lease, NextAnswer, Session, State
 
@@ -166,14 +167,8 @@ def state_from(state: Mapping[str, Any]) -> State:
     """The checked form of a state dict that a checkpoint gave back; ``UsageError`` where it is none."""
     if not isinstance(state, Mapping):
         raise UsageError(f"a state dict was expected, not {type(state).__name__}")
-    numbers = {}
-    for name in ("epoch", "step", "offset", "world_size"):
-        value = state.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise UsageError(f"state dict: {name!r} must be a whole number of 0 or more, not {value!r}")
-        numbers[name] = value
-    if numbers["world_size"] < 1:
-        raise UsageError("state dict: 'world_size' must be 1 or more")
+    least = {"epoch": 0, "step": 0, "offset": 0, "world_size": 1}
+    numbers = {name: whole(f"state dict: {name!r}", state.get(name), at) for name, at in least.items()}
     for name in ("run", "fingerprint"):
         if not isinstance(state.get(name), str):
             raise UsageError(f"state dict: {name!r} must be a string, not {state.get(name)!r}")

@@ -208,8 +208,62 @@ def test_what_does_not_exist(url, run, connect):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window": 0}, {"window": 1025}, {"timeout_s": 0}, {"to": "here"}, {"run": ""}]
+    "wrong",
+    [
+        {"window": 0},
+        {"window": 1025},
+        {"window": "3"},
+        {"window": True},
+        {"timeout_s": 0},
+        {"timeout_s": "3"},
+        {"timeout_s": None},
+        {"timeout_s": float("nan")},
+        {"request_timeout_s": "3"},
+        {"ack_interval_s": -1},
+        {"to": "here"},
+        {"run": ""},
+        {"token": "s3cret\n"},
+    ],
 )
 def test_wrong_arguments_are_told_before_anything_is_asked(connect, wrong):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         connect(**wrong)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rank", ["0", -1, True, 0.0, None])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, rank: client.next_batch(rank),
+        lambda client, rank: next(client.epoch(rank)),
+        lambda client, rank: client.ack(rank),
+        lambda client, rank: client.state_dict(rank if rank is not None else "0"),
+    ],
+)
+def test_what_is_no_rank_is_told_and_fences_nobody(connect, call, rank):
+    """Above all ``os.environ["RANK"]`` as it is, while another process holds rank 0."""
+    holder = connect()
+    holder.next_batch(0), holder.next_batch(0)
+    with pytest.raises(UsageError, match="rank"):
+        call(connect(), rank)
+    holder.flush()
+
+
+def test_a_rank_may_be_any_integer(url, run, connect):
+    class One:
+        def __index__(self):
+            return 1
+
+    client = connect()
+    assert [client.next_batch(rank).step for rank in (1, One())] == [0, 1]
+
+
+def test_waiting_for_ever(run, connect):
+    forever = float("inf")
+    client = connect(timeout_s=forever, request_timeout_s=forever, ack_interval_s=forever)
+    assert [client.next_batch(0).step for _ in range(2)] == [0, 1]
+    client.flush(forever)
+    for wrong in ("3", -1):
+        with pytest.raises(UsageError, match="timeout_s"):
+            client.flush(wrong)

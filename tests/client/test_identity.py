@@ -33,8 +33,12 @@ def test_a_lone_process_gets_a_name_of_its_own():
 
 @pytest.mark.parametrize("environ", [{}, {"TORCHELASTIC_RUN_ID": "none"}])
 def test_several_processes_without_a_common_name_are_refused(environ):
-    with pytest.raises(UsageError, match="BUCKETLINE_SESSION"):
-        session_name(8, {"WORLD_SIZE": "8", **environ})
+    """Of the ranks, or of the processes of a model-parallel job that share one."""
+    for world_size, processes in ((8, {"WORLD_SIZE": "8"}), (8, {}), (1, {"WORLD_SIZE": "8"})):
+        with pytest.raises(UsageError) as caught:
+            session_name(world_size, {**processes, **environ})
+        for remedy in ("session=", "BUCKETLINE_SESSION", "--rdzv-id", "--standalone", "Slurm"):
+            assert remedy in str(caught.value)
 
 
 def test_holders_differ():

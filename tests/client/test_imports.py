@@ -38,17 +38,31 @@ OPTIONAL = {
 }
 
 
-def loaded(statement: str) -> set[str]:
-    """Top-level modules outside the standard library that a fresh interpreter loads for ``statement``."""
+# of the standard library, what takes long to import and is only needed to send a request, if at all
+SLOW = {"email", "hashlib", "hmac", "http", "secrets", "socket", "ssl", "urllib.request", "uuid"}
+
+
+def modules(statement: str) -> set[str]:
+    """All modules that a fresh interpreter loads for ``statement``."""
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, statement], capture_output=True, text=True, check=True
     )
-    names = {name.partition(".")[0] for name in json.loads(run.stdout)}
+    return set(json.loads(run.stdout))
+
+
+def loaded(statement: str) -> set[str]:
+    """Top-level modules outside the standard library that a fresh interpreter loads for ``statement``."""
+    names = {name.partition(".")[0] for name in modules(statement)}
     return {name for name in names if name not in sys.stdlib_module_names and not name.startswith("_")}
 
 
 def test_importing_loads_the_standard_library_only():
     assert loaded(IMPORT) == {"bucketline"}
+
+
+def test_importing_loads_nothing_slow_of_the_standard_library():
+    assert not modules(IMPORT) & SLOW
+    assert modules(USE) >= {"socket", "ssl"}
 
 
 def test_using_it_adds_httpx_only():

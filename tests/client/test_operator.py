@@ -35,6 +35,19 @@ def test_where_an_image_is(url, run):
     assert [(each["step"], each["rank"]) for each in served] == [(5, 1)]
 
 
+def test_previews(url, run):
+    with Operator(url) as operator:
+        specs = [{"world_size": 2, "batch_size": 8}, {"world_size": 2, "batch_size": 9999}]
+        found = operator.preview(operator.run(run)["spec"]["map"], specs)
+        assert found[0]["stats"]["num_images"] == 5000
+        assert (sorted(found[1]), found[1]["problem"]["field"]) == (["problem", "spec"], "batch_size")
+        with pytest.raises(NotFound):
+            operator.preview("none", specs)
+        with pytest.raises(Invalid) as caught:
+            operator.preview("none", [])
+    assert caught.value.field == "specs"
+
+
 def test_batches_for_another_world_size(url, run):
     with Operator(url) as operator:
         one = operator.batches(run, 0, 0, 0, 4, world_size=1)
@@ -57,6 +70,10 @@ def test_what_is_refused_before_anything_is_sent(tmp_path):
             operator.put_map("m", tmp_path / "map.xlsx")
         with pytest.raises(UsageError, match="format"):
             operator.put_map("m", b"", format="xlsx")
+        with pytest.raises(UsageError, match="timeout_s"):
+            operator.put_run("r", {}, timeout_s="3")
+    with pytest.raises(UsageError, match="timeout_s"):
+        Operator("http://127.0.0.1:9", timeout_s="3")
 
 
 def test_what_the_coordinator_refuses(url):
@@ -73,7 +90,7 @@ def test_what_the_coordinator_refuses(url):
 
 def test_tokens(tmp_path, monkeypatch):
     coordinator = Coordinator(
-        tmp_path, BUCKETLINE_WORKER_TOKEN="worker", BUCKETLINE_OPERATOR_TOKEN="operator"
+        tmp_path, BUCKETLINE_WORKER_TOKEN="worker", BUCKETLINE_OPERATOR_TOKEN="operator,schlüssel"
     )
     try:
         with Operator(coordinator.url) as operator, pytest.raises(Unauthorized):
@@ -85,5 +102,7 @@ def test_tokens(tmp_path, monkeypatch):
         monkeypatch.setenv("BUCKETLINE_TOKEN", "operator")
         with Operator(coordinator.url) as operator:
             operator.put_map("coco", COCO)
+        with Operator(coordinator.url, "schlüssel") as operator:
+            operator.delete_map("coco")
     finally:
         coordinator.stop()

@@ -183,8 +183,34 @@ def test_states_that_do_not_fit(url, run, connect):
         client.load_state_dict({**state, "step": "3"})
     with pytest.raises(UsageError, match="resume"):
         client.start_session(2, "end")
-    with pytest.raises(UsageError, match="world_size"):
-        client.start_session(resume="start")
+    for wrong in (None, 0, "2", True, 2.0):
+        with pytest.raises(UsageError, match="world_size"):
+            client.start_session(wrong, "start", session="never")
     put_run(url, "another", seed=7)
     with pytest.raises(PlanMismatch):
-        connect(run="another").load_state_dict(state)
+        connect(run="another").load_state_dict(state, session=next(_names))
+
+
+def test_plain_processes_do_not_fence_each_other(url, run, connect, monkeypatch):
+    """Started by hand, each loads the checkpoint: refused before it begins a session, or one start under one name."""
+    state = connect().state_dict(0)
+    with Operator(url) as operator:
+        before = operator.run(run)["generation"]
+        with pytest.raises(UsageError, match="BUCKETLINE_SESSION"):
+            connect().load_state_dict(state)
+        assert operator.run(run)["generation"] == before
+    monkeypatch.setenv("BUCKETLINE_SESSION", next(_names))
+    processes = [connect(), connect()]
+    for process in processes:
+        process.load_state_dict(state)
+    for rank, process in enumerate(processes):
+        process.next_batch(rank), process.next_batch(rank)
+    for process in processes:
+        process.flush()
+
+
+def test_a_job_of_one_rank_needs_no_name(url, connect):
+    put_run(url, "alone", world_size=1)
+    client = connect(run="alone")
+    generations = [client.start_session(1, "start").generation for _ in range(2)]
+    assert generations == [2, 3]

@@ -7,7 +7,14 @@ import pytest
 
 import bucketline
 from bucketline import CoordinatorUnavailable, Operator, ProtocolError, UsageError
-from bucketline._transport import BACKOFF_BASE_S, BACKOFF_CAP_S, Backoff, check_url, retry_after_s
+from bucketline._transport import (
+    BACKOFF_BASE_S,
+    BACKOFF_CAP_S,
+    Backoff,
+    check_url,
+    is_loopback,
+    retry_after_s,
+)
 
 from .coordinators import Canned
 
@@ -65,11 +72,15 @@ def test_the_deadline_says_what_was_tried(canned):
     assert error.waited_s >= 0.3
     assert "GET /v1/runs/r" in str(error)
     assert error.__cause__ is not None
+    assert "bucketline serve" not in str(error)  # there is one: it has answered
 
 
 def test_nobody_listens():
-    with Operator("http://127.0.0.1:9", timeout_s=0.2) as operator, pytest.raises(CoordinatorUnavailable):
+    """One line, which ends with what would do."""
+    operator = Operator("http://127.0.0.1:9", timeout_s=0.2)
+    with operator, pytest.raises(CoordinatorUnavailable, match=r"`bucketline serve`.*url$") as caught:
         operator.runs()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_delete_whose_answer_was_lost_is_done(canned):
@@ -109,7 +120,18 @@ def test_retry_after_in_both_forms():
 def test_addresses():
     assert check_url("http://host:7700/") == "http://host:7700"
     assert check_url("https://host/bucketline/") == "https://host/bucketline"
-    for url in ("host:7700", "", None, "ftp://host", "http://", "http://host:99999", "http://[", 3):
+    for url in (
+        "host:7700",
+        "",
+        None,
+        "ftp://host",
+        "http://",
+        "http://host:99999",
+        "http://[",
+        3,
+        "http://host\n",
+        "http://ho\tst",
+    ):
         with pytest.raises(UsageError):
             check_url(url)
 
@@ -120,3 +142,77 @@ def test_a_token_is_sent_and_not_shown(canned, monkeypatch):
         assert operator._transport._client.headers["Authorization"] == "Bearer from-environment"
     client = bucketline.BucketClient(canned.url, "r", token="secret")
     assert "secret" not in repr(client)
+
+
+def test_a_token_from_a_file_may_bring_its_line_end(canned, monkeypatch):
+    monkeypatch.setenv("BUCKETLINE_TOKEN", " from-file\r\n")
+    with Operator(canned.url) as operator:
+        assert operator._transport._client.headers["Authorization"] == "Bearer from-file"
+    monkeypatch.setenv("BUCKETLINE_TOKEN", "\n")
+    with Operator(canned.url) as operator:
+        assert "Authorization" not in operator._transport._client.headers
+
+
+@pytest.mark.parametrize("token", ["s3cret\n", " s3cret", "s3\ncret", "s3cret\0", "s3cret\udcff", b"s3cret"])
+def test_a_token_that_no_header_carries_is_refused_unseen(canned, monkeypatch, token):
+    with pytest.raises(UsageError, match=r"^token: ") as caught:
+        Operator(canned.url, token)
+    assert "s3" not in str(caught.value)
+    monkeypatch.setenv("BUCKETLINE_TOKEN", "s3\ncret")
+    client = bucketline.BucketClient(canned.url, "r")
+    with pytest.raises(UsageError, match=r"^BUCKETLINE_TOKEN: ") as caught:
+        client.next_batch(0)
+    assert "s3" not in str(caught.value)
+    assert not canned.seen
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda operator: operator.put_map("m", b"", content_type="text/csv\n"),
+        lambda operator: operator.put_map("m", b"", content_type="tëxt/csv"),
+        lambda operator: operator.image("r", "9" * 100_000),
+    ],
+)
+def test_what_can_not_be_sent_is_not_tried_again(canned, send):
+    with Operator(canned.url) as operator, pytest.raises(UsageError, match="can not be sent"):
+        send(operator)
+    assert not canned.seen
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def environ(monkeypatch):
+    """An environment without proxies, to put some into."""
+    for name in (*PROXIES, *(name.upper() for name in PROXIES)):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch.setenv
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "all_proxy", "ALL_PROXY"])
+def test_no_proxy_leads_back_to_this_machine(canned, environ, name):
+    environ(name, "http://127.0.0.1:9")
+    canned.script["/v1/"] = [OK, OK]
+    for url in (canned.url, canned.url.replace("127.0.0.1", "LOCALHOST")):
+        with Operator(url, timeout_s=5.0) as operator:
+            assert operator.run("r") == {"status": "ready"}
+
+
+def test_other_hosts_are_asked_through_the_proxy(canned, environ):
+    environ("http_proxy", canned.url)
+    canned.script["/v1/"] = [OK]
+    with Operator("http://coordinator.invalid:7700") as operator:
+        assert operator.run("r") == {"status": "ready"}
+    assert canned.seen == ["http://coordinator.invalid:7700/v1/runs/r"]
+    environ("http_proxy", "gopher://proxy")
+    with pytest.raises(UsageError, match="proxy"):
+        Operator("http://coordinator.invalid:7700")
+
+
+def test_which_hosts_are_this_machine():
+    for host in ("localhost", "127.0.0.1", "127.8.9.10", "[::1]"):
+        assert is_loopback(f"http://{host}:7700/x")
+    for host in ("coordinator", "localhost.example", "10.0.0.1", "0.0.0.0", "[2001:db8::1]"):
+        assert not is_loopback(f"http://{host}:7700")
