@@ -201,6 +201,12 @@ def test_curl_drives_a_rank(shell: Shell) -> None:
     assert second["batches"][0]["step"] == 1
 
 
+def test_specs_are_previewed_side_by_side(shell: Shell) -> None:
+    head, images, *_ = shell.run(block("bash", "bucketline preview"))
+    assert head.split() == ["run", "fitted"]
+    assert images.split() == ["images", "5000", "5000"]
+
+
 def test_moving_to_redis(shell: Shell) -> None:
     """Last of the shell's: it needs the port of the first coordinator."""
     shell.end()

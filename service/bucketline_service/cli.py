@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="Aspect-ratio bucket planning as a service.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is text: defaults stand in brackets, which would be markup
 )
 maps = typer.Typer(help="Resolution maps on a coordinator.", no_args_is_help=True)
 runs = typer.Typer(help="Runs on a coordinator.", no_args_is_help=True)
@@ -33,6 +35,7 @@ Url = Annotated[str, typer.Option(envvar="BUCKETLINE_URL", help="The coordinator
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for scripts.")]
 LOCAL = "http://127.0.0.1:7700"
 PIPE_WIDTH = 240
+TIMEOUT_S = 10.0
 
 
 @app.command()
@@ -44,15 +47,25 @@ def serve(
         typer.Option(help="sqlite:///PATH or redis://HOST:PORT/DB [SQLite in the data directory]."),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Maps, plans, state [./bucketline-data].")] = None,
+    store_timeout_s: Annotated[
+        float | None, typer.Option(help="How long the store may take before the answer is 503 [2.0].")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the port [1].")] = None,
     worker_token_file: Annotated[Path | None, typer.Option(help="Workers' tokens, one a line.")] = None,
     operator_token_file: Annotated[Path | None, typer.Option(help="Operators' tokens, one a line.")] = None,
     map_source: Annotated[
         str | None, typer.Option(help="Folders that PUT /v1/maps may name files under.")
     ] = None,
+    max_upload_bytes: Annotated[
+        int | None, typer.Option(help="Largest map that may be uploaded [17179869184, which is 16 GiB].")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
 ) -> None:
-    """Run the coordinator. Every option is also BUCKETLINE_… in the environment, the tokens too."""
+    """Run the coordinator.
+
+    Every option is also BUCKETLINE_… in the environment: --data-dir is BUCKETLINE_DATA_DIR. The tokens themselves are
+    environment only, BUCKETLINE_WORKER_TOKEN and BUCKETLINE_OPERATOR_TOKEN: others can read a command line.
+    """
     from bucketline_service import serve as door  # the web framework is not wanted by the other commands
 
     with _errors():
@@ -71,15 +84,44 @@ def demo(
         raise typer.Exit(show.run(keep=keep, seed=seed))
 
 
+@app.command()
+def preview(
+    file: Annotated[
+        Path, typer.Argument(help="The resolution map: CSV, JSON lines, Parquet, Arrow, npz, pkl.")
+    ],
+    spec: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A run spec, a JSON file; several are shown side by side. Its map is not looked at."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What plans would cost, from a file of sizes and without a server: images used, crop loss, steps, what is left
+    out. Without --spec: that of the defaults, on 8 ranks with batches of 8."""
+    from bucketline_service import preview as desk  # the planner is not wanted by the other commands
+
+    with _errors():
+        specs = [_read_spec(each) for each in spec or []]
+        answer = desk.run(file, specs or [desk.DEFAULT], [str(each) for each in spec or [file]])
+        names = [each.stem for each in spec] if spec else ["defaults"]
+        _print(answer, as_json, lambda console, answer: tables.previews(console, answer, names))
+
+
 @maps.command("put")
 def map_put(
     name: str,
     file: Annotated[Path, typer.Argument(help="CSV, JSON lines, Parquet, Arrow, npz, pkl.")],
+    id_column: Annotated[str | None, typer.Option(help="Its column of ids [found by name].")] = None,
+    width_column: Annotated[str | None, typer.Option(help="Its column of widths [found by name].")] = None,
+    height_column: Annotated[str | None, typer.Option(help="Its column of heights [found by name].")] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Upload a resolution map."""
-    _call(url, lambda operator: operator.put_map(name, file), as_json, tables.map_line)
+    given = {"id": id_column, "width": width_column, "height": height_column}
+    columns = {what: column for what, column in given.items() if column is not None}
+    _call(url, lambda operator: operator.put_map(name, file, columns=columns), as_json, tables.map_line)
 
 
 @maps.command("list")
@@ -94,6 +136,17 @@ def map_show(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
     _call(url, lambda operator: operator.map(name), as_json, tables.map_detail)
 
 
+@maps.command("delete")
+def map_delete(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Delete a map that no run uses."""
+
+    def ask(operator: Operator) -> dict[str, Any]:
+        operator.delete_map(name)
+        return {"map": name, "deleted": True}
+
+    _call(url, ask, as_json, tables.deleted)
+
+
 @runs.command("put")
 def run_put(
     name: str,
@@ -103,14 +156,7 @@ def run_put(
 ) -> None:
     """Open a run, and wait until it is planned."""
     with _errors():
-        try:
-            document = json.loads(spec.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise Invalid(str(spec), f"is not JSON: {error}") from error
-        if not isinstance(document, dict):
-            raise Invalid(
-                str(spec), "is no JSON object", 'Write {"map": …, "world_size": …, "batch_size": …}'
-            )
+        document = _read_spec(spec)
     _call(url, lambda operator: operator.put_run(name, document), as_json, tables.run_line)
 
 
@@ -122,7 +168,7 @@ def run_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
 
 @runs.command("show")
 def run_show(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """One run: where it stands, its buckets and what they cost, its ranks."""
+    """One run: where it stands, its buckets, its ranks."""
 
     def ask(operator: Operator) -> dict[str, Any]:
         document: dict[str, Any] = {"run": operator.run(name)}
@@ -134,18 +180,44 @@ def run_show(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
     _call(url, ask, as_json, tables.run_detail)
 
 
+@runs.command("delete")
+def run_delete(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Delete a run, with its cursors and leases. Its map stays."""
+
+    def ask(operator: Operator) -> dict[str, Any]:
+        operator.delete_run(name)
+        return {"run": name, "deleted": True}
+
+    _call(url, ask, as_json, tables.deleted)
+
+
+def _read_spec(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Invalid(str(file), f"is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise Invalid(str(file), "is no JSON object", 'Write {"map": …, "world_size": …, "batch_size": …}')
+    return document
+
+
 def _call(
     url: str,
     ask: Callable[[Operator], dict[str, Any]],
     as_json: bool,
     show: Callable[[Console, dict[str, Any]], None],
 ) -> None:
-    with _errors(), Operator(url, timeout_s=10.0) as operator:
-        answer = ask(operator)
-        if as_json:
-            print(json.dumps(answer, indent=2))
-        else:
-            show(_console(), answer)
+    # what goes wrong is told once, at the end
+    logging.getLogger("bucketline").addHandler(logging.NullHandler())
+    with _errors(), Operator(url, timeout_s=TIMEOUT_S) as operator:
+        _print(ask(operator), as_json, show)
+
+
+def _print(answer: dict[str, Any], as_json: bool, show: Callable[[Console, dict[str, Any]], None]) -> None:
+    if as_json:
+        print(json.dumps(answer, indent=2))
+    else:
+        show(_console(), answer)
 
 
 def _console() -> Console:

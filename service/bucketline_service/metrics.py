@@ -5,26 +5,33 @@ Labels are bounded: routes are templates, runs are as many as the operator has p
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-_log = logging.getLogger("bucketline")
-
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's own name; it looks at it when it is imported."""
+
+
+class _Registry(CollectorRegistry):
+    """Tells no ``_created`` series, which double the counters; prometheus_client's own switch is the process'."""
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in super().collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
 
 
 class Metrics:
@@ -35,7 +42,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
+        registry = self.registry = _Registry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.requests = Counter(
@@ -111,7 +118,12 @@ class Metrics:
 
     def runs(self) -> set[str]:
         """Those that have series here."""
-        return {values[0] for metric in (*self._counters, *self._gauges) for values in list(metric._metrics)}
+        return {
+            sample.labels["run"]
+            for metric in (*self._counters, *self._gauges)
+            for family in metric.collect()
+            for sample in family.samples
+        }
 
     def forget_gauges(self, run: str) -> None:
         """Drop a run's series that are read rather than counted."""
@@ -124,10 +136,5 @@ class Metrics:
     @staticmethod
     def _forget(run: str, metrics: tuple[Counter | Gauge, ...]) -> None:
         for metric in metrics if MULTIPROCESS not in os.environ else ():
-            if (run,) in metric._metrics:
+            with suppress(KeyError):  # older prometheus_client: the run has no such series
                 metric.remove(run)
-
-    @staticmethod
-    def log_event(event: str, **about: Any) -> None:
-        """One line of JSON for what an operator should hear of."""
-        _log.warning(json.dumps({"event": event, **about}))

@@ -86,15 +86,22 @@ def serve(settings: Settings) -> None:
     shown = f"[{host}]" if ":" in host else host
     # built here with several workers too, so that what is wrong is said once, before anything listens
     app = build_app(settings)
-    _end_well()
+    server = uvicorn.Server(uvicorn.Config(app, **options)) if settings.workers == 1 else None
+    _end_well(server)
     print(f"bucketline: listening on http://{shown}:{port}", flush=True)
     if not tokens:
         print(
             "bucketline: no tokens are set: bound to loopback only, and open to all on this machine",
             flush=True,
         )
-    if settings.workers == 1:
-        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[bound])
+    elif not tokens.operator:
+        print(
+            "bucketline: no operator token is set: workers can work on the runs that are there, but nobody can "
+            "put or delete a map or a run. Set BUCKETLINE_OPERATOR_TOKEN or --operator-token-file",
+            flush=True,
+        )
+    if server is not None:
+        server.run(sockets=[bound])
         return
     os.environ[_SETTINGS] = settings.model_dump_json(exclude_none=True)
     with tempfile.TemporaryDirectory(prefix="bucketline-metrics-") as counts:
@@ -108,11 +115,14 @@ def serve(settings: Settings) -> None:
         )
 
 
-def _end_well() -> None:
-    """uvicorn raises the signal that it ended for once more. What was begun is finished by then: no death of it."""
+def _end_well(server: uvicorn.Server | None) -> None:
+    """uvicorn raises the signal that it ended for once more. What was begun is finished by then: no death of it. One
+    that comes before uvicorn listens to signals ends it as well."""
 
     def end(*_: object) -> None:
-        raise SystemExit(0)
+        if server is None:
+            raise SystemExit(0)
+        server.should_exit = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)

@@ -10,9 +10,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bucketline_service.errors import Invalid
 
+NO_FLAGS = frozenset({"worker_token", "operator_token"})
+"""Settings from the environment only: everybody on a machine can read the command lines of others."""
+
 
 class Settings(BaseSettings):
-    """Each field is also an environment variable: ``data_dir`` is ``BUCKETLINE_DATA_DIR``.
+    """Each field is an environment variable, ``data_dir`` is ``BUCKETLINE_DATA_DIR``, and a flag of
+    ``bucketline serve`` unless it is in ``NO_FLAGS``.
 
     A token variable may hold several, separated by commas, and a token file one a line: all are valid, so that tokens
     can be changed without a pause. Lists of folders are separated by colons.
@@ -44,9 +48,8 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
-            raise Invalid(
-                name, first["msg"], f"Set --{name.replace('_', '-')} or BUCKETLINE_{name.upper()}"
-            ) from None
+            flag = "" if name in NO_FLAGS else f"--{name.replace('_', '-')} or "
+            raise Invalid(name, first["msg"], f"Set {flag}BUCKETLINE_{name.upper()}") from None
 
     @property
     def store_url(self) -> str:

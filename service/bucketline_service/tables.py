@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 
 Json = dict[str, Any]
 _BAR = 30
+_NAME = 20
 
 
 def _table(*columns: str) -> Table:
@@ -34,7 +36,17 @@ def maps(console: Console, answer: Json) -> None:
 
 def run_line(console: Console, answer: Json) -> None:
     steps = "" if answer["num_steps"] is None else f", {answer['num_steps']} steps an epoch"
-    console.print(f"{answer['run']}: {answer['status']}, {answer['world_size']} ranks{steps}")
+    console.print(f"{answer['run']}: {_status(answer)}, {answer['world_size']} ranks{steps}")
+
+
+def deleted(console: Console, answer: Json) -> None:
+    kind, name = next((kind, answer[kind]) for kind in ("run", "map") if kind in answer)
+    console.print(f"{kind} {name} is deleted")
+
+
+def _status(run: Json) -> str:
+    done = run["progress"]
+    return str(run["status"]) if done is None else f"{run['status']} {done:.0%}"
 
 
 def runs(console: Console, answer: Json) -> None:
@@ -48,7 +60,7 @@ def runs(console: Console, answer: Json) -> None:
             state["step"],
             each["num_steps"] or "",
         )
-        table.add_row(each["run"], each["spec"]["map"], each["status"], *map(str, cells))
+        table.add_row(each["run"], each["spec"]["map"], _status(each), *map(str, cells))
     console.print(table if answer["runs"] else "no runs yet: bucketline run put NAME SPEC.json")
 
 
@@ -113,3 +125,54 @@ def map_detail(console: Console, answer: Json) -> None:
         if num_images:
             table.add_row(f"{low:.2f} - {high:.2f}", str(num_images), "█" * round(_BAR * num_images / most))
     console.print(table)
+
+
+_COSTS: list[tuple[str, Callable[[Json], object]]] = [
+    ("images", lambda stats: stats["num_images"]),
+    ("  assigned", lambda stats: stats["num_assigned"]),
+    ("  pruned", lambda stats: sum(stats["pruned"].values())),
+    ("crop loss, mean", lambda stats: f"{stats['crop_loss']['mean']:.2%}"),
+    ("  p95", lambda stats: f"{stats['crop_loss']['p95']:.2%}"),
+    ("  max", lambda stats: f"{stats['crop_loss']['max']:.2%}"),
+    ("  as served", lambda stats: f"{stats['crop_loss_served']:.2%}"),
+    ("aspect error, mean", lambda stats: f"{stats['aspect_error']['mean']:.4f}"),
+    ("  p95", lambda stats: f"{stats['aspect_error']['p95']:.4f}"),
+    ("batches an epoch", lambda stats: stats["num_batches"]),
+    ("steps", lambda stats: stats["num_steps"]),
+    ("  of mixed shapes", lambda stats: stats["mixed_steps"]),
+    ("  imbalance", lambda stats: f"{stats['step_imbalance']:.3f}"),
+    ("left out", lambda stats: stats["dropped"]),
+    ("  in every epoch", lambda stats: stats["never_served"]),
+    ("repeated", lambda stats: stats["repeated"]),
+    ("spilled", lambda stats: stats["spilled"]),
+    ("shapes", lambda stats: stats["num_shapes"]),
+    ("  largest", lambda stats: "{width}x{height}".format(**stats["largest_shape"])),
+]
+
+
+def previews(console: Console, answer: Json, names: list[str]) -> None:
+    """A column for each spec; where they do not fit beside each other, the rest in a table below."""
+    columns = []
+    for name, each in zip(names, answer["previews"], strict=True):
+        cells = [str(cell(each["stats"])) if "stats" in each else "-" for _, cell in _COSTS]
+        columns.append([_shortened(name), *cells])
+    first = max(len(label) for label, _ in _COSTS)
+    while columns:
+        fits, width = 0, first
+        while fits < len(columns) and (not fits or width + 2 + max(map(len, columns[fits])) <= console.width):
+            width += 2 + max(map(len, columns[fits]))
+            fits += 1
+        here, columns = columns[:fits], columns[fits:]
+        table = _table("", *(f"#{column[0]}" for column in here))
+        for row, (label, _) in enumerate(_COSTS, start=1):
+            table.add_row(label, *(column[row] for column in here))
+        console.print(table)
+        if columns:
+            console.print()
+    for name, each in zip(names, answer["previews"], strict=True):
+        if "problem" in each:
+            console.print(f"{name}: {each['problem']['detail']}")
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"

@@ -12,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from bucketline_service.api import Tokens
+from bucketline_service.api.problems import CODES
 from bucketline_service.metrics import Metrics
 from tests.checked import Api
 from tests.server import Replica
@@ -54,7 +55,47 @@ class TestDocument:
     def test_every_operation_has_a_name_of_its_own_and_words(self, document: dict[str, Any]) -> None:
         operations = [each for path in document["paths"].values() for each in path.values()]
         assert len({each["operationId"] for each in operations}) == len(operations)
-        assert [each["operationId"] for each in operations if not each.get("summary")] == []
+        assert len({each["summary"] for each in operations}) == len(operations)
+        assert [each["operationId"] for each in operations if not each.get("description")] == []
+        # FastAPI makes both from the function's name unless it is told
+        made = [
+            each["summary"]
+            for each in operations
+            if each["operationId"].startswith(each["summary"].lower().replace(" ", "_"))
+        ]
+        assert made == []
+
+    def test_every_parameter_has_words(self, document: dict[str, Any]) -> None:
+        found = {
+            f"{method} {path} {parameter['name']}": parameter.get("description")
+            for path, each in document["paths"].items()
+            for method, operation in each.items()
+            for parameter in operation.get("parameters", ())
+        }
+        assert len(found) > 20
+        assert [name for name, words in found.items() if not words] == []
+
+    def test_what_comes_out_has_types(self, document: dict[str, Any]) -> None:
+        """No bare object, but for the counts of pruned images by reason."""
+        bare = {
+            f"{name}.{field}"
+            for name, schema in document["components"]["schemas"].items()
+            for field, about in schema.get("properties", {}).items()
+            if "additionalProperties" in json_of(about)
+        }
+        assert bare == {"EpochStats.pruned", "StatsOut.pruned"}
+        assert document["components"]["schemas"]["RunOut"]["properties"]["spec"]["$ref"].endswith("/RunSpec")
+
+    def test_problems_declare_their_members_and_headers(self, document: dict[str, Any]) -> None:
+        schema = document["components"]["schemas"]["Problem"]
+        assert schema["required"] == ["type", "title", "status", "detail", "code"]
+        assert {"field", "errors"} < schema["properties"].keys()
+        assert schema["properties"]["code"]["examples"] == sorted(CODES)
+        headers = {"401": ["WWW-Authenticate"], "503": ["Retry-After"]}
+        for each in document["paths"].values():
+            for operation in each.values():
+                for status, response in operation["responses"].items():
+                    assert list(response.get("headers", ())) == headers.get(status, [])
 
     def test_every_row_of_the_contract_is_there(self, document: dict[str, Any]) -> None:
         there = {f"{method.upper()} {path}" for path, each in document["paths"].items() for method in each}
@@ -65,6 +106,7 @@ class TestDocument:
             *(f"GET /v1/{kind}" for kind in ("maps", "runs")),
             *(f"GET /{what}" for what in ("healthz", "readyz", "metrics")),
             "POST /v1/runs/{run}/sessions",
+            "POST /v1/previews",
         }  # fmt: skip
 
     def test_what_needs_a_token_says_so(self, document: dict[str, Any]) -> None:
@@ -73,7 +115,9 @@ class TestDocument:
                 assert (
                     ("401" in operation["responses"]) == path.startswith("/v1/") == ("security" in operation)
                 )
-                assert ("403" in operation["responses"]) == (method in ("put", "delete"))
+                assert ("403" in operation["responses"]) == (
+                    method in ("put", "delete") or path == "/v1/previews"
+                )
 
     def test_the_page_asks_no_other_host(self, shared_api: Api) -> None:
         send = shared_api._send
@@ -110,6 +154,7 @@ CALLS = [
     ("POST", "/v1/runs/run/ranks/0/next", {"lease": 1}, "any"),
     ("PUT", "/v1/runs/run", {"map": "small", "world_size": 2, "batch_size": 8}, "operator"),
     ("DELETE", "/v1/runs/none", None, "operator"),
+    ("POST", "/v1/previews", {"map": "small", "specs": [{"world_size": 2, "batch_size": 8}]}, "operator"),
 ]
 
 
@@ -171,7 +216,44 @@ def test_what_is_not_there_is_a_problem(shared_api: Api, method: str, path: str,
     if status == 405:
         assert response.headers["allow"]
     if method != "HEAD":
-        assert response.json()["code"] == {404: "not_found", 405: "method_not_allowed"}[status]
+        problem = response.json()
+        assert problem["code"] == {404: "not_found", 405: "method_not_allowed"}[status]
+        assert path in problem["detail"]
+        assert ("/docs" if status == 404 else response.headers["allow"]) in problem["detail"]
+
+
+@pytest.mark.parametrize("token", [None, "x"])
+@pytest.mark.parametrize("content_type", ["application/json", "text/csv"])
+def test_no_byte_of_a_body_is_read_before_the_token(
+    guarded: Replica, content_type: str, token: str | None
+) -> None:
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b" " * 1000
+
+    headers = {"Content-Type": content_type, **({"Authorization": f"Bearer {token}"} if token else {})}
+    asked = 0
+    for path, each in guarded.api.contract.document["paths"].items():
+        for method in each.keys() & {"put", "post"}:
+            url = path.format(map="m", run="run", rank=0)
+            problem = guarded.api.ask(method.upper(), url, 401, content=endless(), headers=headers).json()
+            assert problem["code"] == "unauthorized"
+            asked += 1
+    assert asked >= 5
+    assert taken == 0
+
+
+def test_no_byte_of_an_operator_s_body_is_read_from_a_worker(guarded: Replica) -> None:
+    async def refused() -> AsyncIterator[bytes]:
+        raise AssertionError("the body is read")
+        yield b""
+
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer w1"}
+    guarded.api.ask("PUT", "/v1/runs/new", 403, content=refused(), headers=headers)
 
 
 OPERATOR = {"Authorization": "Bearer o1"}
@@ -243,7 +325,9 @@ def test_metrics_after_known_traffic(world: World) -> None:
     }
     assert {name: sample(text, name) for name in expected} == expected
     api.ask("DELETE", "/v1/runs/run", 204)
-    assert 'run="run"' not in api.ask("GET", "/metrics", 200).text
+    text = api.ask("GET", "/metrics", 200).text
+    assert 'run="run"' not in text
+    assert "_created" not in text
 
 
 def test_every_metric_is_ours_and_has_words() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.checked import Api
@@ -69,11 +71,37 @@ def test_a_map_that_counts_as_valid_ids_is_in_use(api: Api) -> None:
 def test_a_refused_upload_leaves_nothing(
     shared_world: World, api: Api, content_type: str, body: str, field: str
 ) -> None:
+    def files() -> set[Path]:
+        return {path for path in shared_world.data_dir.rglob("*") if path.is_file() and path.name != "lock"}
+
+    before = files()
     headers = {"Content-Type": content_type} if content_type else {}
     problem = api.ask("PUT", "/v1/maps/m", 422, content=body, headers=headers).json()
     assert problem["field"] == field
     assert api.get("/v1/maps") == {"maps": []}
-    assert [path for path in shared_world.data_dir.rglob("*") if path.is_file() and path.name != "lock"] == []
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "words"),
+    [
+        (
+            "text/csv",
+            "id;width;height\n1;2;3\n",
+            "one column only: 'id;width;height'. Separated by ';'? Use commas",
+        ),
+        ("text/csv", "id\twidth\theight\n", "Separated by tabs? Use commas"),
+        ("text/csv", "id,key,w,h\n", "name them with id_column, width_column and height_column"),
+        ("application/vnd.apache.parquet", "PAR1 nonsense", ". It may be truncated"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_well(
+    shared_api: Api, content_type: str, body: str, words: str
+) -> None:
+    headers = {"Content-Type": content_type}
+    detail = shared_api.ask("PUT", "/v1/maps/m", 422, content=body, headers=headers).json()["detail"]
+    assert words in detail
+    assert ".." not in detail
 
 
 def test_columns_by_name(api: Api) -> None:

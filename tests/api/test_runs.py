@@ -147,7 +147,7 @@ WRONG = [
     *(("valid_ids", value, "valid_ids.1") for value in ([1, 2.5],)),
     ("ladder", None, "ladder"),
     ("ladder", [], "ladder"),
-    ("ladder", {}, "ladder"),
+    ("ladder", {"kind": []}, "ladder"),
     ("ladder", {"kind": "other"}, "ladder"),
     ("ladder", {"kind": "novelai", "other": 1}, "ladder.other"),
     ("ladder", {"kind": "novelai", "max_size": 512}, "ladder.max_size"),
@@ -190,6 +190,53 @@ def test_a_field_that_is_wrong_is_named(shared_api: Api, name: str, value: Any, 
     shared_api.get("/v1/runs/run", 404)
 
 
+def test_a_ladder_is_novelai_s_unless_it_says_its_kind(put_run: PutRun, api: Api) -> None:
+    put_run(ladder={"max_size": [512, 512]})
+    run = api.put("/v1/runs/run", {**SPEC, "ladder": {"kind": "novelai", "max_size": [512, 512]}}, 200)
+    assert run["spec"]["ladder"]["kind"] == "novelai"
+    assert put_run("plain", ladder={})["spec"]["ladder"] == put_run("bare")["spec"]["ladder"]
+
+
+PAIR = "Give [width, height]"
+KINDS = "novelai, kohya, geometric, preset, fitted, explicit"
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"ladder": {"resolution": 512}}, 'ladder: resolution is of kind kohya: say "kind": "kohya"'),
+        ({"ladder": {"divisible": 8, "sizes": []}}, 'ladder: sizes is of kind explicit: say "kind": "explicit"'),
+        ({"ladder": {"kind": "other"}}, f"ladder: kind 'other' is none of {KINDS}"),
+        ({"ladder": {"kind": None}}, f"ladder: kind None is none of {KINDS}"),
+        (
+            {"ladder": "kohya"},
+            'ladder: a ladder is an object, e.g. {"kind": "kohya", "resolution": 512} (given: \'kohya\')',
+        ),
+        ({"assign": 5}, "assign: Input should be an object (given: '5')"),
+        (
+            {"ladder": {"max_size": 768}},
+            f"ladder.max_size: Input should be a pair of whole numbers (given: '768'). {PAIR}",
+        ),
+        (
+            {"ladder": {"kind": "explicit", "sizes": [[512]]}},
+            f"ladder.sizes.0: Input should be a pair of whole numbers. {PAIR}",
+        ),
+        (
+            {"ladder": {"kind": "explicit", "sizes": [[1, 2], [1, 2, 3]]}},
+            f"ladder.sizes.1: Input should be a pair of whole numbers. {PAIR}",
+        ),
+        (
+            {"ladder": {"kind": "kohya", "resolution": [512]}},
+            f"ladder.resolution: Input should be a pair of whole numbers. {PAIR}",
+        ),
+        ({"sead": 1}, "sead: Extra inputs are not permitted (given: '1'). There is no such field: is it misspelt?"),
+        ({"valid_ids": ["x"]}, "valid_ids: not in the map: 'x'. The ids of this map are whole numbers"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_where_it_is(shared_api: Api, change: dict[str, Any], detail: str) -> None:
+    assert shared_api.put("/v1/runs/run", {**SPEC, **change}, 422)["detail"] == detail
+
+
 @pytest.mark.parametrize("name", ["map", "world_size", "batch_size"])
 def test_a_field_that_is_missing_is_named(shared_api: Api, name: str) -> None:
     spec = {field: value for field, value in SPEC.items() if field != name}
@@ -214,6 +261,13 @@ def test_a_body_that_is_no_json_object(shared_api: Api, content_type: str, body:
     headers = {"Content-Type": content_type} if content_type else {}
     problem = shared_api.ask("PUT", "/v1/runs/run", 422, content=body, headers=headers).json()
     assert problem["field"] == "body"
+    assert "Send one JSON object" in problem["detail"]
+
+
+def test_broken_json_is_told_where(shared_api: Api) -> None:
+    body, headers = b'{"map": "small",\n "seed": 1 2}', {"Content-Type": "application/json"}
+    problem = shared_api.ask("PUT", "/v1/runs/run", 422, content=body, headers=headers).json()
+    assert "is not JSON at line 2, column 12: Expecting ',' delimiter" in problem["detail"]
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from bucketline_service import cli, tables
 from tests.server import COCO, ServerProcess, run_command
 
 SPEC = {"map": "coco", "world_size": 4, "batch_size": 8}
@@ -92,6 +99,11 @@ def test_runs(server: ServerProcess, tmp_path: Path) -> None:
         (["run", "put", "r", "{tmp}/text.xyz"], "is not JSON"),
         (["run", "put", "r", "{tmp}/list.json"], "is no JSON object"),
         (["run", "put", "r", "{tmp}/empty.json"], "map"),
+        (["run", "put", "r", "{tmp}/unknown.json"], "no map 'none'"),
+        (["run", "delete", "none"], "no run 'none'"),
+        (["map", "delete", "none"], "no map 'none'"),
+        (["map", "delete", "coco"], "in use by run. Delete these runs first"),
+        (["map", "put", "m", "{tmp}/other.csv", "--id-column", "name"], "name"),
         (["run", "list", "--url", "nonsense"], "url"),
     ],
 )
@@ -103,6 +115,7 @@ def test_what_goes_wrong_is_told_in_a_line(
     (tmp_path / "other.csv").write_text("id,width,height\n1,512,512\n")
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "unknown.json").write_text(json.dumps({**SPEC, "map": "none"}))
     status, out, errors = ask(server, *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
     assert (status, out) == (1, "")
     assert errors.startswith("bucketline: ")
@@ -120,8 +133,80 @@ def test_tokens_come_from_the_environment(server: ServerProcess, tmp_path: Path)
         assert "token" in errors
 
 
+def test_maps_with_columns_of_other_names(server: ServerProcess, tmp_path: Path) -> None:
+    named = tmp_path / "named.csv"
+    named.write_text("id,name,width,w,h\na,7,1,512,640\n")
+    columns = ["--id-column", "name", "--width-column", "w", "--height-column", "h"]
+    status, out, errors = ask(server, "map", "put", "named", str(named), *columns, "--json")
+    assert (status, errors) == (0, "")
+    assert json.loads(out)["id_kind"] == "int64"
+    histogram = json.loads(ask(server, "map", "show", "named", "--json")[1])["histogram"]
+    assert histogram["aspect"]["num_images"].count(1) == 1
+    assert ask(server, "map", "delete", "named")[1] == "map named is deleted\n"
+
+
+def test_deleted_runs_and_maps_are_gone(server: ServerProcess, tmp_path: Path) -> None:
+    other, spec = tmp_path / "other.csv", tmp_path / "spec.json"
+    other.write_text("id,width,height\n" + "".join(f"{i},512,512\n" for i in range(64)))
+    spec.write_text(json.dumps({**SPEC, "map": "other"}))
+    ask(server, "map", "put", "other", str(other))
+    ask(server, "run", "put", "short", str(spec))
+    assert ask(server, "run", "delete", "short") == (0, "run short is deleted\n", "")
+    assert ask(server, "run", "show", "short")[0] == 1
+    assert json.loads(ask(server, "map", "delete", "other", "--json")[1]) == {"map": "other", "deleted": True}
+    assert ask(server, "map", "show", "other")[0] == 1
+
+
+def test_a_run_that_is_planned_shows_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"run": "r", "status": "planning", "progress": 0.42, "detail": None, "num_steps": None}
+    run |= {"world_size": 2, "generation": 1, "state": None, "spec": {"map": "m"}}
+    tables.run_line(cli._console(), run)
+    tables.run_detail(cli._console(), {"run": run})
+    tables.runs(cli._console(), {"runs": [run]})
+    assert capsys.readouterr().out.count("planning 42%") == 3
+
+
+def test_a_coordinator_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    hurry = (
+        f"from bucketline_service import cli; cli.TIMEOUT_S = 0.1; cli.app(['run', 'list', '--url', '{url}'])"
+    )
+    done = subprocess.run([sys.executable, "-c", hurry], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"bucketline: {url} ")
+    assert done.stderr.count("\n") == 1
+    assert "bucketline serve" in done.stderr
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_is_what_was_written(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words, and those of its options, brackets too."""
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(cli.app, [*path, "--help"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    shown = "".join(done.stdout.split())
+    command = COMMANDS[path]
+    for text in (command.help, *(each.help for each in command.params if each.help)):
+        assert "".join(text.split()) in shown
+    for each in command.params:
+        assert each.help or each.param_type_name == "argument", f"--{each.name} says nothing"
+        if each.param_type_name == "option":
+            assert each.opts[0] in done.stdout
+
+
 def test_help_names_every_command() -> None:
     status, out, _ = run_command("--help", environ={"COLUMNS": "200", "TERM": "dumb"})
     assert status == 0
-    for command in ("serve", "demo", "map", "run"):
+    for command, *_ in COMMANDS:
         assert command in out

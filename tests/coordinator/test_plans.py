@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from pathlib import Path
 
 import pytest
 
+from bucketline_service.coordinator import plans, runs
 from tests.checked import Api
 from tests.worlds import SMALL, World
 
@@ -106,4 +109,41 @@ def test_a_map_whose_content_has_changed_is_not_planned(world: World) -> None:
     assert "damaged" in problem["detail"]
     assert [run["run"] for run in fresh.get("/v1/runs")["runs"]] == ["run"]
     assert len(list((world.data_dir / "plans").iterdir())) == 1
+    world.close()
+
+
+def test_a_plan_that_is_built_tells_how_far_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="bucketline")
+    is_assigned, go_on, allocate = threading.Event(), threading.Event(), plans._allocate
+
+    def wait_and_allocate(file: Path, num_bytes: int) -> None:
+        is_assigned.set()
+        assert go_on.wait(60)
+        allocate(file, num_bytes)
+
+    monkeypatch.setattr(plans, "_allocate", wait_and_allocate)
+    monkeypatch.setattr(plans, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(runs, "WAIT_FOR_PLAN_S", 0.0)
+    api = world.replica().api
+    api.put_csv("small", SMALL)
+    assert api.put("/v1/runs/run", SPEC, 202)["progress"] in (0.0, 0.5)
+    assert is_assigned.wait(60)
+    # one thread builds: another plan waits for it
+    assert api.put("/v1/runs/other", {**SPEC, "seed": 1}, 202)["progress"] == 0.0
+    assert [(run["run"], run["status"], run["progress"]) for run in api.get("/v1/runs")["runs"]] == [
+        ("other", "planning", 0.0),
+        ("run", "planning", 0.5),
+    ]
+    go_on.set()
+    while (run := api.get("/v1/runs/run"))["status"] == "planning":  # each answer waits a moment for the plan
+        assert run["progress"] in (0.5, 1.0)
+    assert (run["status"], run["progress"]) == ("ready", None)
+    told = [
+        record.__dict__["progress"]
+        for record in caplog.records
+        if record.__dict__.get("fingerprint") == run["fingerprint"]
+    ]
+    assert told == [0.5, 1.0]
     world.close()

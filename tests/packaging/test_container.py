@@ -66,7 +66,15 @@ def test_services_can_write_to_their_volume_only(root: Path, name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["volumes"]
-    assert service["healthcheck"]["test"]
+
+
+def test_each_service_has_one_health_check(root: Path) -> None:
+    """The coordinator's is its image's, which asks at the port that it is told to listen on."""
+    assert services(root)["redis"]["healthcheck"]["test"]
+    assert "healthcheck" not in services(root)["coordinator"]
+    [check] = re.findall(r"(?m)^HEALTHCHECK(?:.*\\\n)*.*$", (root / "Dockerfile").read_text())
+    assert "/readyz" in check
+    assert "BUCKETLINE_PORT" in check
 
 
 def test_redis_keeps_every_acknowledged_cursor(root: Path) -> None:

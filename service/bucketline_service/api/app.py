@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from bucketline_service.api import delivery, maps, operations, problems, runs
+from bucketline_service.api import delivery, maps, operations, previews, problems, runs
 from bucketline_service.api.auth import Guards, Tokens
 from bucketline_service.api.middleware import HeadAsGet, LimitBody, Observe
 from bucketline_service.coordinator import Coordinator
@@ -51,12 +51,14 @@ def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) ->
         static_url="/docs-assets",
         redoc_url=None,
         redirect_slashes=False,
+        separate_input_output_schemas=False,  # a spec that goes in comes out as the same type
     )
     guards = Guards.of(settings.tokens)
     problems.install(app, coordinator.metrics)
     app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
     app.include_router(runs.routes(coordinator, guards))
     app.include_router(delivery.routes(coordinator, guards))
+    app.include_router(previews.routes(coordinator, guards))
     app.include_router(operations.routes(coordinator))
     app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
     app.add_middleware(Observe, metrics=coordinator.metrics)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
-from fastapi import Depends
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from bucketline_service.api.problems import Forbidden, Unauthorized
@@ -25,15 +27,18 @@ class Tokens:
         return bool(self.worker or self.operator)
 
 
-Guard = Callable[..., Awaitable[None]]
+Guard = Callable[[HTTPAuthorizationCredentials | None], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Guards:
-    """Dependencies of routes: any token, or an operator's."""
+    """Dependencies of routes: any token, or an operator's. ``route``: the class of routes that ask them before the
+    body is read; FastAPI asks dependencies after it, so that a stranger could make it read as much as a run's spec may
+    have. As dependencies they are in OpenAPI."""
 
     any: Guard
     operator: Guard
+    route: type[APIRoute]
 
     @classmethod
     def of(cls, tokens: Tokens) -> Guards:
@@ -43,7 +48,21 @@ class Guards:
         async def operator_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:  # noqa: B008 - how FastAPI is told
             _check(tokens, given, operator=True)
 
-        return cls(any_token, operator_token)
+        guards = (any_token, operator_token)
+
+        class GuardedRoute(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                handle = super().get_route_handler()
+                mine = [guard for guard in guards for each in self.dependencies if each.dependency is guard]
+
+                async def guarded(request: Request) -> Response:
+                    for guard in mine:
+                        await guard(await _bearer(request))
+                    return await handle(request)
+
+                return guarded
+
+        return cls(any_token, operator_token, GuardedRoute)
 
 
 def _check(tokens: Tokens, given: HTTPAuthorizationCredentials | None, *, operator: bool) -> None:

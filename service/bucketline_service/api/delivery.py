@@ -14,29 +14,30 @@ from bucketline_service.api.wire import (
     NextIn,
     NextOut,
     RankPath,
+    RunPath,
     SessionIn,
     SessionOut,
     StateDict,
     as_json,
 )
 from bucketline_service.coordinator import Coordinator
-from bucketline_service.coordinator.resume import StateDict as State
 from bucketline_service.coordinator.runs import Run
 from bucketline_service.state.port import Cursor
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
-    router = APIRouter(tags=["delivery"], dependencies=[Depends(guards.any)])
+    router = APIRouter(tags=["delivery"], dependencies=[Depends(guards.any)], route_class=guards.route)
     delivery = coordinator.delivery
 
     @router.post(
         "/v1/runs/{run}/sessions",
+        summary="Start the whole job",
         response_model=SessionOut,
         responses=documented(401, 404, 409, 413, 422, 503),
     )
-    async def start_session(run: str, body: SessionIn) -> Response:
-        """Start the whole job: a new generation, which fences all leases of the older. Idempotent by ``session``."""
-        resume = State(**body.resume.model_dump()) if isinstance(body.resume, StateDict) else body.resume  # type: ignore[typeddict-item]
+    async def start_session(run: RunPath, body: SessionIn) -> Response:
+        """A new generation, which fences all leases of the older. Idempotent by ``session``."""
+        resume = body.resume.to_state() if isinstance(body.resume, StateDict) else body.resume
         session = await coordinator.sessions.start(run, body.session, body.world_size, resume)
         return as_json(
             {
@@ -48,10 +49,11 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
 
     @router.post(
         "/v1/runs/{run}/ranks/{rank}/lease",
+        summary="Take a rank's lease",
         response_model=LeaseOut,
         responses=documented(401, 404, 409, 413, 422, 503),
     )
-    async def lease(run: str, rank: RankPath, body: LeaseIn) -> Response:
+    async def lease(run: RunPath, rank: RankPath, body: LeaseIn) -> Response:
         """The right to move a rank's cursor. Another holder's older lease is fenced by it."""
         leased = await delivery.lease(run, rank, body.holder, body.session)
         cursor = leased.run.deal.normal(leased.record.cursor)
@@ -59,11 +61,13 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
 
     @router.post(
         "/v1/runs/{run}/ranks/{rank}/next",
+        summary="Acknowledge, and read on",
         response_model=NextOut,
         responses=documented(401, 404, 409, 413, 422, 503),
     )
-    async def next_batches(run: str, rank: RankPath, body: NextIn) -> Response:
-        """Acknowledge what is finished, and read on. Reading moves nothing: a lost answer is asked for again."""
+    async def next_batches(run: RunPath, rank: RankPath, body: NextIn) -> Response:
+        """The batches from ``from`` or the cursor on, once ``ack`` is kept. Reading moves nothing: a lost answer is
+        asked for again."""
         found = await delivery.next(
             run,
             rank,

@@ -12,10 +12,17 @@ from pydantic import ValidationError
 
 from bucketline_service.api.auth import Guards
 from bucketline_service.api.problems import documented, from_pydantic
-from bucketline_service.api.wire import MapDetail, MapOut, MapsOut, UriIn, as_json
+from bucketline_service.api.wire import MapDetail, MapOut, MapPath, MapsOut, UriIn, as_json
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
-from bucketline_service.maps import FORMATS, Columns, ResolutionMap, format_for_suffix, format_named
+from bucketline_service.maps import (
+    FORMATS,
+    Columns,
+    MapInfo,
+    ResolutionMap,
+    format_for_suffix,
+    format_named,
+)
 
 _BODY = {
     "requestBody": {
@@ -33,12 +40,25 @@ _BODY = {
 }
 
 
+_COLUMN = "name of the file's column; found by itself unless given"
+_WidthColumn = Annotated[str | None, Query(description=f"{_COLUMN}, together with height_column")]
+_HeightColumn = Annotated[str | None, Query(description=f"{_COLUMN}, together with width_column")]
+
+
 def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple[Path, ...]) -> APIRouter:
     """``uploads``: where bodies are kept while they stream. ``roots``: folders that ``uri`` may name files under."""
-    router = APIRouter(tags=["maps"])
+    router = APIRouter(tags=["maps"], route_class=guards.route)
+    _add_put(router, coordinator, guards, uploads, roots)
+    _add_others(router, coordinator, guards)
+    return router
 
+
+def _add_put(
+    router: APIRouter, coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple[Path, ...]
+) -> None:
     @router.put(
         "/v1/maps/{map}",
+        summary="Upload a resolution map",
         dependencies=[Depends(guards.operator)],
         status_code=201,
         response_model=MapOut,
@@ -49,15 +69,14 @@ def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple
         openapi_extra=_BODY,
     )
     async def put_map(
-        map: str,
+        map: MapPath,
         request: Request,
-        id_column: Annotated[
-            str | None, Query(description="name of the column; found by itself unless given")
-        ] = None,
-        width_column: str | None = None,
-        height_column: str | None = None,
+        id_column: Annotated[str | None, Query(description=_COLUMN)] = None,
+        width_column: _WidthColumn = None,
+        height_column: _HeightColumn = None,
     ) -> Response:
-        """Upload a resolution map: id, width and height of every image. All of it is checked first."""
+        """Id, width and height of every image, in any of the formats or by ``uri``. All of it is checked first; other
+        content under a name that is taken is a conflict."""
         columns = Columns(id_column, width_column, height_column)
         content_type = request.headers.get("content-type", "")
         if content_type.startswith("application/json"):
@@ -72,47 +91,41 @@ def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple
             stored, created = await _upload(coordinator, uploads, request, map, kind.name, columns)
         return as_json(_about(map, stored), 201 if created else 200)
 
+
+def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
     @router.get(
-        "/v1/maps", dependencies=[Depends(guards.any)], response_model=MapsOut, responses=documented(401, 503)
+        "/v1/maps",
+        summary="List all maps",
+        dependencies=[Depends(guards.any)],
+        response_model=MapsOut,
+        responses=documented(401, 503),
     )
     async def list_maps() -> Response:
-        maps = await coordinator.list_maps()
-        return as_json(
-            {
-                "maps": [
-                    {
-                        "map": each.name,
-                        "digest": each.digest,
-                        "num_images": each.num_images,
-                        "id_kind": each.id_kind,
-                    }
-                    for each in maps
-                ]
-            }
-        )
+        """Every map by name, with its digest and number of images."""
+        return as_json({"maps": [_about(each.name, each) for each in await coordinator.list_maps()]})
 
     @router.get(
         "/v1/maps/{map}",
+        summary="Look at a map",
         dependencies=[Depends(guards.any)],
         response_model=MapDetail,
         responses=documented(401, 404, 422, 503),
     )
-    async def get_map(map: str) -> Response:
+    async def get_map(map: MapPath) -> Response:
         """A map with the histogram of its sizes and aspects."""
         return as_json(await coordinator.describe_map(map))
 
     @router.delete(
         "/v1/maps/{map}",
+        summary="Delete a map",
         dependencies=[Depends(guards.operator)],
         status_code=204,
         responses=documented(401, 403, 404, 409, 422, 503),
     )
-    async def delete_map(map: str) -> Response:
-        """Forget a map that no run uses."""
+    async def delete_map(map: MapPath) -> Response:
+        """Forget a map that no run uses; while one does it is a conflict that names the runs."""
         await coordinator.delete_map(map)
         return Response(status_code=204)
-
-    return router
 
 
 async def _upload(
@@ -158,5 +171,5 @@ def _under(roots: tuple[Path, ...], uri: str) -> Path:
     raise Invalid("uri", f"{uri[:200]!r} is no file under an allowed folder", "Name one under --map-source")
 
 
-def _about(name: str, stored: ResolutionMap) -> dict[str, object]:
+def _about(name: str, stored: ResolutionMap | MapInfo) -> dict[str, object]:
     return {"map": name, "digest": stored.digest, "num_images": stored.num_images, "id_kind": stored.id_kind}

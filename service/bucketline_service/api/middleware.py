@@ -42,8 +42,8 @@ class Observe:
             self._metrics.requests.labels(scope["method"], route, status).inc()
             self._metrics.latency.labels(scope["method"], route).observe(took_s)
             if _log.isEnabledFor(logging.DEBUG):
-                line = "method=%s path=%s status=%d ms=%.2f"
-                _log.debug(line, scope["method"], scope["path"], status, took_s * 1e3)
+                about = {"method": scope["method"], "path": scope["path"], "status": status}
+                _log.debug("request", extra={**about, "ms": round(took_s * 1e3, 2)})
 
 
 class LimitBody:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from bucketline_service import errors
+from bucketline_service import errors, events
 from bucketline_service.coordinator.plans import RETRY_AFTER_S
 from bucketline_service.errors import BucketlineError, Invalid
 from bucketline_service.metrics import Metrics
@@ -59,16 +59,31 @@ _TITLES = {
 }
 
 
+CODES = {
+    **{error.code: status for error, status in STATUS.items()},
+    "method_not_allowed": 405,
+    "internal": 500,
+}
+"""Every code that an answer may have, with its status."""
+
+
+class FieldError(BaseModel):
+    field: str = Field(description="dotted path of the field")
+    detail: str
+
+
 class Problem(BaseModel):
-    """RFC 9457. ``code`` is stable; further members depend on it (``field`` with ``invalid``, say)."""
+    """RFC 9457. ``code`` is stable; further members depend on it (``runs`` with ``conflict``, say)."""
 
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(examples=["urn:bucketline:problem:fenced"])
     title: str
     status: int
-    detail: str
-    code: str = Field(examples=sorted(_TITLES))
+    detail: str = Field(description="what is wrong and what would do, for a person")
+    code: str = Field(description="for programs; " + ", ".join(sorted(CODES)), examples=sorted(CODES))
+    field: str = Field("", description="with invalid: dotted path of the field, parameter or column")
+    errors: list[FieldError] = Field([], description="with invalid: all fields that are wrong, up to 20")
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -80,16 +95,38 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {
             "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
             "description": "code: " + ", ".join(titles[status]),
+            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
         }
         for status in sorted(statuses)
     }
 
 
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
+_HEADERS = {
+    401: {"WWW-Authenticate": {"description": "the scheme to use", "schema": {"const": "Bearer"}}},
+    503: {
+        "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 0}},
+    },
+}
 
 
 def problem(status: int, code: str, detail: str, **extra: Any) -> Response:
-    about = {
+    about = _members(status, code, detail, **extra)
+    headers = {}
+    if status == 503:
+        headers["Retry-After"] = str(extra.get("retry_after", RETRY_AFTER_S))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(_encode(about), status, headers, MEDIA_TYPE)
+
+
+def members(error: BucketlineError) -> dict[str, Any]:
+    """Of the problem document of one of our errors, to stand inside another answer."""
+    return _members(STATUS[type(error)], error.code, error.detail, **error.extra)
+
+
+def _members(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
+    return {
         "type": f"urn:bucketline:problem:{code}",
         "title": _TITLES.get(code, code),
         "status": status,
@@ -97,12 +134,6 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> Response:
         "code": code,
         **extra,
     }
-    headers = {}
-    if status == 503:
-        headers["Retry-After"] = str(extra.get("retry_after", RETRY_AFTER_S))
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(_encode(about), status, headers, MEDIA_TYPE)
 
 
 def _encode(about: dict[str, Any]) -> bytes:
@@ -125,14 +156,14 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         assert isinstance(error, BucketlineError)
         if isinstance(error, errors.StoreUnavailable):
             metrics.store_errors.inc()
-            metrics.log_event("store_unavailable", detail=error.detail)
+            events.emit("store_unavailable", detail=error.detail)
         return answer(error)
 
     async def validation(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         return answer(_invalid(error.errors(), error.body))
 
-    async def framework(_: Request, error: Exception) -> Response:
+    async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if isinstance(error.__cause__, BucketlineError):  # what a middleware said while the body was read
             return answer(error.__cause__)
@@ -141,8 +172,13 @@ def install(app: FastAPI, metrics: Metrics) -> None:
             return answer(
                 Invalid("body", f"{error.detail}{cause and ': '}{cause}", "Send one JSON object in UTF-8")
             )
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid")
-        response = problem(error.status_code, code, str(error.detail))
+        code, detail, path = "invalid", str(error.detail), request.url.path[:200]
+        if error.status_code == 404:
+            code, detail = "not_found", f"there is no path {path}. /docs lists those that there are"
+        elif error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "other methods")
+            code, detail = "method_not_allowed", f"{path} does not take {request.method} but {allowed}"
+        response = problem(error.status_code, code, detail)
         response.headers.update(error.headers or {})
         return response
 
@@ -150,7 +186,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         return problem(400, "invalid", "the request broke off before its end")  # nobody reads it
 
     async def defect(request: Request, error: Exception) -> Response:
-        _log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+        asked = {"method": request.method, "path": request.url.path}
+        _log.error("request failed", extra=asked, exc_info=error)
         return problem(
             500, "internal", "the coordinator failed; its log says where. Nothing is known to have changed"
         )
@@ -169,7 +206,12 @@ def _describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generated()
-        document["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        schemas = document["components"]["schemas"]
+        if "Problem" not in schemas:
+            ours = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(ours.pop("$defs"), Problem=ours)
+        for optional in ("field", "errors"):  # left out rather than empty
+            schemas["Problem"]["properties"][optional].pop("default", None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -183,23 +225,52 @@ def from_pydantic(error: ValidationError, body: Any) -> Invalid:
 def _invalid(errors: Sequence[Any], body: Any) -> Invalid:
     """The first field that is wrong, by its dotted path, and what would do; all of them in ``errors``. Of the members
     of a union the one is told that what was given comes nearest to."""
-    found = [{"field": _field(each, body), "detail": each["msg"]} for each in errors]
+    found = [{"field": _field(each, body), "detail": _words(each, body)} for each in errors]
     top = found[0]["field"].partition(".")[0]
     same = [i for i, each in enumerate(found) if each["field"].partition(".")[0] == top]
-    told = max(same, key=lambda i: found[i]["field"].count("."))
-    error, field = errors[told], found[told]["field"]
+    told = max(same, key=lambda i: (found[i]["field"].count("."), len(errors[i]["loc"])))
+    error, field, detail = errors[told], found[told]["field"], found[told]["detail"]
     given = error.get("input")
-    shown = error["type"] != "missing" and not isinstance(given, (dict, list, bytes))
-    detail = f"{error['msg']} (given: {str(given)[:80]!r})" if shown else error["msg"]
-    return Invalid(field, detail, _HINTS.get(error["type"]), errors=found[:20])
+    if error["type"] != "missing" and not isinstance(given, (dict, list, bytes)):
+        detail += f" (given: {str(given)[:80]!r})"
+    return Invalid(field, detail, _hint(error, field), errors=found[:20])
 
 
+_PAIR_HINT = "Give [width, height]"
 _HINTS = {
     "missing": "It has no default",
     "extra_forbidden": "There is no such field: is it misspelt?",
-    "json_invalid": "Send one JSON object",
-    "model_attributes_type": "Send one JSON object, with Content-Type: application/json",
+    "tuple_type": _PAIR_HINT,
 }
+_NOT_AN_OBJECT = ("model_attributes_type", "model_type", "dict_type")
+
+
+def _hint(error: Any, field: str) -> str | None:
+    if field == "body":
+        return "Send one JSON object, with Content-Type: application/json"
+    return _PAIR_HINT if _is_of_pair(error) else _HINTS.get(error["type"])
+
+
+def _words(error: Any, body: Any) -> str:
+    """pydantic's, but where they speak of its own types or of Python's."""
+    if error["type"] == "json_invalid":
+        reason, at = error["ctx"]["error"], error["loc"][-1]
+        if not isinstance(body, str) or not isinstance(at, int):
+            return f"is not JSON: {reason}"
+        before = body[:at]
+        line, column = before.count("\n") + 1, at - before.rfind("\n")
+        return f"is not JSON at line {line}, column {column}: {reason}"
+    if error["type"] in _NOT_AN_OBJECT:
+        return "Input should be an object"
+    if error["type"] == "tuple_type" or _is_of_pair(error):
+        return "Input should be a pair of whole numbers"
+    return str(error["msg"])
+
+
+def _is_of_pair(error: Any) -> bool:
+    """Whether a size has too few numbers or too many: every tuple of the contract is one of (width, height)."""
+    is_short = error["type"] == "missing" and isinstance(error["loc"][-1], int)
+    return is_short or (error["type"] == "too_long" and error["ctx"]["field_type"] == "Tuple")
 
 
 def _field(error: Any, body: Any) -> str:
@@ -209,6 +280,8 @@ def _field(error: Any, body: Any) -> str:
     where, *parts = error["loc"] or ("body",)
     if where != "body":
         return ".".join(map(str, parts)) or str(where)
+    if _is_of_pair(error) and error["type"] == "missing":
+        parts.pop()  # the pair is wrong, not its second number
     path, inside = [], body
     for i, part in enumerate(parts):
         is_last = i == len(parts) - 1

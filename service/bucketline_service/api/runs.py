@@ -4,33 +4,51 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from bucketline_service.api.auth import Guards
+from bucketline_service.api.costs import StatsOut
 from bucketline_service.api.problems import documented
 from bucketline_service.api.wire import (
     Batches,
     ImageOut,
     RanksOut,
     RunOut,
+    RunPath,
     RunsOut,
-    StatsOut,
     as_json,
 )
 from bucketline_service.coordinator import Coordinator, RunSpec
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
-from bucketline_service.state.port import LEASE_STRIDE, Cursor
+from bucketline_service.state.port import MAX_WORLD_SIZE, Cursor
 
-EpochQuery = Annotated[int, Query(ge=0, le=MAX_EPOCH)]
+EpochQuery = Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0")]
+EpochOrPresentQuery = Annotated[
+    int | None, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0; the present one unless given")
+]
+StepQuery = Annotated[int, Query(ge=0, lt=2**53, description="the first step wanted, from 0 in each epoch")]
+RankQuery = Annotated[int, Query(ge=0, lt=MAX_WORLD_SIZE, description="whose batches")]
+CountQuery = Annotated[int, Query(ge=1, le=MAX_COUNT, description="batches wanted, one a step")]
+WorldSizeQuery = Annotated[
+    int | None,
+    Query(ge=1, le=MAX_WORLD_SIZE, description="ranks to deal each epoch to; as the run's are unless given"),
+]
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
-    router = APIRouter(tags=["runs"])
-    readers = [Depends(guards.any)]
+    router = APIRouter(tags=["runs"], route_class=guards.route)
+    _add_writing(router, coordinator, guards)
+    _add_standing(router, coordinator, guards)
+    _add_plan(router, coordinator, guards)
+    return router
+
+
+def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
     operators = [Depends(guards.operator)]
 
     @router.put(
         "/v1/runs/{run}",
+        summary="Open a run",
         dependencies=operators,
         status_code=201,
         response_model=RunOut,
@@ -40,84 +58,110 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
             **documented(401, 403, 404, 409, 413, 422, 503),
         },
     )
-    async def put_run(run: str, spec: RunSpec) -> Response:
-        """Open a run: a map, a plan spec and a world size. Born with generation 1 at step 0 of epoch 0."""
+    async def put_run(run: RunPath, spec: RunSpec) -> Response:
+        """A map, a plan spec and a world size. Born with generation 1 at step 0 of epoch 0; another spec under a name
+        that is taken is a conflict."""
         created = await coordinator.runs.put(run, spec)
         about = await coordinator.answers.run(run)
         status = 202 if about["status"] == "planning" else 201 if created else 200
         return as_json(about, status)
 
-    @router.get("/v1/runs", dependencies=readers, response_model=RunsOut, responses=documented(401, 503))
+    @router.delete(
+        "/v1/runs/{run}",
+        summary="Delete a run",
+        dependencies=operators,
+        status_code=204,
+        responses=documented(401, 403, 404, 422, 503),
+    )
+    async def delete_run(run: RunPath) -> Response:
+        """Forget a run, its cursors and leases. Its map stays."""
+        await coordinator.delete_run(run)
+        return Response(status_code=204)
+
+
+def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
+    """How runs and their ranks stand."""
+    readers = [Depends(guards.any)]
+
+    @router.get(
+        "/v1/runs",
+        summary="List all runs",
+        dependencies=readers,
+        response_model=RunsOut,
+        responses=documented(401, 503),
+    )
     async def list_runs() -> Response:
+        """Every run by name, as it is told alone."""
         return as_json({"runs": await coordinator.answers.runs()})
 
     @router.get(
         "/v1/runs/{run}",
+        summary="Look at a run",
         dependencies=readers,
         response_model=RunOut,
         responses=documented(401, 404, 422, 503),
     )
-    async def get_run(run: str) -> Response:
+    async def get_run(run: RunPath) -> Response:
+        """Its spec with every default, its status, and the state dict at the slowest rank's cursor."""
         return as_json(await coordinator.answers.run(run))
 
     @router.get(
-        "/v1/runs/{run}/stats",
-        dependencies=readers,
-        response_model=StatsOut,
-        responses=documented(401, 404, 422, 503),
-    )
-    async def stats(run: str) -> Response:
-        """What the plan costs: per bucket and over all, exact for every epoch (``novelai``: for the present one)."""
-        return as_json(await coordinator.answers.stats(run))
-
-    @router.get(
         "/v1/runs/{run}/ranks",
+        summary="See where every rank stands",
         dependencies=readers,
         response_model=RanksOut,
         responses=documented(401, 404, 422, 503),
     )
-    async def ranks(run: str) -> Response:
-        """Where every rank stands, and who holds it."""
+    async def ranks(run: RunPath) -> Response:
+        """Each rank's cursor, who holds it, how far it is behind the leader and how fast it goes."""
         return as_json({"ranks": await coordinator.answers.ranks(run)})
+
+
+def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
+    """What the plan holds and costs."""
+    readers = [Depends(guards.any)]
+
+    @router.get(
+        "/v1/runs/{run}/stats",
+        summary="Weigh what a plan costs",
+        dependencies=readers,
+        response_model=StatsOut,
+        responses=documented(401, 404, 422, 503),
+    )
+    async def stats(run: RunPath) -> Response:
+        """What the plan costs: per bucket and over all, exact for every epoch (``novelai``: for the present one)."""
+        return as_json(await coordinator.answers.stats(run))
 
     @router.get(
         "/v1/runs/{run}/images/{id:path}",
+        summary="Ask why an image is where it is",
         dependencies=readers,
         response_model=ImageOut,
         responses=documented(401, 404, 422, 503),
     )
-    async def image(run: str, id: str, epoch: EpochQuery | None = None) -> Response:
-        """Why an image is where it is, and at which step, on which rank it comes in an epoch (the present one unless
-        given). Its id may hold slashes."""
+    async def image(
+        run: RunPath,
+        id: Annotated[str, Path(description="the image's id in the map; it may hold slashes")],
+        epoch: EpochOrPresentQuery = None,
+    ) -> Response:
+        """Its bucket or why it was pruned, and at which step, on which rank it comes in an epoch."""
         return as_json(await coordinator.answers.image(run, id, epoch))
 
     @router.get(
         "/v1/runs/{run}/batches",
+        summary="Read the plan itself",
         dependencies=readers,
         response_model=Batches,
         responses=documented(401, 404, 422, 503),
     )
     async def batches(
-        run: str,
+        run: RunPath,
         epoch: EpochQuery,
-        step: Annotated[int, Query(ge=0, lt=2**53)],
-        rank: Annotated[int, Query(ge=0, lt=LEASE_STRIDE)],
-        count: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
-        world_size: Annotated[int | None, Query(ge=1, le=LEASE_STRIDE)] = None,
+        step: StepQuery,
+        rank: RankQuery,
+        count: CountQuery = 1,
+        world_size: WorldSizeQuery = None,
     ) -> Response:
-        """The plan itself: pure, moves nothing. With ``world_size``, as a job of that size is dealt each epoch."""
+        """Batches of a rank: pure, moves nothing. With ``world_size``, as a job of that size is dealt each epoch."""
         found = await coordinator.delivery.batches(run, rank, Cursor(epoch, step), count, world_size)
         return as_json({"batches": found})
-
-    @router.delete(
-        "/v1/runs/{run}",
-        dependencies=operators,
-        status_code=204,
-        responses=documented(401, 403, 404, 422, 503),
-    )
-    async def delete_run(run: str) -> Response:
-        """Forget a run, its cursors and leases. Its map stays."""
-        await coordinator.delete_run(run)
-        return Response(status_code=204)
-
-    return router

@@ -8,16 +8,20 @@ import orjson
 from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from bucketline_service.coordinator import RunSpec
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
-from bucketline_service.state.port import LEASE_STRIDE
+from bucketline_service.coordinator.resume import StateDict as State
+from bucketline_service.state.port import MAX_WORLD_SIZE
 from bucketline_service.state.port import Cursor as StoreCursor
 
 Epoch = Annotated[int, Field(strict=True, ge=0, le=MAX_EPOCH)]
 Step = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
-Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
-WorldSize = Annotated[int, Field(strict=True, ge=1, le=LEASE_STRIDE)]
+NumBatches = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
+WorldSize = Annotated[int, Field(strict=True, ge=1, le=MAX_WORLD_SIZE)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
-RankPath = Annotated[int, Path(ge=0, lt=LEASE_STRIDE)]
+MapPath = Annotated[str, Path(description="name of the map")]
+RunPath = Annotated[str, Path(description="name of the run")]
+RankPath = Annotated[int, Path(ge=0, lt=MAX_WORLD_SIZE, description="the rank, below the run's world size")]
 
 
 class _In(BaseModel):
@@ -48,6 +52,16 @@ class StateDict(_In):
     offset: Step
     world_size: WorldSize
 
+    def to_state(self) -> State:
+        return State(
+            run=self.run,
+            fingerprint=self.fingerprint,
+            epoch=self.epoch,
+            step=self.step,
+            offset=self.offset,
+            world_size=self.world_size,
+        )
+
 
 class SessionIn(_In):
     session: Label = Field(
@@ -65,13 +79,15 @@ class LeaseIn(_In):
 
 
 class NextIn(_In):
-    lease: Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+    lease: Annotated[int, Field(strict=True, ge=0, lt=2**53)] = Field(
+        description="as the lease's answer has it"
+    )
     generation: Annotated[int, Field(strict=True, ge=1, lt=2**53)] | None = Field(
         None, description="of the lease; lets a store that has lost the lease be told of it"
     )
     ack: Ack | None = Field(None, description="the last step finished")
     begin: Cursor | None = Field(None, alias="from", description="first step wanted; the cursor unless given")
-    count: Count = 1
+    count: NumBatches = Field(1, description="batches wanted")
 
 
 class UriIn(_In):
@@ -83,7 +99,7 @@ class UriIn(_In):
     )
 
 
-class Batch(BaseModel):
+class BatchOut(BaseModel):
     epoch: int
     step: int
     rank: int
@@ -95,11 +111,11 @@ class Batch(BaseModel):
 
 
 class Batches(BaseModel):
-    batches: list[Batch]
+    batches: list[BatchOut]
 
 
 class NextOut(BaseModel):
-    batches: list[Batch]
+    batches: list[BatchOut]
     cursor: Cursor
     num_steps: int = Field(description="of the cursor's epoch")
     done: bool = Field(description="no batch follows these")
@@ -142,16 +158,47 @@ class MapsOut(BaseModel):
     maps: list[MapOut]
 
 
+class Range(BaseModel):
+    min_px: int
+    max_px: int
+
+
+class SizeHistogram(BaseModel):
+    """``num_images[i][j]``: images with a width in [edges_px[i], edges_px[i + 1]) and a height in
+    [edges_px[j], edges_px[j + 1])."""
+
+    axes: list[Literal["width", "height"]]
+    edges_px: list[int]
+    num_images: list[list[int]]
+
+
+class AspectHistogram(BaseModel):
+    """``num_images[k]``: images whose width / height is in [edges[k], edges[k + 1]); the first and the last also hold
+    what lies beyond."""
+
+    axis: Literal["width / height"]
+    edges: list[float]
+    num_images: list[int]
+
+
+class Histogram(BaseModel):
+    width: Range
+    height: Range
+    size: SizeHistogram
+    aspect: AspectHistogram
+
+
 class MapDetail(MapOut):
-    histogram: dict[str, Any] = Field(description="of sizes and of aspects")
+    histogram: Histogram
 
 
 class RunOut(BaseModel):
     run: str
     status: Literal["planning", "ready", "failed"]
     detail: str | None = Field(description="why it failed")
+    progress: float | None = Field(description="while it is planned: the share that is done, 0 to 1")
     fingerprint: str
-    spec: dict[str, Any] = Field(description="with every default written out")
+    spec: RunSpec = Field(description="with every default written out")
     map_digest: str
     created_at: float = Field(description="Unix seconds")
     generation: int
@@ -163,63 +210,6 @@ class RunOut(BaseModel):
 
 class RunsOut(BaseModel):
     runs: list[RunOut]
-
-
-class Spread(BaseModel):
-    mean: float
-    median: float
-    p95: float
-    max: float
-
-
-class Tail(BaseModel):
-    """Images of a bucket that its own whole units do not hold, in an epoch."""
-
-    num_images: int
-    spilled: list[dict[str, int]] = Field(description="(bucket, num_images): served by another bucket")
-    left_out: int
-    repeated: int
-    never_served: int = Field(
-        description="of those left out: the bucket is smaller than a unit in every epoch"
-    )
-
-
-class BucketStats(BaseModel):
-    bucket: int
-    width: int
-    height: int
-    aspect: float
-    num_images: int
-    batch_size: int
-    num_batches: int
-    crop_loss: dict[str, float] | None = Field(description="mean and max over the bucket's images")
-    crop_loss_served: float | None = Field(
-        description="mean over what the bucket serves, spilled images included"
-    )
-    tail: Tail
-
-
-class StatsOut(BaseModel):
-    run: str
-    fingerprint: str
-    planner: str
-    tails: str
-    epoch: int
-    world_size: int
-    lockstep: int | None
-    num_images: int
-    num_assigned: int
-    pruned: dict[str, int] = Field(description="by reason")
-    aspect_error: Spread
-    crop_loss: Spread
-    crop_loss_served: float
-    num_batches: int
-    num_steps: int
-    dropped: int = Field(description="images left out an epoch, undealt batches included")
-    repeated: int
-    never_served: int
-    mixed_steps: int
-    buckets: list[BucketStats]
 
 
 class RankOut(BaseModel):
@@ -236,6 +226,35 @@ class RanksOut(BaseModel):
     ranks: list[RankOut]
 
 
+class Nearest(BaseModel):
+    """The bucket nearest to an image, and what fitting the image to it does."""
+
+    bucket: int
+    width: int
+    height: int
+    aspect_error: float = Field(description="difference of the aspects")
+    resize_width: int = Field(description="pixels the image is scaled to before the crop")
+    resize_height: int
+    crop_left: int = Field(description="pixels cut off at the left of the scaled image")
+    crop_top: int
+    crop_loss: float = Field(description="the share of the image that is cut off")
+
+
+class Coming(BaseModel):
+    """One time that an image comes in an epoch. ``step`` and ``rank`` are null where another generation dealt it, or
+    where it is in the rest that does not fill a step of all ranks."""
+
+    step: int | None
+    rank: int | None
+    position: int = Field(description="of its batch in the epoch's stream")
+    slot: int = Field(description="of the image in its batch")
+    bucket: int = Field(description="served at; another than the image's own where it is spilled")
+    width: int
+    height: int
+    crop_loss: float
+    repeat: bool = Field(description="a further time in its epoch")
+
+
 class ImageOut(BaseModel):
     id: int | str
     width: int
@@ -243,9 +262,9 @@ class ImageOut(BaseModel):
     aspect: float
     bucket: int | None
     pruned: str | None = Field(description="why the image has no bucket")
-    nearest: dict[str, float] = Field(description="the nearest bucket, and what fitting the image to it does")
+    nearest: Nearest
     epoch: int
-    served: list[dict[str, Any]] = Field(description="each coming: step, rank, bucket served at, repeat")
+    served: list[Coming] = Field(description="each time that it comes in the epoch")
 
 
 class Status(BaseModel):

@@ -11,6 +11,7 @@ from typing import Any
 from bucketline_service.coordinator.answers import Answers
 from bucketline_service.coordinator.delivery import Delivery
 from bucketline_service.coordinator.plans import PlanShelf
+from bucketline_service.coordinator.previews import Previews
 from bucketline_service.coordinator.runs import Runs
 from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.coordinator.spec import RunSpec
@@ -42,6 +43,7 @@ class Coordinator:
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
         self.answers = Answers(self.runs, self.sessions)
+        self.previews = Previews(maps)
 
     async def put_map(
         self, name: str, source: Path, file_format: str, columns: Columns

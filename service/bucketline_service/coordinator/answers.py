@@ -13,10 +13,8 @@ from bucketline_service.coordinator.runs import STATUS_WAIT_S, Run, Runs
 from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.errors import NotFound
 from bucketline_service.planning.assignment import REASONS, assign
-from bucketline_service.planning.build import layout_of
-from bucketline_service.planning.geometry import cover, crop_loss
-from bucketline_service.planning.plan import BatchBlock
-from bucketline_service.planning.stats import tails
+from bucketline_service.planning.geometry import cover
+from bucketline_service.planning.report import Images, epoch_stats
 from bucketline_service.state.port import Cursor, Generation, RankRecord
 
 
@@ -34,6 +32,7 @@ class Answers:
             "run": name,
             "status": status,
             "detail": detail,
+            "progress": self._runs.progress(document) if status == "planning" else None,
             "fingerprint": document.fingerprint,
             "spec": document.spec.to_json(),
             "map_digest": document.map_digest,
@@ -98,112 +97,19 @@ def _cursor(state: Any) -> Cursor:
 
 
 def _stats(run: Run, epoch: int) -> dict[str, Any]:
-    """``num_batches``, ``dropped`` and ``repeated`` are of ``epoch``; for ``line`` every epoch has the same."""
-    spec, prepared, deal = run.plan.spec, run.plan.prepared, run.deal_to(run.generation.world_size)
-    summary, counts = prepared.summary, prepared.counts
-    num_batches = deal.planner.num_batches(epoch, deal.world_size)
-    num_assigned = int(counts.sum())
-    buckets = _buckets(run, deal, epoch)
-    # batch sizes are one number so far: images served are batches dealt times it
-    served = deal.num_steps(epoch) * deal.world_size * spec.batch_size
-    dropped = _dropped(run, deal, epoch) if spec.tails == "pad" else num_assigned - served
+    """As an epoch is dealt from its start to the present generation's ranks."""
+    plan, world_size = run.plan, run.generation.world_size
+    images = Images(plan.prepared.counts, plan.prepared.summary, plan.map.widths, plan.map.heights)
     return {
         "run": run.name,
         "fingerprint": run.document.fingerprint,
-        "planner": spec.planner,
-        "tails": spec.tails,
+        "planner": plan.spec.planner,
+        "tails": plan.spec.tails,
         "epoch": epoch,
-        "world_size": deal.world_size,
+        "world_size": world_size,
         "lockstep": run.spec.lockstep,
-        "num_images": summary["num_images"],
-        "num_assigned": num_assigned,
-        "pruned": summary["pruned"],
-        "aspect_error": summary["aspect_error"],
-        "crop_loss": summary["crop_loss"],
-        "crop_loss_served": _mean_served(buckets),
-        "num_batches": num_batches,
-        "num_steps": deal.num_steps(epoch),
-        "dropped": dropped,
-        "repeated": served - (num_assigned - dropped),
-        "never_served": sum(bucket["tail"]["never_served"] for bucket in buckets),
-        "mixed_steps": deal.planner.mixed_steps(epoch, 0, deal.world_size),
-        "buckets": buckets,
+        **epoch_stats(plan.spec, images, plan.planner, epoch, world_size),
     }
-
-
-def _dropped(run: Run, deal: Deal, epoch: int) -> int:
-    """Images of a padded epoch that no rank gets: those that come in undealt batches only."""
-    num, left = deal.planner.num_batches(epoch, deal.world_size), deal.num_left_out(epoch)
-    if not left:
-        return 0
-    undealt = deal.planner.batches(epoch, np.arange(num - left, num, dtype=np.int64), deal.world_size)
-    return sum(
-        all(place.position >= num - left for place in deal.planner.locate(epoch, row, deal.world_size))
-        for row in np.unique(undealt.rows).tolist()
-    )
-
-
-def _mean_served(buckets: list[dict[str, Any]]) -> float:
-    served = [
-        (bucket["num_batches"] * bucket["batch_size"], bucket["crop_loss_served"]) for bucket in buckets
-    ]
-    total = sum(images for images, loss in served if loss is not None)
-    return sum(images * loss for images, loss in served if loss is not None) / total if total else 0.0
-
-
-def _buckets(run: Run, deal: Deal, epoch: int) -> list[dict[str, Any]]:
-    spec, prepared = run.plan.spec, run.plan.prepared
-    counts, summary = prepared.counts, prepared.summary
-    if spec.planner == "line":
-        layout = layout_of(spec, counts)
-        batches = (layout.num_units * spec.lockstep).tolist()
-        tail = tails(counts, layout, summary)
-    else:
-        num = deal.planner.num_batches(epoch, deal.world_size)
-        block = deal.planner.batches(epoch, np.arange(num, dtype=np.int64), deal.world_size)
-        batches = np.bincount(block.buckets, minlength=len(spec.targets)).tolist()
-        tail = _novelai_tails(run, block)
-    losses = summary["bucket_crop_loss"]
-    return [
-        {
-            "bucket": bucket,
-            "width": width,
-            "height": height,
-            "aspect": width / height,
-            "num_images": int(counts[bucket]) if bucket < len(counts) else 0,
-            "batch_size": int(spec.batch_sizes[bucket]),
-            "num_batches": batches[bucket],
-            "crop_loss": losses[bucket] if bucket < len(losses) else None,
-            "crop_loss_served": tail[bucket].pop("crop_loss_served"),
-            "tail": tail[bucket],
-        }
-        for bucket, (width, height) in enumerate(spec.targets)
-    ]
-
-
-def _novelai_tails(run: Run, block: BatchBlock) -> list[dict[str, Any]]:
-    """Of one planned epoch. What a bucket's own batches do not take goes to the catch-all or is trimmed, by the epoch's
-    own draw; only their sum over all buckets divides into the two."""
-    prepared, sizes, image_map = run.plan.prepared, np.array(run.plan.spec.targets), run.plan.map
-    num_served = np.bincount(block.buckets, minlength=len(sizes)) * run.plan.spec.batch_size
-    targets = np.repeat(block.buckets, np.diff(block.bounds))
-    rows = block.rows
-    losses = crop_loss(image_map.widths[rows], image_map.heights[rows], sizes[targets, 0], sizes[targets, 1])
-    means = np.bincount(targets, weights=losses, minlength=len(sizes)) / np.maximum(num_served, 1)
-    elsewhere = np.append(prepared.counts, 0) - num_served
-    elsewhere[-1] = 0
-    return [
-        {
-            "num_images": int(elsewhere[target]),
-            "spilled": [],
-            # the catch-all stands for what the epoch left out of all buckets' tails
-            "left_out": int(elsewhere.sum() - num_served[-1]) if target == len(sizes) - 1 else 0,
-            "repeated": 0,
-            "never_served": 0,
-            "crop_loss_served": float(means[target]) if num_served[target] else None,
-        }
-        for target in range(len(sizes))
-    ]
 
 
 def _rank(deal: Deal, rank: int, record: RankRecord | None, leader: Cursor) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bucketline_service import events
 from bucketline_service.coordinator.batches import Batch, render
 from bucketline_service.coordinator.deal import MAX_COUNT, Deal
 from bucketline_service.coordinator.resume import check_size
@@ -151,7 +152,7 @@ class Delivery:
         self._metrics.acks.labels(run.name).inc()
         if commit.outcome is Outcome.ADOPTED:
             self._metrics.adoptions.labels(run.name).inc()
-            self._metrics.log_event("store_lost_state", run=run.name, rank=rank, cursor=list(commit.cursor))
+            events.emit("store_lost_state", run=run.name, rank=rank, cursor=list(commit.cursor))
 
     def _fenced(self, run: Run, rank: int, lease: int) -> Fenced:
         self._metrics.fences.labels(run.name).inc()

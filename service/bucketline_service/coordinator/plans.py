@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -23,12 +24,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bucketline_service import events
 from bucketline_service.errors import Invalid, Planning, StoreUnavailable
 from bucketline_service.maps import ResolutionMap
 from bucketline_service.planning.build import PlanSpec, Prepared, new_planner, prepare
 from bucketline_service.planning.plan import Planner
 
 RETRY_AFTER_S = 1
+
+TELL_EVERY_S = 5.0
+"""How far a plan is that takes longer than this is logged as often."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class PlanShelf:
         self._root = root
         self._on_built = on_built
         self._tasks: dict[str, asyncio.Task[Plan | Invalid]] = {}
+        self._shares: dict[str, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-plan")
         with _disk(root):
             root.mkdir(parents=True, exist_ok=True)
@@ -111,6 +117,7 @@ class PlanShelf:
         it raised."""
         task = self._tasks.get(fingerprint)
         if task is None or _may_do_better(task):
+            self._shares[fingerprint] = 0.0
             loop = asyncio.get_running_loop()
             job = loop.run_in_executor(self._thread, self._try, fingerprint, spec, image_map, valid_rows)
             task = self._tasks[fingerprint] = asyncio.ensure_future(job)
@@ -124,9 +131,14 @@ class PlanShelf:
             raise plan.with_traceback(None)
         return plan
 
+    def progress(self, fingerprint: str) -> float:
+        """The share of a plan's building that is done, 0 to 1; 0 where it waits for others or for the disk."""
+        return self._shares.get(fingerprint, 0.0)
+
     def forget(self, fingerprint: str) -> None:
         """Drop a plan that no run uses any more; whoever still reads its files goes on."""
         self._tasks.pop(fingerprint, None)
+        self._shares.pop(fingerprint, None)
         shutil.rmtree(self._root / fingerprint, ignore_errors=True)
 
     def close(self) -> None:
@@ -158,7 +170,7 @@ class PlanShelf:
             prepared = _open(folder)
             if prepared is None:
                 begin = time.perf_counter()
-                prepared = self._build(folder, spec, image_map, valid_rows())
+                prepared = self._build(folder, spec, image_map, valid_rows(), self._teller(fingerprint))
                 self._on_built(time.perf_counter() - begin)
         planner = new_planner(
             spec,
@@ -170,8 +182,27 @@ class PlanShelf:
         )
         return Plan(fingerprint, spec, prepared, image_map, planner)
 
+    def _teller(self, fingerprint: str) -> Callable[[float], None]:
+        """Keeps the share that is done for those who ask, and logs it where building takes long."""
+        told_s = time.monotonic()
+
+        def tell(share: float) -> None:
+            nonlocal told_s
+            self._shares[fingerprint] = share
+            now_s = time.monotonic()
+            if now_s - told_s >= TELL_EVERY_S:
+                told_s = now_s
+                events.emit("planning", level=logging.INFO, fingerprint=fingerprint, progress=round(share, 3))
+
+        return tell
+
     def _build(
-        self, folder: Path, spec: PlanSpec, image_map: ResolutionMap, valid_rows: NDArray[np.int64] | None
+        self,
+        folder: Path,
+        spec: PlanSpec,
+        image_map: ResolutionMap,
+        valid_rows: NDArray[np.int64] | None,
+        on_progress: Callable[[float], None],
     ) -> Prepared:
         # once for each plan, since all that follows is believed without another look
         image_map.verify()
@@ -184,7 +215,12 @@ class PlanShelf:
                 return np.memmap(file, dtype=np.uint32, mode="r+", shape=(num,))
 
             prepared = prepare(
-                spec, image_map.widths, image_map.heights, valid_rows=valid_rows, new_order=new_order
+                spec,
+                image_map.widths,
+                image_map.heights,
+                valid_rows=valid_rows,
+                new_order=new_order,
+                on_progress=on_progress,
             )
             assert isinstance(prepared.order, np.memmap)
             prepared.order.flush()

@@ -8,7 +8,7 @@ from typing import TypedDict
 from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.runs import Run
 from bucketline_service.errors import Invalid, PlanMismatch
-from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation
+from bucketline_service.state.port import MAX_WORLD_SIZE, Cursor, Generation
 
 
 class StateDict(TypedDict):
@@ -68,11 +68,11 @@ def next_start(run: Run, session: str, world_size: int, state: StateDict | None)
 
 def check_size(run: Run, world_size: int) -> None:
     num = run.plan.planner.num_batches(0, world_size)
-    if not 0 < world_size <= min(num, LEASE_STRIDE):
+    if not 0 < world_size <= min(num, MAX_WORLD_SIZE):
         raise Invalid(
             "world_size",
             f"{world_size} ranks, and an epoch has {num} batches",
-            f"It may be 1 to {min(num, LEASE_STRIDE)}",
+            f"It may be 1 to {min(num, MAX_WORLD_SIZE)}",
         )
 
 

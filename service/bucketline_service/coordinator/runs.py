@@ -195,6 +195,10 @@ class Runs:
             return "failed", error.detail
         return "ready", None
 
+    def progress(self, document: Document) -> float:
+        """The share of its plan's building that is done, 0 to 1, where its status is ``planning``."""
+        return self._plans.progress(document.fingerprint)
+
     async def uses(self, map_name: str) -> list[str]:
         """Names of the runs that need a map."""
         found = []
@@ -258,7 +262,7 @@ def rows_of(image_map: ResolutionMap, ids: list[int] | list[str]) -> NDArray[np.
     try:
         return np.unique(image_map.find_many(ids))
     except Invalid as error:
-        raise Invalid("valid_ids", error.detail) from error
+        raise Invalid("valid_ids", error.detail.removeprefix("ids: ")) from error
 
 
 def _same_spec(name: str, standing: Document, spec: RunSpec) -> None:

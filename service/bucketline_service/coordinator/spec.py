@@ -9,7 +9,18 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    StrictInt,
+    StrictStr,
+    Tag,
+)
+from pydantic_core import PydanticCustomError
 
 from bucketline_service.coordinator.deal import MAX_EPOCH
 from bucketline_service.errors import Invalid
@@ -18,7 +29,7 @@ from bucketline_service.planning.build import VERSION, PlanSpec
 from bucketline_service.planning.fitted import fitted
 from bucketline_service.planning.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
 from bucketline_service.planning.presets import preset
-from bucketline_service.state.port import LEASE_STRIDE
+from bucketline_service.state.port import MAX_WORLD_SIZE
 
 MAX_BATCH_SIZE = 65_536
 MAX_LOCKSTEP = 1 << 20
@@ -27,8 +38,9 @@ NOVELAI_MAX_AR_ERROR = 4.0
 Pixels = Annotated[int, Field(strict=True, ge=1)]
 Size = tuple[Pixels, Pixels]
 Aspect = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=1, le=MAX_BUCKETS)]
+NumBuckets = Annotated[int, Field(strict=True, ge=1, le=MAX_BUCKETS)]
 _T = TypeVar("_T")
+_P = TypeVar("_P", bound="PlanFields")
 _Some = Annotated[list[_T], Field(min_length=1)]
 
 
@@ -84,7 +96,7 @@ class GeometricLadder(_Model):
     kind: Literal["geometric"]
     min_ar: Aspect = Field(0.5, description="the least aspect, width / height")
     max_ar: Aspect = Field(2.0, description="the largest aspect")
-    num_ar_buckets: Count = Field(7, description="buckets from min_ar to max_ar")
+    num_ar_buckets: NumBuckets = Field(7, description="buckets from min_ar to max_ar")
     base_res: Pixels | Size = Field(
         (512, 512), description="a side, or (width, height), whose area is the buckets'"
     )
@@ -108,7 +120,7 @@ class FittedLadder(_Model):
     """The sizes that lose the least of this map's images by cropping."""
 
     kind: Literal["fitted"]
-    num_buckets: Count = Field(16, description="at most so many buckets")
+    num_buckets: NumBuckets = Field(16, description="at most so many buckets")
     max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
     divisible: Pixels = Field(64, description="sides are multiples of this")
     min_dim: Pixels = Field(256, description="the shortest side")
@@ -117,8 +129,13 @@ class FittedLadder(_Model):
         0.75, description="the least share of max_size's area, but for the longest bucket of a side"
     )
 
-    def fit(self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> list[tuple[int, int]]:
-        """(width, height) of each bucket, for images of these sizes."""
+    def fit(
+        self,
+        widths: NDArray[np.uint32],
+        heights: NDArray[np.uint32],
+        counts: NDArray[np.int64] | None = None,
+    ) -> list[tuple[int, int]]:
+        """(width, height) of each bucket, for images of these sizes; ``counts``: how many of each."""
         return fitted(
             widths,
             heights,
@@ -128,12 +145,53 @@ class FittedLadder(_Model):
             self.min_dim,
             self.dim_limit,
             self.min_fill,
+            counts,
         ).sizes
 
 
+_KINDS: dict[str, type[_Model]] = {
+    "novelai": NovelaiLadder,
+    "kohya": KohyaLadder,
+    "geometric": GeometricLadder,
+    "preset": PresetLadder,
+    "fitted": FittedLadder,
+    "explicit": ExplicitLadder,
+}
+_DEFAULT_KIND = "novelai"
+
+
+def _kind(given: Any) -> Any:
+    return given.get("kind", _DEFAULT_KIND) if isinstance(given, dict) else getattr(given, "kind", None)
+
+
+def _check_kind(given: Any) -> Any:
+    """Refuse what no kind of ladder can be, in words that help; the union's own would name its parts."""
+    if isinstance(given, _Model):
+        return given
+    if not isinstance(given, dict):
+        example = '{"kind": "kohya", "resolution": 512}'
+        raise PydanticCustomError("ladder", "a ladder is an object, e.g. {example}", {"example": example})
+    kind = _kind(given)
+    if not isinstance(kind, str) or kind not in _KINDS:
+        about = {"given": repr(kind)[:80], "kinds": ", ".join(_KINDS)}
+        raise PydanticCustomError("ladder", "kind {given} is none of {kinds}", about)
+    for name in given if "kind" not in given else ():
+        owners = [each for each, model in _KINDS.items() if name in model.model_fields]
+        if owners and _DEFAULT_KIND not in owners:
+            about = {"name": name, "owners": " and ".join(owners), "owner": owners[0]}
+            raise PydanticCustomError("ladder", '{name} is of kind {owners}: say "kind": "{owner}"', about)
+    return given
+
+
 AnyLadder = Annotated[
-    NovelaiLadder | KohyaLadder | GeometricLadder | PresetLadder | FittedLadder | ExplicitLadder,
-    Field(discriminator="kind"),
+    Annotated[NovelaiLadder, Tag("novelai")]
+    | Annotated[KohyaLadder, Tag("kohya")]
+    | Annotated[GeometricLadder, Tag("geometric")]
+    | Annotated[PresetLadder, Tag("preset")]
+    | Annotated[FittedLadder, Tag("fitted")]
+    | Annotated[ExplicitLadder, Tag("explicit")],
+    Discriminator(_kind),
+    BeforeValidator(_check_kind),
 ]
 
 
@@ -154,11 +212,14 @@ class AssignSpec(_Model):
     )
 
 
-class RunSpec(_Model):
-    """One training job. All but ``map``, ``world_size`` and ``batch_size`` have defaults."""
-
+class _OfMap(_Model):
     map: str = Field(description="name of the resolution map")
-    world_size: Annotated[int, Field(strict=True, ge=1, le=LEASE_STRIDE)] = Field(
+
+
+class PlanFields(_Model):
+    """How the images of a map are planned. All but ``world_size`` and ``batch_size`` have defaults."""
+
+    world_size: Annotated[int, Field(strict=True, ge=1, le=MAX_WORLD_SIZE)] = Field(
         description="ranks, as in torch.distributed"
     )
     batch_size: Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH_SIZE)] = Field(
@@ -182,7 +243,7 @@ class RunSpec(_Model):
         None, description="end after so many; without it a run goes on for ever"
     )
 
-    def resolved(self) -> RunSpec:
+    def resolved(self: _P) -> _P:
         """The same spec with every default written out, which is how it is kept and compared. Raises ``Invalid``."""
         if self.planner == "novelai":
             return self._novelai()
@@ -195,7 +256,7 @@ class RunSpec(_Model):
             }
         )
 
-    def _novelai(self) -> RunSpec:
+    def _novelai(self: _P) -> _P:
         """What the planner implies; anything else is refused rather than ignored."""
         wants = {
             "ladder.kind": (self.ladder.kind, "novelai"),
@@ -213,9 +274,15 @@ class RunSpec(_Model):
         assign = self.assign.model_copy(update={"metric": "abs", "max_ar_error": error})
         return self.model_copy(update={"tails": "catch_all", "assign": assign})
 
-    def fit(self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> list[tuple[int, int]] | None:
-        """(width, height) of each bucket where the ladder is fitted to the images; None where it is not."""
-        return self.ladder.fit(widths, heights) if isinstance(self.ladder, FittedLadder) else None
+    def fit(
+        self,
+        widths: NDArray[np.uint32],
+        heights: NDArray[np.uint32],
+        counts: NDArray[np.int64] | None = None,
+    ) -> list[tuple[int, int]] | None:
+        """(width, height) of each bucket where the ladder is fitted to the images; None where it is not. ``counts``:
+        how many images each of these sizes stands for, one unless given."""
+        return self.ladder.fit(widths, heights, counts) if isinstance(self.ladder, FittedLadder) else None
 
     def plan_spec(self, fitted_sizes: Iterable[Sequence[int]] | None = None) -> PlanSpec:
         """Of a resolved spec, with what ``fit`` chose. Raises ``Invalid`` naming the ladder's field where it yields no
@@ -242,6 +309,10 @@ class RunSpec(_Model):
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
+    """One training job. All but ``map``, ``world_size`` and ``batch_size`` have defaults."""
 
 
 def fingerprint(plan: PlanSpec, map_digest: str, valid_digest: str | None) -> str:

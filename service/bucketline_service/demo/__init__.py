@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -33,9 +35,9 @@ class DemoError(BucketlineError):
 
 
 def run(*, keep: bool, seed: int, step_s: float = STEP_S) -> int:
-    """Show it; the exit status, 0 only if the proof holds."""
+    """Show it; the exit status, 0 only if the proof holds. A signal ends it, and all that it has started."""
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="bucketline-demo-") as folder, _coordinator(Path(folder)) as url:
+    with _orderly_end(), _own_environment(), _folder() as folder, _coordinator(folder) as url:
         with Operator(url) as operator:
             stats = _prepare(console, operator, url, seed)
             logs = run_epoch(console, url, RUN, WORLD_SIZE, stats["num_steps"], step_s)
@@ -66,8 +68,8 @@ def _image_ids() -> set[int]:
 def _show(console: Console, proof: Proof) -> None:
     console.print("\n[bold]proof[/bold], from the workers' own logs")
     lines = [
-        (proof.once > 0, f"{proof.once} images served once"),
-        (proof.twice == 0, f"{proof.twice} images served twice"),
+        (proof.once > 0, f"{proof.once} images counted once"),
+        (proof.twice == 0, f"{proof.twice} images counted twice"),
         (
             proof.left_out == proof.left_out_planned,
             f"{proof.left_out} images left out, {proof.left_out_planned} planned",
@@ -76,12 +78,15 @@ def _show(console: Console, proof: Proof) -> None:
         (proof.gaps == 0, f"{proof.gaps} ranks with a gap"),
         (
             proof.again_differs == 0,
-            f"{proof.again} batches handed out again, as the killed worker had not acknowledged them: "
+            f"{proof.again} batches came again after the kill, "
             f"{'the same ones' if proof.again_differs == 0 else 'NOT the same ones'}",
         ),
     ]
     for good, line in lines:
         console.print(f"  {'[green]ok[/green]   ' if good else '[red]WRONG[/red]'} {line}")
+    if proof.again:
+        console.print("        the killed worker had finished them but not acknowledged them,")
+        console.print("        and its training state died with it: they count as they came again")
     console.print("[green]the proof holds[/green]" if proof.holds else "[red]the proof does NOT hold[/red]")
 
 
@@ -90,15 +95,60 @@ def _stay(console: Console, url: str) -> None:
     console.print("Ctrl-C ends it")
     try:
         threading.Event().wait()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         console.print("bye")
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM, and the terminal's end, unwind the stack as Ctrl-C does."""
+
+    def end(number: int, _: object) -> NoReturn:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # it ends already
+        raise SystemExit(128 + number)
+
+    before = {
+        number: signal.signal(number, end)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # nohup
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Without the user's settings, for us and all that we start: they are of another coordinator, which is nothing for
+    us to write to, or of a proxy, which does not know ours."""
+    kept = dict(os.environ)
+    for name in kept:
+        if name.startswith("BUCKETLINE_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="bucketline-demo-") as folder:
+        yield Path(folder)
 
 
 @contextmanager
 def _coordinator(folder: Path) -> Iterator[str]:
     """A coordinator of our own, with its data in ``folder``; ends with the demo."""
     log = folder / "coordinator.log"
-    command = [sys.executable, "-m", "bucketline", "serve", "--port", "0", "--data-dir", str(folder / "data")]
+    data = folder / "data"
+    command = [
+        *(sys.executable, "-m", "bucketline", "serve", "--host", "127.0.0.1", "--port", "0"),
+        *("--data-dir", str(data), "--store", f"sqlite:///{data / 'state.sqlite'}"),
+    ]
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdout is not None

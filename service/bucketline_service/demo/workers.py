@@ -25,6 +25,9 @@ class _Rank:
         self.log = RankLog()
         self.kill_after: int | None = None
         self.status = -1
+        self._process: subprocess.Popen[str] | None = None
+        self._is_stopped = False
+        self._lock = threading.Lock()
         self._command = command
         self._num_steps = num_steps
         self._progress = progress
@@ -35,12 +38,20 @@ class _Rank:
         self._thread.start()
 
     def join(self) -> None:
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def stop(self) -> None:
+        """End the worker, if there is one, and let no other follow."""
+        with self._lock:
+            self._is_stopped = True
+            if self._process is not None:
+                self._process.kill()
 
     def _follow(self) -> None:
         """Run the worker to its end; where it was killed, run another one."""
         self.status = self._run()
-        if self.status == -signal.SIGKILL:
+        if self.status == -signal.SIGKILL and not self._is_stopped:
             self._progress.update(self._task, description=f"{self._name()} [red]killed[/red], starting again")
             crashed_at = len(self.log.records)
             self.status = self._run()
@@ -54,7 +65,11 @@ class _Rank:
         return f"rank {self._command[-2]}"
 
     def _run(self) -> int:
-        with subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True) as process:
+        with self._lock:
+            if self._is_stopped:
+                return -1
+            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        with self._process as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if not line.endswith("\n"):
@@ -88,8 +103,14 @@ def run_epoch(
             ]
             ranks.append(_Rank(command, num_steps, progress, task))
         ranks[VICTIM].kill_after = int(num_steps * KILL_AT)
-        for each in ranks:
-            each.start()
-        for each in ranks:
-            each.join()
+        try:
+            for each in ranks:
+                each.start()
+            for each in ranks:
+                each.join()
+        finally:  # a signal may have come; workers that are at their end are not bothered
+            for each in ranks:
+                each.stop()
+            for each in ranks:
+                each.join()
     return [each.log for each in ranks]

@@ -51,7 +51,9 @@ def resolve(columns: Columns, available: Iterable[str]) -> Names:
     present = _Present(available)
     if (columns.width is None) != (columns.height is None):
         given = "width" if columns.height is None else "height"
-        raise Invalid("columns", f"only {given} is named", "Name both width and height, or neither")
+        raise Invalid(
+            "columns", f"only {given} is named", "Give both width_column and height_column, or neither"
+        )
     image_id = present.find("id", [columns.id]) if columns.id is not None else present.find_id()
     if columns.width is None or columns.height is None:
         names = Names(image_id, *present.find_size())
@@ -83,7 +85,7 @@ class _Present:
             raise Invalid(
                 what,
                 f"several columns could be the {what}: {_list(found)}",
-                f"Say which one with columns.{what}",
+                f"Name it with {what}_column",
                 candidates=found,
             )
         self._check_single(found[0])
@@ -103,7 +105,7 @@ class _Present:
                 raise Invalid(
                     "width",
                     f"several columns could be the size: {_list(pairs)}",
-                    "Say which ones with columns.width and columns.height",
+                    "Name them with width_column and height_column",
                     candidates=pairs,
                 )
             if found:
@@ -128,7 +130,7 @@ class _Present:
         return Invalid(
             what,
             f"{detail}; the columns are {_list(self.raw)}",
-            "Rename them, or say which ones to take with columns",
+            "Rename them, or name them with id_column, width_column and height_column",
             available=self.raw[:50],
         )
 

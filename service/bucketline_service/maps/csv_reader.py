@@ -30,7 +30,9 @@ _OTHER = re.compile(r"Row #(\d+): (.*)", re.DOTALL)
 
 
 def read_csv(path: Path, columns: Columns, stack: ExitStack) -> Source:
-    names = resolve(columns, _header(path))
+    header = _header(path)
+    _check_separator(header)
+    names = resolve(columns, header)
     chunks = stack.enter_context(closing(_chunks(path, names)))
     return Source(names, chunks, is_text=True, line=lambda row: _line(path, row))
 
@@ -88,6 +90,20 @@ def _header(path: Path) -> list[str]:
     except UnicodeEncodeError as exc:
         raise broken("csv", "the header is not UTF-8") from exc
     return header
+
+
+def _check_separator(header: list[str]) -> None:
+    """One column is never enough; most likely it is three."""
+    if len(header) != 1:
+        return
+    for separator, shown in ((";", "';'"), ("\t", "tabs"), ("|", "'|'")):
+        if separator in header[0]:
+            raise Invalid(
+                "file",
+                f"one column only: {header[0][:80]!r}",
+                f"Separated by {shown}? Use commas",
+                available=header,
+            )
 
 
 def _line(path: Path, row: int) -> int | None:

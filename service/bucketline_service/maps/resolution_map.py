@@ -102,7 +102,11 @@ class ResolutionMap:
         if len(missing):
             few = ", ".join(show(listed[index]) for index in missing[:5].tolist())
             more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
-            raise Invalid("ids", f"not in the map: {few}{more}", None, num_missing=len(missing))
+            of_other_kind = str if self._int_ids is not None else int
+            is_other = any(isinstance(listed[index], of_other_kind) for index in missing.tolist())
+            kind = "whole numbers" if self._int_ids is not None else "strings"
+            hint = f"The ids of this map are {kind}" if is_other else None
+            raise Invalid("ids", f"not in the map: {few}{more}", hint, num_missing=len(missing))
         return rows
 
     def histogram(self) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def reading(path: Path, format_name: str) -> Iterator[None]:
 def broken(format_name: str, reason: str) -> Invalid:
     return Invalid(
         "file",
-        f"cannot be read as {format_name}: {reason}",
+        f"cannot be read as {format_name}: {reason.rstrip('.')}",
         "It may be truncated, damaged, or of another format",
     )
 

@@ -14,8 +14,10 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 LEASE_STRIDE = 1 << 14
-"""A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank. It also bounds the world
-size."""
+"""A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank."""
+
+MAX_WORLD_SIZE = LEASE_STRIDE
+"""Ranks of one run: a token has no room for more."""
 
 
 class Cursor(NamedTuple):

@@ -1,0 +1,116 @@
+"""The models of what plans cost: stats of runs, and previews. As ``wire``'s, they are for validation and OpenAPI."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bucketline_service.api.problems import Problem
+from bucketline_service.coordinator.previews import MAX_SPECS
+from bucketline_service.coordinator.spec import PlanFields
+
+
+class Spread(BaseModel):
+    mean: float
+    median: float
+    p95: float
+    max: float
+
+
+class Loss(BaseModel):
+    mean: float
+    max: float
+
+
+class Spill(BaseModel):
+    bucket: int
+    num_images: int
+
+
+class Tail(BaseModel):
+    """Images of a bucket that its own whole units do not hold, in an epoch."""
+
+    num_images: int
+    spilled: list[Spill] = Field(description="served by other buckets")
+    left_out: int
+    repeated: int
+    never_served: int = Field(
+        description="of those left out: the bucket is smaller than a unit in every epoch"
+    )
+
+
+class BucketStats(BaseModel):
+    bucket: int
+    width: int
+    height: int
+    aspect: float
+    num_images: int
+    batch_size: int
+    num_batches: int
+    crop_loss: Loss | None = Field(description="over the bucket's images")
+    crop_loss_served: float | None = Field(
+        description="mean over what the bucket serves, spilled images included"
+    )
+    tail: Tail
+
+
+class Shape(BaseModel):
+    width: int
+    height: int
+
+
+class EpochStats(BaseModel):
+    num_images: int
+    num_assigned: int
+    pruned: dict[str, int] = Field(description="by reason")
+    aspect_error: Spread
+    crop_loss: Spread
+    crop_loss_served: float
+    num_batches: int
+    num_steps: int
+    dropped: int = Field(description="images left out an epoch, undealt batches included")
+    repeated: int
+    never_served: int
+    spilled: int = Field(
+        description="images served outside their own bucket; planner line: as expected over epochs"
+    )
+    mixed_steps: int
+    step_imbalance: float = Field(
+        description="pixels of each step's slowest rank, over the ranks' mean, both summed over the epoch's "
+        "steps; planner line: as expected over epochs"
+    )
+    num_shapes: int = Field(description="distinct sizes among the batches")
+    largest_shape: Shape = Field(description="by area, of those")
+    buckets: list[BucketStats]
+
+
+class StatsOut(EpochStats):
+    run: str
+    fingerprint: str
+    planner: str
+    tails: str
+    epoch: int
+    world_size: int
+    lockstep: int | None
+
+
+class PreviewsIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    map: str = Field(description="name of the resolution map")
+    specs: list[PlanFields] = Field(
+        min_length=1, max_length=MAX_SPECS, description="run specs without their map"
+    )
+
+
+class PreviewOut(BaseModel):
+    """``stats`` or ``problem``, never both."""
+
+    spec: PlanFields = Field(description="with every default written out, where it can be met")
+    stats: EpochStats | None = Field(None, description="of epoch 0")
+    problem: Problem | None = Field(None, description="why the spec can not be met")
+
+
+class PreviewsOut(BaseModel):
+    map: str
+    num_images: int
+    previews: list[PreviewOut] = Field(description="in the order of the specs")

@@ -1,0 +1,107 @@
+"""``bucketline preview``: without a server, and nothing is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bucketline_service import tables
+from tests.server import COCO, run_command
+
+SPECS: dict[str, dict[str, Any]] = {
+    "spill": {"map": "any", "world_size": 4, "batch_size": 8},
+    "pad": {"world_size": 4, "batch_size": 8, "tails": "pad"},
+    "sdxl": {"world_size": 4, "batch_size": 8, "ladder": {"kind": "preset", "name": "sdxl"}},
+    "impossible": {"world_size": 4, "batch_size": 8, "assign": {"min_size": 5000}},
+}
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> list[str]:
+    options = []
+    for name, spec in SPECS.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(spec))
+        options += ["--spec", str(tmp_path / f"{name}.json")]
+    return options
+
+
+def preview(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """With a temporary folder of its own, which is empty again afterwards."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    answer = run_command("preview", *arguments, environ={"TMPDIR": str(scratch), "TERM": "dumb"})
+    assert list(scratch.iterdir()) == []
+    return answer
+
+
+def test_specs_stand_side_by_side(tmp_path: Path, specs: list[str]) -> None:
+    status, out, errors = preview(tmp_path, str(COCO), *specs)
+    assert (status, errors) == (0, "")
+    rows = {" ".join(line.split()[:-4]): line.split()[-4:] for line in out.splitlines()}
+    assert rows[""] == list(SPECS)
+    assert rows["images"] == ["5000", "5000", "5000", "-"]
+    assert rows["steps"][0] == "156"
+    assert rows["repeated"][0] == "0" < rows["repeated"][1]
+    last = out.splitlines()[-1]
+    assert last.startswith("impossible: assign: all images are pruned: 5000 by min_size")
+
+
+def test_answer_is_the_servers(tmp_path: Path, specs: list[str]) -> None:
+    status, out, _ = preview(tmp_path, str(COCO), *specs, "--json")
+    answer = json.loads(out)
+    assert (status, answer["map"], answer["num_images"]) == (0, "coco-5k.csv", 5000)
+    assert [each["spec"]["tails"] for each in answer["previews"]] == ["spill", "pad", "spill", "spill"]
+    assert answer["previews"][0]["stats"]["num_steps"] == 156
+    assert "map" not in answer["previews"][0]["spec"]
+    assert answer["previews"][3]["problem"]["field"] == "assign"
+
+
+def test_without_a_spec_it_is_the_defaults(tmp_path: Path) -> None:
+    status, out, _ = preview(tmp_path, str(COCO))
+    assert (status, out.splitlines()[0].split()) == (0, ["defaults"])
+    assert "5000" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "spec.json: is not JSON"),
+        ("[]", "spec.json: is no JSON object"),
+        ('{"world_size": 4}', "spec.json: batch_size: "),
+        ('{"world_size": 4, "batch_size": 8, "tail": 1}', "spec.json: tail: "),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, content: str, words: str) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(content)
+    status, out, errors = preview(tmp_path, str(COCO), "--spec", str(spec))
+    assert (status, out, errors.count("\n")) == (1, "", 1)
+    assert words in errors
+
+
+@pytest.mark.parametrize("file", ["/none.csv", "{tmp}/map.xyz", "{tmp}/broken.csv"])
+def test_a_map_that_can_not_be_read(tmp_path: Path, file: str) -> None:
+    (tmp_path / "map.xyz").write_text("")
+    (tmp_path / "broken.csv").write_text("id,width\n1,2\n")
+    status, out, errors = preview(tmp_path, file.replace("{tmp}", str(tmp_path)))
+    assert (status, out, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith("bucketline: ")
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 240])
+def test_the_table_fits_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, width: int) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(SPECS["spill"]))
+    one = json.loads(preview(tmp_path, str(COCO), "--spec", str(spec), "--json")[1])
+    answer = {**one, "previews": one["previews"] * 16}
+    names = [f"{'a-very-long-name-of-a-spec' if number % 3 else 's'}-{number}" for number in range(16)]
+    tables.previews(Console(width=width, markup=False, emoji=False, highlight=False), answer, names)
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert out.count("768x512") == 16
+    assert sum(line.startswith("images ") for line in lines) == sum(line == "" for line in lines) + 1

@@ -1,0 +1,126 @@
+"""``bucketline serve``: its settings, its hints and its logs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bucketline_service import cli, events, logs
+from bucketline_service.errors import Invalid
+from bucketline_service.settings import NO_FLAGS, Settings
+from tests.server import ServerProcess, run_command
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def flags() -> set[str]:
+    return set(re.findall(r"--[a-z][a-z-]+", run_command("serve", "--help")[1])) - {"--help"}
+
+
+def test_every_setting_is_a_flag_but_the_tokens() -> None:
+    assert set(inspect.signature(cli.serve).parameters) == set(Settings.model_fields) - NO_FLAGS
+    assert flags() == {f"--{name.replace('_', '-')}" for name in set(Settings.model_fields) - NO_FLAGS}
+
+
+def test_the_settings_are_documented() -> None:
+    rows = re.findall(r"(?m)^\| (`[a-z_`, ]+`) \|", OPERATIONS.read_text())
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_upload_bytes", "much"), ("store_timeout_s", "0"), ("port", "-1"), ("log_level", "loud")],
+)
+def test_a_hint_names_what_is_there(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"BUCKETLINE_{name.upper()}", value)
+    with pytest.raises(Invalid) as found:
+        Settings.load()
+    hinted = set(re.findall(r"--[a-z][a-z-]+", str(found.value)))
+    assert hinted <= flags()
+    assert f"BUCKETLINE_{name.upper()}" in str(found.value)
+
+
+def test_no_hint_to_tell_a_token_on_the_command_line() -> None:
+    with pytest.raises(Invalid) as found:
+        Settings.load(worker_token=1)
+    assert "Set BUCKETLINE_WORKER_TOKEN" in str(found.value)
+
+
+def test_a_flag_counts_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKETLINE_STORE_TIMEOUT_S", "3")
+    assert Settings.load(max_upload_bytes=5).store_timeout_s == 3
+    assert Settings.load(store_timeout_s=4, max_upload_bytes=5).store_timeout_s == 4
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({}, "no tokens are set"),
+        ({"BUCKETLINE_WORKER_TOKEN": "w"}, "BUCKETLINE_OPERATOR_TOKEN"),
+        ({"BUCKETLINE_OPERATOR_TOKEN": "o"}, ""),
+        ({"BUCKETLINE_WORKER_TOKEN": "w", "BUCKETLINE_OPERATOR_TOKEN": "o"}, ""),
+    ],
+)
+def test_it_says_what_the_tokens_do_not_allow(tmp_path: Path, environ: dict[str, str], words: str) -> None:
+    server = ServerProcess(tmp_path, environ=environ)
+    server.process.terminate()
+    assert server.process.stdout is not None
+    said = server.process.stdout.read()
+    _, errors = server.process.communicate()
+    server.close()
+    assert (server.process.returncode, errors) == (0, "")
+    assert words in said
+    assert said.count("\n") == bool(words)
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_logs_are_one_object_a_line_with_fields(tmp_path: Path, workers: str) -> None:
+    secrets = {"BUCKETLINE_WORKER_TOKEN": "secret-w", "BUCKETLINE_OPERATOR_TOKEN": "secret-o"}
+    server = ServerProcess(tmp_path, "--log-level", "debug", "--workers", workers, environ=secrets)
+    api = server.api("secret-o")
+    api.put_csv("small", "id,width,height\n1,512,512\n", 201)
+    api.ask("GET", "/v1/runs/none", 404)
+    _, errors = server.stop()
+    server.close()
+    for secret in ("secret-", "512", "uthorization", "Bearer", "\\u001b", "color_message"):
+        assert secret not in errors
+    lines = lines_of(errors)
+    for line in lines:
+        assert {"time", "level", "logger", "message"} <= set(line)
+    asked = [line for line in lines if line["logger"] == "bucketline.access"]
+    assert [(line["method"], line["path"], line["status"]) for line in asked[-2:]] == [
+        ("PUT", "/v1/maps/small", 201),
+        ("GET", "/v1/runs/none", 404),
+    ]
+    assert all(set(line) == {*line_fields, "method", "path", "status", "ms"} for line in asked)
+    assert all(isinstance(line["ms"], float) and line["message"] == "request" for line in asked)
+
+
+line_fields = ("time", "level", "logger", "message")
+
+
+def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) -> None:
+    events.emit("store_lost_state", run="r", rank=3, cursor=[0, 7])
+    events.emit("planning", level=logging.DEBUG, progress=0.5)
+    [record] = caplog.records
+    line = json.loads(logs.formatter().format(record))
+    assert line.pop("time")
+    assert line == {
+        "level": "WARNING",
+        "logger": "bucketline",
+        "message": "store_lost_state",
+        "event": "store_lost_state",
+        "run": "r",
+        "rank": 3,
+        "cursor": [0, 7],
+    }
