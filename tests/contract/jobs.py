@@ -8,6 +8,7 @@ from bucketline_service.state import (
     LEASE_STRIDE,
     Begun,
     Commit,
+    CommitRequest,
     Cursor,
     Generation,
     RankRecord,
@@ -62,7 +63,8 @@ class Job:
         trusted: bool = False,
         now_s: float = NOW_S,
     ) -> Commit:
-        return await self.store.commit(self.run, rank, lease, generation, cursor, not_before, trusted, now_s)
+        request = CommitRequest(rank, lease, generation, cursor, not_before, trusted, now_s)
+        return await self.store.commit(self.run, request)
 
     async def record(self, rank: int = 0) -> RankRecord | None:
         """What the store keeps of the rank."""

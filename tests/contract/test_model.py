@@ -16,6 +16,7 @@ from bucketline_service.state import (
     LEASE_STRIDE,
     Begun,
     Commit,
+    CommitRequest,
     Cursor,
     Generation,
     Outcome,
@@ -85,43 +86,25 @@ class Model:
             self._see(held, now_s)
         return self.records[rank], self.present
 
-    def commit(
-        self,
-        rank: int,
-        lease: int,
-        generation: int,
-        cursor: Cursor | None,
-        not_before: Cursor | None,
-        trusted: bool,
-        now_s: float,
-    ) -> Commit:
-        outcome = self._commit(rank, lease, generation, cursor, not_before, trusted, now_s)
-        return Commit(outcome, self.cursor(rank), self.present)
+    def commit(self, request: CommitRequest) -> Commit:
+        return Commit(self._commit(request), self.cursor(request.rank), self.present)
 
-    def _commit(
-        self,
-        rank: int,
-        lease: int,
-        generation: int,
-        cursor: Cursor | None,
-        not_before: Cursor | None,
-        trusted: bool,
-        now_s: float,
-    ) -> Outcome:
-        if generation != self.present.number:
+    def _commit(self, request: CommitRequest) -> Outcome:
+        rank, lease, cursor, now_s = request.rank, request.lease, request.cursor, request.now_s
+        if request.generation != self.present.number:
             return Outcome.STALE
         held = self.records.get(rank)
         if lease % LEASE_STRIDE != rank or lease < self.tokens.get(rank, 0):
             return Outcome.FENCED
         if lease > self.tokens.get(rank, -1):
-            if not trusted or cursor is None:
+            if not request.trusted or cursor is None:
                 return Outcome.FENCED
             at = max(cursor, self.cursor(rank))
             self._store(RankRecord(rank, at, lease, "", now_s, at, now_s))
             return Outcome.ADOPTED
         if held is None:
             return Outcome.FENCED
-        if not_before is not None and held.cursor < not_before:
+        if request.not_before is not None and held.cursor < request.not_before:
             return Outcome.AHEAD
         if cursor is not None and cursor > held.cursor:
             self._store(replace(held, cursor=cursor, last_seen_s=now_s))
@@ -248,7 +231,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
     ) -> None:
         if lease is None:  # the one that was given last
             lease = self.model.tokens.get(rank, rank)
-        self.compare("commit", rank, lease, self.number(beside), cursor, not_before, trusted, now_s)
+        number = self.number(beside)
+        request = CommitRequest(rank, lease, number, cursor, not_before, trusted, now_s)
+        self.compare("commit", request)
 
     @invariant()
     def ranks_agree(self) -> None:

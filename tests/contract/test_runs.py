@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from bucketline_service.errors import NotFound
-from bucketline_service.state import Cursor, Generation, RunRecord, Store
+from bucketline_service.state import CommitRequest, Cursor, Generation, RunRecord, Store
 from tests.contract.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
@@ -104,7 +104,7 @@ UNKNOWN: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "session": lambda store, run: store.session(run, "s"),
     "begin": lambda store, run: store.begin(run, FIRST, None),
     "lease": lambda store, run: store.lease(run, 0, "h", 1, 1 << 14, 0.0),
-    "commit": lambda store, run: store.commit(run, 0, 1 << 14, 1, START, None, True, 0.0),
+    "commit": lambda store, run: store.commit(run, CommitRequest(0, 1 << 14, 1, START, None, True, 0.0)),
     "ranks": lambda store, run: store.ranks(run),
 }
 

@@ -13,7 +13,7 @@ import os
 import sys
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.state import LEASE_STRIDE, Cursor, Store, open_store
+from bucketline_service.state import LEASE_STRIDE, CommitRequest, Cursor, Store, open_store
 
 
 async def take_leases(store: Store, run: str, num: int) -> None:
@@ -27,7 +27,9 @@ async def move(store: Store, run: str, rank: int) -> None:
     leased = await store.lease(run, rank, "writer", 1, LEASE_STRIDE + rank, 0.0)
     assert leased is not None
     for step in itertools.count(1):
-        await store.commit(run, rank, leased[0].lease, 1, Cursor(0, step), None, False, float(step))
+        await store.commit(
+            run, CommitRequest(rank, leased[0].lease, 1, Cursor(0, step), None, False, float(step))
+        )
         print(rank, step, flush=True)
 
 

@@ -13,7 +13,7 @@ from bucketline_service.coordinator.resume import check_size
 from bucketline_service.coordinator.runs import Run, Runs, lease_floor
 from bucketline_service.errors import Fenced, Invalid, NotFound, StoreUnavailable
 from bucketline_service.metrics import Metrics
-from bucketline_service.state.port import LEASE_STRIDE, Commit, Cursor, Outcome, RankRecord
+from bucketline_service.state.port import LEASE_STRIDE, Commit, CommitRequest, Cursor, Outcome, RankRecord
 
 MAX_IDS = 1 << 20
 """The most ids in one answer; one of large batches holds fewer of them than were asked for, but one at least."""
@@ -115,9 +115,10 @@ class Delivery:
             # the store decides first whether the lease still counts: a fenced worker may name any step
             wrong = _wrong(run.deal, ack, begin)
             cursor, not_before = _acknowledge(run.deal, ack) if ack and not wrong else (None, None)
-            commit = await self._runs.store.commit(
-                run.name, rank, lease, run.generation.number, cursor, not_before, trusted, self._clock()
+            request = CommitRequest(
+                rank, lease, run.generation.number, cursor, not_before, trusted, self._clock()
             )
+            commit = await self._runs.store.commit(run.name, request)
             if commit.outcome is Outcome.STALE:
                 run, trusted, is_stale = await self._runs.open(run.name), False, True
                 continue

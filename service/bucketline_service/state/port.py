@@ -72,6 +72,21 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
+class CommitRequest:
+    """``cursor``: where the rank is to stand, None where only the lease is to be proven. ``not_before``: the least
+    stored cursor from which it may go there. ``trusted``: the caller vouches that the lease was given in
+    ``generation``."""
+
+    rank: int
+    lease: int
+    generation: int
+    cursor: Cursor | None
+    not_before: Cursor | None
+    trusted: bool
+    now_s: float
+
+
+@dataclass(frozen=True)
 class Commit:
     """``cursor`` is the rank's cursor after the operation, ``generation`` the store's own."""
 
@@ -123,17 +138,7 @@ class Store(Protocol):
         nothing changed, where the present generation is not ``generation``. Tokens grow over generations as
         well. ``last_seen_s`` is written as by ``commit``."""
 
-    async def commit(
-        self,
-        run: str,
-        rank: int,
-        lease: int,
-        generation: int,
-        cursor: Cursor | None,
-        not_before: Cursor | None,
-        trusted: bool,
-        now_s: float,
-    ) -> Commit:
+    async def commit(self, run: str, request: CommitRequest) -> Commit:
         """Prove the lease and, where ``cursor`` is given, move the rank's cursor forward to it (an older or
         equal one is a no-op, still OK).
 

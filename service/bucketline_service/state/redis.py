@@ -26,6 +26,7 @@ from bucketline_service.state.port import (
     LEASE_STRIDE,
     Begun,
     Commit,
+    CommitRequest,
     Cursor,
     Generation,
     Outcome,
@@ -163,24 +164,14 @@ class RedisStore:
             return None
         return keys.unpack_rank(rank, record[0])[1], keys.unpack_generation(packed)
 
-    async def commit(
-        self,
-        run: str,
-        rank: int,
-        lease: int,
-        generation: int,
-        cursor: Cursor | None,
-        not_before: Cursor | None,
-        trusted: bool,
-        now_s: float,
-    ) -> Commit:
+    async def commit(self, run: str, request: CommitRequest) -> Commit:
         script = self._script(
             COMMIT,
             [keys.generation(run), keys.ranks(run)],
             [
-                *(rank, lease, generation),
-                *(*_cursor_args(cursor), *_cursor_args(not_before)),
-                *(int(trusted), LEASE_STRIDE, float(now_s), SEEN_EVERY_S),
+                *(request.rank, request.lease, request.generation),
+                *(*_cursor_args(request.cursor), *_cursor_args(request.not_before)),
+                *(int(request.trusted), LEASE_STRIDE, float(request.now_s), SEEN_EVERY_S),
             ],
         )
         outcome, epoch, step, packed = _found(run, await self._answer(script))

@@ -12,6 +12,7 @@ from bucketline_service.state.port import (
     LEASE_STRIDE,
     Begun,
     Commit,
+    CommitRequest,
     Cursor,
     Generation,
     Outcome,
@@ -34,19 +35,6 @@ class Held:
 
     generation: int
     record: RankRecord
-
-
-@dataclass(frozen=True)
-class CommitRequest:
-    """The arguments of ``Store.commit``, in its order."""
-
-    rank: int
-    lease: int
-    generation: int
-    cursor: Cursor | None
-    not_before: Cursor | None
-    trusted: bool
-    now_s: float
 
 
 def _present(held: Held | None, generation: Generation) -> RankRecord | None:

@@ -11,8 +11,16 @@ from functools import partial
 from typing import Any
 
 from bucketline_service.errors import NotFound
-from bucketline_service.state.port import Begun, Commit, Cursor, Generation, RankRecord, RunRecord
-from bucketline_service.state.rules import CommitRequest, Held, decide_begin, decide_commit, decide_lease
+from bucketline_service.state.port import (
+    Begun,
+    Commit,
+    CommitRequest,
+    Cursor,
+    Generation,
+    RankRecord,
+    RunRecord,
+)
+from bucketline_service.state.rules import Held, decide_begin, decide_commit, decide_lease
 from bucketline_service.state.sqlite_file import SqliteFile
 
 RANK_COLUMNS = "rank, number, epoch, step, lease, holder, leased_at_s, lease_epoch, lease_step, last_seen_s"
@@ -51,18 +59,7 @@ class SqliteStore:
         operation = partial(_lease, run, rank, holder, generation, proposed, now_s)
         return await self._file.run(operation, writes=True)
 
-    async def commit(
-        self,
-        run: str,
-        rank: int,
-        lease: int,
-        generation: int,
-        cursor: Cursor | None,
-        not_before: Cursor | None,
-        trusted: bool,
-        now_s: float,
-    ) -> Commit:
-        request = CommitRequest(rank, lease, generation, cursor, not_before, trusted, now_s)
+    async def commit(self, run: str, request: CommitRequest) -> Commit:
         return await self._file.run(partial(_commit, run, request), writes=True)
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
