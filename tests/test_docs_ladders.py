@@ -8,7 +8,7 @@ from typing import get_args
 
 from benchmarks import ladders as benchmark
 
-from bucketline_service.coordinator.spec import AnyLadder
+from bucketline_service.coordinator.ladders import AnyLadder
 from bucketline_service.planning.presets import PRESETS
 
 DOC = (Path(__file__).parents[1] / "docs" / "ladders.md").read_text()

@@ -18,13 +18,8 @@ import pytest
 from pydantic import BaseModel
 
 from bucketline import Operator
-from bucketline_service.coordinator.spec import (
-    AssignSpec,
-    FittedLadder,
-    GeometricLadder,
-    KohyaLadder,
-    RunSpec,
-)
+from bucketline_service.coordinator.ladders import FittedLadder, GeometricLadder, KohyaLadder
+from bucketline_service.coordinator.spec import AssignSpec, RunSpec
 from tests.redis_server import find_server
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
+from bucketline_service.coordinator.ladders import PresetLadder
 from bucketline_service.coordinator.runs import Document
-from bucketline_service.coordinator.spec import PresetLadder, RunSpec
+from bucketline_service.coordinator.spec import RunSpec
 from bucketline_service.planning import ladder
 from bucketline_service.planning.presets import PRESETS
 from tests.checked import Api
@@ -104,7 +105,7 @@ def test_what_was_fitted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def choose(*args: object) -> None:
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr("bucketline_service.coordinator.spec.fitted", choose)
+    monkeypatch.setattr("bucketline_service.coordinator.ladders.fitted", choose)
     for folder in (world.data_dir / "plans").iterdir():
         for file in folder.iterdir():
             file.unlink()

@@ -1,0 +1,173 @@
+"""The ladders of a run spec, by ``kind``: what users write of each, and how it becomes buckets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from bucketline_service.planning import ladder as ladders
+from bucketline_service.planning.fitted import fitted
+from bucketline_service.planning.ladder import MAX_BUCKETS, Ladder
+from bucketline_service.planning.presets import preset
+
+Pixels = Annotated[int, Field(strict=True, ge=1)]
+Size = tuple[Pixels, Pixels]
+Aspect = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NumBuckets = Annotated[int, Field(strict=True, ge=1, le=MAX_BUCKETS)]
+
+
+class SpecModel(BaseModel):
+    """Part of a run spec: a field that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NovelaiLadder(SpecModel):
+    """The ladder of NovelAI's BucketManager: the largest bucket for each width and height within the area of
+    ``max_size``."""
+
+    kind: Literal["novelai"] = "novelai"
+    max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
+    divisible: Pixels = Field(64, description="sides are min_dim plus multiples of this")
+    min_dim: Pixels = Field(256, description="the shortest side")
+    dim_limit: Pixels = Field(1024, description="the longest side")
+    base_res: Size = Field((512, 512), description="(width, height) of the catch-all bucket")
+
+    def build(self) -> Ladder:
+        return ladders.novelai(self.max_size, self.divisible, self.min_dim, self.dim_limit, self.base_res)
+
+
+class KohyaLadder(SpecModel):
+    """The ladder of kohya-ss/sd-scripts' ``--enable_bucket``."""
+
+    kind: Literal["kohya"]
+    resolution: Pixels | Size = Field(
+        (512, 512), description="a side, or (width, height); its area is the buckets'"
+    )
+    min_bucket_reso: Pixels = 256
+    max_bucket_reso: Pixels = 1024
+    bucket_reso_steps: Pixels = 64
+
+    def build(self) -> Ladder:
+        return ladders.kohya(
+            self.resolution, self.min_bucket_reso, self.max_bucket_reso, self.bucket_reso_steps
+        )
+
+
+class ExplicitLadder(SpecModel):
+    """Just these sizes."""
+
+    kind: Literal["explicit"]
+    sizes: list[Size] = Field(min_length=1, description="(width, height) of each bucket")
+
+    def build(self) -> Ladder:
+        return ladders.explicit(self.sizes)
+
+
+class GeometricLadder(SpecModel):
+    """The aspect-ratio buckets of tdrussell/diffusion-pipe: evenly spaced in the logarithm, about equal in area."""
+
+    kind: Literal["geometric"]
+    min_ar: Aspect = Field(0.5, description="the least aspect, width / height")
+    max_ar: Aspect = Field(2.0, description="the largest aspect")
+    num_ar_buckets: NumBuckets = Field(7, description="buckets from min_ar to max_ar")
+    base_res: Pixels | Size = Field(
+        (512, 512), description="a side, or (width, height), whose area is the buckets'"
+    )
+    divisible: Pixels = Field(32, description="sides are rounded to multiples of this")
+
+    def build(self) -> Ladder:
+        return ladders.geometric(self.min_ar, self.max_ar, self.num_ar_buckets, self.base_res, self.divisible)
+
+
+class PresetLadder(SpecModel):
+    """A published table of sizes, by name."""
+
+    kind: Literal["preset"]
+    name: Literal["sd15", "sdxl", "pixart-512", "pixart-1024"]
+
+    def build(self) -> Ladder:
+        return preset(self.name)
+
+
+class FittedLadder(SpecModel):
+    """The sizes that lose the least of this map's images by cropping."""
+
+    kind: Literal["fitted"]
+    num_buckets: NumBuckets = Field(16, description="at most so many buckets")
+    max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
+    divisible: Pixels = Field(64, description="sides are multiples of this")
+    min_dim: Pixels = Field(256, description="the shortest side")
+    dim_limit: Pixels = Field(1024, description="the longest side")
+    min_fill: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
+        0.75, description="the least share of max_size's area, but for the longest bucket of a side"
+    )
+
+    def fit(
+        self,
+        widths: NDArray[np.uint32],
+        heights: NDArray[np.uint32],
+        counts: NDArray[np.int64] | None = None,
+    ) -> list[tuple[int, int]]:
+        """(width, height) of each bucket, for images of these sizes; ``counts``: how many of each."""
+        return fitted(
+            widths,
+            heights,
+            self.num_buckets,
+            self.max_size,
+            self.divisible,
+            self.min_dim,
+            self.dim_limit,
+            self.min_fill,
+            counts,
+        ).sizes
+
+
+_KINDS: dict[str, type[SpecModel]] = {
+    "novelai": NovelaiLadder,
+    "kohya": KohyaLadder,
+    "geometric": GeometricLadder,
+    "preset": PresetLadder,
+    "fitted": FittedLadder,
+    "explicit": ExplicitLadder,
+}
+_DEFAULT_KIND = "novelai"
+
+
+def _kind(given: Any) -> Any:
+    return given.get("kind", _DEFAULT_KIND) if isinstance(given, dict) else getattr(given, "kind", None)
+
+
+def _check_kind(given: Any) -> Any:
+    """Refuse what no kind of ladder can be, in words that help; the union's own would name its parts."""
+    if isinstance(given, SpecModel):
+        return given
+    if not isinstance(given, dict):
+        example = '{"kind": "kohya", "resolution": 512}'
+        raise PydanticCustomError("ladder", "a ladder is an object, e.g. {example}", {"example": example})
+    kind = _kind(given)
+    if not isinstance(kind, str) or kind not in _KINDS:
+        about = {"given": repr(kind)[:80], "kinds": ", ".join(_KINDS)}
+        raise PydanticCustomError("ladder", "kind {given} is none of {kinds}", about)
+    for name in given if "kind" not in given else ():
+        owners = [each for each, model in _KINDS.items() if name in model.model_fields]
+        if owners and _DEFAULT_KIND not in owners:
+            about = {"name": name, "owners": " and ".join(owners), "owner": owners[0]}
+            raise PydanticCustomError("ladder", '{name} is of kind {owners}: say "kind": "{owner}"', about)
+    return given
+
+
+AnyLadder = Annotated[
+    Annotated[NovelaiLadder, Tag("novelai")]
+    | Annotated[KohyaLadder, Tag("kohya")]
+    | Annotated[GeometricLadder, Tag("geometric")]
+    | Annotated[PresetLadder, Tag("preset")]
+    | Annotated[FittedLadder, Tag("fitted")]
+    | Annotated[ExplicitLadder, Tag("explicit")],
+    Discriminator(_kind),
+    BeforeValidator(_check_kind),
+]
