@@ -55,20 +55,6 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=registry,
         )
-        per_run = ["run"]
-        self.batches = Counter("bucketline_batches_served", "Batches handed out", per_run, registry=registry)
-        self.acks = Counter("bucketline_acks", "Acknowledgements taken", per_run, registry=registry)
-        self.leases = Counter(
-            "bucketline_leases", "Leases given, also again to their holder", per_run, registry=registry
-        )
-        self.sessions = Counter("bucketline_sessions", "Generations begun", per_run, registry=registry)
-        self.fences = Counter("bucketline_fences", "Requests refused as fenced", per_run, registry=registry)
-        self.adoptions = Counter(
-            "bucketline_adoptions",
-            "Leases adopted after the store had lost state",
-            per_run,
-            registry=registry,
-        )
         self.store_errors = Counter(
             "bucketline_store_errors", "Requests that the store failed", registry=registry
         )
@@ -78,26 +64,24 @@ class Metrics:
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
             registry=registry,
         )
-        self.rank_lag = Gauge(
-            "bucketline_rank_lag_steps",
-            "Steps of the slowest rank behind the leader",
-            per_run,
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
-        self.slowest_step = Gauge(
-            "bucketline_slowest_step",
-            "Step of the slowest rank",
-            per_run,
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
-        self.slowest_epoch = Gauge(
-            "bucketline_slowest_epoch",
-            "Epoch of the slowest rank",
-            per_run,
-            registry=registry,
-            multiprocess_mode="mostrecent",
+        self.batches = self._counter("batches_served", "Batches handed out")
+        self.acks = self._counter("acks", "Acknowledgements taken")
+        self.leases = self._counter("leases", "Leases given, also again to their holder")
+        self.sessions = self._counter("sessions", "Generations begun")
+        self.fences = self._counter("fences", "Requests refused as fenced")
+        self.adoptions = self._counter("adoptions", "Leases adopted after the store had lost state")
+        self.rank_lag = self._gauge("rank_lag_steps", "Steps of the slowest rank behind the leader")
+        self.slowest_step = self._gauge("slowest_step", "Step of the slowest rank")
+        self.slowest_epoch = self._gauge("slowest_epoch", "Epoch of the slowest rank")
+
+    def _counter(self, name: str, what: str) -> Counter:
+        """By run."""
+        return Counter(f"bucketline_{name}", what, ["run"], registry=self.registry)
+
+    def _gauge(self, name: str, what: str) -> Gauge:
+        """By run; of several processes the one that was scraped last tells it."""
+        return Gauge(
+            f"bucketline_{name}", what, ["run"], registry=self.registry, multiprocess_mode="mostrecent"
         )
 
     def exposition(self) -> bytes:

@@ -39,13 +39,8 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         """A new generation, which fences all leases of the older. Idempotent by ``session``."""
         resume = body.resume.to_state() if isinstance(body.resume, StateDict) else body.resume
         session = await coordinator.sessions.start(run, body.session, body.world_size, resume)
-        return as_json(
-            {
-                **_standing(session.run, session.cursor),
-                "left_out_batches": session.left_out_batches,
-                "mixed_steps": session.mixed_steps,
-            }
-        )
+        costs = {"left_out_batches": session.left_out_batches, "mixed_steps": session.mixed_steps}
+        return as_json({**_standing(session.run, session.cursor), **costs})
 
     @router.post(
         "/v1/runs/{run}/ranks/{rank}/lease",
@@ -77,14 +72,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
             begin=body.begin.to_store() if body.begin else None,
             count=body.count,
         )
-        return as_json(
-            {
-                "batches": found.batches,
-                "cursor": _cursor(found.cursor),
-                "num_steps": found.num_steps,
-                "done": found.done,
-            }
-        )
+        return as_json({**vars(found), "cursor": _cursor(found.cursor)})
 
     return router
 
