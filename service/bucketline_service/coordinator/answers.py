@@ -143,7 +143,7 @@ def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
     )
     bucket = int(nearest.buckets[0])
     reason = REASONS[int(assigned.reasons[0])]
-    if reason == "assigned" and not _in_order(run, row, bucket):
+    if reason == "assigned" and not run.plan.prepared.holds(row, bucket):
         reason = "valid_ids"
     target_width, target_height = spec.targets[bucket]
     fit = cover(width, height, target_width, target_height)
@@ -168,15 +168,6 @@ def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
         "epoch": epoch,
         "served": [] if reason != "assigned" else _comings(run, row, epoch, width, height),
     }
-
-
-def _in_order(run: Run, row: int, bucket: int) -> bool:
-    """Whether the plan has the row in its bucket: the rows of one are ascending."""
-    order, counts = run.plan.prepared.order, run.plan.prepared.counts
-    begin = int(counts[:bucket].sum())
-    mine = order[begin : begin + int(counts[bucket])]
-    at = int(np.searchsorted(mine, row))
-    return at < len(mine) and int(mine[at]) == row
 
 
 def _comings(run: Run, row: int, epoch: int, width: int, height: int) -> list[dict[str, Any]]:

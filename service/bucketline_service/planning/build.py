@@ -72,6 +72,13 @@ class Prepared:
     order: NDArray[np.uint32]
     summary: dict[str, Any]
 
+    def holds(self, row: int, bucket: int) -> bool:
+        """Whether the row stands in the bucket: the rows of one are ascending."""
+        begin = int(self.counts[:bucket].sum())
+        mine = self.order[begin : begin + int(self.counts[bucket])]
+        at = int(np.searchsorted(mine, row))
+        return at < len(mine) and int(mine[at]) == row
+
 
 def prepare(
     spec: PlanSpec,
@@ -194,15 +201,12 @@ def new_planner(
         return NovelaiPlanner(
             int_ids, buckets, spec.ladder, spec.batch_size, spec.seed, checkpoints=checkpoints
         )
-    starts = np.cumsum(counts) - counts
 
     def bucket_of(row: int) -> int:
         bucket = int(
             assign(widths[row : row + 1], heights[row : row + 1], spec.ladder, metric=spec.metric).buckets[0]
         )
-        begin, end = int(starts[bucket]), int(starts[bucket] + counts[bucket])
-        at = begin + int(np.searchsorted(order[begin:end], row))
-        return bucket if at < end and order[at] == row else -1
+        return bucket if prepared.holds(row, bucket) else -1
 
     return LinePlanner(
         order,
