@@ -36,6 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, 
 LOCAL = "http://127.0.0.1:7700"
 PIPE_WIDTH = 240
 TIMEOUT_S = 10.0
+OPTIONAL = "found by name; empty: left out"
 
 
 @app.command()
@@ -115,11 +116,30 @@ def map_put(
     id_column: Annotated[str | None, typer.Option(help="Its column of ids [found by name].")] = None,
     width_column: Annotated[str | None, typer.Option(help="Its column of widths [found by name].")] = None,
     height_column: Annotated[str | None, typer.Option(help="Its column of heights [found by name].")] = None,
+    orientation_column: Annotated[
+        str | None, typer.Option(help=f"Its column of EXIF orientations [{OPTIONAL}].")
+    ] = None,
+    num_repeats_column: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Its column of times an epoch, or, if called repeats, further times [{OPTIONAL}]."
+        ),
+    ] = None,
+    num_frames_column: Annotated[
+        str | None, typer.Option(help=f"Its column of frames of videos [{OPTIONAL}].")
+    ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Upload a resolution map."""
-    given = {"id": id_column, "width": width_column, "height": height_column}
+    given = {
+        "id": id_column,
+        "width": width_column,
+        "height": height_column,
+        "orientation": orientation_column,
+        "num_repeats": num_repeats_column,
+        "num_frames": num_frames_column,
+    }
     columns = {what: column for what, column in given.items() if column is not None}
     _call(url, lambda operator: operator.put_map(name, file, columns=columns), as_json, tables.map_line)
 

@@ -25,6 +25,10 @@ def _table(*columns: str) -> Table:
 
 def map_line(console: Console, answer: Json) -> None:
     console.print(f"{answer['map']}: {answer['num_images']} images, digest {answer['digest'][:16]}")
+    if repeats := answer.get("num_repeats"):
+        console.print("num_repeats {min:g} to {max:g}: {total:.12g} images an epoch".format(**repeats))
+    if frames := answer.get("num_frames"):
+        console.print("num_frames {min} to {max}".format(**frames))
 
 
 def maps(console: Console, answer: Json) -> None:

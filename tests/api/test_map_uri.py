@@ -36,6 +36,17 @@ def test_a_file_under_the_root(api: Api, root: Path) -> None:
     api.ask("DELETE", "/v1/maps/m", 204)
 
 
+def test_columns_are_named_as_for_an_upload(api: Api, root: Path) -> None:
+    (root / "named.csv").write_text("id,width,height,turn,orientation\n1,640,480,6,x\n")
+    body, params = {"uri": "named.csv"}, {"orientation_column": "turn"}
+    api.ask("PUT", "/v1/maps/named", 201, json=body, params=params)
+    assert api.get("/v1/maps/named")["histogram"]["width"] == {"min_px": 480, "max_px": 480}
+    api.ask("DELETE", "/v1/maps/named", 204)
+    api.ask("PUT", "/v1/maps/named", 201, json=body, params={"orientation_column": ""})
+    assert api.get("/v1/maps/named")["histogram"]["width"] == {"min_px": 640, "max_px": 640}
+    api.ask("DELETE", "/v1/maps/named", 204)
+
+
 @pytest.mark.parametrize(
     "uri",
     [

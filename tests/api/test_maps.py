@@ -117,6 +117,44 @@ def test_columns_by_name(api: Api) -> None:
     assert "no" in problem["detail"]
 
 
+RICH = "id,width,height,exif_orientation,repeats,frames\n1,640,480,6,2.5,\n2,640,480,,,121\n3,640,480,1,0,1\n"
+
+
+def test_optional_columns_are_shown(api: Api) -> None:
+    first = api.put_csv("rich", RICH, 201)
+    assert first["num_repeats"] == {"min": 1, "max": 3.5, "total": 5.5}
+    assert first["num_frames"] == {"min": 1, "max": 121}
+    assert api.put_csv("rich", RICH, 200) == first
+    plain = api.put_csv("plain", SMALL, 201)
+    assert (plain["num_repeats"], plain["num_frames"]) == (None, None)
+    assert api.get("/v1/maps")["maps"] == [plain, first]
+    detail = api.get("/v1/maps/rich")
+    assert {name: detail[name] for name in first} == first
+    assert detail["histogram"]["width"] == {"min_px": 480, "max_px": 640}
+
+
+def test_optional_columns_by_name_or_not_at_all(api: Api) -> None:
+    body = "id,width,height,orientation,turn,often,length\n1,640,480,landscape,6,2,9\n"
+    headers = {"Content-Type": "text/csv"}
+    problem = api.put_csv("m", body, 422)
+    assert (problem["field"], problem["row"], problem["line"]) == ("orientation", 1, 2)
+    assert "'landscape' is not a number" in problem["detail"]
+    assert "leave it out: orientation_column with an empty name" in problem["detail"]
+
+    def put(name: str, **params: str) -> dict[str, object]:
+        api.ask("PUT", f"/v1/maps/{name}", 201, content=body, headers=headers, params=params)
+        shown: dict[str, object] = api.get(f"/v1/maps/{name}")
+        return shown
+
+    shown = put("none", orientation_column="")
+    assert (shown["num_repeats"], shown["num_frames"]) == (None, None)
+    named = {"orientation_column": "turn", "num_repeats_column": "often", "num_frames_column": "length"}
+    shown = put("named", **named)
+    assert shown["num_repeats"] == {"min": 2, "max": 2, "total": 2}
+    assert shown["num_frames"] == {"min": 9, "max": 9}
+    assert shown["histogram"]["width"] == {"min_px": 480, "max_px": 480}  # type: ignore[index]
+
+
 def test_without_roots_no_file_is_read(api: Api) -> None:
     problem = api.put("/v1/maps/m", {"uri": "small.csv"}, 422)
     assert "--map-source" in problem["detail"]

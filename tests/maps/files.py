@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,60 +15,83 @@ import pyarrow.parquet as pq
 
 Ids = Sequence[int] | Sequence[str]
 Sides = Sequence[int]
+More = Mapping[str, Sequence[Any]]
+"""Further columns by name. None: no value, where the format can say that."""
+
+NONE: More = {}
 
 
-def write_csv(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:
+def write_csv(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "width", "height"])
-        writer.writerows(zip(ids, widths, heights, strict=True))
+        writer.writerow(["id", "width", "height", *more])
+        writer.writerows(zip(ids, widths, heights, *more.values(), strict=True))
 
 
-def write_jsonl(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:
+def write_jsonl(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for image_id, width, height in zip(ids, widths, heights, strict=True):
-            file.write(json.dumps({"id": image_id, "width": width, "height": height}) + "\n")
+        for image_id, width, height, *others in zip(ids, widths, heights, *more.values(), strict=True):
+            row = {"id": image_id, "width": width, "height": height, **dict(zip(more, others, strict=True))}
+            file.write(json.dumps(row) + "\n")
 
 
-def table(ids: Ids, widths: Sides, heights: Sides) -> pa.Table:
-    return pa.table({"id": list(ids), "width": list(widths), "height": list(heights)})
+def write_sparse_jsonl(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> None:
+    """Without the keys that have no value, as many write it."""
+    write_jsonl(path, ids, widths, heights, more)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    kept = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
-def write_parquet(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:
-    pq.write_table(table(ids, widths, heights), path, row_group_size=3)
+def table(ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> pa.Table:
+    others = {name: list(values) for name, values in more.items()}
+    return pa.table({"id": list(ids), "width": list(widths), "height": list(heights), **others})
 
 
-def write_arrow(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:
-    rows = table(ids, widths, heights)
+def write_parquet(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> None:
+    pq.write_table(table(ids, widths, heights, more), path, row_group_size=3)
+
+
+def write_arrow(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> None:
+    rows = table(ids, widths, heights, more)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
         writer.write_table(rows, max_chunksize=3)
 
 
-def write_arrow_file(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:
-    rows = table(ids, widths, heights)
+def write_arrow_file(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> None:
+    rows = table(ids, widths, heights, more)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
         writer.write_table(rows, max_chunksize=3)
 
 
-def write_npz(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:
+def write_npz(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> None:
+    """A column in which every value is there; it has no way to say none."""
+    others = {name: np.array(values) for name, values in more.items()}
     with path.open("wb") as file:  # given a path, numpy adds a suffix to it
-        np.savez_compressed(file, id=np.array(ids), width=np.array(widths), height=np.array(heights))
+        np.savez_compressed(
+            file, id=np.array(ids), width=np.array(widths), height=np.array(heights), **others
+        )
 
 
 def write_pickle(path: Path, ids: Ids, widths: Sides, heights: Sides) -> None:
     path.write_bytes(pickle.dumps(dict(zip(ids, zip(widths, heights, strict=True), strict=True))))
 
 
-WRITERS: dict[str, tuple[str, Callable[[Path, Ids, Sides, Sides], None]]] = {
+WITH_MORE: dict[str, tuple[str, Callable[..., None]]] = {
     "csv": ("csv", write_csv),
     "jsonl": ("jsonl", write_jsonl),
+    "sparse_jsonl": ("jsonl", write_sparse_jsonl),
     "parquet": ("parquet", write_parquet),
     "arrow": ("arrow", write_arrow),
     "arrow_file": ("arrow", write_arrow_file),
     "npz": ("npz", write_npz),
+}
+"""Name: the format to put it as, and what writes it; those that take further columns."""
+
+WRITERS: dict[str, tuple[str, Callable[..., None]]] = {
+    **{name: writer for name, writer in WITH_MORE.items() if name != "sparse_jsonl"},
     "pickle": ("pickle", write_pickle),
 }
-"""Name: the format to put it as, and what writes it."""
 
 
 def contents(root: Path) -> dict[str, bytes]:

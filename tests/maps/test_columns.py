@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.columns import Columns, resolve
+from bucketline_service.maps.columns import (
+    ID_TIERS,
+    OPTIONAL_NAMES,
+    SIZE_TIERS,
+    Columns,
+    Names,
+    resolve,
+)
+
+PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 IMG2DATASET = [
     "url",
@@ -38,13 +50,15 @@ LAION_2B = ["SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "NSFW", "s
     ],
 )
 def test_usual_names_are_found(available: list[str], expected: tuple[str, str, str]) -> None:
-    assert resolve(Columns(), available) == expected
+    assert tuple(resolve(Columns(), available).all()) == expected
 
 
 def test_names_that_are_given_win() -> None:
-    assert resolve(Columns("sha256", "width", "height"), IMG2DATASET) == ("sha256", "width", "height")
-    assert resolve(Columns(id="url"), IMG2DATASET) == ("url", "original_width", "original_height")
-    assert resolve(Columns(width="w", height="h"), ["id", "w", "h", "width", "height"]) == ("id", "w", "h")
+    named = Columns("sha256", "width", "height")
+    assert resolve(named, IMG2DATASET) == Names("sha256", "width", "height")
+    assert resolve(Columns(id="url"), IMG2DATASET) == Names("url", "original_width", "original_height")
+    columns = Columns(width="w", height="h")
+    assert resolve(columns, ["id", "w", "h", "width", "height"]) == Names("id", "w", "h")
 
 
 @pytest.mark.parametrize(
@@ -85,3 +99,15 @@ def test_what_can_not_be_told_is_an_error_that_names_what_there_is(
     assert caught.value.field == field
     for word in words:
         assert word in caught.value.detail
+
+
+def test_protocol_lists_every_name_in_the_order_in_which_it_counts() -> None:
+    table = PROTOCOL.read_text().split("| column | found by itself as |")[1].split("\n\n")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines()[2:]]
+    told = {tuple(re.findall(r"`(\w+)`", what)): re.findall(r"`(\w+)`", names) for what, names in rows}
+    sizes = [name for tier in SIZE_TIERS for pair in tier for name in pair]
+    assert told == {
+        ("id",): [name for tier in ID_TIERS for name in tier],
+        ("width", "height"): sizes,
+        **{(kind,): list(names) for kind, names in OPTIONAL_NAMES.items()},
+    }

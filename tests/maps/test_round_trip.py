@@ -16,7 +16,7 @@ from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import MapStore
 from bucketline_service.maps.checks import MAX_SIDE_PX
 
-from .files import WRITERS, Ids, contents
+from .files import WITH_MORE, WRITERS, Ids, contents
 
 SIDES = st.one_of(st.integers(1, 4096), st.integers(1, MAX_SIDE_PX))
 # No NUL: numpy's fixed-width strings lose it at their end. "x" in front: all-number text is numbers to a CSV.
@@ -80,6 +80,9 @@ def test_a_file_cut_anywhere_is_a_shorter_map_or_invalid(
             store.delete("cut")
 
 
+MORE = {"orientation": [1, 6, 0], "num_repeats": [0.5, 3, 1], "frames": [1, 9, 121]}
+
+
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
 @settings(deadline=None, max_examples=150)
@@ -88,7 +91,7 @@ def test_a_damaged_file_is_a_map_or_invalid(name: str, data: st.DataObject) -> N
     with tempfile.TemporaryDirectory() as directory:
         store = MapStore(Path(directory) / "maps")
         path = Path(directory) / "file"
-        write(path, ["b", "a", "é"], [640, 1, 1000], [480, 1, 2000])
+        write(path, ["b", "a", "é"], [640, 1, 1000], [480, 1, 2000], *([MORE] if name in WITH_MORE else []))
         damaged = bytearray(path.read_bytes())
         for _ in range(data.draw(st.integers(1, 4))):
             place = data.draw(st.integers(0, len(damaged) - 1))

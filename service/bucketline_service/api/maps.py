@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.maps import (
     FORMATS,
+    STORED,
     Columns,
     MapInfo,
     ResolutionMap,
@@ -43,6 +45,12 @@ _BODY = {
 _COLUMN = "name of the file's column; found by itself unless given"
 _WidthColumn = Annotated[str | None, Query(description=f"{_COLUMN}, together with height_column")]
 _HeightColumn = Annotated[str | None, Query(description=f"{_COLUMN}, together with width_column")]
+_OPTIONAL = f"{_COLUMN} (optional); empty: leave it out though it is there"
+_OptionalColumn = Annotated[str | None, Query(description=_OPTIONAL)]
+_RepeatsColumn = Annotated[
+    str | None,
+    Query(description=f"{_OPTIONAL}. 1 is once an epoch; only in one called repeats 0 is"),
+]
 
 
 def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple[Path, ...]) -> APIRouter:
@@ -74,10 +82,14 @@ def _add_put(
         id_column: Annotated[str | None, Query(description=_COLUMN)] = None,
         width_column: _WidthColumn = None,
         height_column: _HeightColumn = None,
+        orientation_column: _OptionalColumn = None,
+        num_repeats_column: _RepeatsColumn = None,
+        num_frames_column: _OptionalColumn = None,
     ) -> Response:
-        """Id, width and height of every image, in any of the formats or by ``uri``. All of it is checked first; other
-        content under a name that is taken is a conflict."""
-        columns = Columns(id_column, width_column, height_column)
+        """Id, width and height of every image, and what else is known of it, in any of the formats or by ``uri``. All
+        of it is checked first; other content under a name that is taken is a conflict."""
+        optional = (orientation_column, num_repeats_column, num_frames_column)
+        columns = Columns(id_column, width_column, height_column, *optional)
         content_type = request.headers.get("content-type", "")
         if content_type.startswith("application/json"):
             where = _where(await request.body())
@@ -113,7 +125,8 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
     )
     async def get_map(map: MapPath) -> Response:
         """A map with the histogram of its sizes and aspects."""
-        return as_json(await coordinator.describe_map(map))
+        stored = await asyncio.to_thread(coordinator.maps.get, map)
+        return as_json({**_about(map, stored), "histogram": stored.histogram()})
 
     @router.delete(
         "/v1/maps/{map}",
@@ -172,4 +185,10 @@ def _under(roots: tuple[Path, ...], uri: str) -> Path:
 
 
 def _about(name: str, stored: ResolutionMap | MapInfo) -> dict[str, object]:
-    return {"map": name, "digest": stored.digest, "num_images": stored.num_images, "id_kind": stored.id_kind}
+    return {
+        "map": name,
+        "digest": stored.digest,
+        "num_images": stored.num_images,
+        "id_kind": stored.id_kind,
+        **{kind: stored.optional.get(kind) for kind in STORED},
+    }

@@ -1,18 +1,21 @@
 """Resolution maps: read in any of six formats, checked, stored once, memory-mapped.
 
 ``MapStore`` keeps them, ``ResolutionMap`` is one of them, ``FORMATS`` says what can be read, ``Columns`` from
-where."""
+where, ``STORED`` what a map may have beside ids and sizes."""
 
 from __future__ import annotations
 
 from bucketline_service.maps.columns import Columns
 from bucketline_service.maps.formats import FORMATS, Format, format_for_suffix, format_named
+from bucketline_service.maps.lock import locked
+from bucketline_service.maps.optional import STORED
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.staging import IdKind
 from bucketline_service.maps.store import MapInfo, MapStore
 
 __all__ = [
     "FORMATS",
+    "STORED",
     "Columns",
     "Format",
     "IdKind",
@@ -21,4 +24,5 @@ __all__ = [
     "ResolutionMap",
     "format_for_suffix",
     "format_named",
+    "locked",
 ]

@@ -21,7 +21,7 @@ def read_parquet(path: Path, columns: Columns, stack: ExitStack) -> Source:
     file = stack.enter_context(pq.ParquetFile(str(path)))
     available = file.schema_arrow.names
     names = resolve(columns, available)
-    batches = file.iter_batches(batch_size=CHUNK_ROWS, columns=list(names), use_threads=False)
+    batches = file.iter_batches(batch_size=CHUNK_ROWS, columns=names.all(), use_threads=False)
     return Source(names, _chunks(batches, names), null_hint=_null_hint(available))
 
 
@@ -53,7 +53,7 @@ def _validated(batches: Iterator[Any], names: Names) -> Iterator[Any]:
     """Arrow data comes with offsets and indices that nobody has checked, and reading through bad ones is a
     crash."""
     for batch in batches:
-        batch = batch.select(list(names))
+        batch = batch.select(names.all())
         batch.validate(full=True)
         yield batch
 
@@ -62,7 +62,7 @@ def _chunks(batches: Iterator[Any], names: Names) -> Iterator[Chunk]:
     for batch in batches:
         for start in range(0, batch.num_rows, CHUNK_ROWS):
             part = batch.slice(start, CHUNK_ROWS)
-            yield Chunk(*(part.column(name) for name in names))
+            yield Chunk.of(names, part.column)
 
 
 def _null_hint(available: list[str]) -> str | None:

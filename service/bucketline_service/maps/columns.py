@@ -1,13 +1,15 @@
-"""Which columns of a file hold the id and the size.
+"""Which columns of a file hold the id and the size, and which the optional rest.
 
 Names that the caller gives win. Otherwise they are found by the names below, tier by tier: the first tier of
 which the file has anything decides, and two candidates in one tier are an error that names both, never a
-guess. Names match exactly, but for spaces around them."""
+guess. Names match exactly, but for spaces around them. An optional column that is called by an empty name is
+left out, though the file has it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bucketline_service.errors import Invalid
@@ -26,28 +28,48 @@ SIZE_TIERS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("width", "height"), ("image_width", "image_height"), ("WIDTH", "HEIGHT")),
 )
 
+OPTIONAL_NAMES: dict[str, tuple[str, ...]] = {
+    "orientation": ("orientation", "exif_orientation"),
+    # kohya's; SimpleTuner's, which counts the times after the first
+    "num_repeats": ("num_repeats", "repeats"),
+    "num_frames": ("num_frames", "frames"),
+}
+
 
 class Columns(NamedTuple):
-    """Column names as the caller gives them; None: find it. The size's two come together or not at all."""
+    """Column names as the caller gives them; None: find it. The size's two come together or not at all. An empty name
+    of one of the last three leaves that column out."""
 
     id: str | None = None
     width: str | None = None
     height: str | None = None
+    orientation: str | None = None
+    num_repeats: str | None = None
+    num_frames: str | None = None
+
+    @property
+    def optional(self) -> dict[str, str | None]:
+        return {kind: getattr(self, kind) for kind in OPTIONAL_NAMES}
 
 
 FIND_ALL = Columns()
 
 
-class Names(NamedTuple):
-    """Column names as they stand in the file."""
+@dataclass(frozen=True)
+class Names:
+    """Column names as they stand in the file. ``optional``: of the optional columns that it has, by kind."""
 
     id: str
     width: str
     height: str
+    optional: Mapping[str, str] = field(default_factory=dict)
+
+    def all(self) -> list[str]:
+        return [self.id, self.width, self.height, *self.optional.values()]
 
 
 def resolve(columns: Columns, available: Iterable[str]) -> Names:
-    """The names of the three columns in a file that has ``available``; ``Invalid`` names what there is."""
+    """The names of the columns in a file that has ``available``; ``Invalid`` names what there is."""
     present = _Present(available)
     if (columns.width is None) != (columns.height is None):
         given = "width" if columns.height is None else "height"
@@ -56,16 +78,23 @@ def resolve(columns: Columns, available: Iterable[str]) -> Names:
         )
     image_id = present.find("id", [columns.id]) if columns.id is not None else present.find_id()
     if columns.width is None or columns.height is None:
-        names = Names(image_id, *present.find_size())
+        width, height = present.find_size()
     else:
-        width, height = (
-            present.find("width", [columns.width]),
-            present.find("height", [columns.height]),
-        )
-        names = Names(image_id, width, height)
-    if len(set(names)) < len(names):
-        raise Invalid("columns", f"id, width and height are {_list(names)}", "Name three different columns")
+        width, height = present.find("width", [columns.width]), present.find("height", [columns.height])
+    names = Names(image_id, width, height, present.find_optional(columns.optional, {image_id, width, height}))
+    _check_different(names)
     return names
+
+
+def _check_different(names: Names) -> None:
+    if len({names.id, names.width, names.height}) < 3:
+        shown = _list([names.id, names.width, names.height])
+        raise Invalid("columns", f"id, width and height are {shown}", "Name three different columns")
+    twice = [name for name, count in Counter(names.all()).items() if count > 1]
+    if twice:
+        kinds = {"id": names.id, "width": names.width, "height": names.height, **names.optional}
+        both = " and ".join(kind for kind, name in kinds.items() if name == twice[0])
+        raise Invalid("columns", f"{both} are one column, {_list(twice[:1])}", "Name different columns")
 
 
 class _Present:
@@ -85,7 +114,8 @@ class _Present:
             raise Invalid(
                 what,
                 f"several columns could be the {what}: {_list(found)}",
-                f"Name it with {what}_column",
+                f"Name it with {what}_column"
+                + (", or none with an empty one" if what in OPTIONAL_NAMES else ""),
                 candidates=found,
             )
         self._check_single(found[0])
@@ -122,15 +152,29 @@ class _Present:
             raise self._missing(partner, f"no column '{partner}' to go with '{lonely[0]}'")
         raise self._missing("width", "no columns width and height, nor another known pair of names")
 
+    def find_optional(self, given: Mapping[str, str | None], taken: Set[str]) -> dict[str, str]:
+        """By kind. What the caller has named is not found as anything else, nor what is ``taken``."""
+        taken = taken | {self.by_name[name] for name in given.values() if name in self.by_name}
+        free = {name for name, raw in self.by_name.items() if raw not in taken}
+        found = {}
+        for kind, name in given.items():
+            candidates = (
+                [known for known in OPTIONAL_NAMES[kind] if known in free] if name is None else [name]
+            )
+            if candidates and candidates != [""]:
+                found[kind] = self.find(kind, candidates)
+        return found
+
     def _check_single(self, name: str) -> None:
         if self.counts[name.strip()] > 1:
             raise Invalid(name, f"there are {self.counts[name.strip()]} columns of this name", "Leave one")
 
     def _missing(self, what: str, detail: str) -> Invalid:
+        how = f"{what}_column" if what in OPTIONAL_NAMES else "id_column, width_column and height_column"
         return Invalid(
             what,
             f"{detail}; the columns are {_list(self.raw)}",
-            "Rename them, or name them with id_column, width_column and height_column",
+            f"Rename them, or name them with {how}",
             available=self.raw[:50],
         )
 

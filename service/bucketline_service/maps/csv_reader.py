@@ -45,11 +45,11 @@ def _chunks(path: Path, names: Names) -> Generator[Chunk, None, None]:
             read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
-                include_columns=list(names), column_types=dict.fromkeys(names, pa.large_string())
+                include_columns=names.all(), column_types=dict.fromkeys(names.all(), pa.large_string())
             ),
         ) as reader:
             for batch in reader:
-                yield Chunk(*(batch.column(name) for name in names))
+                yield Chunk.of(names, batch.column)
     except pa.ArrowInvalid as exc:
         raise _refusal(path, str(exc)) from exc
 

@@ -2,22 +2,33 @@
 
 The bytes hashed, all little-endian: ``bucketline map 1\\n``, the id kind and ``\\n``, the number of images as
 int64; the widths as uint32, then the heights; then the ids: as int64, or the ends of the strings' UTF-8 as
-int64 and the bytes."""
+int64 and the bytes.
+
+Then, of each optional column that the map has, in this order: ``num_repeats\n``, how many distinct values there are
+as int64, these as float64, ascending, and for each image which of them it has as uint8; ``num_frames\n``, and the
+numbers as uint32. A map has such a column only where an image differs from the default: with or without a column of
+ones it is the same map, and the digests of maps without are what they were before there were any."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bucketline_service.maps.optional import STORED
+
 _STEP = 1 << 20
 
 
-def content_digest(ids: Any, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> str:
-    """``ids`` an int64 or large_string array, one chunk; hex."""
+def content_digest(
+    ids: Any, widths: NDArray[np.uint32], heights: NDArray[np.uint32], optional: Mapping[str, Any]
+) -> str:
+    """``ids`` an int64 or large_string array, one chunk; ``optional`` by kind an array of the type in
+    ``optional.STORED``; hex."""
     is_int = pa.types.is_int64(ids.type)
     digest = hashlib.sha256(b"bucketline map 1\n" + (b"int64" if is_int else b"string") + b"\n")
     digest.update(len(ids).to_bytes(8, "little"))
@@ -25,12 +36,29 @@ def content_digest(ids: Any, widths: NDArray[np.uint32], heights: NDArray[np.uin
         _update(digest, sides, "<u4")
     if is_int:
         _update(digest, ids.to_numpy(), "<i8")
-        return digest.hexdigest()
+    else:
+        _update_strings(digest, ids)
+    for kind in STORED:
+        if kind in optional:
+            digest.update(kind.encode() + b"\n")
+            _update_optional(digest, optional[kind])
+    return digest.hexdigest()
+
+
+def _update_strings(digest: Any, ids: Any) -> None:
     _, ends, data = ids.buffers()
     all_ends = np.frombuffer(ends, np.int64)[ids.offset : ids.offset + len(ids) + 1]
     _update(digest, all_ends[1:], "<i8", all_ends[0])
     digest.update(memoryview(data)[int(all_ends[0]) : int(all_ends[-1])])
-    return digest.hexdigest()
+
+
+def _update_optional(digest: Any, array: Any) -> None:
+    if not pa.types.is_dictionary(array.type):
+        _update(digest, array.to_numpy(), "<u4")
+        return
+    digest.update(len(array.dictionary).to_bytes(8, "little"))
+    _update(digest, array.dictionary.to_numpy(), "<f8")
+    _update(digest, array.indices.to_numpy(), "u1")
 
 
 def _update(digest: Any, values: NDArray[Any], dtype: str, origin: Any = 0) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ from bucketline_service.maps.columns import Columns
 from bucketline_service.maps.digest import content_digest
 from bucketline_service.maps.formats import Format
 from bucketline_service.maps.histogram import Histogram
+from bucketline_service.maps.incoming import Finished, IncomingColumns
+from bucketline_service.maps.numeric import plain
+from bucketline_service.maps.optional import OPTIONAL, upright
 from bucketline_service.maps.resolution_map import LAYOUT, schema, sidecar_path
 from bucketline_service.maps.source import Chunk, Source, reading
 from bucketline_service.maps.staging import Staging
@@ -37,6 +41,7 @@ class Checked(NamedTuple):
     heights: Any
     by_id: NDArray[np.uint32]
     histogram: dict[str, Any]
+    optional: dict[str, Finished]
 
 
 def read_checked(
@@ -49,6 +54,7 @@ def read_checked(
             raise Invalid("file", "is empty", "A map needs at least one image")
         source = format.read(path, columns, stack)
     staging = Staging(directory, stack)
+    incoming = IncomingColumns(staging)
     histogram = Histogram()
     chunks = iter(source.chunks)
     while True:
@@ -56,20 +62,27 @@ def read_checked(
             chunk = next(chunks, None)
         if chunk is None:
             break
-        _append(source, chunk, staging, histogram)
+        _append(source, chunk, staging, incoming, histogram)
         if staging.num_images > max_images:
             raise TooLarge(f"the map has more than {max_images:,} images", limit=max_images)
     if not staging.num_images:
         raise Invalid("file", "has no rows", "A map needs at least one image")
-    return _checked(source, staging, histogram)
+    return _checked(source, staging, incoming, histogram)
 
 
-def _append(source: Source, chunk: Chunk, staging: Staging, histogram: Histogram) -> None:
+def _append(
+    source: Source, chunk: Chunk, staging: Staging, incoming: IncomingColumns, histogram: Histogram
+) -> None:
     if not len(chunk.ids):
         return
     row = staging.num_images
     widths = check_sides(source, source.names.width, chunk.widths, row)
     heights = check_sides(source, source.names.height, chunk.heights, row)
+    optional = {
+        kind: OPTIONAL[kind].check(source, name, array, row) for kind, (name, array) in chunk.optional.items()
+    }
+    if "orientation" in optional:
+        widths, heights = upright(widths, heights, optional.pop("orientation"))
     ids = check_ids(source, source.names.id, chunk.ids, row)
     if source.is_text and staging.id_kind != "string":
         numbers = as_int_ids(ids)
@@ -79,16 +92,28 @@ def _append(source: Source, chunk: Chunk, staging: Staging, histogram: Histogram
             staging.make_ids_strings()
     staging.append(ids, widths, heights)
     histogram.add(widths, heights)
+    for kind, values in optional.items():
+        incoming.add(kind, values, row, partial(_refuse, source, *chunk.optional[kind], row))
 
 
-def _checked(source: Source, staging: Staging, histogram: Histogram) -> Checked:
-    ids, widths, heights = staging.ids(), staging.sides("widths"), staging.sides("heights")
+def _refuse(
+    source: Source, name: str, array: Any, first_row: int, row: int, detail: str, hint: str
+) -> Invalid:
+    """For a row of a chunk that begins with ``first_row``."""
+    return source.refuse(name, first_row + row, detail, plain(array)[row].as_py(), hint)
+
+
+def _checked(source: Source, staging: Staging, incoming: IncomingColumns, histogram: Histogram) -> Checked:
+    ids = staging.ids()
+    widths, heights = (staging.column(name, pa.uint32()) for name in ("widths", "heights"))
     by_id = _sorted_rows(ids)
     twice = duplicate_row(ids, by_id)
     if twice is not None:
         raise refuse_duplicate(source, ids, *twice)
-    digest = content_digest(ids, widths.to_numpy(), heights.to_numpy())
-    return Checked(digest, ids, widths, heights, by_id, histogram.as_json())
+    optional = incoming.finish()
+    arrays = {kind: each.array for kind, each in optional.items()}
+    digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), arrays)
+    return Checked(digest, ids, widths, heights, by_id, histogram.as_json(), optional)
 
 
 def _sorted_rows(ids: Any) -> NDArray[np.uint32]:
@@ -105,7 +130,8 @@ def _sorted_rows(ids: Any) -> NDArray[np.uint32]:
 def write_object(checked: Checked, path: Path) -> None:
     """The object file at ``path`` and its sidecar, both on the disk when this returns."""
     columns = [checked.ids, checked.widths, checked.heights, pa.array(checked.by_id)]
-    batch = pa.RecordBatch.from_arrays(columns, schema=schema(checked.ids.type))
+    columns += [each.array for each in checked.optional.values()]
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema(checked.ids.type, checked.optional))
     with path.open("wb") as file:
         with pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
@@ -119,6 +145,8 @@ def write_object(checked: Checked, path: Path) -> None:
         "id_kind": "int64" if pa.types.is_int64(checked.ids.type) else "string",
         "histogram": checked.histogram,
     }
+    if checked.optional:
+        about["optional"] = {kind: each.summary for kind, each in checked.optional.items()}
     with sidecar_path(path).open("wb") as file:
         file.write(json.dumps(about).encode())
         _to_disk(file)

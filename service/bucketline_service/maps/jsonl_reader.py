@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.columns import Columns, Names, resolve
+from bucketline_service.maps.columns import OPTIONAL_NAMES, Columns, Names, resolve
+from bucketline_service.maps.optional import OPTIONAL
 from bucketline_service.maps.source import Chunk, Source, broken
 
 _BLOCK_BYTES = 1 << 23
@@ -34,7 +35,7 @@ def read_jsonl(path: Path, columns: Columns, stack: ExitStack) -> Source:
     first = _first_object(path)
     names = resolve(columns, list(first))
     id_type = pa.large_string() if isinstance(first[names.id], str) else pa.int64()
-    chunks = stack.enter_context(closing(_chunks(path, names, id_type)))
+    chunks = stack.enter_context(closing(_chunks(path, id_type, names, columns, list(first))))
     return Source(names, chunks, line=lambda row: _line(path, row))
 
 
@@ -46,15 +47,32 @@ class _Position:
     num_lines: int = 0
 
 
-def _chunks(path: Path, names: Names, id_type: Any) -> Generator[Chunk, None, None]:
+def _chunks(
+    path: Path, id_type: Any, names: Names, columns: Columns, keys: list[str]
+) -> Generator[Chunk, None, None]:
+    """``keys``: the first object's. An optional one may come later, as many leave out what is at its default: it is
+    there from the first block that has a value of it."""
     at = _Position()
-    schema = pa.schema([(names.id, id_type), (names.width, pa.float64()), (names.height, pa.float64())])
     for block in _blocks(path):
+        schema = _schema(block, id_type, names, columns)
         table = _parse(block, schema, names, at)
+        late = [name for name in schema.names if name not in keys and table[name].null_count < len(table)]
+        if late:
+            keys = [*keys, *late]
+            names = resolve(columns, keys)
         for batch in table.to_batches():
-            yield Chunk(*(batch.column(name) for name in names))
+            yield Chunk.of(names, batch.column)
         at.num_rows += table.num_rows
         at.num_lines += block.count(b"\n")
+
+
+def _schema(block: bytes, id_type: Any, names: Names, columns: Columns) -> Any:
+    """Of the columns that there are, and of those that the block may have besides: arrow takes its time over each."""
+    free = [
+        name for kind, given in columns.optional.items() if given is None for name in OPTIONAL_NAMES[kind]
+    ]
+    late = [name for name in free if name not in names.all() and f'"{name}"'.encode() in block]
+    return pa.schema([(names.id, id_type), *((name, pa.float64()) for name in [*names.all()[1:], *late])])
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -79,7 +97,7 @@ def _parse(block: bytes, schema: Any, names: Names, at: _Position) -> Any:
         )
     except pa.ArrowInvalid as exc:
         raise _refusal(block, schema, names, at, str(exc)) from exc
-    return table.select(list(names))
+    return table.select(schema.names)
 
 
 def _refusal(block: bytes, schema: Any, names: Names, at: _Position, message: str) -> Invalid:
@@ -108,10 +126,18 @@ def _fault(text: bytes, schema: Any, names: Names) -> tuple[str, str, str] | Non
         return "file", f"not JSON: {exc}", "The file may be truncated. " + _OBJECT_HINT
     if not isinstance(value, dict):
         return "file", f"{_shown(value)} is no object", _OBJECT_HINT
-    for side in (names.width, names.height):
-        if isinstance(value.get(side), (bool, str, list, dict)):
-            return side, f"{_shown(value[side])} is not a number", "Sides are whole numbers of pixels"
+    for name in schema.names[1:]:
+        if isinstance(value.get(name), (bool, str, list, dict)):
+            return name, f"{_shown(value[name])} is not a number", _number_hint(name, names)
     return _id_fault(value.get(names.id), schema.field(0).type, names.id)
+
+
+def _number_hint(name: str, names: Names) -> str:
+    if name in (names.width, names.height):
+        return "Sides are whole numbers of pixels"
+    known = {name: kind for kind, called in OPTIONAL_NAMES.items() for name in called}
+    found = {name: kind for kind, name in names.optional.items()}
+    return OPTIONAL[{**known, **found}[name]].rule.hint
 
 
 def _id_fault(value: Any, id_type: Any, name: str) -> tuple[str, str, str] | None:

@@ -1,4 +1,4 @@
-"""``.npz``: three one-dimensional arrays of one length. Read as a stream, and never unpickled."""
+"""``.npz``: one-dimensional arrays of one length. Read as a stream, and never unpickled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.columns import Columns, resolve
+from bucketline_service.maps.columns import Columns, Names, resolve
 from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken
 
 _HINT = "Save it as np.savez(path, id=…, width=…, height=…)"
@@ -32,13 +32,13 @@ def read_npz(path: Path, columns: Columns, stack: ExitStack) -> Source:
     suffix = ".npy"
     available = [name.removesuffix(suffix) for name in archive.namelist() if name.endswith(suffix)]
     names = resolve(columns, available)
-    members = [_open(name, stack.enter_context(archive.open(name + suffix))) for name in names]
-    num_rows = members[0].num_rows
-    for member in members[1:]:
+    members = {name: _open(name, stack.enter_context(archive.open(name + suffix))) for name in names.all()}
+    num_rows = members[names.id].num_rows
+    for member in members.values():
         if member.num_rows != num_rows:
             detail = f"{member.num_rows:,} values, while {names.id} has {num_rows:,}"
-            raise Invalid(member.name, detail, "The three arrays must have one length")
-    return Source(names, _chunks(members, num_rows))
+            raise Invalid(member.name, detail, "All arrays of a map must have one length")
+    return Source(names, _chunks(names, members, num_rows))
 
 
 def _open(name: str, file: IO[bytes]) -> _Member:
@@ -53,7 +53,7 @@ def _open(name: str, file: IO[bytes]) -> _Member:
         raise Invalid(
             name,
             f"an array of {dtype}",
-            "Ids are integers or strings, sides integers. Objects are never read",
+            "Ids are integers or strings, all else is numbers. Objects are never read",
         )
     if dtype.kind in "US" and dtype.itemsize == 0:
         raise Invalid(name, "row 1: only empty strings", _HINT, row=1)
@@ -62,10 +62,11 @@ def _open(name: str, file: IO[bytes]) -> _Member:
     return _Member(name, file, dtype, int(shape[0]))
 
 
-def _chunks(members: list[_Member], num_rows: int) -> Iterator[Chunk]:
+def _chunks(names: Names, members: dict[str, _Member], num_rows: int) -> Iterator[Chunk]:
     for start in range(0, num_rows, CHUNK_ROWS):
         count = min(CHUNK_ROWS, num_rows - start)
-        yield Chunk(*(_read(member, count) for member in members))
+        parts = {name: _read(member, count) for name, member in members.items()}
+        yield Chunk.of(names, parts.__getitem__)
 
 
 def _read(member: _Member, count: int) -> Any:

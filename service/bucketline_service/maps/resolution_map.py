@@ -3,7 +3,9 @@
 The file is an arrow IPC file of one record batch, uncompressed, so that each column is one run of bytes to
 map: ``id`` int64 or large_string (64-bit offsets: 10^9 ids are more than 2 GB of text), ``width`` and
 ``height`` uint32, and ``by_id`` uint32: the rows in the order of their ids, which makes finding an id a
-binary search. A small JSON file beside it says how large the file must be, and holds the histogram."""
+binary search. Of the optional columns (``optional.STORED``) it has those in which an image differs from the default:
+``num_repeats`` as uint8 codes of a dictionary of float64, ``num_frames`` uint32. A small JSON file beside it says how
+large the file must be, and holds the histogram and what the optional columns come to."""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import copy
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.maps.checks import MAX_ID_BYTES
 from bucketline_service.maps.digest import content_digest
+from bucketline_service.maps.optional import STORED, Summaries
 from bucketline_service.maps.source import is_utf8, show
 from bucketline_service.maps.staging import IdKind
 
@@ -35,9 +38,14 @@ _STEP = 1 << 20
 
 
 class ResolutionMap:
-    """Immutable, and safe to share between threads. It stays readable after the map is deleted."""
+    """Immutable, and safe to share between threads. It stays readable after the map is deleted.
 
-    def __init__(self, digest: str, batch: Any, histogram: dict[str, Any]) -> None:
+    All arrays are in row order. ``widths``, ``heights``: uint32[num_images], pixels. ``repeat_codes``:
+    uint8[num_images], the place of each image's num_repeats in ``repeat_values``, float64[at most 256], distinct and
+    ascending; None, and ``[1.0]``, where every image comes once. ``num_frames``: uint32[num_images], None where every
+    image is still. ``optional``: of each of these that the map has, what it comes to."""
+
+    def __init__(self, digest: str, batch: Any, histogram: dict[str, Any], optional: Summaries) -> None:
         self.digest = digest
         self.num_images: int = batch.num_rows
         self._ids = batch.column("id")
@@ -47,6 +55,14 @@ class ResolutionMap:
         self._by_id: NDArray[np.uint32] = batch.column("by_id").to_numpy()
         self._int_ids: NDArray[np.int64] | None = self._ids.to_numpy() if self.id_kind == "int64" else None
         self._histogram = histogram
+        self._optional = {kind: batch.column(kind) for kind in STORED if kind in batch.schema.names}
+        self.optional = optional
+        repeats, frames = self._optional.get("num_repeats"), self._optional.get("num_frames")
+        self.repeat_codes: NDArray[np.uint8] | None = None if repeats is None else repeats.indices.to_numpy()
+        self.repeat_values: NDArray[np.float64] = (
+            np.ones(1) if repeats is None else repeats.dictionary.to_numpy()
+        )
+        self.num_frames: NDArray[np.uint32] | None = None if frames is None else frames.to_numpy()
 
     @classmethod
     def open(cls, path: Path, digest: str) -> ResolutionMap:
@@ -58,7 +74,9 @@ class ResolutionMap:
         found = (batch.num_rows, "int64" if pa.types.is_int64(batch.schema.field("id").type) else "string")
         if found != expected:
             raise damaged(path, f"it holds {found[0]:,} {found[1]} ids, not {expected[0]:,} {expected[1]}")
-        return cls(digest, batch, about["histogram"])
+        if set(about["optional"]) != STORED.keys() & set(batch.schema.names):
+            raise damaged(path, f"it does not hold the columns {', '.join(about['optional']) or 'of a map'}")
+        return cls(digest, batch, about["histogram"], about["optional"])
 
     @property
     def int_ids(self) -> NDArray[np.int64]:
@@ -117,7 +135,8 @@ class ResolutionMap:
         """Read all of it and compare it with the digest: ``StoreUnavailable`` where a bit has changed."""
         try:
             self._ids.validate(full=True)
-            sound = content_digest(self._ids, self.widths, self.heights) == self.digest and self._is_sorted()
+            digest = content_digest(self._ids, self.widths, self.heights, self._optional)
+            sound = digest == self.digest and self._is_sorted()
         except (pa.ArrowException, IndexError, ValueError):
             sound = False
         if not sound:
@@ -183,7 +202,8 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
             raise StoreUnavailable(f"the stored map {path} has layout {about['layout']}, not {LAYOUT}")
         if about["digest"] != digest:
             raise damaged(path, "what is written beside it belongs to another map")
-        return {key: about[key] for key in ("num_bytes", "num_images", "id_kind", "histogram")}
+        read = {key: about[key] for key in ("num_bytes", "num_images", "id_kind", "histogram")}
+        return {**read, "optional": dict(about.get("optional", {}))}
     except FileNotFoundError as exc:
         raise damaged(path, f"{sidecar_path(path).name} is missing") from exc
     except OSError as exc:
@@ -205,7 +225,9 @@ def _map_batch(path: Path, num_bytes: int) -> Any:
             raise damaged(path, "it does not hold the columns of a map")
         batch = reader.get_batch(0)
         batch.validate()
-        if batch.schema != schema(batch.schema.field("id").type):
+        # not by schema.names: a damaged name need not be UTF-8
+        optional = [kind for kind in STORED if batch.schema.get_field_index(kind) >= 0]
+        if batch.schema != schema(batch.schema.field("id").type, optional):
             raise damaged(path, "it does not hold the columns of a map")
         return batch
     except FileNotFoundError as exc:
@@ -220,7 +242,8 @@ def _map_batch(path: Path, num_bytes: int) -> Any:
         raise damaged(path, "it does not hold the columns of a map") from exc
 
 
-def schema(id_type: Any) -> Any:
-    """Of the object file."""
+def schema(id_type: Any, optional: Iterable[str]) -> Any:
+    """Of the object file. ``optional``: the optional columns that it has."""
     columns = {"id": id_type, "width": pa.uint32(), "height": pa.uint32(), "by_id": pa.uint32()}
+    columns |= {kind: STORED[kind] for kind in optional}
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])

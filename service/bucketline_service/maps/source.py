@@ -1,4 +1,4 @@
-"""What a reader hands on: a file's three columns in chunks, and where in the file a row stands."""
+"""What a reader hands on: a file's columns in chunks, and where in the file a row stands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,19 @@ _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT,
 
 
 class Chunk(NamedTuple):
-    """Consecutive rows: three arrow arrays of one length, of whatever types the file has."""
+    """Consecutive rows: arrow arrays of one length, of whatever types the file has. ``optional``: by kind the name of
+    the column, and the column."""
 
     ids: Any
     widths: Any
     heights: Any
+    optional: Mapping[str, tuple[str, Any]] = {}
+
+    @classmethod
+    def of(cls, names: Names, column: Callable[[str], Any]) -> Chunk:
+        """``column``: the array of that name."""
+        optional = {kind: (name, column(name)) for kind, name in names.optional.items()}
+        return cls(column(names.id), column(names.width), column(names.height), optional)
 
 
 def _no_line(row: int) -> int | None:
@@ -56,7 +64,7 @@ def _no_line(row: int) -> int | None:
 @dataclass(frozen=True)
 class Source:
     """An opened file. ``rows`` are counted from 0 here, from 1 in messages. ``is_text``: a format without
-    types, in which all three columns are strings. ``line`` tells the line of a row where that is exact.
+    types, in which all columns are strings. ``line`` tells the line of a row where that is exact.
     ``null_hint``: what to do about a missing size."""
 
     names: Names

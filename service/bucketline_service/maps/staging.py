@@ -15,7 +15,8 @@ IdKind = Literal["int64", "string"]
 
 
 class Staging:
-    """Columns in ``directory``: widths and heights uint32, ids int64, or UTF-8 bytes with int64 ends."""
+    """Columns in ``directory``: widths and heights uint32, ids int64, or UTF-8 bytes with int64 ends; and any others,
+    each a file of its own, that ``write`` fills and ``column`` looks at."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.directory = directory
@@ -27,8 +28,8 @@ class Staging:
 
     def append(self, ids: Any, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> None:
         """``ids`` an int64 or large_string array. The kind of the first chunk is the kind of all."""
-        self._write("widths", widths)
-        self._write("heights", heights)
+        self.write("widths", widths)
+        self.write("heights", heights)
         self._append_ids(ids)
         self.num_images += len(widths)
 
@@ -36,14 +37,14 @@ class Staging:
         if self.id_kind is None:
             self.id_kind = "int64" if pa.types.is_int64(ids.type) else "string"
         if self.id_kind == "int64":
-            self._write("ids", ids.to_numpy())
+            self.write("ids", ids.to_numpy())
             return
         if not self._num_bytes:
-            self._write("ends", np.zeros(1, np.int64))
+            self.write("ends", np.zeros(1, np.int64))
         _, offsets_buffer, data = ids.cast(pa.large_string()).buffers()
         offsets = np.frombuffer(offsets_buffer, np.int64)[ids.offset : ids.offset + len(ids) + 1]
-        self._write("ends", offsets[1:] - offsets[0] + self._num_bytes)
-        self._write("bytes", memoryview(data)[int(offsets[0]) : int(offsets[-1])])
+        self.write("ends", offsets[1:] - offsets[0] + self._num_bytes)
+        self.write("bytes", memoryview(data)[int(offsets[0]) : int(offsets[-1])])
         self._num_bytes += int(offsets[-1] - offsets[0])
 
     def make_ids_strings(self) -> None:
@@ -60,13 +61,20 @@ class Staging:
     def ids(self) -> Any:
         """All ids so far, over the memory map."""
         if self.id_kind == "int64":
-            return pa.Array.from_buffers(pa.int64(), self._rows("ids", 8), [None, self._map("ids")])
+            return self.column("ids", pa.int64())
         return pa.LargeStringArray.from_buffers(
             self._rows("ends", 8) - 1, self._map("ends"), self._map("bytes")
         )
 
-    def sides(self, which: Literal["widths", "heights"]) -> Any:
-        return pa.Array.from_buffers(pa.uint32(), self.num_images, [None, self._map(which)])
+    def column(self, name: str, kind: Any) -> Any:
+        """What was written under that name, over the memory map. ``kind``: its arrow type."""
+        return pa.Array.from_buffers(kind, self._rows(name, kind.bit_width // 8), [None, self._map(name)])
+
+    def write(self, name: str, data: Any) -> None:
+        """Append an array to the column of that name."""
+        if name not in self._files:
+            self._files[name] = self._stack.enter_context((self.directory / name).open("wb"))
+        self._files[name].write(memoryview(data).cast("B"))
 
     def _rows(self, name: str, width_bytes: int) -> int:
         return self._files[name].tell() // width_bytes
@@ -74,11 +82,6 @@ class Staging:
     def _map(self, name: str) -> Any:
         self._files[name].flush()
         return pa.memory_map(str(self.directory / name)).read_buffer()
-
-    def _write(self, name: str, data: Any) -> None:
-        if name not in self._files:
-            self._files[name] = self._stack.enter_context((self.directory / name).open("wb"))
-        self._files[name].write(memoryview(data).cast("B"))
 
     def _close(self, name: str) -> None:
         self._files.pop(name).close()

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from bucketline_service.maps.columns import FIND_ALL, Columns
 from bucketline_service.maps.formats import format_named
 from bucketline_service.maps.ingest import MAX_IMAGES, Checked, read_checked, write_object
 from bucketline_service.maps.lock import locked
+from bucketline_service.maps.optional import Summaries
 from bucketline_service.maps.resolution_map import ResolutionMap, sidecar_path
 from bucketline_service.maps.staging import IdKind
 from bucketline_service.names import check_name
@@ -39,13 +40,15 @@ STAGING_LIFE_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class MapInfo:
-    """A name in the store. ``created_at``: when the name was given, ISO 8601, UTC."""
+    """A name in the store. ``created_at``: when the name was given, ISO 8601, UTC. ``optional``: as in
+    ``ResolutionMap``."""
 
     name: str
     digest: str
     num_images: int
     id_kind: IdKind
     created_at: str
+    optional: Summaries = field(default_factory=dict)
 
 
 class MapStore:
@@ -170,10 +173,13 @@ class MapStore:
         if self._info(name) is not None:
             return False
         created_at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
-        info = MapInfo(name, opened.digest, opened.num_images, opened.id_kind, created_at)
+        info = MapInfo(name, opened.digest, opened.num_images, opened.id_kind, created_at, opened.optional)
+        about = asdict(info)
+        if not info.optional:
+            del about["optional"]
         staged = directory / "name.json"
         with staged.open("wb") as file:
-            file.write(json.dumps(asdict(info)).encode())
+            file.write(json.dumps(about).encode())
             file.flush()
             os.fsync(file.fileno())
         os.link(

@@ -1,0 +1,131 @@
+"""Columns of numbers: which values they take. Vectorised: a chunk passes or fails as a whole, and only then is
+the row looked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.source import Source
+
+_WHOLE_UNSIGNED = r"^[0-9]+(?:\.0*)?$"
+_DECIMAL = r"^-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The numbers that a column takes: ``low`` to ``high``, both included, whole ones unless ``fractions``.
+
+    ``what`` and ``unit`` are for messages. ``low`` is 0 or more. ``default``: what null and empty stand for; None:
+    they are refused, with the source's own hint where it has one."""
+
+    what: str
+    low: int
+    high: int
+    hint: str
+    unit: str = ""
+    fractions: bool = False
+    default: int | None = None
+
+    def lowered(self, by: int) -> Rule:
+        """The rule for numbers that are ``by`` less than what is meant."""
+        default = None if self.default is None else self.default - by
+        return replace(self, low=max(0, self.low - by), high=self.high - by, default=default)
+
+
+def check_numbers(source: Source, column: str, array: Any, first_row: int, rule: Rule) -> NDArray[Any]:
+    """A chunk of numbers, of whatever type the file has them in, [n]; ``Invalid`` for the first row that breaks the
+    rule."""
+    array = plain(array)
+    if array.null_count and rule.default is None:
+        row = first_true(pc.is_null(array))
+        raise source.refuse(column, first_row + row, "no value", None, source.null_hint)
+    if array.null_count == len(array):  # of whatever type
+        return np.full(len(array), rule.default)
+    given = array
+    if source.is_text:
+        array = _parsed(source, column, array, first_row, rule)
+    elif pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        raise wrong_type(source, column, array, first_row, rule.what, rule.hint)
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    if values.dtype == np.float16:  # it holds no number that is too large
+        values = values.astype(np.float64)
+    if rule.default is not None and array.null_count:
+        values = np.where(pc.is_null(array).to_numpy(zero_copy_only=False), rule.default, values)
+    good = (values >= rule.low) & (values <= rule.high)
+    if pa.types.is_floating(array.type) and not rule.fractions:
+        good &= np.floor(values) == values
+    if not good.all():
+        row = int(np.argmin(good))
+        fault = _fault(values[row].item(), rule)
+        raise source.refuse(column, first_row + row, fault, given[row].as_py(), rule.hint)
+    return values
+
+
+def _parsed(source: Source, column: str, array: Any, first_row: int, rule: Rule) -> Any:
+    """Strings to numbers: "640", "640.0" and " 640 "; the first one that is none of these is refused."""
+    array = pc.ascii_trim_whitespace(array)
+    if rule.default is not None:
+        array = pc.if_else(pc.equal(array, ""), pa.scalar(str(rule.default), array.type), array)
+    if pc.all(pc.ascii_is_decimal(array)).as_py():
+        if pc.max(pc.binary_length(array)).as_py() <= 18:
+            return array.cast(pa.int64())
+        return array.cast(pa.float64())
+    readable = pc.match_substring_regex(array, _DECIMAL if rule.fractions else _WHOLE_UNSIGNED)
+    if not pc.all(readable).as_py():
+        row = first_true(pc.invert(readable))
+        value = array[row].as_py()
+        if value == "":
+            raise source.refuse(column, first_row + row, "no value", value, source.null_hint)
+        raise source.refuse(column, first_row + row, _text_fault(value, rule), value, rule.hint)
+    return array.cast(pa.float64())
+
+
+def _text_fault(value: str, rule: Rule) -> str:
+    try:
+        number = float(value)
+    except ValueError:
+        return "{} is not a number"
+    if rule.low <= number <= rule.high and (rule.fractions or number.is_integer()):
+        return f"{{}} is not written as a {'decimal' if rule.fractions else 'whole'} number"
+    return _fault(number, rule)
+
+
+def _fault(value: float, rule: Rule) -> str:
+    if value != value:
+        return "no value ({})"
+    if value == 0 < rule.low:
+        return "{} is zero"
+    if value < 0:
+        return "{} is negative"
+    if value > rule.high:
+        return f"{{}} is more than {rule.high:,}{rule.unit}"
+    return "{} is not a whole number"
+
+
+def plain(array: Any) -> Any:
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def wrong_type(source: Source, column: str, array: Any, first_row: int, what: str, hint: str) -> Invalid:
+    """For the first row that has a value."""
+    kind = array.type
+    row = first_true(pc.is_valid(array)) if array.null_count else 0
+    if pa.types.is_boolean(kind) or pa.types.is_floating(kind) or pa.types.is_string(kind):
+        value = array[row].as_py()
+    else:  # there are times and dates that Python can not hold
+        value = " ".join(array.slice(row, 1).to_string().split())
+    return source.refuse(column, first_row + row, f"{{}} is of type {array.type}, not {what}", value, hint)
+
+
+def first_true(mask: Any) -> int:
+    """The first True of an arrow boolean array that has one."""
+    return int(pc.index(mask, pa.scalar(True)).as_py())
