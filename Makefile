@@ -3,20 +3,25 @@
 #   make test         every test, on SQLite and a real Redis
 #   make lint         ruff, mypy, import-linter
 #   make bench        the benchmarks
+#   make bench-peers  bucketline beside other planners, in a venv of its own; PEERS_ARGS="--sizes 1e5,1e6" for less
+#   make pictures     draw the pictures of docs/planning.md anew
 #   make image-check  build the Dockerfile without Docker, start it and ask /readyz (root, Debian)
 #   make constraints  renew the pins in constraints.txt
 #   make clean        remove what the above made
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
+PEERS_ARGS ?=
 
 VENV := .venv
+PEERS_VENV := .venv-peers
 BIN := $(VENV)/bin
 SERVICE := $(VENV)/.installed-service
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint bench image-check constraints clean check-python
+.PHONY: help demo test lint bench bench-peers pictures image-check constraints clean check-python
 .DELETE_ON_ERROR:
 
 help:
@@ -35,7 +40,13 @@ lint: $(DEV)
 	$(BIN)/lint-imports
 
 bench: $(DEV)
-	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for file in $(filter-out benchmarks/peers.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$file"; $(BIN)/python $$file; done
+
+bench-peers: $(PEERS_VENV)/.installed
+	$(PEERS_VENV)/bin/python benchmarks/peers.py --out .benchmarks/peers.json $(PEERS_ARGS)
+
+pictures: $(DOCS)
+	$(BIN)/python -m docs.pictures.make
 
 image-check:
 	scripts/image-check
@@ -44,7 +55,7 @@ constraints:
 	$(PYTHON) scripts/update-constraints.py
 
 clean:
-	rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS_VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp says what is installed; it grows old when the requirements change.
@@ -57,6 +68,17 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing bucketline, its service and its development tools into $(VENV) (once)"
 	@$(PIP_INSTALL) -e '.[service,dev]'
 	@touch $(SERVICE) $@
+
+$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing bucketline, its service, its development tools and what draws its pictures into $(VENV) (once)"
+	@$(PIP_INSTALL) -e '.[service,dev,docs]'
+	@touch $(SERVICE) $(DEV) $@
+
+$(PEERS_VENV)/.installed: pyproject.toml benchmarks/peers-requirements.txt | check-python
+	@echo "installing bucketline, its service and the peers into $(PEERS_VENV) (once; some minutes)"
+	@$(PYTHON) -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[service]' -r benchmarks/peers-requirements.txt
+	@touch $@
 
 $(BIN)/python: | check-python
 	@echo "making $(VENV)"
