@@ -16,15 +16,17 @@ import numpy as np
 
 import bucketline_service
 from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning import stats
-from bucketline_service.planning.build import PlanSpec, layout_of, new_planner, prepare
+from bucketline_service.planning.build import new_planner, prepare
+from bucketline_service.planning.images import Images
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
 from bucketline_service.planning.plan import Planner
+from bucketline_service.planning.report import epoch_stats
+from bucketline_service.planning.spec import PlanSpec
 
 COCO = Path(bucketline_service.__file__).parent / "data" / "coco-5k.csv"
 WORLD_SIZE, BATCH_SIZE, BLOCK = 8, 8, 64
-SPEC = PlanSpec("line", ladders.novelai().by_aspect(), BATCH_SIZE, 42, WORLD_SIZE, "spill")
+SPEC = PlanSpec("line", (ladders.novelai().by_aspect(),), BATCH_SIZE, 42, WORLD_SIZE, "spill")
 Sizes = tuple[np.ndarray, np.ndarray]
 
 
@@ -49,9 +51,11 @@ def median_ms(run: Callable[[], object], times: int) -> float:
 
 def ready(sizes: Sizes, spec: PlanSpec = SPEC) -> Planner:
     """From sizes in memory to a planner and its stats."""
-    prepared = prepare(spec, *sizes)
-    stats.tails(prepared.counts, layout_of(spec, prepared.counts), prepared.summary)
-    return new_planner(spec, prepared, *sizes)
+    of = Images.of(*sizes)
+    prepared = prepare(spec, of)
+    planner = new_planner(spec, prepared, of)
+    epoch_stats(spec, prepared, of, planner, 0, WORLD_SIZE)
+    return planner
 
 
 def blocks(planner: Planner, times: int = 60) -> Iterator[tuple[str, float]]:
@@ -73,7 +77,7 @@ def many_small_buckets() -> LinePlanner:
     sides = np.arange(100) * 8 + 256
     ladder = ladders.explicit([(int(side), 640) for side in sides])
     widths = np.repeat(ladder.widths, SMALL).astype(np.uint32)
-    spec = PlanSpec("line", ladder, BATCH_SIZE, 42, 1, "spill")
+    spec = PlanSpec("line", (ladder,), BATCH_SIZE, 42, 1, "spill")
     planner = ready((widths, np.full(len(widths), 640, dtype=np.uint32)), spec)
     assert isinstance(planner, LinePlanner)
     return planner
