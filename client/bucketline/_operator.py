@@ -66,8 +66,9 @@ class Operator:
         can read.
 
         ``format`` is one of ``csv``, ``jsonl``, ``parquet``, ``arrow``, ``npz``, ``pickle``; unless given it
-        follows from the file's suffix. ``columns`` names the columns of ``id``, ``width`` and ``height``
-        where the coordinator does not find them by itself.
+        follows from the file's suffix. ``columns`` names the columns of ``id``, ``width`` and ``height``,
+        and of ``orientation``, ``num_repeats`` and ``num_frames`` where there are such, if the coordinator
+        does not find them by itself; an empty name leaves one of these three out.
         """
         target = _wire.path("maps", name)
         names = tuple((f"{what}_column", column) for what, column in (columns or {}).items())
@@ -122,9 +123,10 @@ class Operator:
     def ranks(self, run: str) -> list[Json]:
         return self._get_list(_wire.run_path(run, "ranks"), "ranks")
 
-    def image(self, run: str, id: int | str, *, epoch: int | None = None) -> Json:
-        """Why this image is where it is, and when it comes in ``epoch`` (the current one unless given)."""
-        return self._get(_wire.run_path(run, "images", id), epoch=epoch)
+    def image(self, run: str, id: int | str, *, epoch: int | None = None, map: str | None = None) -> Json:
+        """Why this image is where it is, and when it comes in ``epoch`` (the current one unless given). ``map``: of
+        several the one that the image is of, where more than one has its id."""
+        return self._get(_wire.run_path(run, "images", id), epoch=epoch, map=map)
 
     def batches(
         self, run: str, epoch: int, step: int, rank: int, count: int = 1, *, world_size: int | None = None
@@ -166,7 +168,7 @@ class Operator:
     def _get_list(self, path: str, name: str) -> list[Json]:
         return _wire.read(self._get(path), lambda document: list(document[name]), path)
 
-    def _get(self, path: str, **params: int | None) -> Json:
+    def _get(self, path: str, **params: int | str | None) -> Json:
         given = tuple((name, str(value)) for name, value in params.items() if value is not None)
         return self._ask(_wire.Request("GET", path, params=given))
 

@@ -22,9 +22,10 @@ class Cursor(NamedTuple):
 class Batch:
     """The images of one step on one rank, all for the same resolution (pixels).
 
-    ``ids`` are integers or strings, as in the map. ``repeats`` is as long as ``ids`` and tells which of them
-    come a second time in this epoch to fill the batch; None where none does. ``bucket`` is the index in the
-    run's ladder.
+    ``ids`` are integers or strings, as in the map; in a run of several maps ``maps`` tells the map of each.
+    ``repeats`` is as long as ``ids`` and tells which of them come oftener in this epoch than asked for, to fill
+    the batch; None where none does. ``bucket`` is the index in the run's ladder. ``num_frames`` is the length of
+    each clip, None where the run has no frame buckets.
     """
 
     ids: list[Any]
@@ -35,6 +36,8 @@ class Batch:
     rank: int
     bucket: int
     repeats: list[bool] | None = None
+    num_frames: int | None = None
+    maps: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

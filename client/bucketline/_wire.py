@@ -120,6 +120,8 @@ def batch_from(document: Json) -> Batch:
         rank=document["rank"],
         bucket=document["bucket"],
         repeats=document.get("repeats"),
+        num_frames=document.get("num_frames"),
+        maps=document.get("maps"),
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from bucketline_service.api.previews import document
 from bucketline_service.api.problems import from_pydantic
 from bucketline_service.coordinator.previews import previews
-from bucketline_service.coordinator.spec import PlanFields
+from bucketline_service.coordinator.spec import MapSpec, PlanFields
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore, format_for_suffix
 
@@ -26,12 +26,16 @@ def run(file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str]) ->
     with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:
         maps = MapStore(Path(folder))
         maps.put("map", file, format_for_suffix(file).name)
-        return document(file.name, *previews(maps, "map", plans))
+        return document(file.name, *previews(maps, [MapSpec(map="map")], plans))
 
 
 def _plan(spec: Mapping[str, Any], name: str) -> PlanFields:
-    given = {field: value for field, value in spec.items() if field != "map"}
+    given = {field: value for field, value in spec.items() if field not in ("map", "maps")}
     try:
-        return PlanFields.model_validate(given)
+        plan = PlanFields.model_validate(given)
+        plan.with_sizes()
     except ValidationError as error:
         raise Invalid(name, from_pydantic(error, given).detail) from error
+    except Invalid as error:
+        raise Invalid(name, error.detail) from error
+    return plan

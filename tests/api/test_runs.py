@@ -198,13 +198,13 @@ def test_a_ladder_is_novelai_s_unless_it_says_its_kind(put_run: PutRun, api: Api
 
 
 PAIR = "Give [width, height]"
-KINDS = "novelai, kohya, geometric, preset, fitted, explicit"
+KINDS = "novelai, kohya, geometric, preset, fitted, explicit, tiers"
 
 
 @pytest.mark.parametrize(
     ("change", "detail"),
     [
-        ({"ladder": {"resolution": 512}}, 'ladder: resolution is of kind kohya: say "kind": "kohya"'),
+        ({"ladder": {"resolution": 512}}, 'ladder: resolution is of kind kohya and tiers: say "kind": "kohya"'),
         ({"ladder": {"divisible": 8, "sizes": []}}, 'ladder: sizes is of kind explicit: say "kind": "explicit"'),
         ({"ladder": {"kind": "other"}}, f"ladder: kind 'other' is none of {KINDS}"),
         ({"ladder": {"kind": None}}, f"ladder: kind None is none of {KINDS}"),

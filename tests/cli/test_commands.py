@@ -98,7 +98,7 @@ def test_runs(server: ServerProcess, tmp_path: Path) -> None:
         (["run", "put", "r", "/none.json"], "/none.json: No such file"),
         (["run", "put", "r", "{tmp}/text.xyz"], "is not JSON"),
         (["run", "put", "r", "{tmp}/list.json"], "is no JSON object"),
-        (["run", "put", "r", "{tmp}/empty.json"], "map"),
+        (["run", "put", "r", "{tmp}/empty.json"], "world_size"),
         (["run", "put", "r", "{tmp}/unknown.json"], "no map 'none'"),
         (["run", "delete", "none"], "no run 'none'"),
         (["map", "delete", "none"], "no map 'none'"),

@@ -106,8 +106,8 @@ def test_what_was_fitted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise AssertionError("fitted again")
 
     monkeypatch.setattr("bucketline_service.coordinator.ladders.fitted", choose)
-    for folder in (world.data_dir / "plans").iterdir():
-        for file in folder.iterdir():
+    for folder in (world.data_dir / "plans").glob("*"):
+        for file in folder.glob("*"):
             file.unlink()
     second = world.replica().api
     assert second.get("/v1/runs/run/batches", **question) == expected

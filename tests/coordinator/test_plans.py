@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketline_service.coordinator import plans, runs
+from bucketline_service.coordinator import plans, runs, workbench
 from tests.checked import Api
 from tests.worlds import SMALL, World
 
@@ -37,8 +37,8 @@ def replace(file: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: (folder / "order.u32").unlink(),
-        lambda folder: replace(folder / "order.u32", b"short"),
+        lambda folder: (folder / "order.bin").unlink(),
+        lambda folder: replace(folder / "order.bin", b"short"),
         lambda folder: (folder / "plan.json").unlink(),
         lambda folder: replace(folder / "plan.json", b"{"),
         lambda folder: replace(folder / "plan.json", b"[]"),
@@ -52,8 +52,8 @@ def test_a_damaged_plan_is_built_again(world: World, damage: object) -> None:
     damage(folder)  # type: ignore[operator]
     assert api.get("/v1/runs/run/batches", **QUESTION) == expected
     assert world.replica().api.get("/v1/runs/run/batches", **QUESTION) == expected
-    assert sorted(file.name for file in folder.iterdir()) == ["order.u32", "plan.json"]
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert sorted(file.name for file in folder.iterdir()) == ["order.bin", "plan.json"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, "lock"])
     world.close()
 
 
@@ -62,7 +62,7 @@ def test_a_deleted_run_leaves_no_plan(world: World) -> None:
     api.get("/v1/runs/run/batches", **QUESTION)
     assert (folder / "states").is_dir()
     api.ask("DELETE", "/v1/runs/run", 204)
-    assert list(folder.parent.iterdir()) == []
+    assert [path.name for path in folder.parent.iterdir()] == ["lock"]
     world.close()
 
 
@@ -108,7 +108,7 @@ def test_a_map_whose_content_has_changed_is_not_planned(world: World) -> None:
     problem = fresh.put("/v1/runs/other", {**SPEC, "seed": 1}, 503)
     assert "damaged" in problem["detail"]
     assert [run["run"] for run in fresh.get("/v1/runs")["runs"]] == ["run"]
-    assert len(list((world.data_dir / "plans").iterdir())) == 1
+    assert len([path for path in (world.data_dir / "plans").iterdir() if path.is_dir()]) == 1
     world.close()
 
 
@@ -116,14 +116,15 @@ def test_a_plan_that_is_built_tells_how_far_it_is(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="bucketline")
-    is_assigned, go_on, allocate = threading.Event(), threading.Event(), plans._allocate
+    is_assigned, go_on, allocate = threading.Event(), threading.Event(), workbench._allocate
 
     def wait_and_allocate(file: Path, num_bytes: int) -> None:
-        is_assigned.set()
-        assert go_on.wait(60)
+        if file.name == "order.bin":
+            is_assigned.set()
+            assert go_on.wait(60)
         allocate(file, num_bytes)
 
-    monkeypatch.setattr(plans, "_allocate", wait_and_allocate)
+    monkeypatch.setattr(workbench, "_allocate", wait_and_allocate)
     monkeypatch.setattr(plans, "TELL_EVERY_S", 0.0)
     monkeypatch.setattr(runs, "WAIT_FOR_PLAN_S", 0.0)
     api = world.replica().api

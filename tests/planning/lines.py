@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
+from bucketline_service.planning.groups import Groups, Sorter
 from bucketline_service.planning.line import LinePlanner
-from bucketline_service.planning.order import fill_order
+from bucketline_service.planning.portions import Portions
 from bucketline_service.planning.tails import POLICIES, Layout
 
 
@@ -46,19 +47,39 @@ def line(counts, batch_sizes=1, lockstep=1, policy="spill", seed=0, num_pruned=0
     sizes = np.broadcast_to(np.array(batch_sizes, dtype=np.int64), num_targets).copy()
     buckets = np.append(np.repeat(np.arange(len(counts)), counts), np.full(num_pruned, -1)).astype(np.int32)
     buckets = np.random.default_rng(99).permutation(buckets)
-    order = np.empty(counts.sum(), dtype=np.uint32)
-    list(fill_order(buckets, counts, order))
-    layout = POLICIES[policy](counts, sizes * lockstep)
+    order = np.argsort(buckets, kind="stable")[num_pruned:].astype(np.uint32)
+    there = np.flatnonzero(counts)
+    groups = Groups(there, counts[there], np.ones(len(there)))
+    portions = Portions(
+        ((bucket, group, 0.0, 1.0) for group, bucket in enumerate(there.tolist())), groups, len(counts)
+    )
+    starts = np.cumsum(counts) - counts
+
+    def find(row):
+        bucket = buckets[row]
+        if bucket < 0:
+            return None
+        at = np.searchsorted(order[starts[bucket] : starts[bucket] + counts[bucket]], row)
+        return int(np.searchsorted(there, bucket)), int(at)
+
     planner = LinePlanner(
         order,
-        counts,
-        layout,
+        groups,
+        portions,
+        lambda counts: POLICIES[policy](counts, sizes * lockstep, None),
         batch_sizes=sizes,
         lockstep=lockstep,
         seed=seed,
-        bucket_of=lambda row: int(buckets[row]),
+        find=find,
     )
+    layout = planner.layout(0)
     return Line(planner, layout, buckets, counts, sizes, lockstep, policy)
+
+
+def samples_of(spec, images, prepared, epoch=0):
+    """int64[B]: samples of each bucket in an epoch of a plan."""
+    portions = Portions.of(Sorter(spec, images), prepared.groups, spec.num_buckets)
+    return portions.cuts(spec.seed, epoch).counts
 
 
 @st.composite

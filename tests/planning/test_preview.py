@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import preview as previews
+from bucketline_service.planning.assignment import assign
 from bucketline_service.planning.build import new_planner, prepare
+from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.preview import preview_line, preview_novelai
-from bucketline_service.planning.report import Images, epoch_stats, expected_imbalance
-from bucketline_service.planning.sizes import Sizes, distinct_sizes
+from bucketline_service.planning.report import epoch_stats, expected_imbalance
+from bucketline_service.planning.sizes import distinct_sizes
 from tests.planning.lines import line
 
 LADDERS = [
@@ -37,17 +39,16 @@ LIMITS = [{}, {"max_ar_error": 0.3, "max_crop_loss": 0.15, "min_size": 300}]
 def images(num=1500, seed=5):
     rng = np.random.default_rng(seed)
     sides = rng.choice(np.arange(200, 900, 20, dtype=np.uint32), size=(2, num))
-    return sides[0], sides[1]
+    return Part(sides[0], sides[1])
 
 
-def planned(spec, widths, heights, **prepared):
+def planned(spec, *parts, **prepared):
     """What a run of this plan says of itself."""
-    plan = spec.plan_spec(spec.fit(widths, heights))
-    prepared = prepare(plan, widths, heights, **prepared)
-    planner = new_planner(plan, prepared, widths, heights, np.arange(len(widths)))
-    return epoch_stats(
-        plan, Images(prepared.counts, prepared.summary, widths, heights), planner, 0, spec.world_size
-    )
+    plan = spec.plan_spec(spec.fit(parts))
+    of = Images(parts)
+    prepared = prepare(plan, of, **prepared)
+    planner = new_planner(plan, prepared, of, np.arange(of.num_rows))
+    return epoch_stats(plan, prepared, of, planner, 0, spec.world_size)
 
 
 def close(stats):
@@ -64,13 +65,13 @@ def close(stats):
 @pytest.mark.parametrize("tails", ["spill", "pad", "drop", "catch_all"])
 @pytest.mark.parametrize("ladder", LADDERS, ids=lambda ladder: ladder["kind"])
 def test_a_preview_has_the_plans_numbers(ladder, tails, deal, limits):
-    widths, heights = images()
+    part = images()
     fields = {"batch_size": 4, "tails": tails, "ladder": ladder, "assign": limits, **deal}
     spec = PlanFields.model_validate(fields).resolved()
-    sizes = distinct_sizes(widths, heights)
-    assert len(sizes.widths) < len(widths)
-    found = preview_line(spec.plan_spec(spec.fit(*sizes)), sizes, spec.world_size)
-    expected = planned(spec, widths, heights)
+    sizes = distinct_sizes(part)
+    assert len(sizes.widths) < len(part.widths)
+    found = preview_line(spec.plan_spec(spec.fit([sizes])), Images([sizes]), spec.world_size)
+    expected = planned(spec, part)
     assert found == close(expected)
     for spread in ("crop_loss", "aspect_error"):
         for exact in ("median", "p95", "max"):
@@ -78,25 +79,25 @@ def test_a_preview_has_the_plans_numbers(ladder, tails, deal, limits):
 
 
 def test_a_preview_of_valid_rows():
-    widths, heights = images()
+    part = images()
     spec = PlanFields(world_size=2, batch_size=4).resolved()
     rows = np.arange(0, 1500, 3)
-    found = preview_line(spec.plan_spec(), distinct_sizes(widths, heights, rows), 2, 1000)
-    assert found == close(planned(spec, widths, heights, valid_rows=rows))
+    found = preview_line(spec.plan_spec(), Images([distinct_sizes(part, rows)]), 2, 1000)
+    assert found == close(planned(spec, part, valid_rows=rows))
     assert (found["num_images"], found["num_assigned"], found["pruned"]["valid_ids"]) == (1500, 500, 1000)
 
 
 def test_novelai_is_previewed_by_planning_it(monkeypatch):
-    widths, heights = images()
+    part = images()
     spec = PlanFields(world_size=3, batch_size=4, planner="novelai").resolved()
     ids = np.arange(1500)
-    assert preview_novelai(spec.plan_spec(), widths, heights, ids, 3) == planned(spec, widths, heights)
+    assert preview_novelai(spec.plan_spec(), Images([part]), ids, 3) == planned(spec, part)
     monkeypatch.setattr(previews, "MAX_NOVELAI_IMAGES", 1499)
     with pytest.raises(Invalid, match="1499") as caught:
-        preview_novelai(spec.plan_spec(), widths, heights, ids, 3)
+        preview_novelai(spec.plan_spec(), Images([part]), ids, 3)
     assert caught.value.field == "planner"
     rows = np.arange(1499)
-    assert preview_novelai(spec.plan_spec(), widths, heights, ids, 3, rows)["num_images"] == 1500
+    assert preview_novelai(spec.plan_spec(), Images([part]), ids, 3, rows)["num_images"] == 1500
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), max_size=60), st.integers(0, 30))
@@ -104,8 +105,8 @@ def test_distinct_sizes_are_the_images(pairs, max_distinct):
     widths, heights = (
         np.array(side, dtype=np.uint32) for side in (zip(*pairs, strict=True) if pairs else ([], []))
     )
-    sizes = distinct_sizes(widths, heights, max_distinct=max_distinct)
-    assert sizes.num_images == len(pairs)
+    sizes = distinct_sizes(Part(widths, heights), max_distinct=max_distinct)
+    assert Images([sizes]).num_images == len(pairs)
     if sizes.counts is None:
         assert len(set(pairs)) > max_distinct
     counts = [1] * len(sizes.widths) if sizes.counts is None else sizes.counts.tolist()
@@ -114,31 +115,32 @@ def test_distinct_sizes_are_the_images(pairs, max_distinct):
 
 
 def test_distinct_sizes_are_merged_chunk_by_chunk(monkeypatch):
-    widths, heights = images(20_000)
-    whole = distinct_sizes(widths, heights)
-    monkeypatch.setattr("bucketline_service.planning.sizes.CHUNK", 100)
-    chunks = distinct_sizes(widths, heights)
-    some = distinct_sizes(widths, heights, np.arange(0, 20_000, 2))
-    for one, other in zip(whole, chunks, strict=True):
-        assert (one == other).all()
-    assert some.num_images == 10_000
+    part = images(20_000)
+    whole = distinct_sizes(part)
+    monkeypatch.setattr("bucketline_service.planning.passes.CHUNK", 100)
+    chunks = distinct_sizes(part)
+    some = distinct_sizes(part, np.arange(0, 20_000, 2))
+    for column in ("widths", "heights", "counts"):
+        assert (getattr(whole, column) == getattr(chunks, column)).all()
+    assert Images([some]).num_images == 10_000
     # sides past the table's are counted as well as those within
+    widths, heights = part.widths, part.heights
     widths[::7] += np.uint32(4_000)
     heights[::11] += np.uint32(4_000)
-    sizes = distinct_sizes(widths, heights)
+    sizes = distinct_sizes(part)
     counted = dict(
         zip(zip(sizes.widths.tolist(), sizes.heights.tolist(), strict=True), sizes.counts, strict=True)
     )
     assert counted == Counter(zip(widths.tolist(), heights.tolist(), strict=True))
     assert len(counted) == len(sizes.counts)
-    assert distinct_sizes(widths, heights, max_distinct=10).counts is None
+    assert distinct_sizes(part, max_distinct=10).counts is None
 
 
 def test_as_many_sizes_as_images_is_no_other_answer():
-    widths, heights = images()
+    part = images()
     spec = PlanFields(world_size=4, batch_size=4).resolved().plan_spec()
-    plain = preview_line(spec, Sizes(widths, heights, None), 4)
-    assert plain == close(preview_line(spec, distinct_sizes(widths, heights), 4))
+    plain = preview_line(spec, Images([part]), 4)
+    assert plain == close(preview_line(spec, Images([distinct_sizes(part)]), 4))
 
 
 @given(
@@ -168,7 +170,7 @@ def test_step_imbalance_is_what_epochs_have_on_average(lockstep, world_size):
         of = pixels[it.planner.batches(epoch, np.arange(num), 1).buckets].reshape(-1, world_size)
         slowest.append(of.max(axis=1).sum())
         mean.append(of.mean(axis=1).sum())
-    found = expected_imbalance(pixels, it.layout.num_units, it.planner.spans(0, world_size))
+    found = expected_imbalance(pixels, it.layout.num_units, it.planner.spans(0, 0, world_size))
     ratio = np.mean(slowest) / np.mean(mean)
     error = np.std(np.array(slowest) - ratio * np.array(mean)) / np.mean(mean) / np.sqrt(num_epochs)
     assert abs(found - ratio) <= 4 * error + 1e-9
@@ -176,18 +178,19 @@ def test_step_imbalance_is_what_epochs_have_on_average(lockstep, world_size):
 
 
 def test_spilled_is_what_epochs_have_on_average():
-    widths, heights = images(997)
+    part = images(997)
     spec = PlanFields(world_size=3, batch_size=4, lockstep=7).resolved()
     plan = spec.plan_spec()
-    prepared = prepare(plan, widths, heights)
-    planner = new_planner(plan, prepared, widths, heights)
-    buckets = plan.assign(widths, heights).buckets
+    of = Images([part])
+    prepared = prepare(plan, of)
+    planner = new_planner(plan, prepared, of)
+    buckets = assign(part.widths, part.heights, plan.ladder).buckets
     found = []
     for epoch in range(200):
         num = planner.num_batches(epoch, 3) // 3 * 3
         block = planner.batches(epoch, np.arange(num), 3)
         found.append((buckets[block.rows] != np.repeat(block.buckets, np.diff(block.bounds))).sum())
-    told = preview_line(plan, distinct_sizes(widths, heights), 3)["spilled"]
+    told = preview_line(plan, Images([distinct_sizes(part)]), 3)["spilled"]
     assert abs(told - np.mean(found)) <= 0.5 + 4 * np.std(found) / np.sqrt(200)
     assert told > 0
 
@@ -201,8 +204,8 @@ def test_spilled_is_what_epochs_have_on_average():
     ],
 )
 def test_what_can_not_be_planned_has_no_preview(fields, field):
-    widths, heights = images()
+    part = images()
     spec = PlanFields.model_validate(fields).resolved()
     with pytest.raises(Invalid) as caught:
-        preview_line(spec.plan_spec(), distinct_sizes(widths, heights), spec.world_size)
+        preview_line(spec.plan_spec(), Images([distinct_sizes(part)]), spec.world_size)
     assert caught.value.field == field

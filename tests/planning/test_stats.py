@@ -6,9 +6,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning.build import PlanSpec, layout_of, new_planner, prepare
+from bucketline_service.planning.build import layout_of, new_planner, prepare
 from bucketline_service.planning.geometry import crop_loss
+from bucketline_service.planning.images import Images
+from bucketline_service.planning.spec import PlanSpec
 from bucketline_service.planning.stats import tails
+from tests.planning.lines import samples_of
 
 LADDER = ladders.explicit([(512, 1024), (512, 768), (512, 512), (768, 512), (1024, 512)])
 POLICIES = ("spill", "pad", "drop", "catch_all")
@@ -22,14 +25,15 @@ class Case:
         bucket = rng.permutation(np.repeat(np.arange(len(counts)), counts))
         self.widths = (LADDER.widths[bucket] + rng.integers(-40, 41, len(bucket))).astype(np.uint32)
         self.heights = LADDER.heights[bucket].astype(np.uint32)
-        self.spec = PlanSpec("line", LADDER, unit, seed, 1, policy)
-        self.prepared = prepare(self.spec, self.widths, self.heights)
-        assert self.prepared.counts.tolist() == list(counts)
+        self.spec = PlanSpec("line", (LADDER,), unit, seed, 1, policy)
+        images = Images.of(self.widths, self.heights)
+        self.prepared = prepare(self.spec, images)
+        counts = samples_of(self.spec, images, self.prepared)
         self.bucket = bucket
-        self.layout = layout_of(self.spec, self.prepared.counts)
-        self.planner = new_planner(self.spec, self.prepared, self.widths, self.heights)
+        self.layout = layout_of(self.spec, counts)
+        self.planner = new_planner(self.spec, self.prepared, images)
         self.summary = self.prepared.summary
-        self.tails = tails(self.prepared.counts, self.layout, self.summary)
+        self.tails = tails(len(counts), self.layout, self.summary, self.spec.targets)
 
     def epoch(self, epoch):
         """(rows, their targets, repeats) of all that an epoch serves."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from bucketline_service.api.problems import Problem
 from bucketline_service.coordinator.previews import MAX_SPECS
-from bucketline_service.coordinator.spec import PlanFields
+from bucketline_service.coordinator.spec import MAX_MAPS, MapSpec, PlanFields
 
 
 class Spread(BaseModel):
@@ -42,8 +44,10 @@ class BucketStats(BaseModel):
     bucket: int
     width: int
     height: int
+    num_frames: int | None = Field(description="null where the run has no frame_buckets")
     aspect: float
-    num_images: int
+    num_images: int = Field(description="images that may come in this bucket")
+    num_samples: float = Field(description="how often an epoch asks for them here, repeats counted")
     batch_size: int
     num_batches: int
     crop_loss: Loss | None = Field(description="over the bucket's images")
@@ -56,18 +60,27 @@ class BucketStats(BaseModel):
 class Shape(BaseModel):
     width: int
     height: int
+    num_frames: int | None = Field(description="null where the run has no frame_buckets")
+
+
+class MapStats(BaseModel):
+    map: str
+    num_assigned: int
+    num_samples: float = Field(description="how often an epoch asks for its images, repeats counted")
+    share: float = Field(description="of all that an epoch asks for")
 
 
 class EpochStats(BaseModel):
     num_images: int
-    num_assigned: int
+    num_assigned: int = Field(description="images in a bucket")
+    num_samples: int = Field(description="how often the epoch asks for images, repeats counted")
     pruned: dict[str, int] = Field(description="by reason")
     aspect_error: Spread
     crop_loss: Spread
     crop_loss_served: float
     num_batches: int
     num_steps: int
-    dropped: int = Field(description="images left out an epoch, undealt batches included")
+    dropped: int = Field(description="samples left out an epoch, undealt batches included")
     repeated: int
     never_served: int
     spilled: int = Field(
@@ -79,7 +92,8 @@ class EpochStats(BaseModel):
         "steps; planner line: as expected over epochs"
     )
     num_shapes: int = Field(description="distinct sizes among the batches")
-    largest_shape: Shape = Field(description="by area, of those")
+    largest_shape: Shape = Field(description="of those, the one whose batches have the most pixels")
+    maps: list[MapStats] = Field(description="what the epoch asks of each map")
     buckets: list[BucketStats]
 
 
@@ -96,7 +110,10 @@ class StatsOut(EpochStats):
 class PreviewsIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    map: str = Field(description="name of the resolution map")
+    map: str | None = Field(None, description="name of the resolution map")
+    maps: Annotated[list[MapSpec], Field(min_length=1, max_length=MAX_MAPS)] | None = Field(
+        None, description="instead of map: several, as in a run spec"
+    )
     specs: list[PlanFields] = Field(
         min_length=1, max_length=MAX_SPECS, description="run specs without their map"
     )
@@ -111,6 +128,6 @@ class PreviewOut(BaseModel):
 
 
 class PreviewsOut(BaseModel):
-    map: str
+    map: str | None
     num_images: int
     previews: list[PreviewOut] = Field(description="in the order of the specs")

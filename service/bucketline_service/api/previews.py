@@ -12,6 +12,7 @@ from bucketline_service.api.problems import documented, members
 from bucketline_service.api.wire import as_json
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.previews import Preview
+from bucketline_service.coordinator.spec import MapSpec, check_maps
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
@@ -27,13 +28,14 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     async def preview(body: PreviewsIn) -> Response:
         """What each of several specs costs on a map, before any run is put; nothing is kept. A spec that can not be met
         has its problem beside the others' stats."""
-        num_images, found = await coordinator.previews.get(body.map, body.specs)
-        return as_json(document(body.map, num_images, found))
+        check_maps(body.map, body.maps, None)
+        maps = body.maps or [MapSpec(map=body.map or "")]
+        return as_json(document(body.map, *await coordinator.previews.get(maps, body.specs)))
 
     return router
 
 
-def document(map_name: str, num_images: int, previews: list[Preview]) -> dict[str, Any]:
+def document(map_name: str | None, num_images: int, previews: list[Preview]) -> dict[str, Any]:
     """The answer, which the command line gives as well."""
     return {
         "map": map_name,

@@ -26,6 +26,9 @@ EpochQuery = Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the epoch, fr
 EpochOrPresentQuery = Annotated[
     int | None, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0; the present one unless given")
 ]
+MapQuery = Annotated[
+    str | None, Query(max_length=256, description="which of several maps, where more than one has the id")
+]
 StepQuery = Annotated[int, Query(ge=0, lt=2**53, description="the first step wanted, from 0 in each epoch")]
 RankQuery = Annotated[int, Query(ge=0, lt=MAX_WORLD_SIZE, description="whose batches")]
 CountQuery = Annotated[int, Query(ge=1, le=MAX_COUNT, description="batches wanted, one a step")]
@@ -143,9 +146,10 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
         run: RunPath,
         id: Annotated[str, Path(description="the image's id in the map; it may hold slashes")],
         epoch: EpochOrPresentQuery = None,
+        map: MapQuery = None,
     ) -> Response:
         """Its bucket or why it was pruned, and at which step, on which rank it comes in an epoch."""
-        return as_json(await coordinator.answers.image(run, id, epoch))
+        return as_json(await coordinator.answers.image(run, id, epoch, map))
 
     @router.get(
         "/v1/runs/{run}/batches",

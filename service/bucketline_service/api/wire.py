@@ -106,8 +106,12 @@ class BatchOut(BaseModel):
     bucket: int
     width: int
     height: int
-    ids: list[int] | list[str]
-    repeats: list[bool] | None = Field(None, description="only where an id comes a further time in its epoch")
+    num_frames: int | None = Field(None, description="of each clip; only where the run has frame_buckets")
+    ids: list[int] | list[str] | list[int | str]
+    maps: list[str] | None = Field(None, description="of each id; only where the run has several maps")
+    repeats: list[bool] | None = Field(
+        None, description="only where an id comes oftener in its epoch than asked for, to fill a tail"
+    )
 
 
 class Batches(BaseModel):
@@ -147,11 +151,24 @@ class LeaseOut(Origin):
     num_steps: int
 
 
+class NumRepeats(BaseModel):
+    min: float
+    max: float
+    total: float = Field(description="the sum over all images: as many come in an epoch")
+
+
+class NumFrames(BaseModel):
+    min: int
+    max: int
+
+
 class MapOut(BaseModel):
     map: str
     digest: str
     num_images: int
     id_kind: Literal["int64", "string"]
+    num_repeats: NumRepeats | None = Field(description="how often images come an epoch; null: each once")
+    num_frames: NumFrames | None = Field(description="lengths of videos; null: all are still images")
 
 
 class MapsOut(BaseModel):
@@ -199,7 +216,7 @@ class RunOut(BaseModel):
     progress: float | None = Field(description="while it is planned: the share that is done, 0 to 1")
     fingerprint: str
     spec: RunSpec = Field(description="with every default written out")
-    map_digest: str
+    map_digests: list[str] = Field(description="in the order of the maps in the spec")
     created_at: float = Field(description="Unix seconds")
     generation: int
     session: str | None
@@ -252,15 +269,23 @@ class Coming(BaseModel):
     width: int
     height: int
     crop_loss: float
-    repeat: bool = Field(description="a further time in its epoch")
+    repeat: bool = Field(description="oftener than asked for, to fill a tail")
+
+
+class Way(BaseModel):
+    bucket: int
+    num_samples: float = Field(description="how often an epoch asks for the image here, in expectation")
 
 
 class ImageOut(BaseModel):
     id: int | str
+    map: str
     width: int
     height: int
+    num_frames: int | None = Field(description="null where the run has no frame_buckets")
     aspect: float
-    bucket: int | None
+    bucket: int | None = Field(description="its own, in the highest of its tiers")
+    buckets: list[Way] = Field(description="all that it may come in")
     pruned: str | None = Field(description="why the image has no bucket")
     nearest: Nearest
     epoch: int

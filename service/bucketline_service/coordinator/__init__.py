@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bucketline_service.coordinator.answers import Answers
 from bucketline_service.coordinator.delivery import Delivery
@@ -53,19 +52,6 @@ class Coordinator:
 
     async def list_maps(self) -> list[MapInfo]:
         return await asyncio.to_thread(self.maps.list)
-
-    async def describe_map(self, name: str) -> dict[str, Any]:
-        def describe() -> dict[str, Any]:
-            image_map = self.maps.get(name)
-            return {
-                "map": name,
-                "digest": image_map.digest,
-                "num_images": image_map.num_images,
-                "id_kind": image_map.id_kind,
-                "histogram": image_map.histogram(),
-            }
-
-        return await asyncio.to_thread(describe)
 
     async def delete_map(self, name: str) -> None:
         await asyncio.to_thread(self.maps.get, name)

@@ -12,9 +12,12 @@ from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.runs import STATUS_WAIT_S, Run, Runs
 from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.errors import NotFound
-from bucketline_service.planning.assignment import REASONS, assign
+from bucketline_service.planning.assignment import assign
 from bucketline_service.planning.geometry import cover
-from bucketline_service.planning.report import Images, epoch_stats
+from bucketline_service.planning.groups import PRUNED, Sorter
+from bucketline_service.planning.images import Chunk
+from bucketline_service.planning.report import epoch_stats
+from bucketline_service.planning.spec import PlanSpec
 from bucketline_service.state.port import Cursor, Generation, RankRecord
 
 
@@ -35,7 +38,7 @@ class Answers:
             "progress": self._runs.progress(document) if status == "planning" else None,
             "fingerprint": document.fingerprint,
             "spec": document.spec.to_json(),
-            "map_digest": document.map_digest,
+            "map_digests": document.map_digests,
             "created_at": document.created_at_s,
             **_about(record.generation),
             "num_steps": None,
@@ -72,11 +75,11 @@ class Answers:
         held = {record.rank: record for record in records}
         return [_rank(deal, rank, held.get(rank), leader) for rank in range(generation.world_size)]
 
-    async def image(self, name: str, image_id: int | str, epoch: int | None) -> dict[str, Any]:
+    async def image(
+        self, name: str, image_id: int | str, epoch: int | None, map_name: str | None = None
+    ) -> dict[str, Any]:
         run = await self._runs.open(name)
-        row = run.plan.map.find(image_id)
-        if row is None:
-            raise NotFound(f"map {run.spec.map!r} has no image {image_id!r}")
+        row = run.plan.sources.find(image_id, map_name)
         if epoch is None:
             run, state = await self._sessions.state(run)
             epoch = min(state["epoch"], run.deal.end_epoch - 1)
@@ -99,7 +102,9 @@ def _cursor(state: Any) -> Cursor:
 def _stats(run: Run, epoch: int) -> dict[str, Any]:
     """As an epoch is dealt from its start to the present generation's ranks."""
     plan, world_size = run.plan, run.generation.world_size
-    images = Images(plan.prepared.counts, plan.prepared.summary, plan.map.widths, plan.map.heights)
+    told = epoch_stats(plan.spec, plan.prepared, plan.sources.images, plan.planner, epoch, world_size)
+    for name, share in zip(plan.sources.names, told["maps"], strict=True):
+        share["map"] = name
     return {
         "run": run.name,
         "fingerprint": run.document.fingerprint,
@@ -108,7 +113,7 @@ def _stats(run: Run, epoch: int) -> dict[str, Any]:
         "epoch": epoch,
         "world_size": world_size,
         "lockstep": run.spec.lockstep,
-        **epoch_stats(plan.spec, images, plan.planner, epoch, world_size),
+        **told,
     }
 
 
@@ -134,39 +139,55 @@ def _rank(deal: Deal, rank: int, record: RankRecord | None, leader: Cursor) -> d
 
 
 def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
-    spec, image_map = run.plan.spec, run.plan.map
-    width, height = int(image_map.widths[row]), int(image_map.heights[row])
-    assigned = spec.assign(image_map.widths[row : row + 1], image_map.heights[row : row + 1])
-    # pruned images too are told their nearest bucket and what it would cost
-    nearest = assign(
-        image_map.widths[row : row + 1], image_map.heights[row : row + 1], spec.ladder, metric=spec.metric
-    )
-    bucket = int(nearest.buckets[0])
-    reason = REASONS[int(assigned.reasons[0])]
-    if reason == "assigned" and not run.plan.prepared.holds(row, bucket):
+    plan = run.plan
+    spec, sources = plan.spec, plan.sources
+    chunk = sources.images.read(row, row + 1)
+    width, height = int(chunk.widths[0]), int(chunk.heights[0])
+    sorter = Sorter(spec, sources.images)
+    keys, reasons = sorter.keys(chunk)
+    reason = PRUNED[int(reasons[0]) - 1] if reasons[0] else None
+    found = plan.prepared.find(sorter, sources.images, row)
+    if reason is None and found is None:
         reason = "valid_ids"
+    samples = float(plan.prepared.groups.samples[found[0]]) if found else 0.0
+    ways = sorter.ways(int(keys[0])) if found else []
+    # pruned images too are told their nearest bucket and what it would cost
+    bucket = ways[0][0] if ways else _nearest(spec, chunk)
+    num_frames = int(chunk.num_frames[0]) if chunk.num_frames is not None else 1
+    return {
+        "id": sources.ids(np.array([row]))[0],
+        "map": sources.map_names(np.array([row]))[0],
+        "width": width,
+        "height": height,
+        "num_frames": num_frames if spec.frame_buckets else None,
+        "aspect": width / height,
+        "bucket": bucket if ways else None,
+        "buckets": [{"bucket": each, "num_samples": (end - begin) * samples} for each, begin, end in ways],
+        "pruned": reason,
+        "nearest": _fitted(spec, bucket, width, height),
+        "epoch": epoch,
+        "served": _comings(run, row, epoch, width, height) if ways else [],
+    }
+
+
+def _nearest(spec: PlanSpec, chunk: Chunk) -> int:
+    """The bucket of the nearest aspect in the first section."""
+    return int(assign(chunk.widths, chunk.heights, spec.ladder, metric=spec.metric).buckets[0])
+
+
+def _fitted(spec: PlanSpec, bucket: int, width: int, height: int) -> dict[str, Any]:
     target_width, target_height = spec.targets[bucket]
     fit = cover(width, height, target_width, target_height)
     return {
-        "id": run.ids(np.array([row]))[0],
-        "width": width,
-        "height": height,
-        "aspect": width / height,
-        "bucket": bucket if reason == "assigned" else None,
-        "pruned": None if reason == "assigned" else reason,
-        "nearest": {
-            "bucket": bucket,
-            "width": target_width,
-            "height": target_height,
-            "aspect_error": abs(width / height - float(spec.ladder.aspects[bucket])),
-            "resize_width": fit.resize_width,
-            "resize_height": fit.resize_height,
-            "crop_left": fit.crop_left,
-            "crop_top": fit.crop_top,
-            "crop_loss": fit.crop_loss,
-        },
-        "epoch": epoch,
-        "served": [] if reason != "assigned" else _comings(run, row, epoch, width, height),
+        "bucket": bucket,
+        "width": target_width,
+        "height": target_height,
+        "aspect_error": abs(width / height - float(spec.aspects[bucket])),
+        "resize_width": fit.resize_width,
+        "resize_height": fit.resize_height,
+        "crop_left": fit.crop_left,
+        "crop_top": fit.crop_top,
+        "crop_loss": fit.crop_loss,
     }
 
 

@@ -12,7 +12,8 @@ from bucketline_service.planning.plan import BatchBlock
 
 
 class Batch(TypedDict, total=False):
-    """``repeats`` is there only where an id of the batch comes a further time in its epoch: one bool an id."""
+    """``num_frames`` is there only where the run has ``frame_buckets``; ``maps``, one name an id, where it has several
+    maps; ``repeats``, one bool an id, where an id comes oftener in its epoch than asked for, to fill a tail."""
 
     epoch: int
     step: int
@@ -20,13 +21,16 @@ class Batch(TypedDict, total=False):
     bucket: int
     width: int
     height: int
-    ids: list[int] | list[str]
+    num_frames: int
+    ids: list[int] | list[str] | list[int | str]
+    maps: list[str]
     repeats: list[bool]
 
 
 def render(run: Run, span: Span, rank: int, block: BatchBlock) -> list[Batch]:
     """The batches of ``span``, one a step."""
-    ids = run.ids(block.rows)
+    sources = run.plan.sources
+    ids = sources.ids(block.rows)
     bounds = block.bounds.tolist()
     targets = run.plan.spec.targets
     batches = []
@@ -43,6 +47,14 @@ def render(run: Run, span: Span, rank: int, block: BatchBlock) -> list[Batch]:
             ids=ids[begin:end],
         )
         batches.append(batch)
+    if run.plan.spec.frame_buckets:
+        frames = run.plan.spec.target_frames[block.buckets].tolist()
+        for batch, num_frames in zip(batches, frames, strict=True):
+            batch["num_frames"] = num_frames
+    if sources.are_several:
+        names = sources.map_names(block.rows)
+        for i, batch in enumerate(batches):
+            batch["maps"] = names[bounds[i] : bounds[i + 1]]
     if block.repeats.any():
         for i in np.flatnonzero(np.add.reduceat(block.repeats, block.bounds[:-1])).tolist():
             batches[i]["repeats"] = block.repeats[bounds[i] : bounds[i + 1]].tolist()

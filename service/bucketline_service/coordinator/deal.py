@@ -63,8 +63,8 @@ class Deal:
 
     def normal(self, cursor: Cursor) -> Cursor:
         """The same place, as a step that exists: past an epoch's last step stands the next epoch's first."""
-        if cursor.step >= self.num_steps(cursor.epoch):
-            return Cursor(cursor.epoch + 1, 0)
+        while cursor.step >= self.num_steps(cursor.epoch):
+            cursor = Cursor(cursor.epoch + 1, 0)
         return cursor
 
     def is_end(self, cursor: Cursor) -> bool:
@@ -136,11 +136,14 @@ class Deal:
 
     def distance(self, begin: Cursor, end: Cursor) -> int:
         """Steps from ``begin`` to ``end``, negative where ``end`` is earlier. The epochs between are all alike but for
-        the origin's."""
+        the origin's, unless repeats are rounded in each."""
         if end < begin:
             return -self.distance(end, begin)
         if begin.epoch == end.epoch:
             return end.step - begin.step
-        between = end.epoch - begin.epoch - 1
-        whole = between * self.num_steps(begin.epoch + 1) if between else 0
+        between = range(begin.epoch + 1, end.epoch)
+        if self.planner.is_steady and between:
+            whole = len(between) * self.num_steps(begin.epoch + 1)
+        else:
+            whole = sum(self.num_steps(epoch) for epoch in between)
         return self.num_steps(begin.epoch) - begin.step + whole + end.step

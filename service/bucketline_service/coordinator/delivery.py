@@ -172,7 +172,7 @@ class Delivery:
         return await self._batches(run, deal, rank, cursor, count)
 
     async def _batches(self, run: Run, deal: Deal, rank: int, start: Cursor, count: int) -> list[Batch]:
-        batch_size = run.plan.spec.batch_size
+        batch_size = run.plan.spec.most_images
         count = min(count, max(1, MAX_IDS // batch_size))
         found: list[Batch] = []
         for span in deal.spans(start, count):

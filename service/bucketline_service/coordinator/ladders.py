@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.fitted import fitted
 from bucketline_service.planning.ladder import MAX_BUCKETS, Ladder
@@ -127,6 +128,50 @@ class FittedLadder(SpecModel):
         ).sizes
 
 
+TierLadder = Annotated[
+    NovelaiLadder | KohyaLadder | GeometricLadder | PresetLadder | ExplicitLadder, Field(discriminator="kind")
+]
+MAX_TIERS = 16
+
+
+class TiersLadder(SpecModel):
+    """A ladder for each of several base resolutions."""
+
+    kind: Literal["tiers"]
+    resolution: Annotated[list[Pixels], Field(min_length=1, max_length=MAX_TIERS)] | None = Field(
+        None,
+        description="sides whose squares are the tiers' areas: kohya's ladder for each, of half to twice the side",
+    )
+    bucket_reso_steps: Pixels = Field(64, description="of the ladders of resolution")
+    ladders: Annotated[list[TierLadder], Field(min_length=1, max_length=MAX_TIERS)] | None = Field(
+        None, description="instead of resolution: the ladders themselves"
+    )
+    choose: Literal["highest", "every"] = Field(
+        "highest",
+        description="an image goes to the highest tier that it fills without upscaling, or to every tier",
+    )
+
+    def build(self) -> list[Ladder]:
+        """From the lowest tier on."""
+        if (self.resolution is None) == (self.ladders is None):
+            hint = "Give the sides of the tiers, e.g. [512, 768, 1024], or a ladder for each"
+            raise Invalid("ladder.resolution", "one of resolution and ladders is to be given", hint)
+        if self.resolution is not None:
+            twice = {side for side in self.resolution if self.resolution.count(side) > 1}
+            if twice:
+                raise Invalid(
+                    "ladder.resolution", f"{min(twice)} is there more than once", "Give each side once"
+                )
+            built = [self._kohya(side) for side in self.resolution]
+        else:
+            built = [ladder.build() for ladder in self.ladders or ()]
+        return sorted(built, key=lambda ladder: int((ladder.widths * ladder.heights).max()))
+
+    def _kohya(self, side: int) -> Ladder:
+        step = self.bucket_reso_steps
+        return ladders.kohya(side, max(side // 2, step), side * 2, step)
+
+
 _KINDS: dict[str, type[SpecModel]] = {
     "novelai": NovelaiLadder,
     "kohya": KohyaLadder,
@@ -134,6 +179,7 @@ _KINDS: dict[str, type[SpecModel]] = {
     "preset": PresetLadder,
     "fitted": FittedLadder,
     "explicit": ExplicitLadder,
+    "tiers": TiersLadder,
 }
 _DEFAULT_KIND = "novelai"
 
@@ -167,7 +213,8 @@ AnyLadder = Annotated[
     | Annotated[GeometricLadder, Tag("geometric")]
     | Annotated[PresetLadder, Tag("preset")]
     | Annotated[FittedLadder, Tag("fitted")]
-    | Annotated[ExplicitLadder, Tag("explicit")],
+    | Annotated[ExplicitLadder, Tag("explicit")]
+    | Annotated[TiersLadder, Tag("tiers")],
     Discriminator(_kind),
     BeforeValidator(_check_kind),
 ]

@@ -1,8 +1,9 @@
 """Plans on disk: built once, in a thread, kept under their fingerprint, memory-mapped by whoever opens them.
 
-``plans/<fingerprint>/`` holds ``order.u32`` (rows by bucket), ``plan.json`` (counts and summary) and, for ``novelai``,
-``states/`` (generator states, one file for each world size and epoch). A plan is built beside its place and renamed
-into it when all is on disk, so that what is there is whole; its size is checked all the same.
+``plans/<fingerprint>/`` holds ``order.bin`` (rows by group, uint32), ``plan.json`` (groups and summary) and, for
+``novelai``, ``states/`` (generator states, one file for each world size and epoch). A plan is built beside its place,
+in ``work-<fingerprint>/`` (see workbench.py), by one process at a time, and renamed into it when all is on disk, so
+that what is there is whole; its size is checked all the same.
 """
 
 from __future__ import annotations
@@ -25,12 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service import events
+from bucketline_service.coordinator.sources import Sources
+from bucketline_service.coordinator.workbench import Workbench
 from bucketline_service.errors import Invalid, Planning, StoreUnavailable
-from bucketline_service.maps import ResolutionMap
-from bucketline_service.planning.build import PlanSpec, Prepared, new_planner, prepare
+from bucketline_service.maps import locked
+from bucketline_service.planning.build import Prepared, new_planner, prepare
+from bucketline_service.planning.groups import Groups
 from bucketline_service.planning.plan import Planner
+from bucketline_service.planning.spec import PlanSpec
 
 RETRY_AFTER_S = 1
+
+_ORDER = "order.bin"
+_WORK = "work-"
 
 TELL_EVERY_S = 5.0
 """How far a plan is that takes longer than this is logged as often."""
@@ -43,8 +51,18 @@ class Plan:
     fingerprint: str
     spec: PlanSpec
     prepared: Prepared
-    map: ResolutionMap
+    sources: Sources
     planner: Planner
+    order_file: Path
+
+    @property
+    def is_whole(self) -> bool:
+        """False where the order file was cut short: to read past its end ends the process. One that is deleted, with
+        the run or by a neighbour, stays as it is for those who have it mapped."""
+        try:
+            return self.order_file.stat().st_size >= self.prepared.order.nbytes
+        except FileNotFoundError:
+            return True
 
 
 class StateFiles(MutableMapping[tuple[int, int], bytes]):
@@ -89,6 +107,13 @@ class StateFiles(MutableMapping[tuple[int, int], bytes]):
         return sum(1 for _ in self)
 
 
+def _is_cut_short(task: asyncio.Task[Plan | Invalid]) -> bool:
+    if not task.done() or _may_do_better(task):
+        return False
+    plan = task.result()
+    return isinstance(plan, Plan) and not plan.is_whole
+
+
 class PlanShelf:
     """Opens plans and builds those that are missing, one at a time, off the event loop."""
 
@@ -100,26 +125,26 @@ class PlanShelf:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-plan")
         with _disk(root):
             root.mkdir(parents=True, exist_ok=True)
-            for left in root.glob("tmp-*"):
-                # an hour old: of a process that was killed, not of a neighbour at work
-                if left.stat().st_mtime < time.time() - 3600:
+            for left in root.glob(f"{_WORK}*"):
+                # a day old: nobody has come back for it
+                if left.stat().st_mtime < time.time() - 24 * 3600:
                     shutil.rmtree(left, ignore_errors=True)
 
     async def get(
         self,
         fingerprint: str,
         spec: PlanSpec,
-        image_map: ResolutionMap,
+        sources: Sources,
         valid_rows: Callable[[], NDArray[np.int64] | None],
         wait_s: float,
     ) -> Plan:
         """The plan, built if need be. Raises ``Planning`` where it is not ready after ``wait_s``, and what building
         it raised."""
         task = self._tasks.get(fingerprint)
-        if task is None or _may_do_better(task):
+        if task is None or _may_do_better(task) or _is_cut_short(task):
             self._shares[fingerprint] = 0.0
             loop = asyncio.get_running_loop()
-            job = loop.run_in_executor(self._thread, self._try, fingerprint, spec, image_map, valid_rows)
+            job = loop.run_in_executor(self._thread, self._try, fingerprint, spec, sources, valid_rows)
             task = self._tasks[fingerprint] = asyncio.ensure_future(job)
             # a failure that nobody waits for is still no "exception was never retrieved"
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -139,7 +164,8 @@ class PlanShelf:
         """Drop a plan that no run uses any more; whoever still reads its files goes on."""
         self._tasks.pop(fingerprint, None)
         self._shares.pop(fingerprint, None)
-        shutil.rmtree(self._root / fingerprint, ignore_errors=True)
+        for folder in (fingerprint, f"{_WORK}{fingerprint}"):
+            shutil.rmtree(self._root / folder, ignore_errors=True)
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -148,12 +174,12 @@ class PlanShelf:
         self,
         fingerprint: str,
         spec: PlanSpec,
-        image_map: ResolutionMap,
+        sources: Sources,
         valid_rows: Callable[[], NDArray[np.int64] | None],
     ) -> Plan | Invalid:
         """A spec that can not be met is remembered, and without its traceback, which holds on to the arrays."""
         try:
-            return self._open_or_build(fingerprint, spec, image_map, valid_rows)
+            return self._open_or_build(fingerprint, spec, sources, valid_rows)
         except Invalid as error:
             error.__context__ = error.__cause__ = None
             return error.with_traceback(None)
@@ -162,7 +188,7 @@ class PlanShelf:
         self,
         fingerprint: str,
         spec: PlanSpec,
-        image_map: ResolutionMap,
+        sources: Sources,
         valid_rows: Callable[[], NDArray[np.int64] | None],
     ) -> Plan:
         folder = self._root / fingerprint
@@ -170,17 +196,11 @@ class PlanShelf:
             prepared = _open(folder)
             if prepared is None:
                 begin = time.perf_counter()
-                prepared = self._build(folder, spec, image_map, valid_rows(), self._teller(fingerprint))
+                prepared = self._build(fingerprint, spec, sources, valid_rows)
                 self._on_built(time.perf_counter() - begin)
-        planner = new_planner(
-            spec,
-            prepared,
-            image_map.widths,
-            image_map.heights,
-            image_map.int_ids if spec.planner == "novelai" and image_map.id_kind == "int64" else None,
-            StateFiles(folder / "states"),
-        )
-        return Plan(fingerprint, spec, prepared, image_map, planner)
+        states = StateFiles(folder / "states")
+        planner = new_planner(spec, prepared, sources.images, sources.int_ids, states)
+        return Plan(fingerprint, spec, prepared, sources, planner, folder / _ORDER)
 
     def _teller(self, fingerprint: str) -> Callable[[float], None]:
         """Keeps the share that is done for those who ask, and logs it where building takes long."""
@@ -198,39 +218,41 @@ class PlanShelf:
 
     def _build(
         self,
-        folder: Path,
+        fingerprint: str,
         spec: PlanSpec,
-        image_map: ResolutionMap,
-        valid_rows: NDArray[np.int64] | None,
-        on_progress: Callable[[float], None],
+        sources: Sources,
+        valid_rows: Callable[[], NDArray[np.int64] | None],
     ) -> Prepared:
-        # once for each plan, since all that follows is believed without another look
-        image_map.verify()
-        beside = Path(tempfile.mkdtemp(dir=self._root, prefix="tmp-"))
-        try:
-
-            def new_order(num: int) -> NDArray[np.uint32]:
-                file = beside / "order.u32"
-                _allocate(file, 4 * num)
-                return np.memmap(file, dtype=np.uint32, mode="r+", shape=(num,))
-
-            prepared = prepare(
-                spec,
-                image_map.widths,
-                image_map.heights,
-                valid_rows=valid_rows,
-                new_order=new_order,
-                on_progress=on_progress,
-            )
-            assert isinstance(prepared.order, np.memmap)
-            prepared.order.flush()
-            about = {"counts": prepared.counts.tolist(), "summary": prepared.summary}
-            (beside / "plan.json").write_text(json.dumps(about))
-            _sync(beside)
-            _publish(beside, folder)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+        folder, beside = self._root / fingerprint, self._root / f"{_WORK}{fingerprint}"
+        with locked(self._root / "lock"):
+            # a neighbour may have built it while this one waited
+            prepared = _open(folder)
+            if prepared is not None:
+                return prepared
+            beside.mkdir(exist_ok=True)
+            try:
+                # once for each plan, since all that follows is believed without another look
+                for image_map in sources.maps:
+                    image_map.verify()
+                desk = Workbench(beside, self._teller(fingerprint))
+                prepared = prepare(
+                    spec, sources.images, valid_rows=valid_rows(), desk=desk, num_threads=num_threads()
+                )
+                desk.finish()
+                groups = prepared.groups
+                about = {
+                    "keys": groups.keys.tolist(),
+                    "counts": groups.counts.tolist(),
+                    "samples": groups.samples.tolist(),
+                    "summary": prepared.summary,
+                }
+                (beside / "plan.json").write_text(json.dumps(about))
+                _sync(beside)
+                shutil.rmtree(folder, ignore_errors=True)  # what is there is damaged
+                beside.rename(folder)
+            except BaseException:
+                shutil.rmtree(beside, ignore_errors=True)
+                raise
         # a neighbour may have deleted the run, and the plan with it: then what was built still serves
         return _open(folder) or prepared
 
@@ -240,39 +262,26 @@ def _may_do_better(task: asyncio.Task[Plan | Invalid]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _publish(beside: Path, folder: Path) -> None:
-    """Move a plan that is whole into its place, where a neighbour may have been quicker: theirs is the same."""
-    try:
-        beside.rename(folder)
-    except OSError:
-        if _open(folder) is not None:
-            shutil.rmtree(beside, ignore_errors=True)
-            return
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, or there is no room
-        beside.rename(folder)
-
-
-def _allocate(file: Path, num_bytes: int) -> None:
-    """A file of zeros that has its place on the disk: writing to a map of one that has not kills the process where the
-    disk is full."""
-    with file.open("wb") as opened:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(opened.fileno(), 0, num_bytes)
-            return
-        for begin in range(0, num_bytes, 1 << 20):
-            opened.write(bytes(min(1 << 20, num_bytes - begin)))
+def num_threads() -> int:
+    """As many as there are cores for, but a few: each holds a chunk of rows."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return max(1, min(4, len(affinity(0)) if affinity else os.cpu_count() or 1))
 
 
 def _open(folder: Path) -> Prepared | None:
     """The plan in a folder; None where there is none that is whole."""
     try:
         about: dict[str, Any] = json.loads((folder / "plan.json").read_text())
-        counts = np.array(about["counts"], dtype=np.int64)
-        order_file = folder / "order.u32"
-        if order_file.stat().st_size != 4 * int(counts.sum()):
+        groups = Groups(
+            np.array(about["keys"], dtype=np.int64),
+            np.array(about["counts"], dtype=np.int64),
+            np.array(about["samples"], dtype=np.float64),
+        )
+        num = int(groups.counts.sum())
+        if (folder / _ORDER).stat().st_size != 4 * num:
             return None
-        order = np.memmap(order_file, dtype=np.uint32, mode="r", shape=(int(counts.sum()),))
-        return Prepared(counts, order, about["summary"])
+        order = np.memmap(folder / _ORDER, dtype=np.uint32, mode="r", shape=(num,))
+        return Prepared(groups, order, about["summary"])
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
 

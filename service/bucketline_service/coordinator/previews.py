@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.coordinator.runs import rows_of
-from bucketline_service.coordinator.spec import PlanFields
+from bucketline_service.coordinator.plans import num_threads
+from bucketline_service.coordinator.sources import Sources
+from bucketline_service.coordinator.spec import MapSpec, PlanFields
 from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable
-from bucketline_service.maps import MapStore, ResolutionMap
+from bucketline_service.maps import MapStore
+from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.preview import preview_line, preview_novelai
-from bucketline_service.planning.sizes import Sizes, distinct_sizes
 
 MAX_SPECS = 16
 
@@ -34,28 +36,31 @@ class Previews:
         self._maps = maps
         self._turn = asyncio.Lock()
 
-    async def get(self, map_name: str, specs: Sequence[PlanFields]) -> tuple[int, list[Preview]]:
-        """How many images the map has, and what each spec costs. Raises ``NotFound`` for the map."""
+    async def get(self, maps: Sequence[MapSpec], specs: Sequence[PlanFields]) -> tuple[int, list[Preview]]:
+        """How many images the maps have, and what each spec costs. Raises ``NotFound`` for a map."""
         async with self._turn:
-            return await asyncio.to_thread(previews, self._maps, map_name, specs)
+            return await asyncio.to_thread(previews, self._maps, maps, specs)
 
 
-def previews(maps: MapStore, map_name: str, specs: Sequence[PlanFields]) -> tuple[int, list[Preview]]:
+def previews(
+    store: MapStore, maps: Sequence[MapSpec], specs: Sequence[PlanFields]
+) -> tuple[int, list[Preview]]:
     """The same, here and now. Raises ``Invalid`` for a number of specs out of range; what is wrong with one of them is
     its own problem."""
     if not 1 <= len(specs) <= MAX_SPECS:
         raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
-    desk = _Desk(maps, maps.get(map_name))
-    return desk.map.num_images, [desk.preview(spec) for spec in specs]
+    desk = _Desk(store, maps)
+    return desk.sources.images.num_rows, [desk.preview(spec) for spec in specs]
 
 
 class _Desk:
-    """A map, and what the specs that were looked at have needed of it."""
+    """Maps, and what the specs that were looked at have needed of them."""
 
-    def __init__(self, maps: MapStore, image_map: ResolutionMap) -> None:
-        self.map = image_map
-        self._maps = maps
-        self._all: Sizes | None = None
+    def __init__(self, store: MapStore, maps: Sequence[MapSpec]) -> None:
+        self._store = store
+        self._maps = [each.counted(f"maps.{index}.") for index, each in enumerate(maps)]
+        self.sources = Sources([each.map for each in maps], [store.get(each.map) for each in maps])
+        self._all: list[Part] | None = None
 
     def preview(self, spec: PlanFields) -> Preview:
         try:
@@ -68,25 +73,40 @@ class _Desk:
 
     def _stats(self, spec: PlanFields) -> dict[str, Any]:
         rows = self._valid_rows(spec)
+        sources = self.sources
         if spec.planner == "novelai":
-            ids = self.map.int_ids if self.map.id_kind == "int64" else None
-            widths, heights = self.map.widths, self.map.heights
-            return preview_novelai(spec.plan_spec(), widths, heights, ids, spec.world_size, rows)
-        sizes = self._sizes(rows)
-        num_invalid = None if rows is None else self.map.num_images - len(rows)
-        return preview_line(spec.plan_spec(spec.fit(*sizes)), sizes, spec.world_size, num_invalid)
+            if sources.are_several:
+                raise Invalid("maps", "planner novelai takes one map", "Say map, or take planner: line")
+            plan = spec.plan_spec()
+            told = preview_novelai(plan, sources.images, sources.int_ids, spec.world_size, rows)
+        else:
+            parts = self._parts(rows)
+            num_invalid = None if rows is None else sources.images.num_rows - len(rows)
+            plan = spec.plan_spec(spec.fit(parts), self._maps)
+            told = preview_line(plan, Images(parts), spec.world_size, num_invalid, num_threads())
+        for name, share in zip(sources.names, told["maps"], strict=True):
+            share["map"] = name
+        return told
 
-    def _sizes(self, rows: NDArray[np.int64] | None) -> Sizes:
+    def _parts(self, rows: NDArray[np.int64] | None) -> list[Part]:
         if rows is not None:
-            return distinct_sizes(self.map.widths, self.map.heights, rows)
+            return self.sources.distinct(rows)
         if self._all is None:
-            self._all = distinct_sizes(self.map.widths, self.map.heights)
+            self._all = self.sources.distinct()
         return self._all
 
     def _valid_rows(self, spec: PlanFields) -> NDArray[np.int64] | None:
-        if spec.valid_ids is None:
-            return None
-        if not isinstance(spec.valid_ids, str):
-            return rows_of(self.map, spec.valid_ids)
-        valid = self._maps.get(spec.valid_ids)
-        return rows_of(self.map, valid.ids(np.arange(valid.num_images)))
+        of_maps = [each.valid_ids for each in self._maps]
+        if spec.valid_ids is not None:
+            if self.sources.are_several:
+                raise Invalid(
+                    "valid_ids", "does not say of which map", "Give it inside maps, to each map its own"
+                )
+            of_maps = [spec.valid_ids]
+        return self.sources.rows_of(
+            [partial(self._ids, each) if isinstance(each, str) else each for each in of_maps]
+        )
+
+    def _ids(self, name: str) -> list[int] | list[str]:
+        valid = self._store.get(name)
+        return valid.ids(np.arange(valid.num_images))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.plans import Plan, PlanShelf
+from bucketline_service.coordinator.sources import Sources, Valid
 from bucketline_service.coordinator.spec import RunSpec, fingerprint, ids_digest
-from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning, StoreUnavailable
-from bucketline_service.maps import MapStore, ResolutionMap
+from bucketline_service.errors import BucketlineError, Conflict, NotFound, Planning, StoreUnavailable
+from bucketline_service.maps import MapStore
 from bucketline_service.names import check_name
 from bucketline_service.planning.build import check_world_size
 from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation, RunRecord, Store
@@ -41,13 +43,14 @@ def lease_floor(now_s: float) -> int:
 
 @dataclass(frozen=True)
 class Document:
-    """What the store keeps of a run. ``valid_digest``: of the valid ids, or None. ``fitted_sizes``: (width, height) of
-    each bucket of a ladder that was fitted to the images when the run was put, or None."""
+    """What the store keeps of a run. ``map_digests`` and ``valid_digests``, of the valid ids or None, one of each map.
+    ``fitted_sizes``: (width, height) of each bucket of a ladder that was fitted to the images when the run was put, or
+    None."""
 
     spec: RunSpec
     fingerprint: str
-    map_digest: str
-    valid_digest: str | None
+    map_digests: list[str]
+    valid_digests: list[str | None]
     created_at_s: float
     fitted_sizes: list[tuple[int, int]] | None = None
 
@@ -86,9 +89,6 @@ class Run:
         if world_size is None:
             return self.deal
         return Deal.of(self.plan.planner, Generation(0, None, world_size, Cursor(0, 0), 0), self.spec.epochs)
-
-    def ids(self, rows: NDArray[np.int64]) -> list[int] | list[str]:
-        return self.plan.map.ids(rows)
 
 
 class Runs:
@@ -160,7 +160,7 @@ class Runs:
             self._open.pop(name, None)
             raise
         run = self._open.get(name)
-        if run is None or run.encoded != record.document:
+        if run is None or run.encoded != record.document or not run.plan.is_whole:
             document = Document.decode(record.document)
             plan = await self._plan(document, wait_s)
             run = Run(name, document, record.document, plan, record.generation)
@@ -171,7 +171,7 @@ class Runs:
         """The run for the holder of a lease: as it was read last where the lease was confirmed since. Another may be of
         a later run, put under the same name through another replica, and then its document is another too."""
         run = self._open.get(name)
-        if run is not None and run.leases.get(rank) == lease:
+        if run is not None and run.leases.get(rank) == lease and run.plan.is_whole:
             return run
         return await self.open(name)
 
@@ -207,62 +207,59 @@ class Runs:
                 document, _ = await self.read(name)
             except NotFound:
                 continue
-            if map_name in (document.spec.map, document.spec.valid_ids):
+            if any(map_name in (each.map, each.valid_ids) for each in document.spec.sources):
                 found.append(name)
         return found
 
     def _document(self, spec: RunSpec) -> Document:
-        image_map = self._maps.get(spec.map)
-        valid_digest = None
-        if isinstance(spec.valid_ids, str):
-            valid_digest = self._maps.get(spec.valid_ids).digest
-        elif spec.valid_ids is not None:
-            rows_of(image_map, spec.valid_ids)
-            valid_digest = ids_digest(spec.valid_ids)
-        fitted_sizes = None
-        if spec.ladder.kind == "fitted":
-            rows = self._valid_rows(spec, image_map, valid_digest)
-            part = slice(None) if rows is None else rows
-            fitted_sizes = spec.fit(image_map.widths[part], image_map.heights[part])
-        plan = spec.plan_spec(fitted_sizes)
+        sources = Sources(
+            [each.map for each in spec.sources], [self._maps.get(each.map) for each in spec.sources]
+        )
+        valid_digests = [self._valid_digest(each.valid_ids) for each in spec.sources]
+        rows = None
+        if spec.ladder.kind == "fitted" or any(isinstance(each.valid_ids, list) for each in spec.sources):
+            rows = sources.rows_of(self._valid(spec, valid_digests))
+        fitted_sizes = spec.fit(sources.distinct(rows)) if spec.ladder.kind == "fitted" else None
+        plan = spec.plan_spec(fitted_sizes, spec.maps or ())
+        digests = [image_map.digest for image_map in sources.maps]
         return Document(
             spec=spec,
-            fingerprint=fingerprint(plan, image_map.digest, valid_digest),
-            map_digest=image_map.digest,
-            valid_digest=valid_digest,
+            fingerprint=fingerprint(plan, digests, valid_digests),
+            map_digests=digests,
+            valid_digests=valid_digests,
             created_at_s=self._clock(),
             fitted_sizes=fitted_sizes,
         )
 
-    def _valid_rows(
-        self, spec: RunSpec, image_map: ResolutionMap, valid_digest: str | None
-    ) -> NDArray[np.int64] | None:
-        """The rows of the map that the spec is about; None where it is all of them."""
-        if isinstance(spec.valid_ids, str):
-            assert valid_digest is not None
-            valid = self._maps.get_digest(valid_digest)
-            return rows_of(image_map, valid.ids(np.arange(valid.num_images)))
-        return None if spec.valid_ids is None else rows_of(image_map, spec.valid_ids)
+    def _valid_digest(self, valid_ids: list[int] | list[str] | str | None) -> str | None:
+        if isinstance(valid_ids, str):
+            return self._maps.get(valid_ids).digest
+        return None if valid_ids is None else ids_digest(valid_ids)
+
+    def _valid(self, spec: RunSpec, digests: list[str | None]) -> list[Valid]:
+        """For ``Sources.rows_of``: of each map."""
+
+        def ids_of(digest: str) -> list[int] | list[str]:
+            valid = self._maps.get_digest(digest)
+            return valid.ids(np.arange(valid.num_images))
+
+        return [
+            partial(ids_of, digest or "") if isinstance(each.valid_ids, str) else each.valid_ids
+            for each, digest in zip(spec.sources, digests, strict=True)
+        ]
 
     async def _plan(self, document: Document, wait_s: float) -> Plan:
         spec = document.spec
-        image_map = await asyncio.to_thread(self._maps.get_digest, document.map_digest)
+        maps = [await asyncio.to_thread(self._maps.get_digest, digest) for digest in document.map_digests]
+        sources = Sources([each.map for each in spec.sources], maps)
 
         def valid_rows() -> NDArray[np.int64] | None:
-            return self._valid_rows(spec, image_map, document.valid_digest)
+            return sources.rows_of(self._valid(spec, document.valid_digests))
 
-        plan_spec = spec.plan_spec(document.fitted_sizes)
-        plan = await self._plans.get(document.fingerprint, plan_spec, image_map, valid_rows, wait_s)
+        plan_spec = spec.plan_spec(document.fitted_sizes, spec.maps or ())
+        plan = await self._plans.get(document.fingerprint, plan_spec, sources, valid_rows, wait_s)
         check_world_size(plan.planner, spec.world_size)
         return plan
-
-
-def rows_of(image_map: ResolutionMap, ids: list[int] | list[str]) -> NDArray[np.int64]:
-    """The rows of ``valid_ids``, ascending, each once. ``Invalid`` where the map has not all of them."""
-    try:
-        return np.unique(image_map.find_many(ids))
-    except Invalid as error:
-        raise Invalid("valid_ids", error.detail.removeprefix("ids: ")) from error
 
 
 def _same_spec(name: str, standing: Document, spec: RunSpec) -> None:

@@ -1,182 +1,282 @@
-"""From a spec and a map's sizes to a planner: assign once, sort once, then everything is arithmetic."""
+"""From a spec and the sizes of images to a planner: assign once, sort once, then everything is arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.assignment import REASONS, Assignment, assign
-from bucketline_service.planning.ladder import Ladder
+from bucketline_service.planning import passes
+from bucketline_service.planning.groups import PRUNED, Coded, Groups, Sorter
+from bucketline_service.planning.images import Images
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.novelai import NovelaiPlanner
-from bucketline_service.planning.order import CHUNK, count_buckets, fill_order, tally
 from bucketline_service.planning.plan import Planner
+from bucketline_service.planning.portions import Portions
+from bucketline_service.planning.spec import PlanSpec
 from bucketline_service.planning.stats import Summary
 from bucketline_service.planning.tails import POLICIES, Layout
 
-VERSION = 1
+VERSION = 2
 """Part of every fingerprint: raise it where the same spec would plan otherwise."""
 
-
-@dataclass(frozen=True)
-class PlanSpec:
-    """All that a plan depends on beside the map. ``ladder`` is in order of aspect for ``line``, in the original's own
-    order for ``novelai``. Lengths in pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32)."""
-
-    planner: Literal["line", "novelai"]
-    ladder: Ladder
-    batch_size: int
-    seed: int
-    lockstep: int
-    tails: Literal["spill", "pad", "drop", "catch_all"]
-    metric: Literal["log", "abs"] = "log"
-    max_ar_error: float | None = None
-    max_crop_loss: float | None = None
-    min_size: int | None = None
-
-    def assign(self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> Assignment:
-        """Where images of these sizes belong."""
-        return assign(
-            widths,
-            heights,
-            self.ladder,
-            metric=self.metric,
-            max_ar_error=self.max_ar_error,
-            max_crop_loss=self.max_crop_loss,
-            min_size=self.min_size,
-        )
-
-    @property
-    def targets(self) -> list[tuple[int, int]]:
-        """(width, height) of every bucket that batches are drawn from; a catch-all stands last."""
-        sizes = self.ladder.sizes
-        return [*sizes, self.ladder.base] if self.tails == "catch_all" else sizes
-
-    @property
-    def batch_sizes(self) -> NDArray[np.int64]:
-        """int64[G]: images a batch of each target."""
-        return np.full(len(self.targets), self.batch_size, dtype=np.int64)
+Arrays = Mapping[str, NDArray[Any]]
+_I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is kept of a plan. ``order`` uint32[N]: rows by bucket; ``counts`` int64[B]; ``summary``: JSON, the share of
-    the stats that costs a pass over the images."""
+    """What is kept of a plan. ``order`` uint32[N]: rows by group; ``summary``: JSON, the share of the stats that costs
+    a pass over the images."""
 
-    counts: NDArray[np.int64]
+    groups: Groups
     order: NDArray[np.uint32]
     summary: dict[str, Any]
 
-    def holds(self, row: int, bucket: int) -> bool:
-        """Whether the row stands in the bucket: the rows of one are ascending."""
-        begin = int(self.counts[:bucket].sum())
-        mine = self.order[begin : begin + int(self.counts[bucket])]
+    @cached_property
+    def starts(self) -> _I64:
+        """int64[G]: where each group begins in ``order``."""
+        return self.groups.starts
+
+    def find(self, sorter: Sorter, images: Images, row: int) -> tuple[int, int] | None:
+        """The group of a row and its place there; None where the row is in none."""
+        keys, _ = sorter.keys(images.read(row, row + 1))
+        group = int(np.searchsorted(self.groups.keys, keys[0]))
+        if keys[0] < 0 or group == len(self.groups.keys) or self.groups.keys[group] != keys[0]:
+            return None
+        begin = int(self.starts[group])
+        # the rows of a group are ascending
+        mine = self.order[begin : begin + int(self.groups.counts[group])]
         at = int(np.searchsorted(mine, row))
-        return at < len(mine) and int(mine[at]) == row
+        return (group, at) if at < len(mine) and int(mine[at]) == row else None
+
+
+class Desk(Protocol):
+    """Where a plan is made: its arrays, which may be files, and how far it is, for whoever goes on after a kill."""
+
+    def array(self, name: str, num: int, dtype: type[np.generic]) -> NDArray[Any]:
+        """An array of that length. The same as it was left, where one of that name and length is there."""
+
+    def load(self) -> Arrays:
+        """What was kept last; empty where nothing was."""
+
+    def keep(self, state: Callable[[], Arrays]) -> None:
+        """Called after each chunk: may keep the state, once all that was written to the arrays is safe."""
+
+    def tell(self, share: float) -> None:
+        """Hears what share of the work is done, 0 to 1."""
+
+
+class Memory:
+    """A ``Desk`` that keeps nothing."""
+
+    def array(self, name: str, num: int, dtype: type[np.generic]) -> NDArray[Any]:
+        return np.empty(num, dtype=dtype)
+
+    def load(self) -> Arrays:
+        return {}
+
+    def keep(self, state: Callable[[], Arrays]) -> None:
+        pass
+
+    def tell(self, share: float) -> None:
+        pass
 
 
 def prepare(
     spec: PlanSpec,
-    widths: NDArray[np.uint32],
-    heights: NDArray[np.uint32],
+    images: Images,
     *,
-    valid_rows: NDArray[np.int64] | None = None,
-    new_order: Callable[[int], NDArray[np.uint32]] = lambda num: np.empty(num, dtype=np.uint32),
-    on_progress: Callable[[float], None] = lambda share: None,
+    valid_rows: _I64 | None = None,
+    desk: Desk | None = None,
+    num_threads: int = 1,
 ) -> Prepared:
-    """Assign every image and sort the rows by bucket, in two passes over chunks of rows: beside the result that takes
-    2 bytes an image.
+    """Assign every image and sort the rows by group, in two passes over chunks of rows: beside the result that takes
+    2 bytes an image. ``num_threads`` changes nothing but the time.
 
-    ``new_order(N)`` gives the array to write into (a file's, say); ``on_progress`` hears what share is done, 0 to 1.
     Errors: ``Invalid`` where no image is left, or too few for a single unit.
     """
-    buckets, pruned = assign_all(spec, widths, heights, valid_rows=valid_rows, on_progress=on_progress)
-    counts = count_buckets(buckets, len(spec.ladder))
-    summary = new_summary(spec, counts, pruned)
-    order = new_order(int(counts.sum()))
-    num_done = 0
-    for rows, sizes in fill_order(buckets, counts, order):
-        summary.add(widths[rows], heights[rows], sizes)
-        num_done += len(rows)
-        on_progress(0.5 + 0.5 * num_done / len(order))
-    return Prepared(counts, order, {"num_images": len(widths), "pruned": pruned, **summary.to_json()})
+    desk = desk or Memory()
+    survey = Survey(spec, images, valid_rows, desk, num_threads)
+    survey.run()
+    groups = survey.sorter.groups(survey.keys, survey.counts)
+    summary = new_summary(spec, survey.sorter, groups, survey.pruned)
+    order = desk.array("order", int(groups.counts.sum()), np.uint32)
+    _sort(survey, groups, summary, order)
+    about = {"num_images": images.num_images, "pruned": survey.pruned, **summary.to_json()}
+    return Prepared(groups, order, about)
 
 
-def assign_all(
-    spec: PlanSpec,
-    widths: NDArray[np.uint32],
-    heights: NDArray[np.uint32],
-    *,
-    weights: NDArray[np.int64] | None = None,
-    valid_rows: NDArray[np.int64] | None = None,
-    on_progress: Callable[[float], None] = lambda share: None,
-) -> tuple[NDArray[np.int16], dict[str, int]]:
-    """The bucket of every row, -1 where it is pruned, and how many images are pruned by each reason. Rows that are not
-    valid are counted as ``valid_ids``, and for no other reason. ``weights``: how many images each row stands for, one
-    unless given; not to be given with ``valid_rows``."""
-    buckets = np.empty(len(widths), dtype=np.int16)
-    reasons = np.zeros(len(REASONS), dtype=np.int64)
-    is_valid = None
-    if valid_rows is not None:
-        is_valid = np.zeros(len(widths), dtype=np.bool_)
-        is_valid[valid_rows] = True
-    for begin in range(0, len(widths), CHUNK):
-        part = slice(begin, begin + CHUNK)
-        found = spec.assign(widths[part], heights[part])
-        counted = found.reasons
-        if is_valid is not None:
-            found.buckets[~is_valid[part]] = -1
-            counted = found.reasons[is_valid[part]]
-        buckets[part] = found.buckets
-        reasons += tally(counted, len(REASONS), None if weights is None else weights[part])
-        on_progress(0.5 * min(begin + CHUNK, len(widths)) / len(widths))
-    pruned = dict(zip(REASONS, reasons.tolist(), strict=True))
-    del pruned["assigned"]
-    if is_valid is not None:
-        pruned["valid_ids"] = len(buckets) - int(is_valid.sum())
-    return buckets, pruned
+class Survey:
+    """The first pass: the key of every row."""
+
+    def __init__(
+        self,
+        spec: PlanSpec,
+        images: Images,
+        valid_rows: _I64 | None = None,
+        desk: Desk | None = None,
+        num_threads: int = 1,
+    ) -> None:
+        self.images = images
+        self.sorter = Sorter(spec, images)
+        self.desk = desk or Memory()
+        self.num_threads = num_threads
+        self.state = self.desk.load()
+        self.num_chunks = -(-images.num_rows // passes.CHUNK)
+        self.codes = self.desk.array("codes", images.num_rows, np.int16)
+        self.chunks: list[tuple[_I64, _I64]] = []  # keys and counts of each
+        self._pruned = np.zeros(len(PRUNED), dtype=np.int64)
+        self._is_valid = None
+        if valid_rows is not None:
+            self._is_valid = np.zeros(images.num_rows, dtype=np.bool_)
+            self._is_valid[valid_rows] = True
+        if "bounds" in self.state:
+            cuts = self.state["bounds"][1:-1]
+            keys, counts = (np.split(self.state[name], cuts) for name in ("keys", "counts"))
+            self.chunks = list(zip(keys, counts, strict=True))
+            self._pruned = self.state["pruned"].copy()
+
+    def part(self, chunk: int) -> slice:
+        """The rows of a chunk."""
+        return slice(chunk * passes.CHUNK, min((chunk + 1) * passes.CHUNK, self.images.num_rows))
+
+    def run(self) -> None:
+        for coded in passes.in_order(self._code, range(len(self.chunks), self.num_chunks), self.num_threads):
+            self.chunks.append((coded.keys, coded.counts))
+            self._pruned += coded.pruned
+            self.desk.keep(self.arrays)
+            self.desk.tell(0.5 * len(self.chunks) / self.num_chunks)
+
+    def _code(self, chunk: int) -> Coded:
+        part = self.part(chunk)
+        is_valid = None if self._is_valid is None else self._is_valid[part]
+        coded = self.sorter.code(self.images.read(part.start, part.stop), is_valid)
+        self.codes[part] = coded.codes
+        return coded
+
+    def arrays(self) -> Arrays:
+        """For ``Desk.keep``."""
+        lengths = [len(keys) for keys, _ in self.chunks]
+        return {
+            "keys": np.concatenate([keys for keys, _ in self.chunks]),
+            "counts": np.concatenate([counts for _, counts in self.chunks]),
+            "bounds": np.cumsum([0, *lengths]),
+            "pruned": self._pruned,
+        }
+
+    @cached_property
+    def keys(self) -> _I64:
+        """int64[G]: all keys, ascending."""
+        return np.unique(np.concatenate([keys for keys, _ in self.chunks]))
+
+    @property
+    def counts(self) -> _I64:
+        """int64[G]: images of each."""
+        counts = np.zeros(len(self.keys), dtype=np.int64)
+        for keys, here in self.chunks:
+            counts[np.searchsorted(self.keys, keys)] += here
+        return counts
+
+    @property
+    def pruned(self) -> dict[str, int]:
+        return dict(zip(PRUNED, self._pruned.tolist(), strict=True))
+
+    def by_group(self, chunk: int) -> tuple[_I64, _I64, _I64]:
+        """Of a chunk the assigned rows by group, counted from the chunk's first and ascending inside a group; the
+        groups that it has, int64[k]; and how many rows each has of them."""
+        codes = self.codes[self.part(chunk)]
+        keys, _ = self.chunks[chunk]
+        rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
+        sizes = np.bincount(codes[rows], minlength=len(keys))
+        return rows, np.searchsorted(self.keys, keys), sizes
 
 
-def new_summary(spec: PlanSpec, counts: NDArray[np.int64], pruned: dict[str, int]) -> Summary:
-    """What sums up the ``counts`` int64[B] assigned images. Raises ``Invalid`` where they make no epoch."""
-    _check(spec, counts, pruned)
-    flows = layout_of(spec, counts).flows() if spec.planner == "line" else []
-    return Summary(spec.ladder, spec.targets, flows, counts)
+def _sort(survey: Survey, groups: Groups, summary: Summary, order: NDArray[np.uint32]) -> None:
+    """The second pass, a counting sort: each chunk knows from the first where its rows go, so that it does not matter
+    in which order, or how often, they are written."""
+    begins: list[_I64] = []
+    ends = groups.starts
+    for keys, counts in survey.chunks:
+        at = np.searchsorted(groups.keys, keys)
+        begins.append(ends[at])
+        ends[at] += counts
+
+    def fill(chunk: int) -> Summary:
+        part = survey.part(chunk)
+        rows, at, sizes = survey.by_group(chunk)
+        numbers = (rows + part.start).astype(np.uint32)
+        begin = 0
+        for first, size in zip(begins[chunk].tolist(), sizes.tolist(), strict=True):
+            order[first : first + size] = numbers[begin : begin + size]
+            begin += size
+        of = survey.images.read(part.start, part.stop)
+        found = summary.blank()
+        found.add(of.widths[rows], of.heights[rows], at, sizes)
+        return found
+
+    first = 0
+    if "sorted" in survey.state:
+        first = int(survey.state["sorted"][0])
+        summary.restore(survey.state)
+    for done, found in enumerate(
+        passes.in_order(fill, range(first, survey.num_chunks), survey.num_threads), first + 1
+    ):
+        summary.merge(found)
+        num = np.array([done])
+        survey.desk.keep(lambda num=num: {**survey.arrays(), **summary.arrays(), "sorted": num})  # type: ignore[misc]
+        survey.desk.tell(0.5 + 0.5 * done / survey.num_chunks)
 
 
-def layout_of(spec: PlanSpec, counts: NDArray[np.int64]) -> Layout:
-    """The ``line`` planner's layout of ``counts`` int64[B] images."""
-    return POLICIES[spec.tails](counts, spec.batch_sizes * spec.lockstep)
-
-
-def _check(spec: PlanSpec, counts: NDArray[np.int64], pruned: dict[str, int]) -> None:
-    num_images = int(counts.sum())
-    if num_images == 0:
+def new_summary(spec: PlanSpec, sorter: Sorter, groups: Groups, pruned: dict[str, int]) -> Summary:
+    """What sums up these images. Raises ``Invalid`` where they make no epoch."""
+    if not len(groups.keys):
         reasons = ", ".join(f"{num} by {reason}" for reason, num in pruned.items() if num)
         raise Invalid("assign", f"all images are pruned: {reasons}", "Loosen the limits or widen the ladder")
-    if spec.planner == "novelai" or layout_of(spec, counts).num_units.sum() > 0:
+    portions = Portions.of(sorter, groups, spec.num_buckets)
+    flows: list[tuple[int, int, int]] = []
+    if spec.planner == "line":
+        _check_units(spec, portions)
+        flows = layout_of(spec, portions.cuts(spec.seed, 0).counts).flows()
+    return Summary(spec.targets, spec.aspects, portions, flows)
+
+
+def layout_of(spec: PlanSpec, counts: _I64) -> Layout:
+    """The ``line`` planner's layout of ``counts`` int64[B] samples."""
+    edges = [section.first for section in spec.sections] + [spec.num_buckets]
+    return POLICIES[spec.tails](counts, spec.batch_sizes * spec.lockstep, edges)
+
+
+def _check_units(spec: PlanSpec, portions: Portions) -> None:
+    counts = portions.least().counts
+    if layout_of(spec, counts).num_units.sum() > 0:
         return
-    unit = spec.lockstep * spec.batch_size
-    what = f"a unit is lockstep {spec.lockstep} x batch_size {spec.batch_size} = {unit} images"
-    if num_images >= unit:
+    num_samples = int(counts.sum())
+    # drop takes no image from one bucket to another, and spill none from one section
+    most = int(counts.max())
+    if spec.tails != "drop":
+        sections = spec.sections
+        most = max(int(counts[each.first : each.first + len(each.ladder)].sum()) for each in sections)
+    small = int(spec.batch_sizes.min())
+    unit = spec.lockstep * small
+    what = f"a unit is lockstep {spec.lockstep} x batch_size {small} = {unit} images"
+    if num_samples >= unit:
         raise Invalid("tails", f"{what}, and no bucket holds as many", "Use tails: spill or pad")
-    # drop takes no image from one bucket to another
-    most = int(counts.max()) if spec.tails == "drop" else num_images
     raise Invalid(
         "batch_size",
-        f"{what}, and only {num_images} are assigned",
+        f"{what}, and only {num_samples} are assigned",
         f"lockstep x batch_size may be at most {most}, or use tails: pad",
     )
 
 
 def check_world_size(planner: Planner, world_size: int) -> None:
     """Raise ``Invalid`` where an epoch has no step for so many ranks."""
-    num = planner.num_batches(0, world_size)
+    num = planner.least_batches(world_size)
     if num < world_size:
         detail = f"{world_size} ranks, and an epoch has {num} batches"
         raise Invalid("world_size", detail, f"It may be at most {num}")
@@ -185,35 +285,40 @@ def check_world_size(planner: Planner, world_size: int) -> None:
 def new_planner(
     spec: PlanSpec,
     prepared: Prepared,
-    widths: NDArray[np.uint32],
-    heights: NDArray[np.uint32],
+    images: Images,
     int_ids: NDArray[np.int64] | None = None,
     checkpoints: MutableMapping[tuple[int, int], bytes] | None = None,
 ) -> Planner:
     """The planner of prepared rows. ``novelai`` needs ``int_ids`` int64 of every row, and keeps its generators' states
     in ``checkpoints``."""
-    counts, order = prepared.counts, prepared.order
+    groups = prepared.groups
+    sorter = Sorter(spec, images)
+    portions = Portions.of(sorter, groups, spec.num_buckets)
     if spec.planner == "novelai":
         if int_ids is None:
             raise Invalid("planner", "novelai needs integer ids", "Use planner: line for string ids")
-        buckets = np.full(len(widths), -1, dtype=np.int32)
-        buckets[order] = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        assert isinstance(spec.batch_size, int)
+        buckets = np.full(images.num_rows, -1, dtype=np.int32)
+        buckets[prepared.order] = np.repeat(portions.buckets.astype(np.int32), groups.counts)
         return NovelaiPlanner(
             int_ids, buckets, spec.ladder, spec.batch_size, spec.seed, checkpoints=checkpoints
         )
-
-    def bucket_of(row: int) -> int:
-        bucket = int(
-            assign(widths[row : row + 1], heights[row : row + 1], spec.ladder, metric=spec.metric).buckets[0]
-        )
-        return bucket if prepared.holds(row, bucket) else -1
-
     return LinePlanner(
-        order,
-        counts,
-        layout_of(spec, counts),
+        prepared.order,
+        groups,
+        portions,
+        lambda counts: layout_of(spec, counts),
         batch_sizes=spec.batch_sizes,
         lockstep=spec.lockstep,
         seed=spec.seed,
-        bucket_of=bucket_of,
+        find=lambda row: prepared.find(sorter, images, row),
+        largest_first=_largest_first(spec) if spec.first == "largest" else [],
     )
+
+
+def _largest_first(spec: PlanSpec) -> list[list[int]]:
+    """The targets of each distinct shape, the largest batch in pixels first."""
+    shapes: dict[tuple[int, int, int], list[int]] = {}
+    for target, (size, frames) in enumerate(zip(spec.targets, spec.target_frames.tolist(), strict=True)):
+        shapes.setdefault((*size, frames), []).append(target)
+    return sorted(shapes.values(), key=lambda targets: -int(spec.pixels[targets[0]]))

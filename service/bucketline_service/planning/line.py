@@ -1,75 +1,122 @@
 """The ``line`` planner: an epoch costs nothing to start (DESIGN 4.2, docs/planning.md).
 
 Everything per epoch is arithmetic on the line: a keyed permutation of the units gives each stretch of the stream its
-bucket, a keyed permutation inside each bucket gives each place its image, and both invert. Seed, epoch and position are
-all that a batch depends on.
+bucket, a keyed permutation inside each bucket gives each place its sample, and both invert. Seed, epoch and position
+are all that a batch depends on.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bucketline_service.planning.groups import Groups
 from bucketline_service.planning.permutation import ROUNDS, KeyedPermutations, epoch_words
 from bucketline_service.planning.plan import BatchBlock, Place
+from bucketline_service.planning.portions import Cuts, Portions
 from bucketline_service.planning.tails import Layout
 
 _I64 = NDArray[np.int64]
+_T = TypeVar("_T")
 _PERMUTATIONS, _ROTATIONS = 0, 1  # streams of the epoch's key words
-_UNITS = 0  # the permutations' domain 0; domain 1 + b is bucket b
+_UNITS = 0  # the permutations' domain 0; domain 1 + b is bucket b, 1 + B + g group g where any is thinned
 _EPOCHS_KEPT = 4
+_SHAPES_KEPT = 64
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What an epoch has, and not in which order."""
+
+    cuts: Cuts
+    layout: Layout
+    bucket_starts: _I64  # int64[B]: where each bucket's samples begin among all
+    unit_starts: _I64  # int64[G]: where each target's units begin among all
+    num_units: int
+    lengths: _I64  # int64[G]: of the targets' stretches, 1 where it is empty: that keeps the modulus defined
 
 
 @dataclass(frozen=True)
 class _Epoch:
+    shape: _Shape
     permutations: KeyedPermutations
     rotations: _I64  # int64[G]: the place of its stretch where a target begins to serve
+    moved: tuple[_I64, _I64]  # slots, ascending, whose units are not the permutation's, and those units
 
 
 class LinePlanner:
-    """Implements ``plan.Planner``. B buckets in order of aspect, G targets, N assigned images.
+    """Implements ``plan.Planner``. B buckets, G targets, N assigned images.
 
-    ``order`` uint32[N]: rows by bucket, ascending inside one (``order.fill_order``); may be memory-mapped.
-    ``counts`` int64[B]; ``layout``: one of ``tails.POLICIES`` applied to them with ``lockstep * batch_sizes``.
-    ``batch_sizes`` int64[G]. ``bucket_of``: the bucket of a row, -1 where it was pruned.
+    ``order`` uint32[N]: rows by group, ascending inside one; may be memory-mapped. ``portions``: of those groups.
+    ``layout_of``: one of ``tails.POLICIES``, of the samples of each bucket int64[B] and units of
+    ``lockstep * batch_sizes``. ``batch_sizes`` int64[G]. ``find``: the group of a row and its place there, None where
+    it is in none. ``largest_first``: the targets of each distinct shape, in the order in which epoch 0 begins with one
+    unit of each; empty: it begins as it comes.
     """
 
     def __init__(
         self,
         order: NDArray[np.uint32],
-        counts: _I64,
-        layout: Layout,
+        groups: Groups,
+        portions: Portions,
+        layout_of: Callable[[_I64], Layout],
         *,
         batch_sizes: _I64,
         lockstep: int,
         seed: int,
-        bucket_of: Callable[[int], int],
+        find: Callable[[int], tuple[int, int] | None],
+        largest_first: Sequence[Sequence[int]] = (),
     ) -> None:
         self._order = order
-        self._starts = np.cumsum(counts) - counts
-        self._counts = counts
-        self._layout = layout
+        self._starts = groups.starts
+        self._counts = groups.counts
+        self._portions = portions
+        self._layout_of = layout_of
         self._batch_sizes = batch_sizes
         self._lockstep = lockstep
         self._seed = seed
-        self._bucket_of = bucket_of
-        self._unit_starts = np.cumsum(layout.num_units) - layout.num_units
-        self._num_units = int(layout.num_units.sum())
-        # a target without places serves none: 1 keeps the modulus defined
-        self._lengths = np.maximum(layout.lengths, 1)
+        self._find = find
+        self._largest_first = largest_first
+        self._is_thinned = bool(portions.is_thinned.any())
+        self._bucket_rows = self._direct()
+        self._steady = self._new_shape(portions.cuts(seed, 0)) if portions.is_steady else None
+        self._shapes: OrderedDict[int, _Shape] = OrderedDict()
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._lock = threading.Lock()
 
+    def _direct(self) -> _I64 | None:
+        """int64[B]: where each bucket's rows begin, where every bucket is one group that comes once: no portion need be
+        looked for."""
+        portions = self._portions
+        is_plain = len(np.unique(portions.buckets)) == len(portions.buckets)
+        if not is_plain or portions.begins.any() or (portions.ends != 1.0).any():
+            return None
+        starts = np.zeros(portions.num_buckets, dtype=np.int64)
+        starts[portions.buckets] = self._starts[portions.groups]
+        return starts
+
+    @property
+    def is_steady(self) -> bool:
+        return self._steady is not None
+
     def num_batches(self, epoch: int, world_size: int) -> int:
-        return self._num_units * self._lockstep
+        return self._shape(epoch).num_units * self._lockstep
+
+    def least_batches(self, world_size: int) -> int:
+        return int(self._layout_of(self._portions.least().counts).num_units.sum()) * self._lockstep
 
     def is_at_hand(self, epoch: int, world_size: int) -> bool:
         return True
+
+    def layout(self, epoch: int) -> Layout:
+        """The epoch's."""
+        return self._shape(epoch).layout
 
     def batches(self, epoch: int, positions: _I64, world_size: int) -> BatchBlock:
         if len(positions) and not 0 <= positions.min() <= positions.max() < self.num_batches(
@@ -86,13 +133,12 @@ class LinePlanner:
         return BatchBlock(buckets=targets, bounds=bounds, rows=rows, repeats=repeats)
 
     def mixed_steps(self, epoch: int, offset: int, world_size: int) -> int:
-        return int(self.spans(offset, world_size)[2:].sum())
+        return int(self.spans(epoch, offset, world_size)[2:].sum())
 
-    def spans(self, offset: int, world_size: int) -> _I64:
-        """int64[K]: at k, how many of the steps that deal the stream from ``offset`` on span k units. The same in every
-        epoch."""
+    def spans(self, epoch: int, offset: int, world_size: int) -> _I64:
+        """int64[K]: at k, how many of the steps that deal the stream from ``offset`` on span k units."""
         # where a step begins inside its unit repeats after lockstep steps at the latest: count one such period
-        num_steps = max(0, self._num_units * self._lockstep - offset) // world_size
+        num_steps = max(0, self.num_batches(epoch, world_size) - offset) // world_size
         begins = (offset + world_size * np.arange(min(self._lockstep, num_steps))) % self._lockstep
         spans = -(-(begins + world_size) // self._lockstep)
         num = int(spans.max(initial=0)) + 1
@@ -100,11 +146,19 @@ class LinePlanner:
         found: _I64 = periods * np.bincount(spans, minlength=num) + np.bincount(spans[:rest], minlength=num)
         return found
 
+    def num_served(self, epoch: int, position: int) -> int:
+        """How many samples the epoch's stream has before ``position``."""
+        num = self.num_batches(epoch, 1)
+        targets, _ = self._firsts(self._epoch(epoch), np.arange(position, num, dtype=np.int64))
+        return int(self.layout(epoch).served.sum() - self._batch_sizes[targets].sum())
+
     def num_only_after(self, epoch: int, position: int) -> int:
-        """How many images the epoch's stream has at ``position`` or after it, and not before. Needs no ``order``."""
-        positions = np.arange(position, self._num_units * self._lockstep, dtype=np.int64)
-        targets, first = self._firsts(self._epoch(epoch), positions)
-        begins, lengths = self._layout.begins[targets], self._lengths[targets]
+        """How many samples the epoch's stream has at ``position`` or after it, and not before. Needs no ``order``."""
+        keyed = self._epoch(epoch)
+        layout, of = keyed.shape.layout, keyed.shape.lengths
+        positions = np.arange(position, keyed.shape.num_units * self._lockstep, dtype=np.int64)
+        targets, first = self._firsts(keyed, positions)
+        begins, lengths = layout.begins[targets], of[targets]
         whole, rest = np.divmod(self._batch_sizes[targets], lengths)
         stops = begins + lengths
         # a batch covers its stretch `whole` times, and from here to there once more, where need be around its end
@@ -113,51 +167,108 @@ class LinePlanner:
         over = (there > stops).astype(np.int64)
         again = np.where(over, there - lengths, begins)
         # past this place images come once less in the epoch
-        fewer = begins + self._layout.served[targets] % lengths
+        fewer = begins + layout.served[targets] % lengths
         one = np.ones_like(over)
         cuts = np.concatenate([here, np.minimum(there, stops), begins, again, begins, stops, fewer])
         edges, at = np.unique(cuts, return_inverse=True)
         change = np.concatenate([one, -one, over, -over, whole, -whole, 0 * one])
         covered = np.cumsum(np.bincount(at, weights=change, minlength=len(edges)))[:-1]
-        targets = np.searchsorted(self._layout.begins, edges[:-1], side="right") - 1
-        places = edges[:-1] - self._layout.begins[targets]
-        comings = -((places - self._layout.served[targets]) // self._lengths[targets])
+        targets = np.searchsorted(layout.begins, edges[:-1], side="right") - 1
+        places = edges[:-1] - layout.begins[targets]
+        comings = -((places - layout.served[targets]) // of[targets])
         return int(np.diff(edges)[(covered > 0) & (covered == comings)].sum())
 
+    def left_out(self, epoch: int, begin: int, stop: int) -> _I64:
+        """Rows that the epoch's stream leaves out, once for each time: the ``begin``-th to the ``stop - 1``-th of
+        them, by target. There are ``layout(epoch).left_out.sum()``."""
+        keyed = self._epoch(epoch)
+        ends = np.cumsum(keyed.shape.layout.left_out)
+        numbers = np.arange(begin, min(stop, int(ends[-1])), dtype=np.int64)
+        targets = np.searchsorted(ends, numbers, side="right")
+        served = keyed.shape.layout.served[targets] + numbers - (ends - keyed.shape.layout.left_out)[targets]
+        return self._rows(keyed, targets, served)[0]
+
+    def repeated(self, epoch: int, begin: int, stop: int) -> _I64:
+        """Rows that the epoch's stream has again to fill tails, once for each time, as ``left_out``. There are
+        ``layout(epoch).repeated.sum()``."""
+        keyed = self._epoch(epoch)
+        layout = keyed.shape.layout
+        ends = np.cumsum(layout.repeated)
+        numbers = np.arange(begin, min(stop, int(ends[-1])), dtype=np.int64)
+        targets = np.searchsorted(ends, numbers, side="right")
+        served = layout.lengths[targets] + numbers - (ends - layout.repeated)[targets]
+        return self._rows(keyed, targets, served)[0]
+
     def _firsts(self, keyed: _Epoch, positions: _I64) -> tuple[_I64, _I64]:
-        """Of the batches at ``positions`` the targets, and the index of each one's first image among those that its
+        """Of the batches at ``positions`` the targets, and the index of each one's first sample among those that its
         target serves."""
         slots, within = np.divmod(positions, self._lockstep)
         units = keyed.permutations.forward(np.full(len(slots), _UNITS), slots)
-        targets = np.searchsorted(self._unit_starts, units, side="right") - 1
-        batches = (units - self._unit_starts[targets]) * self._lockstep + within
+        moved_slots, moved_units = keyed.moved
+        if len(moved_slots):
+            at = np.minimum(np.searchsorted(moved_slots, slots), len(moved_slots) - 1)
+            units = np.where(moved_slots[at] == slots, moved_units[at], units)
+        targets = np.searchsorted(keyed.shape.unit_starts, units, side="right") - 1
+        batches = (units - keyed.shape.unit_starts[targets]) * self._lockstep + within
         return targets, batches * self._batch_sizes[targets]
 
     def _rows(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, NDArray[np.bool_]]:
         """The images at index ``served[i]`` of what ``targets[i]`` serves, and which of them are there again."""
-        layout = self._layout
-        lengths = self._lengths[targets]
+        layout = keyed.shape.layout
+        lengths = keyed.shape.lengths[targets]
         tape = layout.begins[targets] + (served + keyed.rotations[targets]) % lengths
         pieces = np.searchsorted(layout.piece_begins, tape, side="right") - 1
         buckets = layout.piece_buckets[pieces]
         places = layout.piece_places[pieces] + tape - layout.piece_begins[pieces]
         inside = keyed.permutations.forward(1 + buckets, places)
-        return self._order[self._starts[buckets] + inside].astype(np.int64), served >= lengths
+        if self._bucket_rows is not None:
+            at = self._bucket_rows[buckets] + inside
+        else:
+            at = self._walk(keyed, keyed.shape.bucket_starts[buckets] + inside)
+        return self._order[at].astype(np.int64), served >= lengths
+
+    def _walk(self, keyed: _Epoch, samples: _I64) -> _I64:
+        """Where in ``order`` each of these samples stands, counted through all buckets."""
+        cuts = keyed.shape.cuts
+        portions = np.searchsorted(cuts.starts, samples, side="right") - 1
+        groups = self._portions.groups[portions]
+        at = (cuts.lows[portions] + samples - cuts.starts[portions]) % self._counts[groups]
+        if self._is_thinned:
+            drawn = np.flatnonzero(self._portions.is_thinned[groups])
+            domains = 1 + self._portions.num_buckets + groups[drawn]
+            at[drawn] = keyed.permutations.forward(domains, at[drawn])
+        return self._starts[groups] + at
 
     def locate(self, epoch: int, row: int, world_size: int) -> list[Place]:
-        bucket = self._bucket_of(row)
-        if bucket < 0:
+        found = self._find(row)
+        if found is None:
             return []
-        keyed, layout = self._epoch(epoch), self._layout
-        begin = int(self._starts[bucket])
-        inside = int(np.searchsorted(self._order[begin : begin + int(self._counts[bucket])], row))
-        place = int(keyed.permutations.inverse(np.array([1 + bucket]), np.array([inside]))[0])
+        group, at = found
+        keyed = self._epoch(epoch)
+        if self._portions.is_thinned[group]:
+            domain = np.array([1 + self._portions.num_buckets + group])
+            at = int(keyed.permutations.inverse(domain, np.array([at]))[0])
+        places: list[Place] = []
+        num = int(self._counts[group])
+        cuts = keyed.shape.cuts
+        for portion in np.flatnonzero(self._portions.groups == group).tolist():
+            low, high = int(cuts.lows[portion]), int(cuts.highs[portion])
+            bucket = int(self._portions.buckets[portion])
+            walked = np.arange(at + -(-max(low - at, 0) // num) * num, high, num)
+            inside = walked - low + int(cuts.starts[portion] - keyed.shape.bucket_starts[bucket])
+            for place in keyed.permutations.inverse(np.full(len(inside), 1 + bucket), inside).tolist():
+                places += self._comings(keyed, bucket, place)
+        return sorted(places)
+
+    def _comings(self, keyed: _Epoch, bucket: int, place: int) -> list[Place]:
+        """Where a bucket's place comes in the stream."""
+        layout = keyed.shape.layout
         mine = np.flatnonzero(layout.piece_buckets == bucket)
         piece = mine[np.searchsorted(layout.piece_places[mine], place, side="right") - 1]
         tape = int(layout.piece_begins[piece]) + place - int(layout.piece_places[piece])
         # of targets that begin at one tape place all but the last have empty stretches
         target = int(np.searchsorted(layout.begins, tape, side="right")) - 1
-        length = int(self._lengths[target])
+        length = int(keyed.shape.lengths[target])
         first = (tape - int(layout.begins[target]) - int(keyed.rotations[target])) % length
         served = np.arange(first, int(layout.served[target]), length)
         return self._places(keyed, target, served, length)
@@ -165,31 +276,94 @@ class LinePlanner:
     def _places(self, keyed: _Epoch, target: int, served: _I64, length: int) -> list[Place]:
         batches, slots = np.divmod(served, int(self._batch_sizes[target]))
         units, within = np.divmod(batches, self._lockstep)
-        units = keyed.permutations.inverse(np.full(len(units), _UNITS), units + self._unit_starts[target])
-        positions = units * self._lockstep + within
-        found = [
+        units = units + keyed.shape.unit_starts[target]
+        at = keyed.permutations.inverse(np.full(len(units), _UNITS), units)
+        for slot, unit in zip(*keyed.moved, strict=True):
+            at[units == unit] = slot
+        positions = at * self._lockstep + within
+        return [
             Place(position, slot, target, index >= length)
             for position, slot, index in zip(positions.tolist(), slots.tolist(), served.tolist(), strict=True)
         ]
-        return sorted(found)
+
+    def _shape(self, epoch: int) -> _Shape:
+        with self._lock:
+            return self._shape_of(epoch)
+
+    def _shape_of(self, epoch: int) -> _Shape:
+        """Under the lock."""
+        if self._steady is not None:
+            return self._steady
+        return _remember(
+            self._shapes,
+            epoch,
+            _SHAPES_KEPT,
+            lambda: self._new_shape(self._portions.cuts(self._seed, epoch)),
+        )
+
+    def _new_shape(self, cuts: Cuts) -> _Shape:
+        layout = self._layout_of(cuts.counts)
+        return _Shape(
+            cuts,
+            layout,
+            np.cumsum(cuts.counts) - cuts.counts,
+            np.cumsum(layout.num_units) - layout.num_units,
+            int(layout.num_units.sum()),
+            np.maximum(layout.lengths, 1),
+        )
 
     def _epoch(self, epoch: int) -> _Epoch:
         with self._lock:
-            keyed = self._epochs.get(epoch)
-            if keyed is None:
-                keyed = self._epochs[epoch] = self._key(epoch)
-                if len(self._epochs) > _EPOCHS_KEPT:
-                    self._epochs.popitem(last=False)
-            else:
-                self._epochs.move_to_end(epoch)
-            return keyed
+            return _remember(self._epochs, epoch, _EPOCHS_KEPT, lambda: self._key(epoch))
 
     def _key(self, epoch: int) -> _Epoch:
-        sizes = np.append(self._num_units, self._counts)
+        shape = self._shape_of(epoch)
+        sizes = np.append(shape.num_units, shape.cuts.counts)
+        if self._is_thinned:
+            sizes = np.append(sizes, self._counts)
         words = epoch_words(self._seed, epoch, _PERMUTATIONS, len(sizes) * ROUNDS)
         # 2**64 mod length is below 2**32 / 2**64 of the range for any real map: the bias can not be seen
-        rotations = epoch_words(self._seed, epoch, _ROTATIONS, len(self._lengths)) % self._lengths.astype(
+        rotations = epoch_words(self._seed, epoch, _ROTATIONS, len(shape.lengths)) % shape.lengths.astype(
             np.uint64
         )
-        leaves_out = self._layout.left_out > 0
-        return _Epoch(KeyedPermutations(sizes, words), np.where(leaves_out, rotations.astype(np.int64), 0))
+        leaves_out = shape.layout.left_out > 0
+        permutations = KeyedPermutations(sizes, words)
+        moved = self._begin(shape, permutations) if epoch == 0 else _NOTHING
+        return _Epoch(shape, permutations, np.where(leaves_out, rotations.astype(np.int64), 0), moved)
+
+    def _begin(self, shape: _Shape, permutations: KeyedPermutations) -> tuple[_I64, _I64]:
+        """Change places in the unit order so that it begins with a unit of each shape: what stood there goes where that
+        unit stood."""
+        serving = shape.layout.num_units > 0
+        firsts = [next((t for t in targets if serving[t]), None) for targets in self._largest_first]
+        chosen = np.array(
+            [shape.unit_starts[target] for target in firsts if target is not None], dtype=np.int64
+        )
+        slots = np.arange(len(chosen))
+        domains = np.full(len(chosen), _UNITS)
+        units = permutations.forward(domains, slots).tolist()
+        unit_at: dict[int, int] = {}
+        slot_of: dict[int, int] = {}
+        homes = permutations.inverse(domains, chosen).tolist()
+        for slot, (unit, home) in enumerate(zip(chosen.tolist(), homes, strict=True)):
+            here, there = unit_at.get(slot, units[slot]), slot_of.get(unit, home)
+            unit_at[slot], slot_of[unit] = unit, slot
+            if here != unit:
+                unit_at[there], slot_of[here] = here, there
+        moved = np.array(sorted(unit_at.items()), dtype=np.int64).reshape(-1, 2)
+        return moved[:, 0].copy(), moved[:, 1].copy()
+
+
+_NOTHING = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+def _remember(kept: OrderedDict[int, _T], epoch: int, num_kept: int, make: Callable[[], _T]) -> _T:
+    """The least recently asked for is forgotten."""
+    found = kept.get(epoch)
+    if found is None:
+        found = kept[epoch] = make()
+        if len(kept) > num_kept:
+            kept.popitem(last=False)
+    else:
+        kept.move_to_end(epoch)
+    return found

@@ -109,6 +109,13 @@ class NovelaiPlanner:
             raise _too_few("world_size", len(self._by_id), self._batch_size, world_size)
         return steps * world_size
 
+    @property
+    def is_steady(self) -> bool:
+        return True
+
+    def least_batches(self, world_size: int) -> int:
+        return self.num_batches(0, world_size)
+
     def is_at_hand(self, epoch: int, world_size: int) -> bool:
         with self._guard:
             return (world_size, epoch) in self._streams

@@ -29,7 +29,7 @@ class BatchBlock:
 
     ``buckets`` int64[num]: target bucket, an index of the planner's ladder.
     ``bounds`` int64[num + 1]; ``rows`` int64[bounds[-1]]; ``repeats`` bool[bounds[-1]]: True where the image is there
-    a further time in its epoch, to fill a tail.
+    again in its epoch, oftener than asked for, to fill a tail.
     """
 
     buckets: NDArray[np.int64]
@@ -45,6 +45,13 @@ class Planner(Protocol):
 
     def num_batches(self, epoch: int, world_size: int) -> int:
         """Batches in the epoch's stream, over all ranks."""
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether every epoch has as many batches."""
+
+    def least_batches(self, world_size: int) -> int:
+        """Batches of an epoch that has few."""
 
     def is_at_hand(self, epoch: int, world_size: int) -> bool:
         """False where the next question about this epoch takes long enough to be asked in a thread."""

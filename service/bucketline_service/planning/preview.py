@@ -8,73 +8,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
+from bucketline_service.planning import passes
 from bucketline_service.planning.build import (
-    PlanSpec,
     Prepared,
-    assign_all,
+    Survey,
     check_world_size,
     new_planner,
     new_summary,
     prepare,
 )
-from bucketline_service.planning.order import by_bucket, count_buckets
-from bucketline_service.planning.report import Images, epoch_stats
-from bucketline_service.planning.sizes import Sizes
+from bucketline_service.planning.images import Images
+from bucketline_service.planning.report import epoch_stats
+from bucketline_service.planning.spec import PlanSpec
+from bucketline_service.planning.stats import Summary
 
 MAX_NOVELAI_IMAGES = 2_000_000
 
-_NO_SIZES = np.empty(0, dtype=np.uint32)
-
 
 def preview_line(
-    spec: PlanSpec, sizes: Sizes, world_size: int, num_invalid: int | None = None
+    spec: PlanSpec,
+    images: Images,
+    world_size: int,
+    num_invalid: int | None = None,
+    num_threads: int = 1,
 ) -> dict[str, Any]:
-    """``epoch_stats`` of epoch 0 over images of these sizes. ``num_invalid``: how many more the map has that
-    ``valid_ids`` leaves out, None where the spec has none. Raises ``Invalid`` as planning does.
+    """``epoch_stats`` of epoch 0 over these images, or over their distinct sizes. ``num_invalid``: how many more the
+    maps have that ``valid_ids`` leaves out, None where the spec has none. Raises ``Invalid`` as planning does.
 
     Means are sums of floats in another order than ``prepare``'s, and may differ in the last digits; nothing else does.
     """
-    counts, summary = survey(spec, sizes, num_invalid)
-    prepared = Prepared(counts, np.empty(0, dtype=np.uint32), summary)
-    planner = new_planner(spec, prepared, _NO_SIZES, _NO_SIZES)
+    prepared = survey(spec, images, num_invalid, num_threads)
+    planner = new_planner(spec, prepared, images)
     check_world_size(planner, world_size)
-    return epoch_stats(spec, Images(counts, summary, _NO_SIZES, _NO_SIZES), planner, 0, world_size)
+    return epoch_stats(spec, prepared, images, planner, 0, world_size)
 
 
-def survey(
-    spec: PlanSpec, sizes: Sizes, num_invalid: int | None = None
-) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """What ``prepare`` finds, but for the order: ``counts`` and ``summary``, in 2 bytes a distinct size."""
-    widths, heights, weights = sizes
-    buckets, pruned = assign_all(spec, widths, heights, weights=weights)
-    counts = count_buckets(buckets, len(spec.ladder), weights)
-    if num_invalid is not None:
-        pruned["valid_ids"] = num_invalid
-    summary = new_summary(spec, counts, pruned)
-    for rows, here in by_bucket(buckets, len(counts)):
-        summary.add(widths[rows], heights[rows], here, None if weights is None else weights[rows])
-    num_images = sizes.num_images + (num_invalid or 0)
-    return counts, {"num_images": num_images, "pruned": pruned, **summary.to_json()}
+def survey(spec: PlanSpec, images: Images, num_invalid: int | None = None, num_threads: int = 1) -> Prepared:
+    """What ``prepare`` finds, but for the order, which is empty; in 2 bytes a distinct size."""
+    found = Survey(spec, images, num_threads=num_threads)
+    found.run()
+    pruned = {**found.pruned, "valid_ids": num_invalid or 0}
+    groups = found.sorter.groups(found.keys, found.counts)
+    summary = new_summary(spec, found.sorter, groups, pruned)
+
+    def add(chunk: int) -> Summary:
+        part = found.part(chunk)
+        rows, at, sizes = found.by_group(chunk)
+        of = images.read(part.start, part.stop)
+        here = summary.blank()
+        counts = None if of.counts is None else of.counts[rows]
+        here.add(of.widths[rows], of.heights[rows], at, sizes, counts)
+        return here
+
+    for here in passes.in_order(add, range(found.num_chunks), num_threads):
+        summary.merge(here)
+    about = {"num_images": images.num_images + (num_invalid or 0), "pruned": pruned, **summary.to_json()}
+    return Prepared(groups, np.empty(0, dtype=np.uint32), about)
 
 
 def preview_novelai(
     spec: PlanSpec,
-    widths: NDArray[np.uint32],
-    heights: NDArray[np.uint32],
+    images: Images,
     int_ids: NDArray[np.int64] | None,
     world_size: int,
     valid_rows: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """``epoch_stats`` of epoch 0, which is planned for it. Raises ``Invalid`` as planning does, and for too many
     images."""
-    num = len(widths if valid_rows is None else valid_rows)
+    num = images.num_rows if valid_rows is None else len(valid_rows)
     if num > MAX_NOVELAI_IMAGES:
         detail = (
             f"novelai is previewed by planning an epoch, which is done for up to {MAX_NOVELAI_IMAGES} images"
         )
         raise Invalid("planner", f"{detail}, and these are {num}", "Put the run, or preview planner: line")
-    prepared = prepare(spec, widths, heights, valid_rows=valid_rows)
-    planner = new_planner(spec, prepared, widths, heights, int_ids)
+    prepared = prepare(spec, images, valid_rows=valid_rows)
+    planner = new_planner(spec, prepared, images, int_ids)
     check_world_size(planner, world_size)
-    images = Images(prepared.counts, prepared.summary, widths, heights)
-    return epoch_stats(spec, images, planner, 0, world_size)
+    return epoch_stats(spec, prepared, images, planner, 0, world_size)

@@ -7,40 +7,45 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.planning.build import PlanSpec, layout_of
+from bucketline_service.planning.build import Prepared
 from bucketline_service.planning.geometry import crop_loss
+from bucketline_service.planning.groups import Groups, Sorter
+from bucketline_service.planning.images import Images
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.plan import Planner
+from bucketline_service.planning.portions import Portions
+from bucketline_service.planning.spec import PlanSpec
 from bucketline_service.planning.stats import tails
 
 _I64 = NDArray[np.int64]
 
-
-class Images(NamedTuple):
-    """What the plan is about: ``counts`` int64[B] images assigned to each bucket; ``summary``: that of ``prepare``;
-    ``widths``, ``heights`` of all rows of the map, which only ``novelai`` looks at."""
-
-    counts: _I64
-    summary: dict[str, Any]
-    widths: NDArray[np.uint32]
-    heights: NDArray[np.uint32]
+_ALWAYS = (
+    "max_ar_error",
+    "max_crop_loss",
+    "min_size",
+)  # of the reasons, those told even where they prune none
 
 
 class _Epoch(NamedTuple):
-    """By target: ``num_batches`` int64[G] and ``tails``. ``dropped`` None: all but what is served."""
+    """By target: ``num_batches`` int64[G] and ``tails``. ``num_served``: samples dealt; ``dropped`` None: all
+    others."""
 
     num_batches: _I64
     tails: list[dict[str, Any]]
+    num_served: int
     dropped: int | None
     spilled: int
     step_imbalance: float
 
 
 def epoch_stats(
-    spec: PlanSpec, images: Images, planner: Planner, epoch: int, world_size: int
+    spec: PlanSpec, prepared: Prepared, images: Images, planner: Planner, epoch: int, world_size: int
 ) -> dict[str, Any]:
     """The stats of ``epoch``, JSON-able, as an epoch is dealt to ``world_size`` ranks from its start. For ``line``
-    every epoch has the same but for ``dropped`` and ``repeated`` of ``pad``; its planner may be one without rows.
+    they need no ``order``; where samples and batch sizes are whole numbers and one, every epoch has the same but for
+    ``dropped`` and ``repeated`` of ``pad``.
+
+    ``num_samples``: how often the epoch asks for images, repeats counted. ``dropped`` of these are not served.
 
     ``spilled``: images served outside their own bucket. ``novelai``: the epoch's count; ``line``: what is expected over
     epochs, to the nearest image, for which of them are left out changes.
@@ -50,45 +55,73 @@ def epoch_stats(
     """
     num_batches = planner.num_batches(epoch, world_size)
     num_steps = num_batches // world_size
-    made = (_line if spec.planner == "line" else _novelai)(spec, images, planner, epoch, world_size)
-    buckets = _buckets(spec, images, made)
-    num_assigned = int(images.counts.sum())
-    # batch sizes are one number so far: images served are batches dealt times it
-    served = num_steps * world_size * spec.batch_size
-    dropped = num_assigned - served if made.dropped is None else made.dropped
-    shapes = {size for size, num in zip(spec.targets, made.num_batches.tolist(), strict=True) if num}
-    width, height = max(shapes, key=lambda size: (size[0] * size[1], size))
-    summary = images.summary
+    sorter = Sorter(spec, images)
+    portions = Portions.of(sorter, prepared.groups, spec.num_buckets)
+    num_samples = int(portions.cuts(spec.seed, epoch).counts.sum())
+    made = (_line if spec.planner == "line" else _novelai)(spec, prepared, images, planner, epoch, world_size)
+    buckets = _buckets(spec, prepared, portions, made)
+    dropped = num_samples - made.num_served if made.dropped is None else made.dropped
+    shapes = {
+        (spec.targets[target], int(spec.target_frames[target])): int(spec.pixels[target])
+        for target in np.flatnonzero(made.num_batches).tolist()
+    }
+    (width, height), num_frames = max(shapes, key=lambda shape: (shapes[shape], shape))
+    summary = prepared.summary
     return {
         "num_images": summary["num_images"],
-        "num_assigned": num_assigned,
-        "pruned": summary["pruned"],
+        "num_assigned": int(prepared.groups.counts.sum()),
+        "num_samples": num_samples,
+        "pruned": {reason: num for reason, num in summary["pruned"].items() if num or reason in _ALWAYS},
         "aspect_error": summary["aspect_error"],
         "crop_loss": summary["crop_loss"],
         "crop_loss_served": _mean_served(buckets),
         "num_batches": num_batches,
         "num_steps": num_steps,
         "dropped": dropped,
-        "repeated": served - (num_assigned - dropped),
+        "repeated": made.num_served - (num_samples - dropped),
         "never_served": sum(bucket["tail"]["never_served"] for bucket in buckets),
         "spilled": made.spilled,
         "mixed_steps": planner.mixed_steps(epoch, 0, world_size),
         "step_imbalance": made.step_imbalance,
         "num_shapes": len(shapes),
-        "largest_shape": {"width": width, "height": height},
+        "largest_shape": {"width": width, "height": height, "num_frames": _frames(spec, num_frames)},
+        "maps": _maps(images.num_parts, sorter, prepared.groups, portions),
         "buckets": buckets,
     }
 
 
-def _buckets(spec: PlanSpec, images: Images, made: _Epoch) -> list[dict[str, Any]]:
-    counts, losses = images.counts.tolist(), images.summary["bucket_crop_loss"]
+def _frames(spec: PlanSpec, num_frames: int) -> int | None:
+    return num_frames if spec.frame_buckets else None
+
+
+def _number(value: float) -> float | int:
+    return int(value) if value.is_integer() else value
+
+
+def _maps(num: int, sorter: Sorter, groups: Groups, portions: Portions) -> list[dict[str, Any]]:
+    """What the epoch asks of each map."""
+    of = sorter.part_of(groups.keys)
+    assigned = np.bincount(of, weights=groups.counts, minlength=num)
+    samples = np.bincount(of[portions.groups], weights=portions.samples, minlength=num)
+    return [
+        {"num_assigned": int(images), "num_samples": _number(asked), "share": asked / float(samples.sum())}
+        for images, asked in zip(assigned.tolist(), samples.tolist(), strict=True)
+    ]
+
+
+def _buckets(spec: PlanSpec, prepared: Prepared, portions: Portions, made: _Epoch) -> list[dict[str, Any]]:
+    losses = prepared.summary["bucket_crop_loss"]
+    members = [*portions.members(prepared.groups.counts).tolist(), 0]
+    samples = [*portions.bucket_samples().tolist(), 0.0]
     return [
         {
             "bucket": bucket,
             "width": width,
             "height": height,
+            "num_frames": _frames(spec, int(spec.target_frames[bucket])),
             "aspect": width / height,
-            "num_images": counts[bucket] if bucket < len(counts) else 0,
+            "num_images": members[bucket],
+            "num_samples": _number(samples[bucket]),
             "batch_size": int(spec.batch_sizes[bucket]),
             "num_batches": int(made.num_batches[bucket]),
             "crop_loss": losses[bucket] if bucket < len(losses) else None,
@@ -107,9 +140,11 @@ def _mean_served(buckets: list[dict[str, Any]]) -> float:
     return sum(images * loss for images, loss in served if loss is not None) / total if total else 0.0
 
 
-def _line(spec: PlanSpec, images: Images, planner: Planner, epoch: int, world_size: int) -> _Epoch:
+def _line(
+    spec: PlanSpec, prepared: Prepared, images: Images, planner: Planner, epoch: int, world_size: int
+) -> _Epoch:
     assert isinstance(planner, LinePlanner)
-    layout = layout_of(spec, images.counts)
+    layout = planner.layout(epoch)
     num_batches = planner.num_batches(epoch, world_size)
     num_dealt = num_batches - num_batches % world_size
     # every place of a stretch is served as often as any other, and every batch is dealt as often as any other
@@ -117,17 +152,12 @@ def _line(spec: PlanSpec, images: Images, planner: Planner, epoch: int, world_si
     spilled = sum(size * float(shares[target]) for bucket, target, size in layout.flows() if target != bucket)
     return _Epoch(
         layout.num_units * spec.lockstep,
-        tails(images.counts, layout, images.summary),
+        tails(spec.num_buckets, layout, prepared.summary, spec.targets),
+        planner.num_served(epoch, num_dealt),
         planner.num_only_after(epoch, num_dealt) if spec.tails == "pad" else None,
         round(spilled),
-        expected_imbalance(_pixels(spec), layout.num_units, planner.spans(0, world_size)),
+        expected_imbalance(spec.pixels, layout.num_units, planner.spans(epoch, 0, world_size)),
     )
-
-
-def _pixels(spec: PlanSpec) -> _I64:
-    """int64[G]: pixels of a batch of each target."""
-    pixels: _I64 = np.array(spec.targets, dtype=np.int64).prod(axis=1) * spec.batch_sizes
-    return pixels
 
 
 def expected_imbalance(pixels: _I64, num_units: _I64, spans: _I64) -> float:
@@ -152,19 +182,23 @@ def expected_imbalance(pixels: _I64, num_units: _I64, spans: _I64) -> float:
     return largest / (mean * int(spans.sum()))
 
 
-def _novelai(spec: PlanSpec, images: Images, planner: Planner, epoch: int, world_size: int) -> _Epoch:
+def _novelai(
+    spec: PlanSpec, prepared: Prepared, images: Images, planner: Planner, epoch: int, world_size: int
+) -> _Epoch:
     """Of one planned epoch. What a bucket's own batches do not take goes to the catch-all or is trimmed, by the epoch's
     own draw; only their sum over all buckets divides into the two."""
     num = planner.num_batches(epoch, world_size)
     block = planner.batches(epoch, np.arange(num, dtype=np.int64), world_size)
     sizes = np.array(spec.targets)
     num_batches = np.bincount(block.buckets, minlength=len(sizes))
-    num_served = num_batches * spec.batch_size
+    num_served = num_batches * spec.batch_sizes
     targets = np.repeat(block.buckets, np.diff(block.bounds))
-    rows = block.rows
-    losses = crop_loss(images.widths[rows], images.heights[rows], sizes[targets, 0], sizes[targets, 1])
+    losses = crop_loss(*images.at(block.rows), sizes[targets, 0], sizes[targets, 1])
     means = np.bincount(targets, weights=losses, minlength=len(sizes)) / np.maximum(num_served, 1)
-    elsewhere = np.append(images.counts, 0) - num_served
+    counts = np.zeros(len(sizes), dtype=np.int64)
+    portions = Portions.of(Sorter(spec, images), prepared.groups, spec.num_buckets)
+    counts[portions.buckets] = prepared.groups.counts[portions.groups]
+    elsewhere = counts - num_served
     elsewhere[-1] = 0
     own: list[dict[str, Any]] = [
         {
@@ -178,6 +212,6 @@ def _novelai(spec: PlanSpec, images: Images, planner: Planner, epoch: int, world
         }
         for target in range(len(sizes))
     ]
-    pixels = _pixels(spec)[block.buckets].reshape(-1, world_size)
+    pixels = spec.pixels[block.buckets].reshape(-1, world_size)
     imbalance = float(pixels.max(axis=1).sum() / pixels.mean(axis=1).sum())
-    return _Epoch(num_batches, own, None, int(num_served[-1]), imbalance)
+    return _Epoch(num_batches, own, int(num_served.sum()), None, int(num_served[-1]), imbalance)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.planning.order import CHUNK
+from bucketline_service.planning import passes
+from bucketline_service.planning.images import Part
 
 MAX_DISTINCT = 1 << 24
 _U64 = NDArray[np.uint64]
@@ -19,48 +18,40 @@ _Counted = tuple[_U64, _I64]
 _NONE: _Counted = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
 
 
-class Sizes(NamedTuple):
-    """``widths``, ``heights`` uint32[D]; ``counts`` int64[D]: how many images have this size, None where it is one."""
-
-    widths: NDArray[np.uint32]
-    heights: NDArray[np.uint32]
-    counts: _I64 | None
-
-    @property
-    def num_images(self) -> int:
-        return len(self.widths) if self.counts is None else int(self.counts.sum())
-
-
-def distinct_sizes(
-    widths: NDArray[np.uint32],
-    heights: NDArray[np.uint32],
-    rows: _I64 | None = None,
-    max_distinct: int = MAX_DISTINCT,
-) -> Sizes:
-    """The distinct ones among the sizes of ``rows``, of all unless given, chunk by chunk. Where more than
-    ``max_distinct`` are distinct, the images as they are: finding that out takes 2 GB at most."""
+def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX_DISTINCT) -> Part:
+    """The distinct ones among the sizes of ``rows``, of all unless given, chunk by chunk: a part with ``counts``. Where
+    more than ``max_distinct`` are distinct, or images differ in more than size, the images as they are: finding that
+    out takes 2 GB at most."""
+    if part.codes is not None or part.num_frames is not None:
+        return _as_they_are(part, rows)
+    widths, heights = part.widths, part.heights
     num = len(widths if rows is None else rows)
     table = _Table(num)
     found = _NONE
     parts, num_held = [found], 0
-    for begin in range(0, num, CHUNK):
-        part = slice(begin, begin + CHUNK) if rows is None else rows[begin : begin + CHUNK]
-        parts.append(_distinct(*table.take(widths[part], heights[part])))
+    for begin in range(0, num, passes.CHUNK):
+        here = slice(begin, begin + passes.CHUNK) if rows is None else rows[begin : begin + passes.CHUNK]
+        parts.append(_distinct(*table.take(widths[here], heights[here])))
         num_held += len(parts[-1][0])
         # as much again as is merged already: each size is moved log N times
-        if num_held > CHUNK + len(found[0]):
+        if num_held > passes.CHUNK + len(found[0]):
             found = _merged(parts)
             parts, num_held = [found], 0
         if len(found[0]) > max_distinct:
-            return _as_they_are(widths, heights, rows)
+            return _as_they_are(part, rows)
     packed, counts = _merged([*parts, table.counted()])
     if len(packed) > max_distinct:
-        return _as_they_are(widths, heights, rows)
-    return Sizes((packed >> _32).astype(np.uint32), packed.astype(np.uint32), counts)
+        return _as_they_are(part, rows)
+    return Part(
+        (packed >> _32).astype(np.uint32), packed.astype(np.uint32), repeats=part.repeats, counts=counts
+    )
 
 
-def _as_they_are(widths: NDArray[np.uint32], heights: NDArray[np.uint32], rows: _I64 | None) -> Sizes:
-    return Sizes(widths, heights, None) if rows is None else Sizes(widths[rows], heights[rows], None)
+def _as_they_are(part: Part, rows: _I64 | None) -> Part:
+    if rows is None:
+        return part
+    codes, frames = (None if each is None else each[rows] for each in (part.codes, part.num_frames))
+    return Part(part.widths[rows], part.heights[rows], codes, part.repeats, frames)
 
 
 class _Table:
@@ -70,7 +61,7 @@ class _Table:
     SIDE = 4_096
 
     def __init__(self, num_images: int) -> None:
-        self._counts = np.zeros(self.SIDE**2 if num_images > CHUNK else 0, dtype=np.uint32)
+        self._counts = np.zeros(self.SIDE**2 if num_images > passes.CHUNK else 0, dtype=np.uint32)
 
     def take(
         self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]

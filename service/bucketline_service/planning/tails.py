@@ -12,13 +12,17 @@ So one piece of arithmetic serves every policy, forward and backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 _I64 = NDArray[np.int64]
+
+Edges = Sequence[int] | None
+"""Where the sections of buckets begin, and the last one ends. None: all buckets are one section."""
 
 
 @dataclass(frozen=True)
@@ -87,35 +91,38 @@ def _whole(counts: _I64) -> list[tuple[int, int, int]]:
     return [(bucket, 0, size) for bucket, size in enumerate(counts.tolist())]
 
 
-def drop(counts: _I64, unit_sizes: _I64) -> Layout:
+def drop(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
     """Leave the tails out. A bucket smaller than a unit is never served."""
     return _layout(unit_sizes, counts // unit_sizes, counts, _whole(counts))
 
 
-def pad(counts: _I64, unit_sizes: _I64) -> Layout:
+def pad(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
     """Fill each tail to a unit with further comings of the same bucket's images."""
     return _layout(unit_sizes, -(-counts // unit_sizes), counts, _whole(counts))
 
 
-def spill(counts: _I64, unit_sizes: _I64) -> Layout:
+def spill(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
     """Cut the tape from both ends toward the largest bucket; each tail begins the neighbour's first unit. What is left
-    of the largest bucket's stretch, fewer images than one unit, is all that an epoch leaves out."""
-    middle = int(np.argmax(counts))
+    of the largest bucket's stretch, fewer images than one unit, is all that an epoch leaves out. Each section has a
+    largest bucket of its own: no image goes to another tier or length."""
     lengths = np.zeros_like(counts)
     num_units = np.zeros_like(counts)
-    carried = 0
-    for inward in (range(middle), range(len(counts) - 1, middle, -1)):
-        carry = 0
-        for bucket in inward:
-            units, carry_on = divmod(carry + int(counts[bucket]), int(unit_sizes[bucket]))
-            num_units[bucket], lengths[bucket], carry = units, units * unit_sizes[bucket], carry_on
-        carried += carry
-    lengths[middle] = carried + counts[middle]
-    num_units[middle] = lengths[middle] // unit_sizes[middle]
+    edges = [0, len(counts)] if edges is None else edges
+    for begin, end in pairwise(edges):
+        middle = begin + int(np.argmax(counts[begin:end]))
+        carried = 0
+        for inward in (range(begin, middle), range(end - 1, middle, -1)):
+            carry = 0
+            for bucket in inward:
+                units, carry_on = divmod(carry + int(counts[bucket]), int(unit_sizes[bucket]))
+                num_units[bucket], lengths[bucket], carry = units, units * unit_sizes[bucket], carry_on
+            carried += carry
+        lengths[middle] = carried + counts[middle]
+        num_units[middle] = lengths[middle] // unit_sizes[middle]
     return _layout(unit_sizes, num_units, lengths, _whole(counts))
 
 
-def catch_all(counts: _I64, unit_sizes: _I64) -> Layout:
+def catch_all(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
     """Gather all tails in one more target, the last (NovelAI's left-over bucket); what does not fill a unit of it is
     left out. ``unit_sizes`` int64[B + 1]."""
     num_units = counts // unit_sizes[:-1]
@@ -127,7 +134,7 @@ def catch_all(counts: _I64, unit_sizes: _I64) -> Layout:
     return _layout(unit_sizes, np.append(num_units, tails.sum() // unit_sizes[-1]), lengths, pieces)
 
 
-POLICIES: dict[str, Callable[[_I64, _I64], Layout]] = {
+POLICIES: dict[str, Callable[[_I64, _I64, Edges], Layout]] = {
     "spill": spill,
     "pad": pad,
     "drop": drop,

@@ -1,0 +1,146 @@
+"""All that a plan depends on beside the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.ladder import Ladder, Size
+
+_I64 = NDArray[np.int64]
+
+
+class Budget(NamedTuple):
+    """A batch size for each target: as many images as fit. ``field``: the name of the limit in the run spec. An image
+    costs ``ceil(frames / frame_stride) * ceil(width / stride) * ceil(height / stride)``: pixels where both are 1.
+    Sizes are rounded down to a multiple of ``multiple_of`` and held between ``least`` and ``most``."""
+
+    field: str
+    limit: int
+    stride: int = 1
+    frame_stride: int = 1
+    least: int = 1
+    most: int = 1
+    multiple_of: int = 1
+
+
+class FrameBucket(NamedTuple):
+    """A length of clips. ``keep`` [T]: of the clips that come to each tier, the share that it takes in an epoch."""
+
+    num_frames: int
+    keep: tuple[float, ...]
+
+
+class MapShare(NamedTuple):
+    """How often the images of a map come: each ``repeats`` times as often as it says itself, or, with ``weight``, so
+    often that the map's share of the epoch is its weight's share of all weights."""
+
+    repeats: float = 1.0
+    weight: float | None = None
+
+
+class Section(NamedTuple):
+    """One tier at one length: ``first`` is the index of its first bucket."""
+
+    first: int
+    ladder: Ladder
+    frames: int
+    tier: int
+    num_frames: int
+    keep: float
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """``tiers``: a ladder for each base resolution, from the lowest on; in order of aspect for ``line``, in the
+    original's own order for ``novelai``. ``batch_size`` images. Lengths in pixels; ``lockstep`` in batches; ``seed`` in
+    [0, 2**32). Buckets are numbered section by section: by length, then tier, then as in its ladder."""
+
+    planner: Literal["line", "novelai"]
+    tiers: tuple[Ladder, ...]
+    batch_size: int | Budget
+    seed: int
+    lockstep: int
+    tails: Literal["spill", "pad", "drop", "catch_all"]
+    metric: Literal["log", "abs"] = "log"
+    max_ar_error: float | None = None
+    max_crop_loss: float | None = None
+    min_size: int | None = None
+    choose: Literal["highest", "every"] = "highest"
+    frame_buckets: tuple[FrameBucket, ...] = ()
+    first: Literal["largest"] | None = None
+    maps: tuple[MapShare, ...] = (MapShare(),)
+
+    @property
+    def ladder(self) -> Ladder:
+        """That of the lowest tier, which is the only one of most."""
+        return self.tiers[0]
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        lengths = self.frame_buckets or (FrameBucket(1, (1.0,) * len(self.tiers)),)
+        found: list[Section] = []
+        first = 0
+        for frames, length in enumerate(lengths):
+            for tier, ladder in enumerate(self.tiers):
+                found.append(Section(first, ladder, frames, tier, length.num_frames, length.keep[tier]))
+                first += len(ladder)
+        return found
+
+    @cached_property
+    def num_buckets(self) -> int:
+        return sum(len(section.ladder) for section in self.sections)
+
+    @cached_property
+    def aspects(self) -> NDArray[np.float64]:
+        """float64[B]: what images are compared with."""
+        return np.concatenate([section.ladder.aspects for section in self.sections])
+
+    @cached_property
+    def targets(self) -> list[Size]:
+        """(width, height) of every bucket that batches are drawn from; a catch-all stands last."""
+        sizes = [size for section in self.sections for size in section.ladder.sizes]
+        return [*sizes, self.ladder.base] if self.tails == "catch_all" else sizes
+
+    @cached_property
+    def target_frames(self) -> _I64:
+        """int64[G]: frames of each target."""
+        frames = [section.num_frames for section in self.sections for _ in range(len(section.ladder))]
+        return np.array(frames + [1] * (self.tails == "catch_all"), dtype=np.int64)
+
+    @cached_property
+    def batch_sizes(self) -> _I64:
+        """int64[G]: images a batch of each target. Raises ``Invalid`` where the budget does not hold one."""
+        budget = self.batch_size
+        if isinstance(budget, int):
+            return np.full(len(self.targets), budget, dtype=np.int64)
+        width, height = np.array(self.targets, dtype=np.int64).T
+        cost = -(-width // budget.stride) * -(-height // budget.stride)
+        cost *= -(-self.target_frames // budget.frame_stride)
+        sizes: _I64 = np.minimum(budget.limit // cost, budget.most) // budget.multiple_of * budget.multiple_of
+        least = max(budget.least, 1)
+        if sizes.min() < least:
+            at = int(np.argmin(sizes))
+            need = int(cost[at]) * -(-least // budget.multiple_of) * budget.multiple_of
+            shape = f"{self.targets[at][0]} x {self.targets[at][1]}"
+            if self.frame_buckets:
+                shape += f" x {self.target_frames[at]} frames"
+            detail = f"{budget.limit:,} hold fewer than the {least} images that a batch must have at {shape}"
+            raise Invalid(budget.field, detail, f"Take at least {need:,}, or smaller buckets")
+        return sizes
+
+    @cached_property
+    def most_images(self) -> int:
+        """Of a batch."""
+        return int(self.batch_sizes.max())
+
+    @cached_property
+    def pixels(self) -> _I64:
+        """int64[G]: pixels of a batch of each target, those of all frames."""
+        areas: _I64 = np.array(self.targets, dtype=np.int64).prod(axis=1)
+        return areas * self.target_frames * self.batch_sizes
