@@ -3,6 +3,7 @@
 #   make test         every test, on SQLite and a real Redis
 #   make lint         ruff, mypy, import-linter
 #   make bench        the benchmarks
+#   make bench-large  100,000,000 images through the service; LARGE_ARGS="--num 1e9 --kills 0.2,0.7" for more
 #   make bench-peers  bucketline beside other planners, in a venv of its own; PEERS_ARGS="--sizes 1e5,1e6" for less
 #   make pictures     draw the pictures of docs/planning.md anew
 #   make image-check  build the Dockerfile without Docker, start it and ask /readyz (root, Debian)
@@ -21,7 +22,7 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint bench bench-peers pictures image-check constraints clean check-python
+.PHONY: help demo test lint bench bench-large bench-peers pictures image-check constraints clean check-python
 .DELETE_ON_ERROR:
 
 help:
@@ -40,7 +41,10 @@ lint: $(DEV)
 	$(BIN)/lint-imports
 
 bench: $(DEV)
-	@set -e; for file in $(filter-out benchmarks/peers.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for file in $(filter-out benchmarks/large.py benchmarks/peers.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$file"; $(BIN)/python $$file; done
+
+bench-large: $(DEV)
+	$(BIN)/python benchmarks/large.py $(LARGE_ARGS)
 
 bench-peers: $(PEERS_VENV)/.installed
 	$(PEERS_VENV)/bin/python benchmarks/peers.py --out .benchmarks/peers.json $(PEERS_ARGS)

@@ -30,10 +30,10 @@ SPEC = PlanSpec("line", (ladders.novelai().by_aspect(),), BATCH_SIZE, 42, WORLD_
 Sizes = tuple[np.ndarray, np.ndarray]
 
 
-def images(num: int) -> Sizes:
+def images(num: int, seed: int = 0) -> Sizes:
     """COCO's 5,000 validation images drawn with replacement, each side up to 16 pixels longer or shorter."""
     coco = np.loadtxt(COCO, dtype=np.int64, delimiter=",", skiprows=1, usecols=(1, 2))
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     drawn = rng.integers(0, len(coco), num)
     sides = (coco[drawn, axis] + rng.integers(-16, 17, num) for axis in (0, 1))
     width, height = (np.maximum(side, 16).astype(np.uint32) for side in sides)
