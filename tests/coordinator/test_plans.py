@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -147,4 +148,34 @@ def test_a_plan_that_is_built_tells_how_far_it_is(
         if record.__dict__.get("fingerprint") == run["fingerprint"]
     ]
     assert told == [0.5, 1.0]
+    world.close()
+
+
+def test_an_order_that_is_cut_short_under_a_run_is_built_again(world: World) -> None:
+    """In place: whoever reads past the new end of a mapped file is ended by the kernel."""
+    api, folder = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    lease = api.lease("run", 1)["lease"]
+    assert api.post("/v1/runs/run/ranks/1/next", {"lease": lease})["batches"]
+    os.truncate(folder / "order.bin", 8)
+    batch = api.post("/v1/runs/run/ranks/1/next", {"lease": lease, "from": {"epoch": 3, "step": 0}})[
+        "batches"
+    ][0]
+    assert batch == expected["batches"][0]
+    assert api.get("/v1/runs/run/batches", **QUESTION) == expected
+    assert (folder / "order.bin").stat().st_size > 8
+    world.close()
+
+
+def test_a_map_that_shrinks_under_a_run_stops_it_and_comes_back_with_it(world: World) -> None:
+    api, _ = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    (map_file,) = (world.data_dir / "maps" / "objects").glob("*.arrow")
+    content = map_file.read_bytes()
+    os.truncate(map_file, len(content) // 2)
+    problem = api.get("/v1/runs/run/batches", 503, **QUESTION)
+    assert (problem["code"], "damaged" in problem["detail"]) == ("store_unavailable", True)
+    assert api.get("/v1/runs/run/images/3", 503)["code"] == "store_unavailable"
+    map_file.write_bytes(content)
+    assert api.get("/v1/runs/run/batches", **QUESTION) == expected
     world.close()

@@ -57,12 +57,13 @@ class Plan:
 
     @property
     def is_whole(self) -> bool:
-        """False where the order file was cut short: to read past its end ends the process. One that is deleted, with
-        the run or by a neighbour, stays as it is for those who have it mapped."""
+        """False where the order or a map was cut short: to read past a file's end ends the process. One that is
+        deleted, with the run or by a neighbour, stays as it is for those who have it mapped."""
         try:
-            return self.order_file.stat().st_size >= self.prepared.order.nbytes
+            is_whole = self.order_file.stat().st_size >= self.prepared.order.nbytes
         except FileNotFoundError:
-            return True
+            is_whole = True
+        return is_whole and all(image_map.is_whole for image_map in self.sources.maps)
 
 
 class StateFiles(MutableMapping[tuple[int, int], bytes]):

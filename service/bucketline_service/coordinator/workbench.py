@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bucketline_service.planning import passes
 from bucketline_service.planning.build import Arrays
 
-KEEP_EVERY_S = 20.0
+KEEP_EVERY_S = 5.0
 """Work that a kill may cost."""
 
 _JOURNAL = "journal.npz"

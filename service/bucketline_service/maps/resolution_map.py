@@ -45,7 +45,11 @@ class ResolutionMap:
     ascending; None, and ``[1.0]``, where every image comes once. ``num_frames``: uint32[num_images], None where every
     image is still. ``optional``: of each of these that the map has, what it comes to."""
 
-    def __init__(self, digest: str, batch: Any, histogram: dict[str, Any], optional: Summaries) -> None:
+    def __init__(
+        self, path: Path, digest: str, batch: Any, histogram: dict[str, Any], optional: Summaries
+    ) -> None:
+        self._path = path
+        self._num_bytes = path.stat().st_size
         self.digest = digest
         self.num_images: int = batch.num_rows
         self._ids = batch.column("id")
@@ -76,7 +80,16 @@ class ResolutionMap:
             raise damaged(path, f"it holds {found[0]:,} {found[1]} ids, not {expected[0]:,} {expected[1]}")
         if set(about["optional"]) != STORED.keys() & set(batch.schema.names):
             raise damaged(path, f"it does not hold the columns {', '.join(about['optional']) or 'of a map'}")
-        return cls(digest, batch, about["histogram"], about["optional"])
+        return cls(path, digest, batch, about["histogram"], about["optional"])
+
+    @property
+    def is_whole(self) -> bool:
+        """False where the file was cut short since: to read past its end ends the process. One that is deleted stays
+        readable."""
+        try:
+            return self._path.stat().st_size >= self._num_bytes
+        except FileNotFoundError:
+            return True
 
     @property
     def int_ids(self) -> NDArray[np.int64]:
@@ -92,6 +105,10 @@ class ResolutionMap:
         if self._int_ids is not None:
             return cast("list[int]", self._int_ids[rows].tolist())
         return cast("list[str]", self._ids.take(pa.array(rows, pa.int64())).to_pylist())
+
+    def id_column(self, rows: NDArray[np.int64]) -> Any:
+        """The same as an Arrow array, int64 or large_string."""
+        return self._ids.take(pa.array(rows, pa.int64()))
 
     def find(self, image_id: int | str) -> int | None:
         """The row of an image, or None. A number and its decimal form are taken for each other: a URL has
@@ -112,10 +129,7 @@ class ResolutionMap:
     def find_many(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
         """The rows of ``ids``, in that order; ``Invalid`` names the first few that the map does not have."""
         listed: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-        keys = [self._key(image_id) for image_id in listed]
-        rows = np.full(len(keys), -1, np.int64)
-        asked = np.array([key is not None for key in keys], np.bool_)
-        rows[asked] = self._search([key for key in keys if key is not None])
+        rows = self._rows_of(listed)
         missing = np.flatnonzero(rows < 0)
         if len(missing):
             few = ", ".join(show(listed[index]) for index in missing[:5].tolist())
@@ -125,6 +139,18 @@ class ResolutionMap:
             kind = "whole numbers" if self._int_ids is not None else "strings"
             hint = f"The ids of this map are {kind}" if is_other else None
             raise Invalid("ids", f"not in the map: {few}{more}", hint, num_missing=len(missing))
+        return rows
+
+    def has_many(self, ids: Sequence[int | str]) -> NDArray[np.bool_]:
+        """bool[len(ids)]: whether the map has each, in the sense of ``find``."""
+        return self._rows_of(ids) >= 0
+
+    def _rows_of(self, ids: Sequence[Any]) -> NDArray[np.int64]:
+        """In that order, -1 where there is none."""
+        keys = [self._key(image_id) for image_id in ids]
+        rows = np.full(len(keys), -1, np.int64)
+        asked = np.array([key is not None for key in keys], np.bool_)
+        rows[asked] = self._search([key for key in keys if key is not None])
         return rows
 
     def histogram(self) -> dict[str, Any]:
