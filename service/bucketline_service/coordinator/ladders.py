@@ -13,6 +13,7 @@ from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.fitted import fitted
 from bucketline_service.planning.ladder import MAX_BUCKETS, Ladder
+from bucketline_service.planning.no_upscale import NoUpscale
 from bucketline_service.planning.presets import preset
 
 Pixels = Annotated[int, Field(strict=True, ge=1)]
@@ -52,8 +53,19 @@ class KohyaLadder(SpecModel):
     min_bucket_reso: Pixels = 256
     max_bucket_reso: Pixels = 1024
     bucket_reso_steps: Pixels = 64
+    bucket_no_upscale: Annotated[bool, Field(strict=True)] = Field(
+        False,
+        description="scale no image up: the buckets are the images' own sizes rounded down to steps, those of larger "
+        "images scaled to resolution's area; min_bucket_reso and max_bucket_reso do not count then",
+    )
+
+    @property
+    def rule(self) -> NoUpscale | None:
+        """What chooses the bucket in place of the nearest aspect."""
+        return NoUpscale.of(self.resolution, self.bucket_reso_steps) if self.bucket_no_upscale else None
 
     def build(self) -> Ladder:
+        """Not for ``bucket_no_upscale``, whose buckets hang on the images."""
         return ladders.kohya(
             self.resolution, self.min_bucket_reso, self.max_bucket_reso, self.bucket_reso_steps
         )
@@ -164,8 +176,15 @@ class TiersLadder(SpecModel):
                 )
             built = [self._kohya(side) for side in self.resolution]
         else:
-            built = [ladder.build() for ladder in self.ladders or ()]
+            built = [self._built(index, ladder) for index, ladder in enumerate(self.ladders or ())]
         return sorted(built, key=lambda ladder: int((ladder.widths * ladder.heights).max()))
+
+    def _built(self, index: int, ladder: TierLadder) -> Ladder:
+        if isinstance(ladder, KohyaLadder) and ladder.bucket_no_upscale:
+            detail = "a tier has the same buckets whatever the images are"
+            hint = "Leave it out: with choose: highest only images too small for every tier are scaled up"
+            raise Invalid(f"ladder.ladders.{index}.bucket_no_upscale", detail, hint)
+        return ladder.build()
 
     def _kohya(self, side: int) -> Ladder:
         step = self.bucket_reso_steps

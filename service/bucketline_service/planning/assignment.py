@@ -11,17 +11,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.geometry import crop_loss
-from bucketline_service.planning.ladder import MAX_SIDE, Ladder, is_integer
-
-REASONS = ("assigned", "max_ar_error", "max_crop_loss", "min_size")
-Metric = Literal["log", "abs"]
+from bucketline_service.planning.ladder import MAX_SIDE, Ladder
+from bucketline_service.planning.limits import NO_BUCKET, Limits, Metric, Targets, prune
+from bucketline_service.planning.no_upscale import NoUpscale, indices
 
 _CHUNK = 1 << 17  # rows at a time: the working arrays stay in the cache, and are 10 MB at most
 _FAR = 2.0**19  # below it, float differences to distinct aspects of sides up to 65,536 are distinct
@@ -33,18 +31,10 @@ _Edges = tuple[_Floats, NDArray[np.int32]]
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """``buckets`` int32[N]: ladder index, -1 where pruned. ``reasons`` uint8[N]: index of ``REASONS``."""
+    """``buckets`` int32[N]: ladder index, -1 where pruned. ``reasons`` uint8[N]: index of ``limits.REASONS``."""
 
     buckets: NDArray[np.int32]
     reasons: NDArray[np.uint8]
-
-
-class Limits(NamedTuple):
-    """What prunes, None where it does not."""
-
-    max_ar_error: float | None
-    max_crop_loss: float | None
-    min_size: int | None
 
 
 def assign(
@@ -56,6 +46,7 @@ def assign(
     max_ar_error: float | None = None,
     max_crop_loss: float | None = None,
     min_size: int | None = None,
+    no_upscale: NoUpscale | None = None,
 ) -> Assignment:
     """Assign images of ``widths``, ``heights`` (positive integers[N], pixels) to the ladder's buckets.
 
@@ -63,24 +54,23 @@ def assign(
     NovelAI's ``|bucket aspect - image aspect|`` as float64 arithmetic gives it, bit for bit. ``log`` is
     ``|ln(bucket aspect / image aspect)|``, the same for an image and its transpose, compared without
     logarithms: the edge between two buckets is the geometric mean of their aspects, so that a tie is a tie
-    exactly.
+    exactly. With ``no_upscale`` it is the one of the size that the rule gives, whatever the other aspects are.
 
-    Pruned, for the first reason that holds in the order of ``REASONS``:
+    Pruned, for the first reason that holds in the order of ``limits.REASONS``:
 
     - ``max_ar_error``: where not ``error < max_ar_error``; the error is the metric's distance (for ``abs``
       the original's strict comparison of the absolute difference, which is lenient to tall images and strict
       to wide ones).
     - ``max_crop_loss``: where the crop loss (``geometry.crop_loss``) is larger than it.
     - ``min_size``: where the shorter side is below so many pixels.
+    - ``bucket_no_upscale``: where the rule has no bucket for it, or one that is not in the ladder.
 
     Memory beside the result is bounded. Raises ``Invalid`` for parameters out of range and for sides below 1.
     """
-    limits = _limits(max_ar_error, max_crop_loss, min_size)
-    if metric not in ("log", "abs"):
-        raise Invalid("assign.metric", f"{metric!r} is not known", "Take log or abs")
+    limits = Limits(metric, max_ar_error, max_crop_loss, min_size).checked()
     if widths.shape != heights.shape or widths.ndim != 1:
         raise ValueError(f"widths {widths.shape} and heights {heights.shape} must be of one length")
-    edges = _edges(ladder, metric)
+    edges = _edges(ladder, metric) if no_upscale is None else None
     num = len(widths)
     result = Assignment(np.empty(num, dtype=np.int32), np.zeros(num, dtype=np.uint8))
     for start in range(0, num, _CHUNK):
@@ -91,12 +81,19 @@ def assign(
             row = start + int(np.argmax(np.minimum(across, down) < 1))
             detail = f"{widths[row]} x {heights[row]} is no size"
             raise Invalid(f"row {row}", detail, "Give sides of at least 1 pixel")
-        aspects = across / down
-        buckets = _nearest(aspects, ladder, edges, metric)
-        reasons = result.reasons[part]
-        _prune(reasons, buckets, across, down, aspects, ladder, metric, limits)
+        if no_upscale is not None:
+            own = no_upscale.own(across, down, limits)
+            buckets, reasons = indices(own, ladder), own.reasons
+            reasons[(reasons == 0) & (buckets < 0)] = NO_BUCKET
+        else:
+            assert edges is not None
+            aspects = across / down
+            buckets = _nearest(aspects, ladder, edges, metric)
+            targets = Targets(ladder.widths, ladder.heights, ladder.aspects)
+            reasons = prune(across, down, aspects, targets, buckets, limits)
         buckets[reasons > 0] = -1
         result.buckets[part] = buckets
+        result.reasons[part] = reasons
     return result
 
 
@@ -115,32 +112,7 @@ def _nearest(aspects: _Floats, ladder: Ladder, edges: _Edges, metric: Metric) ->
     return buckets
 
 
-def _prune(
-    reasons: NDArray[np.uint8],
-    buckets: NDArray[np.int32],
-    widths: NDArray[np.int64],
-    heights: NDArray[np.int64],
-    aspects: _Floats,
-    ladder: Ladder,
-    metric: Metric,
-    limits: Limits,
-) -> None:
-    """Write the reasons of one chunk, the last in the order first, so that the first stays."""
-    if limits.min_size is not None:
-        reasons[np.minimum(widths, heights) < limits.min_size] = 3
-    if limits.max_crop_loss is not None:
-        loss = crop_loss(widths, heights, ladder.widths[buckets], ladder.heights[buckets])
-        reasons[loss > limits.max_crop_loss] = 2
-    if limits.max_ar_error is not None:
-        targets = ladder.aspects[buckets]
-        if metric == "abs":
-            near = np.abs(targets - aspects) < limits.max_ar_error
-        else:
-            ratio = math.exp(min(limits.max_ar_error, 700.0))  # e ** 700 is near the largest float
-            near = np.maximum(targets, aspects) < np.minimum(targets, aspects) * ratio
-        reasons[~near] = 1
-
-
+@lru_cache(maxsize=256)  # a ladder is asked for chunk after chunk, and for single images
 def _edges(ladder: Ladder, metric: Metric) -> _Edges:
     """Where the nearest bucket changes: ``bounds`` float64[2(K' - 1)] ascending, ``choices`` int32[2K' - 1].
 
@@ -185,20 +157,3 @@ def _first_float(low: _Floats, high: _Floats, holds: Callable[[_Floats], NDArray
         below = np.where(there, below, middle)
     found: _Floats = above.view(np.float64)
     return found
-
-
-def _limits(max_ar_error: float | None, max_crop_loss: float | None, min_size: int | None) -> Limits:
-    if max_ar_error is not None and not (_is_real(max_ar_error) and 0 < max_ar_error < math.inf):
-        hint = "Take a number above 0, or null for none"
-        raise Invalid("assign.max_ar_error", f"{max_ar_error!r} is no limit", hint)
-    if max_crop_loss is not None and not (_is_real(max_crop_loss) and 0 <= max_crop_loss <= 1):
-        hint = "Take a share from 0 to 1, or null for none"
-        raise Invalid("assign.max_crop_loss", f"{max_crop_loss!r} is no limit", hint)
-    if min_size is not None and not (is_integer(min_size) and min_size >= 0):
-        hint = "Take a number of pixels, or null for none"
-        raise Invalid("assign.min_size", f"{min_size!r} is no limit", hint)
-    return Limits(max_ar_error, max_crop_loss, min_size)
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

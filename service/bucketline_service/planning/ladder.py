@@ -109,7 +109,7 @@ def kohya(
     max_bucket_reso: int = 1024,
     bucket_reso_steps: int = 64,
 ) -> Ladder:
-    """The ladder of kohya-ss/sd-scripts (without ``bucket_no_upscale``), by aspect, then area.
+    """The ladder of kohya-ss/sd-scripts (for ``bucket_no_upscale`` see ``no_upscale``), by aspect, then area.
 
     The square bucket of the area of ``resolution``, and for each side from ``min_bucket_reso`` to
     ``max_bucket_reso`` the longest other side within that area, both ways round. As the trainer does,
