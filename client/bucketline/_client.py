@@ -14,9 +14,9 @@ from . import _wire
 from ._checks import seconds, whole
 from ._engine import EXIT_PATIENCE_S, Engine, forget_engines
 from ._errors import ClientClosed, EndOfRun, Fenced, UsageError
-from ._identity import make_holder, session_name
+from ._identity import make_holder, seat, session_name
 from ._resume import starting_place
-from ._transport import Transport, check_token, check_url
+from ._transport import Transport, Urls, Verify, check_token, check_urls, shown
 from ._types import Batch, Cursor, Session, State
 from ._window import MAX_WINDOW
 
@@ -27,6 +27,15 @@ class BucketClient:
     ``url`` is the coordinator's address, ``run`` the run's name, ``token`` ``BUCKETLINE_TOKEN`` unless given
     (without the white space around it). The environment's proxies are used, but for an address on this
     machine.
+
+    Of a coordinator with several replicas ``url`` is the list of their addresses, or one string with commas
+    between them. One is asked while it answers; after a connection that fails, a timeout or 502, 503 or 504 it
+    is the next one's turn. Processes begin at different ones, by ``RANK``, ``SLURM_PROCID`` or holder, and come
+    back to theirs some time after it failed.
+
+    ``verify`` is for ``https://`` with a private CA: the file with its certificates, ``BUCKETLINE_CA_FILE``
+    unless given, or an ``ssl.SSLContext`` (which does not pickle). Without either whatever httpx trusts is
+    trusted: ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, else the public authorities.
 
     ``holder`` names who holds a rank's lease; unless given it is new in every process (host, pid, a random
     part), so a second process that uses a rank takes it over and the first one is ``Fenced``. Processes that
@@ -50,7 +59,7 @@ class BucketClient:
 
     def __init__(
         self,
-        url: str,
+        url: Urls,
         run: str,
         *,
         token: str | None = None,
@@ -60,12 +69,14 @@ class BucketClient:
         timeout_s: float = 300.0,
         request_timeout_s: float = 10.0,
         ack_interval_s: float = 1.0,
+        verify: Verify | None = None,
     ) -> None:
         if not isinstance(run, str) or not run:
             raise UsageError(f"run: a name was expected, not {run!r}")
-        self.url = check_url(url)
+        self.url = ",".join(check_urls(url))
         self.run = run
         self._token = None if token is None else check_token(token)
+        self._verify = verify
         self._holder = holder
         self._session = session
         self._window = whole("window", window, 1, MAX_WINDOW)
@@ -245,11 +256,21 @@ class BucketClient:
             if self._is_closed:
                 raise ClientClosed("the client is closed")
             if self._engine is None:
-                transport = Transport(self.url, self._token, request_timeout_s=self._request_timeout_s)
+                holder = self._holder or make_holder()
+                urls = check_urls(self.url)
+                # of several, one that takes connections and says nothing must leave time to ask the others
+                share_s = self._timeout_s / len(urls) if len(urls) > 1 else self._request_timeout_s
+                transport = Transport(
+                    urls,
+                    self._token,
+                    request_timeout_s=min(self._request_timeout_s, share_s),
+                    verify=self._verify,
+                    seat=seat(holder, os.environ),
+                )
                 self._engine = Engine(
                     transport,
                     self.run,
-                    holder=self._holder or make_holder(),
+                    holder=holder,
                     window=self._window,
                     ack_interval_s=self._ack_interval_s,
                     timeout_s=self._timeout_s,
@@ -281,7 +302,7 @@ class BucketClient:
         self._is_closed = state["_is_closed"]
 
     def __repr__(self) -> str:
-        return f"BucketClient({self.url!r}, run={self.run!r})"
+        return f"BucketClient({','.join(map(shown, self.url.split(',')))!r}, run={self.run!r})"
 
 
 _clients: weakref.WeakSet[BucketClient] = weakref.WeakSet()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from . import _wire
 from ._errors import BucketlineError, ClientClosed, UsageError
-from ._transport import Backoff, Transport, Unanswered, level_of, log, unavailable
+from ._transport import Backoff, Transport, Unanswered, level_of, log
 from ._types import Batch, Cursor, State
 from ._window import NEVER_S, Ask, Window
 
@@ -172,7 +172,7 @@ class Engine:
         now_s = self._clock()
         if now_s - started_s >= timeout_s:
             failures, cause = self._backoff.failures, self._failure
-            raise unavailable(self.transport.url, what, cause, failures, now_s - started_s) from cause
+            raise self.transport.unavailable(what, cause, failures, now_s - started_s) from cause
         self._retry_at_s = min(self._retry_at_s, self._not_before_s)
         self._work.notify()
         self._news.wait(_bounded(started_s + timeout_s - now_s))

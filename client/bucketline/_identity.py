@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping
 
 from ._errors import UsageError
@@ -15,6 +16,19 @@ def make_holder() -> str:
     import socket  # here and not above: importing bucketline needs no network, and httpx loads it anyway
 
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+
+
+def seat(holder: str, environ: Mapping[str, str]) -> int:
+    """A number of this process, by which the processes of a job spread over the replicas of a coordinator.
+
+    ``RANK`` (torchrun's) or ``SLURM_PROCID`` deal them out evenly; else a hash of the holder does, about. The
+    same on every start but for a holder that was made up, and not Python's ``hash``, which is another in every
+    process also of a name that is the same.
+    """
+    for name in ("RANK", "SLURM_PROCID"):
+        if (number := environ.get(name, "")).isdecimal():
+            return int(number)
+    return zlib.crc32(holder.encode(errors="replace"))
 
 
 def session_name(world_size: int, environ: Mapping[str, str]) -> str:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import _wire
 from ._checks import seconds
-from ._errors import PlanFailed, UsageError
-from ._transport import Transport, unavailable
+from ._errors import CoordinatorUnavailable, PlanFailed, UsageError
+from ._transport import Transport, Urls, Verify, check_urls
 from ._types import Batch, Json
 
 CONTENT_TYPES = {
@@ -36,20 +36,32 @@ SUFFIXES = {
     ".pkl": "pickle",
     ".pickle": "pickle",
 }
+LEDGER_FORMATS = ("csv", "parquet")
 CHUNK_BYTES = 1 << 20
 POLL_S = 0.2
 
 
 class Operator:
-    """What an operator does with a coordinator. ``token`` is ``BUCKETLINE_TOKEN`` unless given.
+    """What an operator does with a coordinator. ``token`` is ``BUCKETLINE_TOKEN`` unless given. ``url`` may be several
+    replicas, and ``verify`` a CA: both as ``BucketClient`` takes them, but the first of several is asked first.
 
     Answers are the coordinator's documents as they are. Every call is repeated until ``timeout_s`` is over,
     and raises ``CoordinatorUnavailable`` then. Not to be shared with a forked child.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: Urls,
+        token: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        verify: Verify | None = None,
+    ) -> None:
         self._timeout_s = seconds("timeout_s", timeout_s)
-        self._transport = Transport(url, token, request_timeout_s=min(30.0, self._timeout_s))
+        urls = check_urls(url)
+        # one that takes connections and says nothing must leave time to ask the others
+        attempt_s = min(30.0, self._timeout_s / len(urls))
+        self._transport = Transport(urls, token, request_timeout_s=attempt_s, verify=verify)
 
     # --- maps -----------------------------------------------------------------------------------------------
 
@@ -104,7 +116,7 @@ class Operator:
         document = self._ask(_wire.Request("PUT", _wire.run_path(name), body=dict(spec)))
         while wait and document.get("status") == "planning":
             if time.monotonic() - started_s > timeout_s:
-                raise unavailable(self._transport.url, f"when {name} is planned", None, 0, timeout_s)
+                raise self._transport.unavailable(f"when {name} is planned", None, 0, timeout_s)
             time.sleep(POLL_S)
             document = self.run(name)
         if wait and document.get("status") == "failed":
@@ -135,6 +147,70 @@ class Operator:
         what = _wire.run_path(run, "batches")
         document = self._get(what, epoch=epoch, step=step, rank=rank, count=count, world_size=world_size)
         return _wire.read(document, _wire.batches_from, what)
+
+    def ledger(
+        self,
+        run: str,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        from_epoch: int | None = None,
+        to_epoch: int | None = None,
+        world_size: int | None = None,
+        format: str | None = None,
+        timeout_s: float = 600.0,
+    ) -> int:
+        """Which images the epochs ``from_epoch`` … ``to_epoch``, inclusive, leave out, repeat or never serve, streamed
+        to a file: how many bytes that are. The present epoch unless given, and ``to_epoch`` is ``from_epoch`` unless
+        given.
+
+        ``format`` is ``csv`` or ``parquet``; unless given it follows from the file's suffix. A file is there when it is
+        whole, and is asked for anew where the answer breaks off; to a binary stream it is written as it comes, and
+        ``CoordinatorUnavailable`` says that it broke off. ``timeout_s`` is also how long the coordinator may be silent.
+        """
+        timeout_s = seconds("timeout_s", timeout_s)
+        stream, path = (None, Path(target)) if isinstance(target, (str, os.PathLike)) else (target, None)
+        if format is None:
+            format = SUFFIXES.get(path.suffix.lower()) if path else "csv"
+        if format not in LEDGER_FORMATS:
+            raise UsageError(f"format: one of {', '.join(LEDGER_FORMATS)}, not {format!r}")
+        given = {"from": from_epoch, "to": to_epoch, "world_size": world_size, "format": format}
+        params = tuple((name, str(value)) for name, value in given.items() if value is not None)
+        what = _wire.run_path(run, "ledger")
+        request = _wire.download(what, params, CONTENT_TYPES[format], timeout_s)
+        if stream is not None:
+            return self._download(request, timeout_s, stream)
+        assert path is not None
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                num_bytes = self._download(request, timeout_s, file, may_rewind=True)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return num_bytes
+
+    def _download(
+        self, request: _wire.Request, timeout_s: float, target: BinaryIO, *, may_rewind: bool = False
+    ) -> int:
+        num_bytes = 0
+
+        def read(chunks: Iterator[bytes]) -> None:
+            nonlocal num_bytes
+            if num_bytes and not may_rewind:
+                raise CoordinatorUnavailable(
+                    f"{request}: the answer broke off after {num_bytes:,} bytes, which are written: "
+                    "ask again, or have it written to a file"
+                )
+            if num_bytes:
+                target.seek(0)
+                target.truncate()
+                num_bytes = 0
+            for chunk in chunks:
+                target.write(chunk)
+                num_bytes += len(chunk)
+
+        self._transport.call(request, max(timeout_s, self._timeout_s), read)
+        return num_bytes
 
     def delete_run(self, name: str) -> None:
         self._ask(_wire.Request("DELETE", _wire.run_path(name)))

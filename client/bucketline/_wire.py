@@ -21,7 +21,8 @@ RETRIED_STATUSES = frozenset({408, 429})
 @dataclass(frozen=True, slots=True)
 class Request:
     """``body`` goes as JSON. ``content`` makes the body's chunks afresh for every attempt. ``timeout_s`` is
-    for one attempt where it is not the transport's."""
+    for one attempt where it is not the transport's. ``accept`` is the media type of the answer where it is not
+    JSON."""
 
     method: str
     path: str
@@ -30,6 +31,7 @@ class Request:
     content: Callable[[], Any] | None = None
     content_type: str | None = None
     timeout_s: float | None = None
+    accept: str | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -51,6 +53,10 @@ def upload(
 ) -> Request:
     """An upload is answered when it has been read and checked, which takes a while for 100,000,000 rows."""
     return Request("PUT", path, None, params, content, content_type, timeout_s=600.0)
+
+
+def download(path: str, params: tuple[tuple[str, str], ...], accept: str, timeout_s: float) -> Request:
+    return Request("GET", path, None, params, timeout_s=timeout_s, accept=accept)
 
 
 def lease_request(run: str, rank: int, holder: str, session: str | None) -> Request:

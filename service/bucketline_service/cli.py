@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -200,6 +201,42 @@ def run_show(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
     _call(url, ask, as_json, tables.run_detail)
 
 
+@runs.command("ledger")
+def run_ledger(
+    name: str,
+    first: Annotated[
+        int | None, typer.Option("--from", help="The first epoch [the present one].", min=0)
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--to", help="The last epoch, inclusive [the first].", min=0)
+    ] = None,
+    world_size: Annotated[
+        int | None, typer.Option(help="Ranks that each epoch is dealt to [as the run's are].", min=1)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="FILE.csv or FILE.parquet [CSV to standard output].")
+    ] = None,
+    url: Url = LOCAL,
+) -> None:
+    """Which images epochs leave out or repeat, and which are pruned or never served."""
+    with _errors(), _operator(url) as operator:
+        try:
+            num_bytes = operator.ledger(
+                name,
+                sys.stdout.buffer if output is None else output,
+                from_epoch=first,
+                to_epoch=last,
+                world_size=world_size,
+            )
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # whoever reads has had enough; what is still to be flushed at the end goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+    if output is not None:
+        print(f"{output}: {num_bytes:,} bytes")
+
+
 @runs.command("delete")
 def run_delete(name: str, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Delete a run, with its cursors and leases. Its map stays."""
@@ -227,10 +264,14 @@ def _call(
     as_json: bool,
     show: Callable[[Console, dict[str, Any]], None],
 ) -> None:
+    with _errors(), _operator(url) as operator:
+        _print(ask(operator), as_json, show)
+
+
+def _operator(url: str) -> Operator:
     # what goes wrong is told once, at the end
     logging.getLogger("bucketline").addHandler(logging.NullHandler())
-    with _errors(), Operator(url, timeout_s=TIMEOUT_S) as operator:
-        _print(ask(operator), as_json, show)
+    return Operator(url, timeout_s=TIMEOUT_S)
 
 
 def _print(answer: dict[str, Any], as_json: bool, show: Callable[[Console, dict[str, Any]], None]) -> None:

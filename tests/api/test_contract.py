@@ -101,7 +101,7 @@ class TestDocument:
         there = {f"{method.upper()} {path}" for path, each in document["paths"].items() for method in each}
         assert there >= {
             *(f"{method} /v1/{kind}s/{{{kind}}}" for method in ("PUT", "GET", "DELETE") for kind in ("map", "run")),
-            *(f"GET /v1/runs/{{run}}/{what}" for what in ("stats", "ranks", "batches", "images/{id}")),
+            *(f"GET /v1/runs/{{run}}/{what}" for what in ("stats", "ranks", "batches", "images/{id}", "ledger")),
             *(f"POST /v1/runs/{{run}}/ranks/{{rank}}/{what}" for what in ("lease", "next")),
             *(f"GET /v1/{kind}" for kind in ("maps", "runs")),
             *(f"GET /{what}" for what in ("healthz", "readyz", "metrics")),
@@ -146,6 +146,7 @@ CALLS = [
     ("GET", "/v1/runs", None, "any"),
     ("GET", "/v1/runs/run", None, "any"),
     ("GET", "/v1/runs/run/stats", None, "any"),
+    ("GET", "/v1/runs/run/ledger", None, "any"),
     ("GET", "/v1/runs/run/ranks", None, "any"),
     ("GET", "/v1/runs/run/images/1", None, "any"),
     ("GET", "/v1/runs/run/batches?epoch=0&step=0&rank=0", None, "any"),

@@ -210,3 +210,21 @@ def test_help_names_every_command() -> None:
     assert status == 0
     for command, *_ in COMMANDS:
         assert command in out
+
+
+def test_ledger(server: ServerProcess, tmp_path: Path) -> None:
+    """As a file of either format, and on standard output."""
+    status, out, errors = ask(server, "run", "ledger", "run", "--from", "1", "--to", "2", token="w")
+    assert (status, errors) == (0, "")
+    assert out.splitlines()[0] == '"epoch","what","reason","id","num"'
+    assert {line.split(",")[0] for line in out.splitlines()[1:]} == {"1", "2"}
+    file = tmp_path / "l.csv"
+    status, told, _ = ask(server, "run", "ledger", "run", "--from", "1", "--to", "2", "-o", str(file))
+    assert (status, file.read_text()) == (0, out)
+    assert told == f"{file}: {len(out):,} bytes\n"
+    assert ask(server, "run", "ledger", "run", "-o", str(tmp_path / "l.parquet"))[0] == 0
+    assert (tmp_path / "l.parquet").read_bytes()[:4] == b"PAR1"
+    status, out, errors = ask(server, "run", "ledger", "run", "--world-size", "9999")
+    assert (status, out) == (1, "")
+    assert "world_size" in errors
+    assert "format: one of csv, parquet" in ask(server, "run", "ledger", "run", "-o", "l.txt")[2]

@@ -1,10 +1,26 @@
 """The operator's calls against a real coordinator."""
 
+import csv
+import io
+import socket
+import threading
+
+import pyarrow.parquet
 import pytest
 
-from bucketline import Conflict, Forbidden, Invalid, NotFound, Operator, Unauthorized, UsageError
+from bucketline import (
+    Conflict,
+    CoordinatorUnavailable,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Operator,
+    ProtocolError,
+    Unauthorized,
+    UsageError,
+)
 
-from .coordinators import COCO, Coordinator, put_run
+from .coordinators import COCO, Canned, Coordinator, put_run
 
 
 def test_maps_and_runs(url):
@@ -53,6 +69,92 @@ def test_batches_for_another_world_size(url, run):
         one = operator.batches(run, 0, 0, 0, 4, world_size=1)
         two = [operator.batches(run, 0, 0, rank, 2) for rank in (0, 1)]
     assert [batch.ids for batch in one] == [two[r][s].ids for s in (0, 1) for r in (0, 1)]
+
+
+def test_the_ledger_as_a_file_and_as_a_stream(url, run, tmp_path):
+    table, text, stream = tmp_path / "l.parquet", tmp_path / "l.csv", io.BytesIO()
+    with Operator(url) as operator:
+        assert operator.ledger(run, table, from_epoch=2, to_epoch=4) == table.stat().st_size
+        assert operator.ledger(run, str(text), from_epoch=2, to_epoch=4) == text.stat().st_size
+        operator.ledger(run, stream, from_epoch=2, to_epoch=4, world_size=2)
+        operator.ledger(run, tmp_path / "now.txt", format="csv")
+    assert stream.getvalue() == text.read_bytes()
+    rows = pyarrow.parquet.read_table(table).to_pylist()
+    assert {row["epoch"] for row in rows} >= {2, 3, 4}
+    with text.open(newline="") as file:
+        assert [row["id"] for row in rows] == [int(row["id"]) for row in csv.DictReader(file)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["l.csv", "l.parquet", "now.txt"]
+
+
+def test_a_ledger_that_is_refused_leaves_no_file(url, run, tmp_path):
+    kept = tmp_path / "l.csv"
+    kept.write_text("before")
+    with Operator(url) as operator:
+        with pytest.raises(UsageError, match="format"):
+            operator.ledger(run, tmp_path / "l.xlsx")
+        with pytest.raises(UsageError, match="format"):
+            operator.ledger(run, tmp_path / "l.csv", format="jsonl")
+        with pytest.raises(Invalid) as caught:
+            operator.ledger(run, kept, from_epoch=3, to_epoch=1)
+        assert caught.value.field == "to"
+        with pytest.raises(NotFound):
+            operator.ledger("none", kept)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+CSV = {"Content-Type": "text/csv; charset=utf-8"}
+CUT = Canned(200, {**CSV, "Content-Encoding": "gzip"}, b"half of it")
+
+
+def test_a_ledger_that_fails_is_asked_for_anew(canned, tmp_path):
+    canned.script["/ledger"] = [Canned(503), CUT, Canned(200, CSV, b"whole")]
+    with Operator(canned.url) as operator:
+        assert operator.ledger("r", tmp_path / "l.csv") == 5
+    assert (tmp_path / "l.csv").read_bytes() == b"whole"
+    assert len(canned.seen) == 3
+
+
+def test_a_ledger_that_is_no_table_is_told_at_once(canned, tmp_path):
+    canned.script["/ledger"] = [Canned(200, {"Content-Type": "text/html"})]
+    with Operator(canned.url) as operator, pytest.raises(ProtocolError, match="text/csv was expected"):
+        operator.ledger("r", tmp_path / "l.csv")
+
+
+@pytest.fixture
+def breaking():
+    """Answers the first request with the begin of a ledger, and hangs up; the others with all of it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asked = []
+
+        def answer():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    asked.append(connection.recv(1 << 16))
+                    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: 8\r\n\r\n"
+                    connection.sendall(head + (b"half" if len(asked) == 1 else b"all of i"))
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_file_that_broke_off_is_begun_anew(breaking, tmp_path):
+    with Operator(breaking) as operator:
+        assert operator.ledger("r", tmp_path / "l.csv") == 8
+    assert (tmp_path / "l.csv").read_bytes() == b"all of i"
+
+
+def test_a_stream_that_broke_off_is_told(breaking):
+    stream = io.BytesIO()
+    with Operator(breaking) as operator, pytest.raises(CoordinatorUnavailable, match="after 4 bytes"):
+        operator.ledger("r", stream)
+    assert stream.getvalue() == b"half"
 
 
 def test_columns_can_be_named(url):

@@ -109,6 +109,21 @@ def test_many_at_once_in_the_order_given(make: Make) -> None:
     assert opened.find_many([]).tolist() == []
 
 
+@pytest.mark.parametrize(("ids", "found"), [([-3, 4], [4, "4", -3]), (["04", "4", "x"], [4, "4", "04", "x"])])
+def test_which_of_many_there_are(make: Make, ids: list[int] | list[str], found: list[int | str]) -> None:
+    """In the sense of ``find``."""
+    opened = make(ids)
+    asked = [4, "4", "04", "x", -3, 2**70, 5]
+    assert opened.has_many(asked).tolist() == [each in found for each in asked]
+    assert opened.has_many([]).tolist() == []
+
+
+@pytest.mark.parametrize("ids", [[7, -5, 2**62], ["b", '\u00fc,"', "a"]])
+def test_ids_as_an_arrow_array(make: Make, ids: list[int] | list[str]) -> None:
+    opened, rows = make(ids), np.array([2, 0, 0])
+    assert opened.id_column(rows).to_pylist() == opened.ids(rows) == [ids[2], ids[0], ids[0]]
+
+
 def test_the_first_unknown_ones_are_named(make: Make) -> None:
     opened = make([10, 30, 20])
     with pytest.raises(

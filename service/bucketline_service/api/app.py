@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from bucketline_service.api import delivery, maps, operations, previews, problems, runs
+from bucketline_service.api import delivery, ledger, maps, operations, previews, problems, runs
 from bucketline_service.api.auth import Guards, Tokens
 from bucketline_service.api.middleware import HeadAsGet, LimitBody, Observe
 from bucketline_service.coordinator import Coordinator
@@ -57,6 +57,7 @@ def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) ->
     problems.install(app, coordinator.metrics)
     app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
     app.include_router(runs.routes(coordinator, guards))
+    app.include_router(ledger.routes(coordinator, guards))
     app.include_router(delivery.routes(coordinator, guards))
     app.include_router(previews.routes(coordinator, guards))
     app.include_router(operations.routes(coordinator))

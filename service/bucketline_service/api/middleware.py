@@ -13,6 +13,9 @@ from bucketline_service.metrics import Metrics
 
 _log = logging.getLogger("bucketline.access")
 
+IS_HEAD = "bucketline.is_head"
+"""In the scope of a HEAD that is answered as GET: a route whose body is long need not make it."""
+
 
 class Observe:
     """Counts requests by route template, so that names in paths make no new series."""
@@ -94,7 +97,7 @@ class HeadAsGet:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         # a copy: the server looks into its own for what was asked
-        await self._app({**scope, "method": "GET"}, receive, without_body)
+        await self._app({**scope, "method": "GET", IS_HEAD: True}, receive, without_body)
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bucketline_service.coordinator.answers import Answers
 from bucketline_service.coordinator.delivery import Delivery
+from bucketline_service.coordinator.ledger import Ledgers
 from bucketline_service.coordinator.plans import PlanShelf
 from bucketline_service.coordinator.previews import Previews
 from bucketline_service.coordinator.runs import Runs
@@ -42,6 +43,7 @@ class Coordinator:
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
         self.answers = Answers(self.runs, self.sessions)
+        self.ledgers = Ledgers(self.runs, self.sessions, maps)
         self.previews = Previews(maps)
 
     async def put_map(
