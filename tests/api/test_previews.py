@@ -19,6 +19,7 @@ SPECS: list[dict[str, Any]] = [
     {"ladder": {"kind": "fitted", "num_buckets": 3}},
     {"ladder": {"kind": "fitted", "num_buckets": 3}, "valid_ids": list(range(0, 150))},
     {"ladder": {"kind": "kohya"}, "valid_ids": "even"},
+    {"ladder": {"kind": "kohya", "bucket_no_upscale": True}, "valid_ids": "even"},
     {"planner": "novelai"},
     {"planner": "novelai", "valid_ids": list(range(10, 190))},
 ]

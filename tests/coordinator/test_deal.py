@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bucketline_service.coordinator.deal import MAX_EPOCH, Deal, Span
 from bucketline_service.errors import Invalid
 from bucketline_service.state.port import Cursor, Generation
-from tests.planning.lines import line, lines
+from tests.planning.lines import line, lines, portioned, portioned_lines
 
 LINE = line([70, 33, 121], 2, 4)  # 28 units of 4 batches of 2
 START = Cursor(0, 0)
@@ -32,12 +32,14 @@ def dealt(deal, epoch, begin, end):
 
 @st.composite
 def deals(draw):
-    """Deals of any origin that have at least one step in every epoch."""
-    it = draw(lines())
-    assume(it.num_batches)
-    world_size = draw(st.integers(1, min(9, it.num_batches)))
-    offset = draw(st.integers(0, it.num_batches))
-    origin = Cursor(draw(st.integers(0, 3)), draw(st.integers(0, 9)) if offset else 0)
+    """Deals of any origin that have at least one step in every epoch, which may have more in one than in another."""
+    it = draw(lines() | portioned_lines().map(lambda given: given.line))
+    least = it.planner.least_batches(1)
+    assume(least)
+    world_size = draw(st.integers(1, min(9, least)))
+    epoch = draw(st.integers(0, 3))
+    offset = draw(st.integers(0, it.planner.num_batches(epoch, 1)))
+    origin = Cursor(epoch, draw(st.integers(0, 9)) if offset else 0)
     return deal_to(it.planner, world_size, origin, offset, end_epoch=draw(st.integers(origin.epoch + 1, 7)))
 
 
@@ -190,6 +192,15 @@ def test_distance_over_a_billion_epochs_walks_none_of_them():
     expected = (deal.num_steps(1) - 6) + (10**9 - 2) * per_epoch + 3
     assert deal.distance(Cursor(1, 6), Cursor(10**9, 3)) == expected
     assert deal.distance(Cursor(10**9, 3), Cursor(1, 6)) == -expected
+
+
+def test_distance_over_epochs_of_several_lengths():
+    """1,500 of about 7.5 steps each: more than are remembered."""
+    deal = deal_to(portioned([5], [(0, 0, 0.0, 1.5)], 1).planner, 1)
+    lengths = [deal.num_steps(epoch) for epoch in range(1_500)]
+    assert set(lengths) == {7, 8}
+    assert deal.distance(Cursor(3, 2), Cursor(1_499, 4)) == sum(lengths[3:1_499]) - 2 + 4
+    assert deal.back(Cursor(1_499, 4), sum(lengths[3:1_499]) + 2) == Cursor(3, 2)
 
 
 @settings(deadline=None)

@@ -1,29 +1,36 @@
-"""Lines to test on: random counts, batch sizes, lockstep and tails, and what their planner serves in an epoch."""
+"""Lines to test on: random counts, portions, batch sizes, lockstep and tails, and what their planner serves in an
+epoch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import strategies as st
 
 from bucketline_service.planning.groups import Groups, Sorter
 from bucketline_service.planning.line import LinePlanner
+from bucketline_service.planning.plan import Place
 from bucketline_service.planning.portions import Portions
-from bucketline_service.planning.tails import POLICIES, Layout
+from bucketline_service.planning.tails import POLICIES, Layout, least_units
 
 
 @dataclass(frozen=True)
 class Line:
-    """``buckets`` int32[M]: the bucket of each row of the map, -1 where it is pruned."""
+    """``buckets`` int32[M]: the group of each row of the map, which is its bucket in a line without portions of its
+    own; -1 where it is pruned. ``layout``: epoch 0's. ``make``: the same planner, that nobody has asked yet."""
 
     planner: LinePlanner
+    portions: Portions
     layout: Layout
     buckets: np.ndarray
     counts: np.ndarray
     batch_sizes: np.ndarray
     lockstep: int
     policy: str
+    make: Callable[[], LinePlanner]
 
     @property
     def units(self):
@@ -34,46 +41,97 @@ class Line:
         return self.planner.num_batches(0, 1)
 
     def epoch(self, epoch):
-        return self.planner.batches(epoch, np.arange(self.num_batches), 1)
+        return self.planner.batches(epoch, np.arange(self.planner.num_batches(epoch, 1)), 1)
+
+    def asked(self, epoch):
+        """Rows that the epoch asks for, once for each time: those served and left out, but for what is repeated."""
+        block, planner = self.epoch(epoch), self.planner
+        assert block.repeats.sum() == planner.layout(epoch).repeated.sum()
+        return np.append(block.rows[~block.repeats], self.left_out(epoch))
+
+    def left_out(self, epoch):
+        """Rows of the samples that the epoch leaves out, by target."""
+        return left_out(self.planner, epoch)
+
+    def places(self, epoch):
+        """By row, every place of the epoch where it comes, as its batches have it."""
+        block = self.epoch(epoch)
+        position = np.repeat(np.arange(len(block.buckets)), np.diff(block.bounds))
+        found = {row: [] for row in range(len(self.buckets))}
+        for i, row in enumerate(block.rows.tolist()):
+            at = int(position[i])
+            slot, bucket = i - int(block.bounds[at]), int(block.buckets[at])
+            found[row].append(Place(at, slot, bucket, bool(block.repeats[i])))
+        return found
 
     def targets(self, block):
         """Of each served image: the target that serves it."""
         return np.repeat(block.buckets, np.diff(block.bounds))
 
 
-def line(counts, batch_sizes=1, lockstep=1, policy="spill", seed=0, num_pruned=0):
+def line(counts, batch_sizes=1, lockstep=1, policy="spill", seed=0, num_pruned=0, **more):
+    """Bucket b is a group of ``counts[b]`` rows, each of which comes once."""
+    table = [(bucket, bucket, 0.0, 1.0) for bucket, count in enumerate(counts) if count]
+    return portioned(counts, table, len(counts), batch_sizes, lockstep, policy, seed, num_pruned, **more)
+
+
+def portioned(
+    counts,
+    table,
+    num_buckets,
+    batch_sizes=1,
+    lockstep=1,
+    policy="spill",
+    seed=0,
+    num_pruned=0,
+    edges=None,
+    largest_first=(),
+):
+    """Groups of ``counts`` rows, of which the buckets take the portions in ``table``: (bucket, group, begin, end)."""
     counts = np.array(counts, dtype=np.int64)
-    num_targets = len(counts) + (policy == "catch_all")
+    num_targets = num_buckets + (policy == "catch_all")
     sizes = np.broadcast_to(np.array(batch_sizes, dtype=np.int64), num_targets).copy()
-    buckets = np.append(np.repeat(np.arange(len(counts)), counts), np.full(num_pruned, -1)).astype(np.int32)
-    buckets = np.random.default_rng(99).permutation(buckets)
-    order = np.argsort(buckets, kind="stable")[num_pruned:].astype(np.uint32)
+    of = np.append(np.repeat(np.arange(len(counts)), counts), np.full(num_pruned, -1)).astype(np.int32)
+    of = np.random.default_rng(99).permutation(of)
+    order = np.argsort(of, kind="stable")[num_pruned:].astype(np.uint32)
     there = np.flatnonzero(counts)
+    number = {group: at for at, group in enumerate(there.tolist())}
     groups = Groups(there, counts[there], np.ones(len(there)))
-    portions = Portions(
-        ((bucket, group, 0.0, 1.0) for group, bucket in enumerate(there.tolist())), groups, len(counts)
-    )
+    rows = ((bucket, number[group], begin, end) for bucket, group, begin, end in table)
+    portions = Portions(rows, groups, num_buckets)
     starts = np.cumsum(counts) - counts
 
     def find(row):
-        bucket = buckets[row]
-        if bucket < 0:
+        group = of[row]
+        if group < 0:
             return None
-        at = np.searchsorted(order[starts[bucket] : starts[bucket] + counts[bucket]], row)
-        return int(np.searchsorted(there, bucket)), int(at)
+        at = np.searchsorted(order[starts[group] : starts[group] + counts[group]], row)
+        return number[int(group)], int(at)
 
-    planner = LinePlanner(
-        order,
-        groups,
-        portions,
-        lambda counts: POLICIES[policy](counts, sizes * lockstep, None),
-        batch_sizes=sizes,
-        lockstep=lockstep,
-        seed=seed,
-        find=find,
-    )
-    layout = planner.layout(0)
-    return Line(planner, layout, buckets, counts, sizes, lockstep, policy)
+    def make():
+        return LinePlanner(
+            order,
+            groups,
+            portions,
+            lambda counts: POLICIES[policy](counts, sizes * lockstep, edges),
+            batch_sizes=sizes,
+            lockstep=lockstep,
+            seed=seed,
+            find=find,
+            largest_first=largest_first,
+            least_units=least_units(policy, portions.least(), sizes * lockstep, edges),
+        )
+
+    planner = make()
+    return Line(planner, portions, planner.layout(0), of, counts, sizes, lockstep, policy, make)
+
+
+def left_out(planner, epoch):
+    """Rows of the samples that the epoch's stream leaves out, by target."""
+    fates = planner.fates(epoch, planner.num_batches(epoch, 1))
+    out = planner.samples(epoch, fates.where(fates.comings == 0), 0, 10**9).rows
+    assert len(out) == planner.layout(epoch).left_out.sum()
+    return out
 
 
 def samples_of(spec, images, prepared, epoch=0):
@@ -82,25 +140,82 @@ def samples_of(spec, images, prepared, epoch=0):
     return portions.cuts(spec.seed, epoch).counts
 
 
+def _batch_sizes(draw, num_targets, same_sizes=None):
+    if draw(st.booleans()) if same_sizes is None else same_sizes:
+        return draw(st.integers(1, 5))
+    return draw(st.lists(st.integers(1, 5), min_size=num_targets, max_size=num_targets))
+
+
+ALL = ("spill", "pad", "drop", "catch_all")
+
+
 @st.composite
-def lines(draw, policies=("spill", "pad", "drop", "catch_all"), same_sizes=None):
+def lines(draw, policies=ALL, same_sizes=None):
     """Zeros, one bucket, one image and buckets smaller than a unit are all common; batch sizes may differ by target."""
     count = st.one_of(st.just(0), st.integers(1, 5), st.integers(0, 60))
     counts = draw(st.lists(count, min_size=1, max_size=6).filter(any))
     policy = draw(st.sampled_from(policies))
-    num_targets = len(counts) + (policy == "catch_all")
-    if draw(st.booleans()) if same_sizes is None else same_sizes:
-        batch_sizes = draw(st.integers(1, 5))
-    else:
-        batch_sizes = draw(st.lists(st.integers(1, 5), min_size=num_targets, max_size=num_targets))
     return line(
         counts,
-        batch_sizes,
+        _batch_sizes(draw, len(counts) + (policy == "catch_all"), same_sizes),
         draw(st.integers(1, 4)),
         policy,
         seed=draw(st.integers(0, 2**32 - 1)),
         num_pruned=draw(st.integers(0, 4)),
     )
+
+
+TIMES = st.one_of(
+    st.integers(1, 4).map(float),
+    st.sampled_from([0.01, 0.25, 1 / 3, 0.5, 1.5, 2.75]),
+    st.floats(0.001, 4.0),
+)
+SHARES = st.one_of(st.sampled_from([0.25, 0.5, 1 / 3]), st.floats(0.001, 0.999))
+
+
+@dataclass(frozen=True)
+class Portioned:
+    """``times``: how often an epoch asks for each image of a group, where its portions follow one another; where all
+    ``begin_together``, how often it does in each of the group's buckets, by (bucket, group)."""
+
+    line: Line
+    times: dict
+    begin_together: bool
+
+
+@st.composite
+def portioned_lines(draw, policies=ALL, times=TIMES):
+    """Groups that come oftener than once, or not each time; in one bucket, or divided among several; or with a portion
+    from 0 on in each. Where tails are not to mix them, buckets may be in sections."""
+    counts = draw(st.lists(st.integers(1, 25), min_size=1, max_size=4))
+    num_buckets = draw(st.integers(1, 4))
+    policy = draw(st.sampled_from(policies))
+    begin_together = draw(st.booleans())
+    table, told = [], {}
+    for group in range(len(counts)):
+        buckets = draw(st.lists(st.integers(0, num_buckets - 1), min_size=1, max_size=3, unique=True))
+        if begin_together:
+            for bucket in buckets:
+                told[bucket, group] = draw(times)
+                table.append((bucket, group, 0.0, told[bucket, group]))
+        else:
+            told[group] = draw(times)
+            cuts = sorted(draw(SHARES) * told[group] for _ in buckets[1:])
+            for bucket, (begin, end) in zip(buckets, pairwise([0.0, *cuts, told[group]]), strict=True):
+                table.append((bucket, group, begin, end))
+    cuts = draw(st.sets(st.integers(1, num_buckets - 1), max_size=2)) if num_buckets > 1 else set()
+    it = portioned(
+        counts,
+        table,
+        num_buckets,
+        _batch_sizes(draw, num_buckets + (policy == "catch_all")),
+        draw(st.integers(1, 3)),
+        policy,
+        draw(st.integers(0, 2**32 - 1)),
+        draw(st.integers(0, 3)),
+        edges=[0, *sorted(cuts), num_buckets] if policy == "spill" else None,
+    )
+    return Portioned(it, told, begin_together)
 
 
 epochs = st.integers(0, 2**31 - 1)

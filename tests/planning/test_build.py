@@ -8,7 +8,7 @@ import pytest
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.build import Memory, layout_of, new_planner, prepare
-from bucketline_service.planning.images import Images
+from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.novelai import NovelaiPlanner
 from bucketline_service.planning.spec import PlanSpec
@@ -47,6 +47,7 @@ def test_images_are_assigned_sorted_and_summed_up():
         "max_ar_error": 1,
         "max_crop_loss": 0,
         "min_size": 1,
+        "bucket_no_upscale": 0,
         "num_frames": 0,
         "num_repeats": 0,
         "valid_ids": 0,
@@ -73,6 +74,7 @@ def test_valid_rows_restrict_the_plan():
         "max_ar_error": 1,
         "max_crop_loss": 0,
         "min_size": 0,
+        "bucket_no_upscale": 0,
         "num_frames": 0,
         "num_repeats": 0,
         "valid_ids": 7,
@@ -168,3 +170,12 @@ def test_novelai_gets_the_buckets_of_the_plan():
     assert sorted(block.rows.tolist()) == list(range(12))
     for bucket, rows in zip(block.buckets, block.rows.reshape(-1, 2), strict=True):
         assert set(rows % 2) == {0: set(), 1: {0}, 2: {1}}[int(bucket)]
+
+
+def test_novelai_takes_no_repeats():
+    wide = np.full(8, 512, dtype=np.uint32)
+    exact = spec(planner="novelai", tails="catch_all", metric="abs", max_ar_error=4.0)
+    images = Images([Part(wide, wide, np.array([0, 1] * 4, dtype=np.uint8), np.array([1.0, 2.0]))])
+    with pytest.raises(Invalid, match="num_repeats") as raised:
+        prepare(exact, images)
+    assert raised.value.field == "planner"

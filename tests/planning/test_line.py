@@ -8,7 +8,6 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from bucketline_service.planning.plan import Place
 from tests.planning.lines import epochs, line, lines
 
 LINE = line([30, 0, 113, 64, 5], 4, 2)
@@ -45,14 +44,7 @@ def test_batches_at_any_positions_are_those_of_the_sequence(it, epoch, data):
 @example(line([9, 4, 2], 2, 2, "pad", num_pruned=3), 5)
 @example(line([3, 4, 0, 50, 2, 3], 2, 2), 0)
 def test_locate_agrees_with_the_batches_for_every_row(it, epoch):
-    block = it.epoch(epoch)
-    position = np.repeat(np.arange(len(block.buckets)), np.diff(block.bounds))
-    places = {row: [] for row in range(len(it.buckets))}
-    for i, row in enumerate(block.rows.tolist()):
-        at = int(position[i])
-        slot, bucket = i - int(block.bounds[at]), int(block.buckets[at])
-        places[row].append(Place(at, slot, bucket, bool(block.repeats[i])))
-    for row, expected in places.items():
+    for row, expected in it.places(epoch).items():
         assert it.planner.locate(epoch, row, 1) == expected
 
 

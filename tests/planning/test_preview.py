@@ -23,6 +23,7 @@ from tests.planning.lines import line
 LADDERS = [
     {"kind": "novelai"},
     {"kind": "kohya", "bucket_reso_steps": 128},
+    {"kind": "kohya", "bucket_reso_steps": 256, "bucket_no_upscale": True},
     {"kind": "geometric", "num_ar_buckets": 5},
     {"kind": "preset", "name": "sdxl"},
     {"kind": "fitted", "num_buckets": 4},

@@ -147,7 +147,7 @@ def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
     keys, reasons = sorter.keys(chunk)
     reason = PRUNED[int(reasons[0]) - 1] if reasons[0] else None
     found = plan.prepared.find(sorter, sources.images, row)
-    if reason is None and found is None:
+    if found is None and (reason is None or _has_own_size(spec, reason, chunk)):
         reason = "valid_ids"
     samples = float(plan.prepared.groups.samples[found[0]]) if found else 0.0
     ways = sorter.ways(int(keys[0])) if found else []
@@ -170,9 +170,23 @@ def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
     }
 
 
+def _has_own_size(spec: PlanSpec, reason: str, chunk: Chunk) -> bool:
+    """Whether an image misses only its bucket, which no image that counts needs: then it does not count."""
+    if reason != "bucket_no_upscale" or spec.no_upscale is None:
+        return False
+    widths, _ = spec.no_upscale.sizes(chunk.widths.astype(np.int64), chunk.heights.astype(np.int64))
+    return bool(widths[0] > 0)
+
+
 def _nearest(spec: PlanSpec, chunk: Chunk) -> int:
-    """The bucket of the nearest aspect in the first section."""
-    return int(assign(chunk.widths, chunk.heights, spec.ladder, metric=spec.metric).buckets[0])
+    """The bucket of the first section that the image comes to without limits: where none is its own, that of the
+    nearest aspect."""
+    for rule in (spec.no_upscale, None):
+        found = assign(chunk.widths, chunk.heights, spec.ladder, metric=spec.metric, no_upscale=rule)
+        bucket = int(found.buckets[0])
+        if bucket >= 0:
+            break
+    return bucket
 
 
 def _fitted(spec: PlanSpec, bucket: int, width: int, height: int) -> dict[str, Any]:

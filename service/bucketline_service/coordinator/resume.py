@@ -67,7 +67,7 @@ def next_start(run: Run, session: str, world_size: int, state: StateDict | None)
 
 
 def check_size(run: Run, world_size: int) -> None:
-    num = run.plan.planner.num_batches(0, world_size)
+    num = run.plan.planner.least_batches(world_size)
     if not 0 < world_size <= min(num, MAX_WORLD_SIZE):
         raise Invalid(
             "world_size",

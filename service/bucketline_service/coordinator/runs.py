@@ -44,8 +44,8 @@ def lease_floor(now_s: float) -> int:
 @dataclass(frozen=True)
 class Document:
     """What the store keeps of a run. ``map_digests`` and ``valid_digests``, of the valid ids or None, one of each map.
-    ``fitted_sizes``: (width, height) of each bucket of a ladder that was fitted to the images when the run was put, or
-    None."""
+    ``fitted_sizes``: (width, height) of each bucket of a ladder that hangs on the images, as found when the run was
+    put, or None."""
 
     spec: RunSpec
     fingerprint: str
@@ -217,9 +217,9 @@ class Runs:
         )
         valid_digests = [self._valid_digest(each.valid_ids) for each in spec.sources]
         rows = None
-        if spec.ladder.kind == "fitted" or any(isinstance(each.valid_ids, list) for each in spec.sources):
+        if spec.is_fitted or any(isinstance(each.valid_ids, list) for each in spec.sources):
             rows = sources.rows_of(self._valid(spec, valid_digests))
-        fitted_sizes = spec.fit(sources.distinct(rows)) if spec.ladder.kind == "fitted" else None
+        fitted_sizes = spec.fit(sources.distinct(rows)) if spec.is_fitted else None
         plan = spec.plan_spec(fitted_sizes, spec.maps or ())
         digests = [image_map.digest for image_map in sources.maps]
         return Document(

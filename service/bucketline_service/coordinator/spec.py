@@ -14,6 +14,7 @@ from bucketline_service.coordinator.deal import MAX_EPOCH
 from bucketline_service.coordinator.ladders import (
     AnyLadder,
     FittedLadder,
+    KohyaLadder,
     NovelaiLadder,
     SpecModel,
     TiersLadder,
@@ -23,6 +24,8 @@ from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.build import VERSION
 from bucketline_service.planning.images import Part
 from bucketline_service.planning.ladder import MAX_SIDE, Ladder
+from bucketline_service.planning.limits import Limits
+from bucketline_service.planning.no_upscale import NoUpscale, needed
 from bucketline_service.planning.spec import Budget, FrameBucket, MapShare, PlanSpec
 from bucketline_service.state.port import MAX_WORLD_SIZE
 
@@ -30,14 +33,17 @@ MAX_BATCH_SIZE = 65_536
 MAX_LOCKSTEP = 1 << 20
 MAX_REPEATS = 10_000
 MAX_MAPS = 256
+MAX_WEIGHT = 1e9
 NOVELAI_MAX_AR_ERROR = 4.0
 
 _T = TypeVar("_T")
 _P = TypeVar("_P", bound="PlanFields")
 _R = TypeVar("_R", bound="Repeats")
+_M = TypeVar("_M", bound="MapSpec")
 _B = TypeVar("_B", bound="BatchSizes")
-_Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+_Probability = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 _Some = Annotated[list[_T], Field(min_length=1)]
+_Limit = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
 
 
 class AssignSpec(SpecModel):
@@ -57,7 +63,7 @@ class AssignSpec(SpecModel):
     )
 
 
-NumRepeats = Annotated[float, Field(gt=0, le=MAX_REPEATS, allow_inf_nan=False)]
+NumRepeats = Annotated[float, Field(strict=True, gt=0, le=MAX_REPEATS, allow_inf_nan=False)]
 ValidIds = _Some[StrictInt] | _Some[StrictStr] | str
 NumImages = Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH_SIZE)]
 
@@ -80,7 +86,7 @@ class Repeats(SpecModel):
         None,
         description="times that each image comes in an epoch, 1 unless given; 1.5: every second one twice",
     )
-    repeats: Annotated[float, Field(ge=0, lt=MAX_REPEATS, allow_inf_nan=False)] | None = Field(
+    repeats: Annotated[float, Field(strict=True, ge=0, lt=MAX_REPEATS, allow_inf_nan=False)] | None = Field(
         None, description="further times, as SimpleTuner counts: 0 is once. Not with num_repeats"
     )
     valid_ids: ValidIds | None = Field(
@@ -106,10 +112,13 @@ class MapSpec(Repeats):
     """One of several maps of a run."""
 
     map: str = Field(description="name of the resolution map")
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    weight: Annotated[float, Field(strict=True, gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] | None = Field(
         None,
         description="the map's share of the epoch, over the sum of all weights; all maps have one, or none",
     )
+
+    def counted(self: _M, field: str) -> _M:
+        return self if self.weight is not None else super().counted(field)
 
 
 class _OfMap(SpecModel):
@@ -123,10 +132,10 @@ class BatchSizes(SpecModel):
     """How many images a batch has: a number, or for each bucket as many as a budget holds."""
 
     batch_size: NumImages | None = Field(None, description="images a batch; or give a budget")
-    max_pixels_per_batch: PositiveInt | None = Field(
+    max_pixels_per_batch: _Limit | None = Field(
         None, description="for each bucket as many images as have no more pixels, those of all frames"
     )
-    max_tokens_per_batch: PositiveInt | None = Field(
+    max_tokens_per_batch: _Limit | None = Field(
         None, description="for each bucket as many images as have no more tokens of the latent"
     )
     latent_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
@@ -160,6 +169,12 @@ class BatchSizes(SpecModel):
         if told and told["min_batch_size"] > told["max_batch_size"]:
             detail = f"{told['min_batch_size']} is more than max_batch_size {told['max_batch_size']}"
             raise Invalid("min_batch_size", detail, "Take no more than that")
+        if told and told["max_batch_size"] % (multiple := told["batch_size_multiple"]) > (
+            told["max_batch_size"] - told["min_batch_size"]
+        ):
+            detail = f"no multiple of {multiple} lies between min_batch_size "
+            detail += f"{told['min_batch_size']} and max_batch_size {told['max_batch_size']}"
+            raise Invalid("batch_size_multiple", detail, "Take a divisor of max_batch_size")
         return self.model_copy(update=told)
 
     @property
@@ -301,14 +316,32 @@ class PlanFields(BatchSizes, Repeats):
         assign = self.assign.model_copy(update={"metric": "abs", "max_ar_error": error})
         return self.model_copy(update={"tails": "catch_all", "assign": assign})
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the ladder hangs on the images."""
+        return isinstance(self.ladder, FittedLadder) or self._no_upscale is not None
+
+    @property
+    def _no_upscale(self) -> NoUpscale | None:
+        return self.ladder.rule if isinstance(self.ladder, KohyaLadder) else None
+
+    @property
+    def _limits(self) -> Limits:
+        about = self.assign
+        assert about.metric is not None
+        return Limits(about.metric, about.max_ar_error, about.max_crop_loss, about.min_size)
+
     def fit(self, parts: Sequence[Part]) -> list[tuple[int, int]] | None:
-        """(width, height) of each bucket where the ladder is fitted to the images; None where it is not. ``parts``: the
-        images, or their distinct sizes."""
-        if not isinstance(self.ladder, FittedLadder):
+        """(width, height) of each bucket where the ladder hangs on the images; None where it does not. Of a resolved
+        spec. ``parts``: the images, or their distinct sizes. Raises ``Invalid`` where these can not be met."""
+        if not self.is_fitted:
             return None
         widths, heights = (
             np.concatenate([getattr(part, side) for part in parts]) for side in ("widths", "heights")
         )
+        if self._no_upscale is not None:
+            return needed(self._no_upscale, widths, heights, self._limits)
+        assert isinstance(self.ladder, FittedLadder)
         counts = [
             np.ones(len(part.widths), np.int64) if part.counts is None else part.counts for part in parts
         ]
@@ -339,6 +372,7 @@ class PlanFields(BatchSizes, Repeats):
             frame_buckets=self._lengths(len(tiers)),
             first=self.first,
             maps=tuple(shares),
+            no_upscale=self._no_upscale,
         )
         # asked for here, that a budget that holds no batch is refused before anything is built
         assert len(plan.batch_sizes)
@@ -347,8 +381,8 @@ class PlanFields(BatchSizes, Repeats):
     def _tiers(self, fitted_sizes: Iterable[Sequence[int]] | None) -> tuple[Ladder, ...]:
         if isinstance(self.ladder, TiersLadder):
             return tuple(self.ladder.build())
-        if isinstance(self.ladder, FittedLadder):
-            assert fitted_sizes is not None, "a fitted ladder has the sizes that were chosen for its images"
+        if isinstance(self.ladder, FittedLadder) or self._no_upscale is not None:
+            assert fitted_sizes is not None, "such a ladder has the sizes that were found for its images"
             return (ladders.explicit(fitted_sizes),)
         return (self.ladder.build(),)
 
@@ -417,6 +451,7 @@ def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Seque
         "lockstep": plan.lockstep,
         "tails": plan.tails,
         "first": plan.first,
+        "no_upscale": plan.no_upscale,
         "assign": [plan.metric, plan.max_ar_error, plan.max_crop_loss, plan.min_size],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

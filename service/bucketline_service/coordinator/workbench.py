@@ -92,7 +92,8 @@ class Workbench:
         """The journal, where it is whole, and its arrays are, and its chunks are this program's; else the folder is
         emptied."""
         try:
-            with np.load(self.folder / _JOURNAL, allow_pickle=False) as journal:
+            # opened here: numpy leaves open what it opened itself and could not read
+            with (self.folder / _JOURNAL).open("rb") as file, np.load(file, allow_pickle=False) as journal:
                 arrays = dict(journal)
             sizes = {name: int(arrays.pop(name)[0]) for name in list(arrays) if name.startswith(_FILE)}
             self._found = {name.removeprefix(_FILE) for name in sizes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning import passes
+from bucketline_service.planning import passes, tails
 from bucketline_service.planning.groups import PRUNED, Coded, Groups, Sorter
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.novelai import NovelaiPlanner
 from bucketline_service.planning.plan import Planner
 from bucketline_service.planning.portions import Portions
-from bucketline_service.planning.spec import PlanSpec
+from bucketline_service.planning.spec import Budget, PlanSpec
 from bucketline_service.planning.stats import Summary
-from bucketline_service.planning.tails import POLICIES, Layout
+from bucketline_service.planning.tails import POLICIES, Layout, may_serve
 
 VERSION = 2
 """Part of every fingerprint: raise it where the same spec would plan otherwise."""
@@ -52,7 +52,8 @@ class Prepared:
         begin = int(self.starts[group])
         # the rows of a group are ascending
         mine = self.order[begin : begin + int(self.groups.counts[group])]
-        at = int(np.searchsorted(mine, row))
+        # of their own type: a wider one would copy them all
+        at = int(np.searchsorted(mine, np.uint32(row)))
         return (group, at) if at < len(mine) and int(mine[at]) == row else None
 
 
@@ -102,6 +103,9 @@ def prepare(
     Errors: ``Invalid`` where no image is left, or too few for a single unit.
     """
     desk = desk or Memory()
+    if spec.planner == "novelai" and (images.repeats != 1).any():
+        detail = "novelai takes every image once, and the map says how often they come"
+        raise Invalid("planner", detail, "Use planner: line, or put the map without its num_repeats column")
     survey = Survey(spec, images, valid_rows, desk, num_threads)
     survey.run()
     groups = survey.sorter.groups(survey.keys, survey.counts)
@@ -248,30 +252,51 @@ def new_summary(spec: PlanSpec, sorter: Sorter, groups: Groups, pruned: dict[str
 
 def layout_of(spec: PlanSpec, counts: _I64) -> Layout:
     """The ``line`` planner's layout of ``counts`` int64[B] samples."""
-    edges = [section.first for section in spec.sections] + [spec.num_buckets]
-    return POLICIES[spec.tails](counts, spec.batch_sizes * spec.lockstep, edges)
+    return POLICIES[spec.tails](counts, spec.batch_sizes * spec.lockstep, _edges(spec))
+
+
+def in_service(spec: PlanSpec, portions: Portions) -> NDArray[np.bool_]:
+    """bool[B]: False where the ``line`` planner serves no place of the bucket in any epoch (``tails.may_serve``)."""
+    return may_serve(
+        spec.tails, portions.least(), portions.most(), spec.batch_sizes * spec.lockstep, _edges(spec)
+    )
+
+
+def _edges(spec: PlanSpec) -> list[int]:
+    return [section.first for section in spec.sections] + [spec.num_buckets]
+
+
+def least_units(spec: PlanSpec, portions: Portions) -> int:
+    """Units that every epoch of the ``line`` planner has at least."""
+    if portions.is_steady:
+        return int(layout_of(spec, portions.least()).num_units.sum())
+    units = spec.batch_sizes * spec.lockstep
+    num = tails.least_units(spec.tails, portions.least(), units, _edges(spec))
+    return max(num, int(portions.least_together > 0)) if spec.tails == "pad" else num
 
 
 def _check_units(spec: PlanSpec, portions: Portions) -> None:
-    counts = portions.least().counts
-    if layout_of(spec, counts).num_units.sum() > 0:
+    if least_units(spec, portions) > 0:
         return
+    if not portions.least_together:
+        detail = f"an epoch asks for {portions.samples.sum():.3g} images, and may have none"
+        raise Invalid("num_repeats", detail, "Let images come oftener, or plan more of them")
+    counts = portions.least()
     num_samples = int(counts.sum())
-    # drop takes no image from one bucket to another, and spill none from one section
-    most = int(counts.max())
-    if spec.tails != "drop":
-        sections = spec.sections
-        most = max(int(counts[each.first : each.first + len(each.ladder)].sum()) for each in sections)
-    small = int(spec.batch_sizes.min())
+    small, large = int(spec.batch_sizes.min()), int(spec.batch_sizes.max())
     unit = spec.lockstep * small
-    what = f"a unit is lockstep {spec.lockstep} x batch_size {small} = {unit} images"
+    batch = f"batch_size {small}" if small == large else f"batch sizes from {small} on"
+    what = f"a unit is lockstep {spec.lockstep} x {batch} = {unit} images"
+    field = spec.batch_size.field if isinstance(spec.batch_size, Budget) else "batch_size"
     if num_samples >= unit:
-        raise Invalid("tails", f"{what}, and no bucket holds as many", "Use tails: spill or pad")
-    raise Invalid(
-        "batch_size",
-        f"{what}, and only {num_samples} are assigned",
-        f"lockstep x batch_size may be at most {most}, or use tails: pad",
-    )
+        if spec.tails == "drop" and least_units(replace(spec, tails="spill"), portions):
+            raise Invalid("tails", f"{what}, and no bucket holds as many", "Use tails: spill or pad")
+        which = "no bucket holds" if spec.tails == "drop" else "no tier or length is sure to hold"
+        raise Invalid("tails", f"{what}, and {which} as many", "Use tails: pad")
+    # drop takes no image from one bucket to another, and spill none from one section
+    most = int(counts.max() if spec.tails == "drop" else np.add.reduceat(counts, _edges(spec)[:-1]).max())
+    smaller = f"lockstep x batch_size may be at most {most}" if most else "Plan more images"
+    raise Invalid(field, f"{what}, and only {num_samples} are assigned", f"{smaller}, or use tails: pad")
 
 
 def check_world_size(planner: Planner, world_size: int) -> None:
@@ -313,6 +338,7 @@ def new_planner(
         seed=spec.seed,
         find=lambda row: prepared.find(sorter, images, row),
         largest_first=_largest_first(spec) if spec.first == "largest" else [],
+        least_units=least_units(spec, portions),
     )
 
 

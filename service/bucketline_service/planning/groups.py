@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.assignment import REASONS, assign
+from bucketline_service.planning.assignment import assign
 from bucketline_service.planning.images import Chunk, Images
+from bucketline_service.planning.limits import REASONS
 from bucketline_service.planning.spec import PlanSpec
 
 _I64 = NDArray[np.int64]
@@ -125,11 +126,13 @@ class Sorter:
         return found
 
     def _tiers(self, chunk: Chunk, lengths: _I64 | None) -> tuple[_I64, NDArray[np.uint8]]:
-        """The key's part of length and buckets, and the reason of the first tier that the image is for."""
+        """The key's part of length and buckets. Why an image is in no tier: the reason of the lowest, which every image
+        is for in the end."""
         spec = self._spec
         num = len(chunk.widths)
         is_open = np.ones(num, dtype=np.bool_)
-        reasons = np.full(num, 255, dtype=np.uint8)  # 255: no tier asked yet
+        is_anywhere = np.zeros(num, dtype=np.bool_)
+        reasons = np.zeros(num, dtype=np.uint8)
         digits: list[NDArray[Any]] = []
         for tier in reversed(range(len(spec.tiers))):
             ladder = spec.tiers[tier]
@@ -141,19 +144,17 @@ class Sorter:
                 max_ar_error=spec.max_ar_error,
                 max_crop_loss=spec.max_crop_loss,
                 min_size=spec.min_size,
+                no_upscale=spec.no_upscale,
             )
-            is_here = found.buckets >= 0
+            reasons = found.reasons
             if len(spec.tiers) == 1:
                 digits.append(found.buckets + 1)
-                reasons = found.reasons
                 break
-            fills = np.ones(num, dtype=np.bool_)
+            is_here = is_open & (found.buckets >= 0)
             if spec.choose == "highest" and tier > 0:
                 at = np.maximum(found.buckets, 0)
-                fills = (chunk.widths >= ladder.widths[at]) & (chunk.heights >= ladder.heights[at])
-            reasons = np.where((reasons == 255) & (fills | ~is_here), found.reasons, reasons)
-            is_here &= fills & is_open
-            reasons[is_here] = 0
+                is_here &= (chunk.widths >= ladder.widths[at]) & (chunk.heights >= ladder.heights[at])
+            is_anywhere |= is_here
             digits.append(np.where(is_here, found.buckets + 1, 0))
             if spec.choose == "highest":
                 keep = self._keep[0, tier] if lengths is None else self._keep[np.maximum(lengths, 0), tier]
@@ -161,6 +162,7 @@ class Sorter:
         keys = np.zeros(num, dtype=np.int64) if lengths is None else np.maximum(lengths, 0)
         for radix, digit in zip(self._radices, reversed(digits), strict=True):
             keys = keys * radix + digit
+        reasons[is_anywhere] = 0
         return keys, reasons
 
     def ways(self, key: int) -> list[tuple[int, float, float]]:
@@ -204,7 +206,7 @@ class Sorter:
                     detail = "all images of the map are pruned, and none is left to give it its weight"
                     raise Invalid(f"maps.{index}.weight", detail, "Loosen the limits, or leave the map out")
                 total = sum(each.weight or 0.0 for each in self._spec.maps)
-                factor = share.weight / total * float(asked.sum()) / float(asked[index])
+                factor *= share.weight / total * float(asked.sum()) / float(asked[index])
             samples = np.where(parts == index, samples * factor, samples)
         return Groups(keys, counts, samples)
 

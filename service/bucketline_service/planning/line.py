@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,36 @@ _PERMUTATIONS, _ROTATIONS = 0, 1  # streams of the epoch's key words
 _UNITS = 0  # the permutations' domain 0; domain 1 + b is bucket b, 1 + B + g group g where any is thinned
 _EPOCHS_KEPT = 4
 _SHAPES_KEPT = 64
+
+
+class Fates(NamedTuple):
+    """What becomes of an epoch's samples, told by K stretches of them, all int64[K]. Sample ``begins`` … ``begins +
+    sizes - 1`` of those that ``targets`` has, in the order in which it serves them, stand in the epoch's stream
+    ``comings`` times, and ``undealt`` of these times at its end, where no step deals them."""
+
+    targets: _I64
+    begins: _I64
+    sizes: _I64
+    comings: _I64
+    undealt: _I64
+
+    @property
+    def dealt(self) -> _I64:
+        return self.comings - self.undealt
+
+    def where(self, is_meant: NDArray[np.bool_]) -> Fates:
+        """Some of the stretches."""
+        return Fates(*(column[is_meant] for column in self))
+
+
+class Samples(NamedTuple):
+    """All int64[n]: ``rows`` of the map; the ``buckets`` that they are asked for in; their ``groups``; ``stretches``:
+    of which stretch of the fates each is."""
+
+    rows: _I64
+    buckets: _I64
+    groups: _I64
+    stretches: _I64
 
 
 @dataclass(frozen=True)
@@ -57,7 +87,7 @@ class LinePlanner:
     ``layout_of``: one of ``tails.POLICIES``, of the samples of each bucket int64[B] and units of
     ``lockstep * batch_sizes``. ``batch_sizes`` int64[G]. ``find``: the group of a row and its place there, None where
     it is in none. ``largest_first``: the targets of each distinct shape, in the order in which epoch 0 begins with one
-    unit of each; empty: it begins as it comes.
+    unit of each; empty: it begins as it comes. ``least_units``: so many has every epoch, where they differ.
     """
 
     def __init__(
@@ -72,6 +102,7 @@ class LinePlanner:
         seed: int,
         find: Callable[[int], tuple[int, int] | None],
         largest_first: Sequence[Sequence[int]] = (),
+        least_units: int = 0,
     ) -> None:
         self._order = order
         self._starts = groups.starts
@@ -83,6 +114,7 @@ class LinePlanner:
         self._seed = seed
         self._find = find
         self._largest_first = largest_first
+        self._least_units = least_units
         self._is_thinned = bool(portions.is_thinned.any())
         self._bucket_rows = self._direct()
         self._steady = self._new_shape(portions.cuts(seed, 0)) if portions.is_steady else None
@@ -109,7 +141,8 @@ class LinePlanner:
         return self._shape(epoch).num_units * self._lockstep
 
     def least_batches(self, world_size: int) -> int:
-        return int(self._layout_of(self._portions.least().counts).num_units.sum()) * self._lockstep
+        num_units = self._least_units if self._steady is None else self._steady.num_units
+        return num_units * self._lockstep
 
     def is_at_hand(self, epoch: int, world_size: int) -> bool:
         return True
@@ -154,6 +187,12 @@ class LinePlanner:
 
     def num_only_after(self, epoch: int, position: int) -> int:
         """How many samples the epoch's stream has at ``position`` or after it, and not before. Needs no ``order``."""
+        fates = self.fates(epoch, position)
+        return int(fates.sizes[(fates.undealt > 0) & (fates.dealt == 0)].sum())
+
+    def fates(self, epoch: int, position: int) -> Fates:
+        """Of all samples, where the stream is dealt up to ``position``. Needs no ``order``; its memory goes with the
+        targets and the batches from ``position`` on."""
         keyed = self._epoch(epoch)
         layout, of = keyed.shape.layout, keyed.shape.lengths
         positions = np.arange(position, keyed.shape.num_units * self._lockstep, dtype=np.int64)
@@ -166,38 +205,28 @@ class LinePlanner:
         there = here + rest
         over = (there > stops).astype(np.int64)
         again = np.where(over, there - lengths, begins)
-        # past this place images come once less in the epoch
-        fewer = begins + layout.served[targets] % lengths
         one = np.ones_like(over)
-        cuts = np.concatenate([here, np.minimum(there, stops), begins, again, begins, stops, fewer])
+        # where another target begins, and past which place of it samples come once less
+        marks = np.concatenate([layout.begins, layout.begins + layout.served % of, [layout.lengths.sum()]])
+        cuts = np.concatenate([here, np.minimum(there, stops), begins, again, begins, stops, marks])
         edges, at = np.unique(cuts, return_inverse=True)
-        change = np.concatenate([one, -one, over, -over, whole, -whole, 0 * one])
-        covered = np.cumsum(np.bincount(at, weights=change, minlength=len(edges)))[:-1]
+        change = np.concatenate([one, -one, over, -over, whole, -whole, np.zeros_like(marks)])
+        undealt = np.cumsum(np.bincount(at, weights=change, minlength=len(edges)))[:-1].astype(np.int64)
         targets = np.searchsorted(layout.begins, edges[:-1], side="right") - 1
         places = edges[:-1] - layout.begins[targets]
         comings = -((places - layout.served[targets]) // of[targets])
-        return int(np.diff(edges)[(covered > 0) & (covered == comings)].sum())
+        return Fates(targets, places, np.diff(edges), comings, undealt)
 
-    def left_out(self, epoch: int, begin: int, stop: int) -> _I64:
-        """Rows that the epoch's stream leaves out, once for each time: the ``begin``-th to the ``stop - 1``-th of
-        them, by target. There are ``layout(epoch).left_out.sum()``."""
-        keyed = self._epoch(epoch)
-        ends = np.cumsum(keyed.shape.layout.left_out)
-        numbers = np.arange(begin, min(stop, int(ends[-1])), dtype=np.int64)
-        targets = np.searchsorted(ends, numbers, side="right")
-        served = keyed.shape.layout.served[targets] + numbers - (ends - keyed.shape.layout.left_out)[targets]
-        return self._rows(keyed, targets, served)[0]
-
-    def repeated(self, epoch: int, begin: int, stop: int) -> _I64:
-        """Rows that the epoch's stream has again to fill tails, once for each time, as ``left_out``. There are
-        ``layout(epoch).repeated.sum()``."""
-        keyed = self._epoch(epoch)
-        layout = keyed.shape.layout
-        ends = np.cumsum(layout.repeated)
-        numbers = np.arange(begin, min(stop, int(ends[-1])), dtype=np.int64)
-        targets = np.searchsorted(ends, numbers, side="right")
-        served = layout.lengths[targets] + numbers - (ends - layout.repeated)[targets]
-        return self._rows(keyed, targets, served)[0]
+    def samples(self, epoch: int, fates: Fates, begin: int, stop: int) -> Samples:
+        """The ``begin``-th to the ``stop - 1``-th of the samples in these stretches of the epoch; fewer where there are
+        not so many."""
+        ends = np.cumsum(fates.sizes)
+        numbers = np.arange(begin, min(stop, int(fates.sizes.sum())), dtype=np.int64)
+        stretches = np.searchsorted(ends, numbers, side="right")
+        served = numbers - (ends - fates.sizes)[stretches] + fates.begins[stretches]
+        buckets, at, _ = self._at(self._epoch(epoch), fates.targets[stretches], served)
+        groups = np.searchsorted(self._starts, at, side="right") - 1
+        return Samples(self._order[at].astype(np.int64), buckets, groups, stretches)
 
     def _firsts(self, keyed: _Epoch, positions: _I64) -> tuple[_I64, _I64]:
         """Of the batches at ``positions`` the targets, and the index of each one's first sample among those that its
@@ -214,6 +243,11 @@ class LinePlanner:
 
     def _rows(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, NDArray[np.bool_]]:
         """The images at index ``served[i]`` of what ``targets[i]`` serves, and which of them are there again."""
+        _, at, is_again = self._at(keyed, targets, served)
+        return self._order[at].astype(np.int64), is_again
+
+    def _at(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, _I64, NDArray[np.bool_]]:
+        """Of the same the buckets, the places in ``order``, and which of them are there again."""
         layout = keyed.shape.layout
         lengths = keyed.shape.lengths[targets]
         tape = layout.begins[targets] + (served + keyed.rotations[targets]) % lengths
@@ -225,7 +259,7 @@ class LinePlanner:
             at = self._bucket_rows[buckets] + inside
         else:
             at = self._walk(keyed, keyed.shape.bucket_starts[buckets] + inside)
-        return self._order[at].astype(np.int64), served >= lengths
+        return buckets, at, served >= lengths
 
     def _walk(self, keyed: _Epoch, samples: _I64) -> _I64:
         """Where in ``order`` each of these samples stands, counted through all buckets."""
@@ -256,35 +290,34 @@ class LinePlanner:
             bucket = int(self._portions.buckets[portion])
             walked = np.arange(at + -(-max(low - at, 0) // num) * num, high, num)
             inside = walked - low + int(cuts.starts[portion] - keyed.shape.bucket_starts[bucket])
-            for place in keyed.permutations.inverse(np.full(len(inside), 1 + bucket), inside).tolist():
-                places += self._comings(keyed, bucket, place)
+            inside = keyed.permutations.inverse(np.full(len(inside), 1 + bucket), inside)
+            places += self._comings(keyed, bucket, inside)
         return sorted(places)
 
-    def _comings(self, keyed: _Epoch, bucket: int, place: int) -> list[Place]:
-        """Where a bucket's place comes in the stream."""
+    def _comings(self, keyed: _Epoch, bucket: int, places: _I64) -> list[Place]:
+        """Where a bucket's places come in the stream."""
         layout = keyed.shape.layout
         mine = np.flatnonzero(layout.piece_buckets == bucket)
-        piece = mine[np.searchsorted(layout.piece_places[mine], place, side="right") - 1]
-        tape = int(layout.piece_begins[piece]) + place - int(layout.piece_places[piece])
+        pieces = mine[np.searchsorted(layout.piece_places[mine], places, side="right") - 1]
+        tape = layout.piece_begins[pieces] + places - layout.piece_places[pieces]
         # of targets that begin at one tape place all but the last have empty stretches
-        target = int(np.searchsorted(layout.begins, tape, side="right")) - 1
-        length = int(keyed.shape.lengths[target])
-        first = (tape - int(layout.begins[target]) - int(keyed.rotations[target])) % length
-        served = np.arange(first, int(layout.served[target]), length)
-        return self._places(keyed, target, served, length)
+        targets = np.searchsorted(layout.begins, tape, side="right") - 1
+        lengths = keyed.shape.lengths[targets]
+        first = (tape - layout.begins[targets] - keyed.rotations[targets]) % lengths
+        times = np.maximum(-((first - layout.served[targets]) // lengths), 0)
+        again = np.arange(int(times.sum())) - np.repeat(np.cumsum(times) - times, times)
+        served = np.repeat(first, times) + again * np.repeat(lengths, times)
+        return self._places(keyed, np.repeat(targets, times), served, again > 0)
 
-    def _places(self, keyed: _Epoch, target: int, served: _I64, length: int) -> list[Place]:
-        batches, slots = np.divmod(served, int(self._batch_sizes[target]))
+    def _places(self, keyed: _Epoch, targets: _I64, served: _I64, repeats: NDArray[np.bool_]) -> list[Place]:
+        batches, slots = np.divmod(served, self._batch_sizes[targets])
         units, within = np.divmod(batches, self._lockstep)
-        units = units + keyed.shape.unit_starts[target]
+        units = units + keyed.shape.unit_starts[targets]
         at = keyed.permutations.inverse(np.full(len(units), _UNITS), units)
         for slot, unit in zip(*keyed.moved, strict=True):
             at[units == unit] = slot
-        positions = at * self._lockstep + within
-        return [
-            Place(position, slot, target, index >= length)
-            for position, slot, index in zip(positions.tolist(), slots.tolist(), served.tolist(), strict=True)
-        ]
+        columns = (at * self._lockstep + within, slots, targets, repeats)
+        return [Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _shape(self, epoch: int) -> _Shape:
         with self._lock:

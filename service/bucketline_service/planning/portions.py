@@ -12,17 +12,21 @@ that every image comes as often as asked, exactly so in expectation, and no epoc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bucketline_service.errors import Invalid
 from bucketline_service.planning.groups import Groups, Sorter
 from bucketline_service.planning.permutation import epoch_words
 
 _I64 = NDArray[np.int64]
 _ROUNDING = 2  # stream of the epoch's key words
 _2_53 = 2.0**53
+
+MAX_SAMPLES = 2**48
+"""Of an epoch: up to here the borders of portions have digits left for parts of an image."""
 
 
 class Cuts(NamedTuple):
@@ -37,7 +41,7 @@ class Cuts(NamedTuple):
 
 class Portions:
     """Of Q portions, by bucket: ``buckets``, ``groups`` int64[Q]; ``begins``, ``ends`` float64[Q] in rounds. ``table``
-    has a row (bucket, group, begin, end) for each."""
+    has a row (bucket, group, begin, end) for each. Raises ``Invalid`` for more than ``MAX_SAMPLES``."""
 
     def __init__(
         self, table: Iterable[tuple[int, int, float, float]], groups: Groups, num_buckets: int
@@ -49,7 +53,10 @@ class Portions:
         self.ends = np.array([row[3] for row in table])
         self.num_buckets = num_buckets
         sizes = groups.counts[self.groups]
-        self._borders = np.stack([self.begins * sizes, self.ends * sizes])
+        self._borders = _whole_where_meant(np.stack([self.begins * sizes, self.ends * sizes]))
+        if self.samples.sum() > MAX_SAMPLES:
+            detail = f"an epoch would have {self.samples.sum():,.0f} samples, and may have {MAX_SAMPLES:,}"
+            raise Invalid("num_repeats", detail, "Take fewer repeats, of images or of maps")
         self._wholes = np.floor(self._borders)
         self._fractions = self._borders - self._wholes
         self._num_groups = len(groups.keys)
@@ -96,14 +103,32 @@ class Portions:
         words = epoch_words(seed, epoch, _ROUNDING, self._num_groups)
         return self._cut((words >> np.uint64(11)).astype(np.float64) / _2_53)
 
-    def least(self) -> Cuts:
-        """As if every draw rounded down."""
-        return self._cut(np.zeros(self._num_groups))
+    def least(self) -> _I64:
+        """int64[B]: the fewest samples that an epoch has of each bucket. A neighbour's rounding up takes them."""
+        return self._counts(self._wholes[1] - self._wholes[0] - (self._fractions[0] > self._fractions[1]))
+
+    def most(self) -> _I64:
+        """int64[B]: the most."""
+        return self._counts(self._wholes[1] - self._wholes[0] + (self._fractions[1] > self._fractions[0]))
+
+    def _counts(self, sizes: NDArray[np.floating[Any]] | _I64) -> _I64:
+        return np.bincount(self.buckets, weights=sizes, minlength=self.num_buckets).astype(np.int64)
+
+    @property
+    def least_together(self) -> int:
+        """Samples that every epoch has, in all buckets. Portions of a group follow one another from 0 on, or all begin
+        there: none has fewer than where its end is rounded down."""
+        return int(self._cut(np.zeros(self._num_groups)).counts.sum())
 
     def _cut(self, draws: NDArray[np.float64]) -> Cuts:
         # the same draw at both sides of a border, so that neighbours meet
         rounded = self._wholes + (self._fractions + draws[self.groups] >= 1.0)
         lows, highs = rounded.astype(np.int64)
         sizes = highs - lows
-        counts = np.bincount(self.buckets, weights=sizes, minlength=self.num_buckets).astype(np.int64)
-        return Cuts(lows, highs, np.cumsum(sizes) - sizes, counts)
+        return Cuts(lows, highs, np.cumsum(sizes) - sizes, self._counts(sizes))
+
+
+def _whole_where_meant(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Products of floats may be off in their last digits: 0.29 of 100 images are 29."""
+    nearest = np.rint(values)
+    return np.where(np.abs(values - nearest) <= nearest * 2.0**-49, nearest, values)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.planning.build import Prepared
+from bucketline_service.planning.build import Prepared, in_service
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.groups import Groups, Sorter
 from bucketline_service.planning.images import Images
@@ -144,6 +144,7 @@ def _line(
     spec: PlanSpec, prepared: Prepared, images: Images, planner: Planner, epoch: int, world_size: int
 ) -> _Epoch:
     assert isinstance(planner, LinePlanner)
+    portions = Portions.of(Sorter(spec, images), prepared.groups, spec.num_buckets)
     layout = planner.layout(epoch)
     num_batches = planner.num_batches(epoch, world_size)
     num_dealt = num_batches - num_batches % world_size
@@ -152,7 +153,7 @@ def _line(
     spilled = sum(size * float(shares[target]) for bucket, target, size in layout.flows() if target != bucket)
     return _Epoch(
         layout.num_units * spec.lockstep,
-        tails(spec.num_buckets, layout, prepared.summary, spec.targets),
+        tails(spec.num_buckets, layout, prepared.summary, spec.targets, in_service(spec, portions)),
         planner.num_served(epoch, num_dealt),
         planner.num_only_after(epoch, num_dealt) if spec.tails == "pad" else None,
         round(spilled),

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.ladder import Ladder, Size
+from bucketline_service.planning.no_upscale import NoUpscale
 
 _I64 = NDArray[np.int64]
+_MAX_PIXELS = 2**53
+"""Of a batch, so that sums of them are exact."""
 
 
 class Budget(NamedTuple):
@@ -58,7 +61,8 @@ class Section(NamedTuple):
 @dataclass(frozen=True)
 class PlanSpec:
     """``tiers``: a ladder for each base resolution, from the lowest on; in order of aspect for ``line``, in the
-    original's own order for ``novelai``. ``batch_size`` images. Lengths in pixels; ``lockstep`` in batches; ``seed`` in
+    original's own order for ``novelai``. ``no_upscale``: what chooses among the only tier's buckets, in place of the
+    nearest aspect. ``batch_size`` images. Lengths in pixels; ``lockstep`` in batches; ``seed`` in
     [0, 2**32). Buckets are numbered section by section: by length, then tier, then as in its ladder."""
 
     planner: Literal["line", "novelai"]
@@ -75,6 +79,7 @@ class PlanSpec:
     frame_buckets: tuple[FrameBucket, ...] = ()
     first: Literal["largest"] | None = None
     maps: tuple[MapShare, ...] = (MapShare(),)
+    no_upscale: NoUpscale | None = None
 
     @property
     def ladder(self) -> Ladder:
@@ -117,22 +122,31 @@ class PlanSpec:
     def batch_sizes(self) -> _I64:
         """int64[G]: images a batch of each target. Raises ``Invalid`` where the budget does not hold one."""
         budget = self.batch_size
+        areas = np.array(self.targets, dtype=np.float64).prod(axis=1) * self.target_frames
+        largest = int(np.argmax(areas))
+        if areas[largest] * (budget if isinstance(budget, int) else 1) >= _MAX_PIXELS:
+            detail = f"a batch of {self._shape(largest)} has more pixels than can be counted"
+            raise Invalid("frame_buckets", detail, "Take shorter clips, or smaller batches and buckets")
         if isinstance(budget, int):
             return np.full(len(self.targets), budget, dtype=np.int64)
         width, height = np.array(self.targets, dtype=np.int64).T
         cost = -(-width // budget.stride) * -(-height // budget.stride)
         cost *= -(-self.target_frames // budget.frame_stride)
-        sizes: _I64 = np.minimum(budget.limit // cost, budget.most) // budget.multiple_of * budget.multiple_of
+        most = np.minimum(budget.most, _MAX_PIXELS // areas).astype(np.int64)
+        sizes: _I64 = np.minimum(budget.limit // cost, most) // budget.multiple_of * budget.multiple_of
         least = max(budget.least, 1)
-        if sizes.min() < least:
-            at = int(np.argmin(sizes))
+        at = int(np.argmax(cost))  # where fewest fit
+        if sizes[at] < least:
             need = int(cost[at]) * -(-least // budget.multiple_of) * budget.multiple_of
-            shape = f"{self.targets[at][0]} x {self.targets[at][1]}"
-            if self.frame_buckets:
-                shape += f" x {self.target_frames[at]} frames"
-            detail = f"{budget.limit:,} hold fewer than the {least} images that a batch must have at {shape}"
-            raise Invalid(budget.field, detail, f"Take at least {need:,}, or smaller buckets")
+            detail = f"{budget.limit:,} hold fewer than the {least} images that a batch must have"
+            hint = f"Take at least {need:,}, or smaller buckets"
+            raise Invalid(budget.field, f"{detail} at {self._shape(at)}", hint)
         return sizes
+
+    def _shape(self, target: int) -> str:
+        width, height = self.targets[target]
+        frames = f" x {self.target_frames[target]} frames" if self.frame_buckets else ""
+        return f"{width} x {height}{frames}"
 
     @cached_property
     def most_images(self) -> int:

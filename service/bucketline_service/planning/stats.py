@@ -198,10 +198,15 @@ def _table(keys: _I64, values: Sequence[int] | None = None, num_keys: int | None
 
 
 def tails(
-    num_buckets: int, layout: Layout, summary: dict[str, Any], targets: list[tuple[int, int]]
+    num_buckets: int,
+    layout: Layout,
+    summary: dict[str, Any],
+    targets: list[tuple[int, int]],
+    in_service: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
     """For each target what becomes of its bucket's tail, an epoch: images ``spilled`` to other targets, ``left_out``
-    and ``repeated`` by its own, ``never_served`` in any epoch; and ``crop_loss_served``, the expected mean crop loss of
+    and ``repeated`` by its own, ``never_served`` in any epoch, those of buckets that are not ``in_service`` bool[B]
+    (unless given, as if all epochs had this layout); and ``crop_loss_served``, the expected mean crop loss of
     what the target serves, None where it serves nothing."""
     own = [
         {"num_images": 0, "spilled": [], "left_out": left_out, "repeated": repeated, "never_served": 0}
@@ -210,14 +215,14 @@ def tails(
     weights = np.zeros(len(own))
     lost = np.zeros(len(own))
     flows = layout.flows()
-    # which images stand where changes each epoch: where one place of a bucket is served, none is left out for ever
-    in_service = {bucket for bucket, target, _ in flows if layout.num_units[target]}
+    if in_service is None:
+        in_service = layout.in_service(num_buckets)
     for bucket, target, size in flows:
         weights[target] += size
         known = summary["flow_crop_loss"].get(f"{bucket}:{target}")
         # where rounding makes a flow that epoch 0 has not: a few images, of about their bucket's aspect
         lost[target] += size * (crop_loss(*targets[bucket], *targets[target]) if known is None else known)
-        if bucket not in in_service:
+        if not in_service[bucket]:
             own[target]["never_served"] += size
         if target != bucket:
             own[bucket]["spilled"].append({"bucket": target, "num_images": size})

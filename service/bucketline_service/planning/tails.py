@@ -72,6 +72,13 @@ class Layout:
             totals[bucket, target] = totals.get((bucket, target), 0) + size
         return [(bucket, target, size) for (bucket, target), size in sorted(totals.items())]
 
+    def in_service(self, num_buckets: int) -> NDArray[np.bool_]:
+        """bool[B]: whether a place of the bucket is served. Which images stand where changes each epoch: where one
+        place is, none is left out for ever."""
+        found = np.zeros(num_buckets, dtype=np.bool_)
+        found[[bucket for bucket, target, _ in self.flows() if self.num_units[target]]] = True
+        return found
+
 
 def _layout(unit_sizes: _I64, num_units: _I64, lengths: _I64, pieces: list[tuple[int, int, int]]) -> Layout:
     """``pieces``: (bucket, first place, size) in tape order."""
@@ -140,3 +147,38 @@ POLICIES: dict[str, Callable[[_I64, _I64, Edges], Layout]] = {
     "drop": drop,
     "catch_all": catch_all,
 }
+
+
+def may_serve(
+    policy: str, least: _I64, most: _I64, unit_sizes: _I64, edges: Edges = None
+) -> NDArray[np.bool_]:
+    """bool[B]: False where no epoch serves a place of the bucket, of ``least`` to ``most`` samples, int64[B]. True
+    where one may: that is exact where the two are the same, and for ``drop`` and ``pad``."""
+    exact = POLICIES[policy](most, unit_sizes, edges).in_service(len(most))
+    is_same = least == most
+    if is_same.all() or policy in ("drop", "pad"):  # there, more samples take no unit away
+        return exact
+    if policy == "catch_all":
+        sizes = unit_sizes[:-1]
+        tails = np.minimum(least % sizes + most - least, sizes - 1)
+        return (most >= sizes) | ((most > 0) & bool(tails.sum() >= unit_sizes[-1]))
+    for begin, end in pairwise([0, len(most)] if edges is None else edges):
+        section = slice(begin, end)
+        if not is_same[section].all():
+            has_unit = bool(most[section].sum() >= unit_sizes[section].min())
+            exact[section] = (most[section] > 0) & has_unit
+    return exact
+
+
+def least_units(policy: str, counts: _I64, unit_sizes: _I64, edges: Edges = None) -> int:
+    """How many units there are at least where the buckets have ``counts`` samples or more."""
+    if policy in ("drop", "pad"):
+        return int(POLICIES[policy](counts, unit_sizes, edges).num_units.sum())
+    # a sample more may end a unit of many where there were several of few, but what is left out of a section is less
+    # than a unit
+    edges = [0, len(counts)] if edges is None else edges
+    largest = unit_sizes[-1] if policy == "catch_all" else 0
+    return sum(
+        int(counts[begin:end].sum()) // int(max(unit_sizes[begin:end].max(), largest))
+        for begin, end in pairwise(edges)
+    )

@@ -1,0 +1,96 @@
+"""The passes over the rows: threads, chunks and kills change nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bucketline_service.planning import passes
+from bucketline_service.planning.build import prepare
+from tests.planning.desks import Notes, StopError, content, job
+from tests.planning.test_preview import close
+
+CHUNK = 256
+SPEC, IMAGES, VALID = job()
+NUM_CHUNKS = -(-IMAGES.num_rows // CHUNK)
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    monkeypatch.setattr(passes, "CHUNK", CHUNK)
+
+
+def prepared(**more):
+    return prepare(SPEC, IMAGES, valid_rows=VALID, **more)
+
+
+def test_the_plan_that_is_tested_uses_everything():
+    of = prepared()
+    pruned = of.summary["pruned"]
+    assert {reason for reason, num in pruned.items() if num} == pruned.keys() - {
+        "max_ar_error",
+        "bucket_no_upscale",
+    }
+    assert len(of.groups.keys) > 50
+    assert of.groups.counts.sum() == len(of.order) == IMAGES.num_images - sum(pruned.values())
+    # rows by group, ascending inside one, each once
+    for begin, count in zip(of.starts.tolist(), of.groups.counts.tolist(), strict=True):
+        assert np.all(np.diff(of.order[begin : begin + count].astype(np.int64)) > 0)
+    assert len(np.unique(of.order)) == len(of.order)
+
+
+@pytest.mark.parametrize("num_threads", [2, 3])
+def test_threads_change_nothing(chunks, num_threads):
+    assert content(prepared(num_threads=num_threads)) == content(prepared())
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 256, 1_000, 1_999, 2_000])
+def test_chunks_change_nothing(monkeypatch, chunk):
+    whole = prepared()
+    monkeypatch.setattr(passes, "CHUNK", chunk)
+    found = prepared(num_threads=1 + chunk % 3)
+    assert content(found)[0] == content(whole)[0]
+    # sums of floats in another order, and nothing else
+    assert found.summary == close(whole.summary)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize("loses", [False, True])
+@pytest.mark.parametrize("every", [1, 3])
+def test_it_goes_on_wherever_it_was_stopped(chunks, every, loses, num_threads):
+    expected = content(prepared())
+    for stop in range(1, 2 * NUM_CHUNKS + 1):
+        desk = Notes(every, loses)
+        desk.num = stop
+        with pytest.raises(StopError):
+            prepared(desk=desk, num_threads=num_threads)
+        desk.num = None
+        assert content(prepared(desk=desk, num_threads=num_threads)) == expected
+        if every == 1:  # what was kept is not done again
+            assert len(desk.heard) == 2 * NUM_CHUNKS - stop
+
+
+def test_it_goes_on_though_it_is_stopped_again_and_again(chunks):
+    desk = Notes()
+    for _ in range(2 * NUM_CHUNKS):
+        desk.num = 1
+        with pytest.raises(StopError):
+            prepared(desk=desk)
+    desk.num = None
+    assert content(prepared(desk=desk)) == content(prepared())
+    assert desk.heard == []
+
+
+def test_progress_goes_from_0_to_1(chunks):
+    desk = Notes()
+    prepared(desk=desk)
+    assert desk.heard == sorted(set(desk.heard))
+    assert 0 < desk.heard[0] <= 0.5 / NUM_CHUNKS
+    assert desk.heard[-1] == 1.0
+    assert len(desk.heard) == 2 * NUM_CHUNKS
+
+
+def test_the_summary_is_json(chunks):
+    assert json.loads(json.dumps(prepared().summary)) == prepared().summary

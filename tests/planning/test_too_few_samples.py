@@ -1,0 +1,122 @@
+"""A plan some of whose epochs would have no batch is refused, in words that help: what they say would do does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning import ladder as ladders
+from bucketline_service.planning.build import Survey, check_world_size, least_units, new_planner, prepare
+from bucketline_service.planning.images import Images, Part
+from bucketline_service.planning.portions import Portions
+from bucketline_service.planning.spec import Budget, FrameBucket, MapShare, PlanSpec
+
+LOW = ladders.explicit([(256, 512), (256, 256), (512, 256)])
+HIGH = ladders.explicit([(512, 1024), (512, 512), (1024, 512)])
+SIZES = [(600, 1200), (600, 600), (1200, 600), (300, 600), (300, 300), (600, 300)]
+
+
+def spec(tails="spill", batch_size=1, lockstep=1, times=1.0, keep=(1.0, 1.0), seed=42):
+    frames = (FrameBucket(1, keep),)
+    return PlanSpec(
+        "line", (LOW, HIGH), batch_size, seed, lockstep, tails, frame_buckets=frames, maps=(MapShare(times),)
+    )
+
+
+def images(counts):
+    """So many of each of ``SIZES``."""
+    table = np.repeat(np.array(SIZES, dtype=np.uint32), counts, axis=0)
+    return Images.of(table[:, 0].copy(), table[:, 1].copy())
+
+
+def portions_of(spec, images):
+    survey = Survey(spec, images)
+    survey.run()
+    groups = survey.sorter.groups(survey.keys, survey.counts)
+    return Portions.of(survey.sorter, groups, spec.num_buckets)
+
+
+def refusal(spec, images):
+    try:
+        prepare(spec, images)
+    except Invalid as error:
+        return error
+    return None
+
+
+batch_sizes = st.one_of(
+    st.integers(1, 6), st.integers(18, 22).map(lambda log: Budget("max_pixels_per_batch", 2**log * 3, most=8))
+)
+
+
+@settings(max_examples=120)
+@given(
+    st.lists(st.integers(0, 5), min_size=6, max_size=6).filter(any),
+    st.sampled_from(["spill", "pad", "drop"]),
+    batch_sizes,
+    st.integers(1, 3),
+    st.sampled_from([0.2, 0.5, 1.0, 1.5]),
+    st.sampled_from([(1.0, 1.0), (1.0, 0.5), (0.5, 0.3)]),
+)
+@example([0, 3, 0, 0, 0, 0], "spill", 3, 1, 1.0, (1.0, 1 / 6))
+def test_no_epoch_of_a_plan_that_is_taken_is_empty(counts, tails, batch_size, lockstep, times, keep):
+    of = images(counts)
+    one = spec(tails, batch_size, lockstep, times, keep)
+    refused = refusal(one, of)
+    if refused:
+        # what it says would do does
+        assert refused.field in ("batch_size", "max_pixels_per_batch", "tails", "num_repeats")
+        if re.search("tails: (spill or )?pad", str(refused)):
+            prepare(replace(one, tails="pad"), of)
+        if "Use tails: spill" in str(refused):
+            prepare(replace(one, tails="spill"), of)
+        if most := re.search(r"at most (\d+)", str(refused)):
+            prepare(replace(one, batch_size=int(most[1]), lockstep=1), of)
+            prepare(replace(one, batch_size=1, lockstep=int(most[1])), of)
+        if refused.field == "num_repeats":
+            portions = portions_of(one, of)
+            assert np.bincount(portions.groups, portions.samples).max() < 1
+        return
+    planner = new_planner(one, prepare(one, of), of)
+    least = planner.least_batches(1)
+    assert 0 < least <= min(planner.num_batches(epoch, 1) for epoch in range(40))
+    check_world_size(planner, least)
+    with pytest.raises(Invalid, match=f"at most {least}") as caught:
+        check_world_size(planner, least + 1)
+    assert caught.value.field == "world_size"
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=6, max_size=6).filter(any),
+    st.integers(1, 8),
+    st.sampled_from(["spill", "drop"]),
+)
+def test_where_all_numbers_are_whole_none_is_refused_that_has_a_unit(counts, batch_size, tails):
+    of = images(counts)
+    one = spec(tails, batch_size)
+    has_units = least_units(one, portions_of(one, of)) > 0
+    sections = [counts[:3], counts[3:]]
+    expected = any(
+        max(each) >= batch_size if tails == "drop" else sum(each) >= batch_size for each in sections
+    )
+    assert has_units == expected
+    assert (refusal(one, of) is None) == expected
+
+
+def test_images_that_hardly_ever_come_are_no_plan():
+    with pytest.raises(Invalid, match="may have none") as caught:
+        prepare(spec("pad", times=0.3), images([0, 2, 0, 0, 0, 0]))
+    assert caught.value.field == "num_repeats"
+
+
+def test_a_budget_is_named_by_its_own_name():
+    of = Images([Part(np.full(2, 600, np.uint32), np.full(2, 600, np.uint32))])
+    with pytest.raises(Invalid, match="batch sizes from 4 on = 4 images, and only 2 are assigned") as caught:
+        prepare(spec(batch_size=Budget("max_tokens_per_batch", 8192, 16, most=16)), of)
+    assert caught.value.field == "max_tokens_per_batch"
