@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from bucketline_service.api.previews import document
 from bucketline_service.api.problems import from_pydantic
+from bucketline_service.coordinator.map_specs import MapSpec
 from bucketline_service.coordinator.previews import previews
-from bucketline_service.coordinator.spec import MapSpec, PlanFields
+from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore, format_for_suffix
 

@@ -10,7 +10,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bucketline_service.coordinator.spec import MAX_BATCH_SIZE, PlanFields
+from bucketline_service.coordinator.batch_sizes import MAX_BATCH_SIZE
+from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.build import new_planner, prepare
 from bucketline_service.planning.images import Images, Part

@@ -7,11 +7,12 @@ import pytest
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning.build import Memory, layout_of, new_planner, prepare
+from bucketline_service.planning.build import layout_of, new_planner, prepare
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.novelai import NovelaiPlanner
 from bucketline_service.planning.spec import PlanSpec
+from bucketline_service.planning.survey import Memory
 from tests.planning.lines import samples_of
 
 LADDER = ladders.explicit([(512, 768), (512, 512), (768, 512)])

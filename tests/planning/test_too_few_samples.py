@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning.build import Survey, check_world_size, least_units, new_planner, prepare
+from bucketline_service.planning.build import check_world_size, least_units, new_planner, prepare
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.portions import Portions
 from bucketline_service.planning.spec import Budget, FrameBucket, MapShare, PlanSpec
+from bucketline_service.planning.survey import Survey
 
 LOW = ladders.explicit([(256, 512), (256, 256), (512, 256)])
 HIGH = ladders.explicit([(512, 1024), (512, 512), (1024, 512)])

@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from bucketline_service.api.problems import Problem
+from bucketline_service.coordinator.map_specs import MAX_MAPS, MapSpec
 from bucketline_service.coordinator.previews import MAX_SPECS
-from bucketline_service.coordinator.spec import MAX_MAPS, MapSpec, PlanFields
+from bucketline_service.coordinator.spec import PlanFields
 
 
 class Spread(BaseModel):

@@ -11,8 +11,8 @@ from bucketline_service.api.costs import PreviewsIn, PreviewsOut
 from bucketline_service.api.problems import documented, members
 from bucketline_service.api.wire import as_json
 from bucketline_service.coordinator import Coordinator
+from bucketline_service.coordinator.map_specs import MapSpec, check_maps
 from bucketline_service.coordinator.previews import Preview
-from bucketline_service.coordinator.spec import MapSpec, check_maps
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:

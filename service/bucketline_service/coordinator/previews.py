@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bucketline_service.coordinator.map_specs import MapSpec
 from bucketline_service.coordinator.plans import num_threads
 from bucketline_service.coordinator.sources import Sources
-from bucketline_service.coordinator.spec import MapSpec, PlanFields
+from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable
 from bucketline_service.maps import MapStore
 from bucketline_service.planning.images import Images, Part

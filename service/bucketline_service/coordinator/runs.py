@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.coordinator.deal import Deal
+from bucketline_service.coordinator.fingerprint import fingerprint, ids_digest
 from bucketline_service.coordinator.plans import Plan, PlanShelf
 from bucketline_service.coordinator.sources import Sources, Valid
-from bucketline_service.coordinator.spec import RunSpec, fingerprint, ids_digest
+from bucketline_service.coordinator.spec import RunSpec
 from bucketline_service.errors import BucketlineError, Conflict, NotFound, Planning, StoreUnavailable
 from bucketline_service.maps import MapStore
 from bucketline_service.names import check_name

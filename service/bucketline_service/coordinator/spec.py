@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, PositiveInt, StrictInt, StrictStr
+from pydantic import Field, PositiveInt
 
+from bucketline_service.coordinator.batch_sizes import BatchSizes
 from bucketline_service.coordinator.deal import MAX_EPOCH
 from bucketline_service.coordinator.ladders import (
     AnyLadder,
@@ -19,31 +18,23 @@ from bucketline_service.coordinator.ladders import (
     SpecModel,
     TiersLadder,
 )
+from bucketline_service.coordinator.map_specs import MAX_MAPS, MapSpec, Repeats, check_maps
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning.build import VERSION
 from bucketline_service.planning.images import Part
 from bucketline_service.planning.ladder import MAX_SIDE, Ladder
 from bucketline_service.planning.limits import Limits
 from bucketline_service.planning.no_upscale import NoUpscale, needed
-from bucketline_service.planning.spec import Budget, FrameBucket, MapShare, PlanSpec
+from bucketline_service.planning.spec import FrameBucket, MapShare, PlanSpec
 from bucketline_service.state.port import MAX_WORLD_SIZE
 
-MAX_BATCH_SIZE = 65_536
 MAX_LOCKSTEP = 1 << 20
-MAX_REPEATS = 10_000
-MAX_MAPS = 256
-MAX_WEIGHT = 1e9
 NOVELAI_MAX_AR_ERROR = 4.0
 
 _T = TypeVar("_T")
 _P = TypeVar("_P", bound="PlanFields")
-_R = TypeVar("_R", bound="Repeats")
-_M = TypeVar("_M", bound="MapSpec")
-_B = TypeVar("_B", bound="BatchSizes")
 _Probability = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 _Some = Annotated[list[_T], Field(min_length=1)]
-_Limit = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
 
 
 class AssignSpec(SpecModel):
@@ -63,11 +54,6 @@ class AssignSpec(SpecModel):
     )
 
 
-NumRepeats = Annotated[float, Field(strict=True, gt=0, le=MAX_REPEATS, allow_inf_nan=False)]
-ValidIds = _Some[StrictInt] | _Some[StrictStr] | str
-NumImages = Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH_SIZE)]
-
-
 class FrameBucketSpec(SpecModel):
     """A length of clips."""
 
@@ -79,129 +65,11 @@ class FrameBucketSpec(SpecModel):
     )
 
 
-class Repeats(SpecModel):
-    """How often the images of a map come in an epoch."""
-
-    num_repeats: NumRepeats | None = Field(
-        None,
-        description="times that each image comes in an epoch, 1 unless given; 1.5: every second one twice",
-    )
-    repeats: Annotated[float, Field(strict=True, ge=0, lt=MAX_REPEATS, allow_inf_nan=False)] | None = Field(
-        None, description="further times, as SimpleTuner counts: 0 is once. Not with num_repeats"
-    )
-    valid_ids: ValidIds | None = Field(
-        None, description="only these ids of the map: a list, or the name of a map whose ids count"
-    )
-
-    @property
-    def times(self) -> float:
-        return self.num_repeats or 1.0
-
-    def counted(self: _R, field: str) -> _R:
-        """With ``num_repeats`` written out. ``field``: what the two stand in."""
-        if self.repeats is None:
-            return self.model_copy(update={"num_repeats": self.times})
-        if self.num_repeats is not None:
-            raise Invalid(
-                f"{field}repeats", "num_repeats is given as well", "Give one: repeats 0 is num_repeats 1"
-            )
-        return self.model_copy(update={"num_repeats": self.repeats + 1.0, "repeats": None})
-
-
-class MapSpec(Repeats):
-    """One of several maps of a run."""
-
-    map: str = Field(description="name of the resolution map")
-    weight: Annotated[float, Field(strict=True, gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] | None = Field(
-        None,
-        description="the map's share of the epoch, over the sum of all weights; all maps have one, or none",
-    )
-
-    def counted(self: _M, field: str) -> _M:
-        return self if self.weight is not None else super().counted(field)
-
-
 class _OfMap(SpecModel):
     map: str | None = Field(None, description="name of the resolution map")
     maps: Annotated[list[MapSpec], Field(min_length=1, max_length=MAX_MAPS)] | None = Field(
         None, description="instead of map: several"
     )
-
-
-class BatchSizes(SpecModel):
-    """How many images a batch has: a number, or for each bucket as many as a budget holds."""
-
-    batch_size: NumImages | None = Field(None, description="images a batch; or give a budget")
-    max_pixels_per_batch: _Limit | None = Field(
-        None, description="for each bucket as many images as have no more pixels, those of all frames"
-    )
-    max_tokens_per_batch: _Limit | None = Field(
-        None, description="for each bucket as many images as have no more tokens of the latent"
-    )
-    latent_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
-        None, description="pixels of a side of a token; 16 unless given: a stride of 8 and patches of 2"
-    )
-    latent_frame_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
-        None, description="frames of a token; 1 unless given"
-    )
-    min_batch_size: NumImages | None = Field(
-        None, description="of a budget; where it holds fewer the spec is refused"
-    )
-    max_batch_size: NumImages | None = Field(None, description="of a budget; no bucket has more")
-    batch_size_multiple: NumImages | None = Field(
-        None, description="of a budget; sizes are rounded down to one of it"
-    )
-
-    def with_sizes(self: _B) -> _B:
-        """With a budget's defaults written out. Raises ``Invalid`` where not one of the three is given, or something
-        that does not go with it."""
-        given = [name for name in ("batch_size", *_BUDGETS) if getattr(self, name) is not None]
-        if len(given) != 1:
-            what = " and ".join(given) + " are given" if given else "is missing"
-            hint = "Give batch_size, or one budget: max_pixels_per_batch or max_tokens_per_batch"
-            raise Invalid("batch_size", what, hint)
-        told = {}
-        for name, (owners, default) in _OF_BUDGETS.items():
-            if given[0] in owners:
-                told[name] = default if getattr(self, name) is None else getattr(self, name)
-            elif getattr(self, name) is not None:
-                raise Invalid(name, f"does not go with {given[0]}", f"It goes with {' or '.join(owners)}")
-        if told and told["min_batch_size"] > told["max_batch_size"]:
-            detail = f"{told['min_batch_size']} is more than max_batch_size {told['max_batch_size']}"
-            raise Invalid("min_batch_size", detail, "Take no more than that")
-        if told and told["max_batch_size"] % (multiple := told["batch_size_multiple"]) > (
-            told["max_batch_size"] - told["min_batch_size"]
-        ):
-            detail = f"no multiple of {multiple} lies between min_batch_size "
-            detail += f"{told['min_batch_size']} and max_batch_size {told['max_batch_size']}"
-            raise Invalid("batch_size_multiple", detail, "Take a divisor of max_batch_size")
-        return self.model_copy(update=told)
-
-    @property
-    def sizes(self) -> int | Budget:
-        """Of a spec with its defaults written out."""
-        if self.batch_size is not None:
-            return self.batch_size
-        field = "max_tokens_per_batch" if self.max_pixels_per_batch is None else "max_pixels_per_batch"
-        return Budget(
-            field,
-            self.max_pixels_per_batch or self.max_tokens_per_batch or 0,
-            self.latent_stride or 1,
-            self.latent_frame_stride or 1,
-            self.min_batch_size or 1,
-            self.max_batch_size or MAX_BATCH_SIZE,
-            self.batch_size_multiple or 1,
-        )
-
-
-_BUDGETS = ("max_pixels_per_batch", "max_tokens_per_batch")
-_OF_BUDGETS = {  # what goes with which, and what it is unless given
-    "latent_stride": (("max_tokens_per_batch",), 16),
-    "latent_frame_stride": (("max_tokens_per_batch",), 1),
-    "min_batch_size": (_BUDGETS, 1),
-    "max_batch_size": (_BUDGETS, MAX_BATCH_SIZE),
-    "batch_size_multiple": (_BUDGETS, 1),
-}
 
 
 class PlanFields(BatchSizes, Repeats):
@@ -407,57 +275,3 @@ class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
     def sources(self) -> list[MapSpec]:
         """Of a resolved spec all maps that it draws on, one or several, each with its valid ids."""
         return self.maps or [MapSpec(map=self.map or "", valid_ids=self.valid_ids)]
-
-
-def check_maps(one: str | None, several: Sequence[MapSpec] | None, valid_ids: object) -> None:
-    """Raise ``Invalid`` unless there is one map or several, and what goes with them."""
-    if (one is None) == (several is None):
-        raise Invalid(
-            "map", "one of map and maps is to be given", 'Say "map": "name", or "maps": [{"map": "name"}, …]'
-        )
-    if several is None:
-        return
-    names = [each.map for each in several]
-    for index, each in enumerate(several):
-        if names.index(each.map) != index:
-            raise Invalid(f"maps.{index}.map", f"{each.map!r} is there more than once", "Give each map once")
-        if each.weight is None and any(other.weight is not None for other in several):
-            raise Invalid(
-                f"maps.{index}.weight", "is missing, and other maps have one", "Give all a weight, or none"
-            )
-        if each.weight is not None and (each.num_repeats is not None or each.repeats is not None):
-            raise Invalid(
-                f"maps.{index}.weight", "num_repeats is given as well", "The weight says how often they come"
-            )
-    if valid_ids is not None:
-        raise Invalid("valid_ids", "does not say of which map", "Give it inside maps, to each map its own")
-
-
-def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Sequence[str | None]) -> str:
-    """64 hex digits that two plans share if they give the same batches. The world size is not part of it: the same
-    plan is dealt to any number of ranks."""
-    parts = {
-        "version": VERSION,
-        "planner": plan.planner,
-        "maps": list(map_digests),
-        "valid_ids": list(valid_digests),
-        "shares": [list(share) for share in plan.maps],
-        "tiers": [[ladder.sizes, ladder.aspects.tolist()] for ladder in plan.tiers],
-        "choose": plan.choose,
-        "targets": plan.targets,
-        "frame_buckets": [list(bucket) for bucket in plan.frame_buckets],
-        "batch_sizes": plan.batch_sizes.tolist(),
-        "seed": plan.seed,
-        "lockstep": plan.lockstep,
-        "tails": plan.tails,
-        "first": plan.first,
-        "no_upscale": plan.no_upscale,
-        "assign": [plan.metric, plan.max_ar_error, plan.max_crop_loss, plan.min_size],
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def ids_digest(ids: list[int] | list[str]) -> str:
-    """Of ``valid_ids`` as a set: order and repetition do not matter."""
-    unique = sorted(set(ids), key=lambda image_id: (isinstance(image_id, str), image_id))
-    return hashlib.sha256(json.dumps(unique).encode()).hexdigest()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.planning import passes
-from bucketline_service.planning.build import Arrays
+from bucketline_service.planning.survey import Arrays
 
 KEEP_EVERY_S = 5.0
 """Work that a kill may cost."""

@@ -9,18 +9,12 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import passes
-from bucketline_service.planning.build import (
-    Prepared,
-    Survey,
-    check_world_size,
-    new_planner,
-    new_summary,
-    prepare,
-)
+from bucketline_service.planning.build import Prepared, check_world_size, new_planner, new_summary, prepare
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.report import epoch_stats
 from bucketline_service.planning.spec import PlanSpec
 from bucketline_service.planning.stats import Summary
+from bucketline_service.planning.survey import Survey
 
 MAX_NOVELAI_IMAGES = 2_000_000
 
