@@ -113,7 +113,8 @@ class KeyedPermutations:
 
     def _walk(self, domains: _I64, values: _I64, inverse: bool) -> _I64:
         """Apply the network until the value lies in the domain again: a permutation of [0, n) from one of [0, a*b)."""
-        keys = self._keys[:, domains]
+        # clip: three times as fast as to look whether each domain is there
+        keys = self._keys.take(domains, axis=1, mode="clip")
         a, b, n = self._a[domains], self._b[domains], self._sizes[domains]
         network = _decrypt if inverse else _encrypt
         out = network(values.astype(np.uint64), a, b, keys)
@@ -145,13 +146,14 @@ def _encrypt(values: _U64, a: _U64, b: _U64, keys: _U64) -> _U64:
     """``ROUNDS`` rounds, by turns on the two halves: low += F(high) mod a, high += F(low) mod b.
 
     ``keys`` uint64[ROUNDS, n]. F's 32 bits become a number in [0, m) by multiply and shift, so a and b are below 2**32.
+    A sum below 2 m comes into [0, m) as the lesser of itself and itself less m, which wraps around where it is below.
     """
     high, low = np.divmod(values, a)
     for i in range(0, ROUNDS, 2):
         low += (_mix(high, keys[i]) * a) >> _32
-        np.subtract(low, a, out=low, where=low >= a)
+        np.minimum(low, low - a, out=low)
         high += (_mix(low, keys[i + 1]) * b) >> _32
-        np.subtract(high, b, out=high, where=high >= b)
+        np.minimum(high, high - b, out=high)
     return high * a + low
 
 
@@ -159,7 +161,7 @@ def _decrypt(values: _U64, a: _U64, b: _U64, keys: _U64) -> _U64:
     high, low = np.divmod(values, a)
     for i in range(ROUNDS - 2, -1, -2):
         high += b - ((_mix(low, keys[i + 1]) * b) >> _32)
-        np.subtract(high, b, out=high, where=high >= b)
+        np.minimum(high, high - b, out=high)
         low += a - ((_mix(high, keys[i]) * a) >> _32)
-        np.subtract(low, a, out=low, where=low >= a)
+        np.minimum(low, low - a, out=low)
     return high * a + low
