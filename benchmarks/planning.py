@@ -90,28 +90,6 @@ def ns_an_id(n: int, count: int = 4096) -> float:
     return median_ms(lambda: permutations.forward(domains, values), 100) * 1e6 / count
 
 
-class Loader:
-    """NovelAI's BucketManager restated as a trainer has it: an argmin an image, sets and a shuffle an epoch."""
-
-    def __init__(self, sizes: Sizes) -> None:
-        aspects = SPEC.ladder.aspects
-        self.buckets: dict[int, list[int]] = {}
-        for row, (width, height) in enumerate(zip(*(side.tolist() for side in sizes), strict=True)):
-            bucket = int(np.abs(aspects - width / height).argmin())
-            self.buckets.setdefault(bucket, []).append(row)
-
-    def start_epoch(self, rank: int = 0) -> None:
-        rows = np.random.RandomState(1).permutation(
-            sorted(row for own in self.buckets.values() for row in own)
-        )
-        mine = set(rows[rank::WORLD_SIZE].tolist())
-        self.epoch = {}
-        for bucket, rows in self.buckets.items():
-            own = np.array([row for row in rows if row in mine])
-            np.random.shuffle(own)
-            self.epoch[bucket] = own
-
-
 def scales(nums: list[int]) -> None:
     print(
         f"{'':>11}  {'ready':>9}  {'ns per':>6}  {'block of 64 x 8':>16}  {'permutation':>12}  {'floor over the':>14}"
@@ -147,27 +125,15 @@ def details(num: int = 10**6) -> None:
     print(
         f"  {'where one image comes in an epoch':<36} {median_ms(lambda: planner.locate(0, next(rows), 8), 200):.2f}"
     )
+    print("\nthe whole planner, ns an id in blocks of 4,096 ids (512 batches of 8)")
+    positions = planner.num_batches(0, WORLD_SIZE) // 2 + np.arange(4096 // BATCH_SIZE)
+    fresh = iter(range(1000))
+    for name, epochs in (("an epoch asked for before", iter([0] * 200)), ("a fresh epoch", fresh)):
+        took = median_ms(lambda: planner.batches(next(epochs), positions, WORLD_SIZE), 200)  # noqa: B023
+        print(f"  {name:<36} {took * 1e6 / 4096:.0f}")
     print("\nkeyed permutation, ns an id in blocks of 4,096 ids")
     for n in (100, 1000, 10**4, 10**6, 10**9, 10**12):
         print(f"  n = {n:<17,} {ns_an_id(n):.0f}")
-
-
-def trainer(num: int = 10**5) -> None:
-    sizes = images(num)
-    loader = Loader(sizes)
-    planner = ready(sizes)
-    fresh = iter(range(10**6))
-    pairs = [
-        ("assignment, once", median_ms(lambda: Loader(sizes), 3), median_ms(lambda: ready(sizes), 5)),
-        (
-            "start of an epoch",
-            median_ms(loader.start_epoch, 3),
-            median_ms(lambda: planner.batches(next(fresh), np.arange(BLOCK), 8), 60),
-        ),
-    ]
-    print(f"\n{num:,} images, one rank of 8: the published algorithm in plain Python, and ours, ms")
-    for name, theirs, ours in pairs:
-        print(f"  {name:<20} {theirs:>9,.1f} {ours:>9,.2f}   x {theirs / ours:,.0f}")
 
 
 def main() -> None:
@@ -176,7 +142,6 @@ def main() -> None:
     large = parser.parse_args().large
     scales([10**4, 10**5, 10**6, 10**7, *([10**8] if large else [])])
     details()
-    trainer()
 
 
 if __name__ == "__main__":
