@@ -53,6 +53,6 @@ USER 10001:10001
 WORKDIR /var/lib/bucketline
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['BUCKETLINE_PORT'] + '/readyz', timeout=4)"]
+    CMD ["python3", "-c", "import os, ssl, urllib.request as r; c = ssl.create_default_context(); c.check_hostname = False; c.verify_mode = ssl.CERT_NONE; r.build_opener(r.ProxyHandler({}), r.HTTPSHandler(context=c)).open(('https' if os.environ.get('BUCKETLINE_TLS_CERT') else 'http') + '://127.0.0.1:' + os.environ['BUCKETLINE_PORT'] + '/readyz', timeout=4)"]
 ENTRYPOINT ["bucketline"]
 CMD ["serve"]

@@ -27,7 +27,7 @@ from bucketline_service.state import open_store
 from tests.checked import Api, Contract
 
 COCO = Path(__file__).parents[1] / "service" / "bucketline_service" / "data" / "coco-5k.csv"
-STARTED = re.compile(r"bucketline: listening on http://[\d.]+:(\d+)\n")
+STARTED = re.compile(r"bucketline: listening on (https?)://[\d.]+:(\d+)\n")
 
 
 _contracts: list[Contract] = []
@@ -118,8 +118,8 @@ class ServerProcess:
         if not started:
             self.process.kill()
             raise AssertionError(line + self.process.communicate()[1])
-        self._port = started[1]
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._port = started[2]
+        self.url = f"{started[1]}://127.0.0.1:{self._port}"
 
     def api(self, token: str | None = None) -> Api:
         return Api(self._sender(token), Contract(self._sender(token)("GET", "/openapi.json").json()))

@@ -249,7 +249,7 @@ class Engine:
             with self._lock:
                 window.error = exc
         with self._lock:
-            if self._failure is not None:
+            if self._failure is not None and not isinstance(window.error, UsageError):  # that was never sent
                 log.info("%s answers again after %d failures", self.transport.url, self._backoff.failures)
             self._backoff.reset()
             self._failure = None

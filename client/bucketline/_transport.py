@@ -42,7 +42,7 @@ RETURN_CAP_S = 600.0
 """How long a client that had to leave its own replica stays with another before it tries its own again; twice as
 long after every try in vain. Up to twice that, by chance: not all at once."""
 
-Urls = Union[str, Iterable[str]]
+Urls = str | Iterable[str]
 """One address or several, as a list or with commas between them."""
 Verify = Union[str, "os.PathLike[str]", "ssl.SSLContext"]
 """The file of a private CA's certificates, or all that TLS can be told."""
@@ -179,6 +179,7 @@ class Transport:
         self._lock = threading.Lock()  # around the route
         self._clock = clock
         self._has_answered = False
+        self._distrusted: set[int] = set()
         if token is None:  # a line's end is what a secret's file leaves in the environment
             token, source = os.environ.get(TOKEN_VARIABLE, "").strip(), TOKEN_VARIABLE
         else:
@@ -219,8 +220,9 @@ class Transport:
             reason = one_line(exc)
             with self._lock:
                 is_fresh = self._route.has_failed(at, reason, leave=exc.leave)
-                may_yet_answer = self._has_answered or len(self._route.failed) < len(self._urls)
-            if exc.is_distrust and not may_yet_answer:
+                (self._distrusted.add if exc.is_distrust else self._distrusted.discard)(at)
+                is_hopeless = len(self._distrusted) == len(self._urls) and not self._has_answered
+            if is_hopeless:
                 # it would say the same until the deadline; a job that has begun waits for the certificate's renewal
                 raise UsageError(reason) from exc
             told = reason if len(self._urls) == 1 else f"{shown(self._urls[at])}: {reason}"
@@ -253,6 +255,8 @@ class Transport:
         except httpx.RequestError as exc:
             distrust = distrusted(exc, shown(self._urls[at]))
             reason = distrust or f"{type(exc).__name__}: {exc}"
+            if isinstance(exc, httpx.RemoteProtocolError) and self._urls[at].startswith("http:"):
+                reason += " (where TLS is served, https:// is wanted)"
             raise Unanswered(reason, leave=True, is_distrust=distrust is not None) from exc
         status = response.status_code
         if response.is_success and read is not None:
@@ -300,7 +304,7 @@ class Transport:
         do; the caller raises it ``from`` the cause."""
         with self._lock:
             failed = dict(self._route.failed)
-        why = [f"{shown(url)}: {failed.get(at, 'not tried')}" for at, url in enumerate(self._urls)]
+        why = [f"{shown(self._urls[at])}: {reason}" for at, reason in sorted(failed.items())]
         return unavailable([shown(url) for url in self._urls], why, what, cause, attempts, waited_s)
 
     def close(self) -> None:
@@ -333,7 +337,7 @@ def unavailable(
     attempts: int,
     waited_s: float,
 ) -> CoordinatorUnavailable:
-    """``why`` says of each of ``urls``, if they are several, what became of it."""
+    """``why``: of each of ``urls`` that has failed, if they are several."""
     if cause is None:
         last = "; the last: the request is still under way" if attempts or len(urls) == 1 else ""
     else:

@@ -32,12 +32,30 @@ runs = typer.Typer(help="Runs on a coordinator.", no_args_is_help=True)
 app.add_typer(maps, name="map")
 app.add_typer(runs, name="run")
 
-Url = Annotated[str, typer.Option(envvar="BUCKETLINE_URL", help="The coordinator.")]
+Url = Annotated[
+    str, typer.Option(envvar="BUCKETLINE_URL", help="The coordinator; its replicas, with commas.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for scripts.")]
 LOCAL = "http://127.0.0.1:7700"
 PIPE_WIDTH = 240
 TIMEOUT_S = 10.0
 OPTIONAL = "found by name; empty: left out"
+
+IdColumn = Annotated[str | None, typer.Option(help="Its column of ids [found by name].")]
+WidthColumn = Annotated[str | None, typer.Option(help="Its column of widths [found by name].")]
+HeightColumn = Annotated[str | None, typer.Option(help="Its column of heights [found by name].")]
+OrientationColumn = Annotated[str | None, typer.Option(help=f"Its column of EXIF orientations [{OPTIONAL}].")]
+NumRepeatsColumn = Annotated[
+    str | None,
+    typer.Option(help=f"Its column of times an epoch, or, if called repeats, further times [{OPTIONAL}]."),
+]
+NumFramesColumn = Annotated[str | None, typer.Option(help=f"Its column of frames of videos [{OPTIONAL}].")]
+_COLUMNS = ("id", "width", "height", "orientation", "num_repeats", "num_frames")
+
+
+def _columns(*given: str | None) -> dict[str, str]:
+    """Those that are named, in the order of ``_COLUMNS``."""
+    return {what: column for what, column in zip(_COLUMNS, given, strict=True) if column is not None}
 
 
 @app.command()
@@ -46,7 +64,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port [7700]; 0 takes a free one.")] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="sqlite:///PATH or redis://HOST:PORT/DB [SQLite in the data directory]."),
+        typer.Option(
+            help="sqlite:///PATH, redis://HOST:PORT/DB, redis+sentinel://… or redis+cluster://… "
+            "[SQLite in the data directory]."
+        ),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Maps, plans, state [./bucketline-data].")] = None,
     store_timeout_s: Annotated[
@@ -55,6 +76,8 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Processes that share the port [1].")] = None,
     worker_token_file: Annotated[Path | None, typer.Option(help="Workers' tokens, one a line.")] = None,
     operator_token_file: Annotated[Path | None, typer.Option(help="Operators' tokens, one a line.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM: serves https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, not encrypted.")] = None,
     map_source: Annotated[
         str | None, typer.Option(help="Folders that PUT /v1/maps may name files under.")
     ] = None,
@@ -97,6 +120,12 @@ def preview(
             help="A run spec, a JSON file; several are shown side by side. Its map is not looked at."
         ),
     ] = None,
+    id_column: IdColumn = None,
+    width_column: WidthColumn = None,
+    height_column: HeightColumn = None,
+    orientation_column: OrientationColumn = None,
+    num_repeats_column: NumRepeatsColumn = None,
+    num_frames_column: NumFramesColumn = None,
     as_json: AsJson = False,
 ) -> None:
     """What plans would cost, from a file of sizes and without a server: images used, crop loss, steps, what is left
@@ -105,7 +134,11 @@ def preview(
 
     with _errors():
         specs = [_read_spec(each) for each in spec or []]
-        answer = desk.run(file, specs or [desk.DEFAULT], [str(each) for each in spec or [file]])
+        columns = _columns(
+            id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
+        )
+        sources = [str(each) for each in spec or [file]]
+        answer = desk.run(file, specs or [desk.DEFAULT], sources, columns)
         names = [each.stem for each in spec] if spec else ["defaults"]
         _print(answer, as_json, lambda console, answer: tables.previews(console, answer, names))
 
@@ -114,34 +147,19 @@ def preview(
 def map_put(
     name: str,
     file: Annotated[Path, typer.Argument(help="CSV, JSON lines, Parquet, Arrow, npz, pkl.")],
-    id_column: Annotated[str | None, typer.Option(help="Its column of ids [found by name].")] = None,
-    width_column: Annotated[str | None, typer.Option(help="Its column of widths [found by name].")] = None,
-    height_column: Annotated[str | None, typer.Option(help="Its column of heights [found by name].")] = None,
-    orientation_column: Annotated[
-        str | None, typer.Option(help=f"Its column of EXIF orientations [{OPTIONAL}].")
-    ] = None,
-    num_repeats_column: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Its column of times an epoch, or, if called repeats, further times [{OPTIONAL}]."
-        ),
-    ] = None,
-    num_frames_column: Annotated[
-        str | None, typer.Option(help=f"Its column of frames of videos [{OPTIONAL}].")
-    ] = None,
+    id_column: IdColumn = None,
+    width_column: WidthColumn = None,
+    height_column: HeightColumn = None,
+    orientation_column: OrientationColumn = None,
+    num_repeats_column: NumRepeatsColumn = None,
+    num_frames_column: NumFramesColumn = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Upload a resolution map."""
-    given = {
-        "id": id_column,
-        "width": width_column,
-        "height": height_column,
-        "orientation": orientation_column,
-        "num_repeats": num_repeats_column,
-        "num_frames": num_frames_column,
-    }
-    columns = {what: column for what, column in given.items() if column is not None}
+    columns = _columns(
+        id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
+    )
     _call(url, lambda operator: operator.put_map(name, file, columns=columns), as_json, tables.map_line)
 
 

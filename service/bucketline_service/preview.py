@@ -15,18 +15,20 @@ from bucketline_service.coordinator.map_specs import MapSpec
 from bucketline_service.coordinator.previews import previews
 from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import MapStore, format_for_suffix
+from bucketline_service.maps import Columns, MapStore, format_for_suffix
 
 DEFAULT = {"world_size": 8, "batch_size": 8}
 
 
-def run(file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def run(
+    file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str], columns: Mapping[str, str]
+) -> dict[str, Any]:
     """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at; ``names``: where
-    each is from, which ``Invalid`` begins with."""
+    each is from, which ``Invalid`` begins with; ``columns``: those of the file that are named."""
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:
         maps = MapStore(Path(folder))
-        maps.put("map", file, format_for_suffix(file).name)
+        maps.put("map", file, format_for_suffix(file).name, Columns(**columns))
         return document(file.name, *previews(maps, [MapSpec(map="map")], plans))
 
 

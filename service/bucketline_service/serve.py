@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -12,8 +14,9 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
 
-from bucketline_service import logs
+from bucketline_service import events, logs, tls
 from bucketline_service.api import ApiSettings, Tokens, create_app
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.plans import PlanShelf
@@ -24,12 +27,10 @@ from bucketline_service.settings import Settings
 from bucketline_service.state import open_store
 from bucketline_service.version import VERSION
 
-_SETTINGS = "BUCKETLINE_SERVE_SETTINGS"
-"""How worker processes get the parent's settings: as JSON, tokens as the environment and files have them."""
 GRACEFUL_S = 20
 
 
-def build_app(settings: Settings) -> FastAPI:
+def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
     """The app over real stores and files. Raises ``StoreUnavailable`` where the data directory can not be used."""
     data_dir = settings.data_dir.absolute()
     uploads = data_dir / "uploads"
@@ -49,23 +50,75 @@ def build_app(settings: Settings) -> FastAPI:
     )
     api = ApiSettings(
         uploads=uploads,
-        tokens=Tokens(settings.worker_tokens, settings.operator_tokens),
+        tokens=tokens,
         map_sources=settings.map_sources,
         max_upload_bytes=settings.max_upload_bytes,
     )
     return create_app(coordinator, api, VERSION)
 
 
-def app_of_worker() -> FastAPI:
-    """What a worker process runs; the parent has left its settings in the environment."""
-    settings = Settings.model_validate_json(os.environ[_SETTINGS])
-    logs.configure(settings.log_level)
-    return build_app(settings)
+class Config(uvicorn.Config):
+    """uvicorn's, which has SIGHUP read tokens and certificate again. A worker process gets a copy, and builds its app
+    from that: with the tokens that its parent had read last, so that a file that can not be used does not stop it."""
+
+    def __init__(self, settings: Settings, tokens: Tokens, app: FastAPI | None, **options: Any) -> None:
+        self._settings = settings
+        self._tokens = tokens
+        super().__init__(app or self.build, factory=app is None, workers=settings.workers, **options)
+
+    def build(self) -> FastAPI:
+        logs.configure(self._settings.log_level)
+        return build_app(self._settings, self._tokens)
+
+    def load(self) -> None:
+        super().load()
+        if self._settings.is_renewable and sys.platform != "win32":
+            # in the loop, not between any two instructions: half a line of the log may have been written there
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.renew)
+
+    def renew(self) -> bool:
+        """Read tokens and certificate again, and tell whether they are in use now. All or nothing: what can not be used
+        leaves everything as it was. Connections go on with what they began with."""
+        cert, key = self._settings.tls_cert, self._settings.tls_key
+        try:
+            tokens = read_tokens(self._settings)
+            tls.check(cert, key)
+        except Invalid as error:
+            events.emit("not_renewed", level=logging.ERROR, detail=error.detail)
+            return False
+        self._tokens.renew(tokens)
+        if cert is not None and self.loaded and self.ssl is not None:
+            self.ssl.load_cert_chain(cert, key)
+        events.emit("renewed", level=logging.INFO)
+        return True
+
+
+class Workers(Multiprocess):
+    """uvicorn's parent of several processes, which would start them anew on SIGHUP. This one tells them, so that
+    nobody's connection ends of it. One that does not listen to signals yet ends, and is started again."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket], *, is_renewable: bool) -> None:
+        self._renew = config.renew if is_renewable else None
+        super().__init__(config, sockets)
+
+    def handle_hup(self) -> None:
+        if self._renew is None:
+            self.handle_term()  # as it ends a process that has nothing to read again
+        elif self._renew():
+            for process in self.processes:
+                if process.pid is not None and process.process.is_alive():
+                    os.kill(process.pid, signal.SIGHUP)
+
+
+def read_tokens(settings: Settings) -> Tokens:
+    """From the environment and the files as they are now; ``Invalid`` for a file that can not be read or is empty."""
+    return Tokens(settings.worker_tokens, settings.operator_tokens)
 
 
 def serve(settings: Settings) -> None:
     """Bind, say where, and serve until a signal. What was begun is finished first."""
-    tokens = Tokens(settings.worker_tokens, settings.operator_tokens)
+    tokens = read_tokens(settings)
+    tls.check(settings.tls_cert, settings.tls_key)
     if not tokens and not _is_loopback(settings.host):
         raise Invalid(
             "host",
@@ -82,19 +135,27 @@ def serve(settings: Settings) -> None:
         "server_header": False,
         "timeout_graceful_shutdown": GRACEFUL_S,
     }
+    if settings.tls_cert is not None:
+        options |= {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
     host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     # built here with several workers too, so that what is wrong is said once, before anything listens
-    app = build_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, **options)) if settings.workers == 1 else None
+    app = build_app(settings, tokens)
+    config = Config(settings, tokens, app if settings.workers == 1 else None, **options)
+    server = uvicorn.Server(config) if settings.workers == 1 else None
     _end_well(server)
-    print(f"bucketline: listening on http://{shown}:{port}", flush=True)
+    if settings.is_renewable and sys.platform != "win32":
+        signal.signal(
+            signal.SIGHUP, lambda *_: config.renew()
+        )  # until the loop or the workers' parent sees to it
+    scheme = "http" if settings.tls_cert is None else "https"
+    print(f"bucketline: listening on {scheme}://{shown}:{port}", flush=True)
     if not tokens:
         print(
             "bucketline: no tokens are set: bound to loopback only, and open to all on this machine",
             flush=True,
         )
-    elif not tokens.operator:
+    elif not tokens.known[1]:
         print(
             "bucketline: no operator token is set: workers can work on the runs that are there, but nobody can "
             "put or delete a map or a run. Set BUCKETLINE_OPERATOR_TOKEN or --operator-token-file",
@@ -103,16 +164,9 @@ def serve(settings: Settings) -> None:
     if server is not None:
         server.run(sockets=[bound])
         return
-    os.environ[_SETTINGS] = settings.model_dump_json(exclude_none=True)
     with tempfile.TemporaryDirectory(prefix="bucketline-metrics-") as counts:
         os.environ[MULTIPROCESS] = counts
-        uvicorn.run(
-            "bucketline_service.serve:app_of_worker",
-            factory=True,
-            workers=settings.workers,
-            fd=bound.fileno(),
-            **options,
-        )
+        Workers(config, [bound], is_renewable=settings.is_renewable).run()
 
 
 def _end_well(server: uvicorn.Server | None) -> None:

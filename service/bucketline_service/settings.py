@@ -26,7 +26,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to bind; others than loopback need tokens")
     port: int = Field(7700, ge=0, le=65535, description="0 takes a free one")
-    store: str | None = Field(None, description="cursor store; sqlite in the data directory unless given")
+    store: str | None = Field(
+        None,
+        description="cursor store: sqlite:///PATH, redis://, redis+sentinel:// or redis+cluster://; "
+        "sqlite in the data directory unless given",
+    )
     store_timeout_s: float = Field(
         2.0, gt=0, description="how long the store may take before the answer is 503"
     )
@@ -36,6 +40,8 @@ class Settings(BaseSettings):
     operator_token: str | None = Field(None, repr=False, description="may do everything")
     worker_token_file: Path | None = None
     operator_token_file: Path | None = None
+    tls_cert: Path | None = Field(None, description="certificate chain in PEM, for https")
+    tls_key: Path | None = Field(None, description="its private key in PEM")
     map_source: str | None = Field(None, description="folders whose files PUT /v1/maps may name by uri")
     max_upload_bytes: int = Field(16 << 30, gt=0, description="largest map that may be uploaded")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -62,6 +68,11 @@ class Settings(BaseSettings):
     @property
     def operator_tokens(self) -> frozenset[str]:
         return _tokens("operator_token", self.operator_token, self.operator_token_file)
+
+    @property
+    def is_renewable(self) -> bool:
+        """Whether anything here is in a file, to be read again on SIGHUP."""
+        return any((self.worker_token_file, self.operator_token_file, self.tls_cert))
 
     @property
     def map_sources(self) -> tuple[Path, ...]:

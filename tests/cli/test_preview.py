@@ -105,3 +105,15 @@ def test_the_table_fits_the_terminal(capsys: pytest.CaptureFixture[str], tmp_pat
     assert max(len(line) for line in lines) <= width
     assert out.count("768x512") == 16
     assert sum(line.startswith("images ") for line in lines) == sum(line == "" for line in lines) + 1
+
+
+def test_the_columns_of_the_file_may_be_named(tmp_path: Path) -> None:
+    file = tmp_path / "sizes.csv"
+    file.write_text("id,w,h,orientation,times\n" + "".join(f"{i},640,480,landscape,2\n" for i in range(500)))
+    status, _, errors = preview(tmp_path, str(file))
+    assert (status, "width" in errors) == (1, True)
+    (tmp_path / "scratch").rmdir()
+    named = ["--width-column", "w", "--height-column", "h", "--num-repeats-column", "times"]
+    status, out, _ = preview(tmp_path, str(file), *named, "--orientation-column", "", "--json")
+    assert status == 0
+    assert json.loads(out)["previews"][0]["stats"]["num_samples"] == 1000

@@ -21,18 +21,21 @@ COCO = ROOT / "service" / "bucketline_service" / "data" / "coco-5k.csv"
 
 
 class Coordinator:
-    """``bucketline serve`` on a SQLite store under ``folder``; on a free port first, on the same one ever after."""
+    """``bucketline serve`` with ``flags`` on a SQLite store under ``folder``, which replicas share; on a free port
+    first, on the same one ever after."""
 
-    def __init__(self, folder: Path, **environ: str) -> None:
+    def __init__(self, folder: Path, *flags: str, **environ: str) -> None:
         self.folder = folder
+        self._flags = flags
         self._environ = environ
+        self._scheme = "http"
         self._process: subprocess.Popen[str] | None = None
         self._port = 0
         self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{self._scheme}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Return when it listens: requests from now on wait for it to be ready."""
@@ -40,7 +43,7 @@ class Coordinator:
         command = [sys.executable, "-m", "bucketline", "serve", "--port", str(self._port)]
         with (self.folder / "coordinator.log").open("a") as log:
             self._process = subprocess.Popen(
-                [*command, "--data-dir", str(self.folder / "data")],
+                [*command, "--data-dir", str(self.folder / "data"), *self._flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -48,9 +51,13 @@ class Coordinator:
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        found = re.match(r"bucketline: listening on http://127\.0\.0\.1:(\d+)$", line)
+        found = re.match(r"bucketline: listening on (https?)://127\.0\.0\.1:(\d+)$", line)
         assert found, f"{line!r}\n{(self.folder / 'coordinator.log').read_text()}"
-        self._port = int(found[1])
+        self._scheme, self._port = found[1], int(found[2])
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
@@ -148,8 +155,8 @@ class Proxy:
         self._thread.join()
 
 
-def put_run(url: str, run: str, **spec: object) -> dict[str, object]:
+def put_run(url: str, run: str, *, verify: Path | None = None, **spec: object) -> dict[str, object]:
     """A run over the shipped COCO map: 2 ranks, and epochs of about 19 steps unless ``spec`` says otherwise."""
-    with Operator(url) as operator:
+    with Operator(url, verify=verify) as operator:
         operator.put_map("coco", COCO)
         return operator.put_run(run, {"map": "coco", "world_size": 2, "batch_size": 128, **spec})

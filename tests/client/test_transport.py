@@ -1,7 +1,9 @@
 """What is asked again, how long, and what is told in the end. The answers come from a real, tiny HTTP server."""
 
 import email.utils
+import logging
 import random
+import traceback
 
 import pytest
 
@@ -139,18 +141,41 @@ def test_addresses():
 def test_a_token_is_sent_and_not_shown(canned, monkeypatch):
     monkeypatch.setenv("BUCKETLINE_TOKEN", "from-environment")
     with Operator(canned.url) as operator:
-        assert operator._transport._client.headers["Authorization"] == "Bearer from-environment"
+        assert operator._transport._clients[0].headers["Authorization"] == "Bearer from-environment"
     client = bucketline.BucketClient(canned.url, "r", token="secret")
     assert "secret" not in repr(client)
+
+
+def test_a_token_is_in_no_log_and_no_error(canned, caplog):
+    """Of ours and of httpx's, at any level, whatever goes wrong."""
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("bucketline").setLevel(logging.DEBUG)
+    canned.script["/v1/"] = [
+        Canned(502),
+        NOW,
+        problem(401, "unauthorized"),
+        Canned(200, {}, b"[]"),
+        Canned(302),
+    ]
+    told = []
+    with Operator([canned.url, "http://127.0.0.1:9"], "s3cret-token", timeout_s=0.5) as operator:
+        for _ in range(5):
+            with pytest.raises(bucketline.BucketlineError) as caught:
+                operator.run("r")
+            told.append("".join(traceback.format_exception(caught.value)))
+    assert len(canned.seen) > 3
+    assert "try" in caplog.text
+    assert "httpcore" in {record.name.partition(".")[0] for record in caplog.records}
+    assert "s3cret" not in caplog.text + "".join(told)
 
 
 def test_a_token_from_a_file_may_bring_its_line_end(canned, monkeypatch):
     monkeypatch.setenv("BUCKETLINE_TOKEN", " from-file\r\n")
     with Operator(canned.url) as operator:
-        assert operator._transport._client.headers["Authorization"] == "Bearer from-file"
+        assert operator._transport._clients[0].headers["Authorization"] == "Bearer from-file"
     monkeypatch.setenv("BUCKETLINE_TOKEN", "\n")
     with Operator(canned.url) as operator:
-        assert "Authorization" not in operator._transport._client.headers
+        assert "Authorization" not in operator._transport._clients[0].headers
 
 
 @pytest.mark.parametrize("token", ["s3cret\n", " s3cret", "s3\ncret", "s3cret\0", "s3cret\udcff", b"s3cret"])

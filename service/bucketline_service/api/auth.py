@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Depends, Request, Response
@@ -16,15 +16,23 @@ from bucketline_service.api.problems import Forbidden, Unauthorized
 _bearer = HTTPBearer(auto_error=False, description="BUCKETLINE_TOKEN: a worker's or an operator's")
 
 
-@dataclass(frozen=True)
 class Tokens:
-    """Several of each may be valid at a time, so that they can be changed without a pause."""
+    """Several of each may be valid at a time, so that they can be changed without a pause. ``renew`` puts others in
+    their place while requests are served: each request sees the old ones or the new ones, never some of both."""
 
-    worker: frozenset[str] = field(default=frozenset(), repr=False)
-    operator: frozenset[str] = field(default=frozenset(), repr=False)
+    def __init__(self, worker: frozenset[str] = frozenset(), operator: frozenset[str] = frozenset()) -> None:
+        self._known = (worker, operator)
+
+    @property
+    def known(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Workers' and operators', of one moment."""
+        return self._known
+
+    def renew(self, other: Tokens) -> None:
+        self._known = other.known
 
     def __bool__(self) -> bool:
-        return bool(self.worker or self.operator)
+        return any(self._known)
 
 
 Guard = Callable[[HTTPAuthorizationCredentials | None], Awaitable[None]]
@@ -66,12 +74,13 @@ class Guards:
 
 
 def _check(tokens: Tokens, given: HTTPAuthorizationCredentials | None, *, operator: bool) -> None:
-    if not tokens:
+    worker_tokens, operator_tokens = tokens.known
+    if not (worker_tokens or operator_tokens):
         return
     if given is None:
         raise Unauthorized("this coordinator asks for a token: Authorization: Bearer …")
-    is_operator = _among(given.credentials, tokens.operator)
-    is_worker = _among(given.credentials, tokens.worker)
+    is_operator = _among(given.credentials, operator_tokens)
+    is_worker = _among(given.credentials, worker_tokens)
     if not (is_operator or is_worker):
         raise Unauthorized("the token is not known here")
     if operator and not is_operator:

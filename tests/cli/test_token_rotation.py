@@ -1,0 +1,147 @@
+"""Tokens changed under a running coordinator, as with nginx: write the file, send SIGHUP."""
+
+from __future__ import annotations
+
+import hmac
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.security import HTTPAuthorizationCredentials
+
+from bucketline_service.api import Tokens, auth
+from tests.server import ServerProcess
+
+SECRETS = ("worker-s3cret-1", "worker-s3cret-2", "operator-s3cret-1", "operator-s3cret-2", "env-s3cret")
+
+
+class Guarded:
+    """A coordinator with a token file of each kind, and one more worker's token in its environment."""
+
+    def __init__(self, folder: Path, workers: str) -> None:
+        self.worker, self.operator = folder / "worker", folder / "operator"
+        self.worker.write_text("worker-s3cret-1\n")
+        self.operator.write_text("operator-s3cret-1\n")
+        files = ["--worker-token-file", str(self.worker), "--operator-token-file", str(self.operator)]
+        self.server = ServerProcess(
+            folder / "data", "--workers", workers, "--log-level", "debug", *files,
+            environ={"BUCKETLINE_WORKER_TOKEN": "env-s3cret"},
+        )  # fmt: skip
+        self.http = httpx.Client(base_url=self.server.url, timeout=30)
+        self.bodies: list[str] = []
+        self.num_workers = int(workers)
+        self.wait_for("Application startup complete", self.num_workers)
+
+    def ask(self, token: str, method: str = "GET", path: str = "/v1/runs") -> int:
+        """On a connection of its own, so that any worker may get it."""
+        headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
+        answer = self.http.request(method, path, headers=headers)
+        self.bodies.append(answer.text + str(answer.headers))
+        return answer.status_code
+
+    def rotate(self) -> None:
+        """Return when all processes have read the files: with several, their parent has too."""
+        self.server.process.send_signal(signal.SIGHUP)
+        self.wait_for('"event": "renewed"', self.num_workers + (self.num_workers > 1))
+
+    def wait_for(self, words: str, num_lines: int = 1) -> str:
+        """Read the log up to the last of so many lines that have these words in them, which is returned."""
+        assert self.server.process.stderr is not None
+        for line in self.server.process.stderr:
+            self.bodies.append(line)
+            num_lines -= words in line
+            if num_lines == 0:
+                return line
+        raise AssertionError("".join(self.bodies))
+
+    def close(self) -> str:
+        """End it: all that it has ever said."""
+        self.http.close()
+        process = self.server.process
+        assert process.stderr is not None
+        process.terminate()
+        said = process.stderr.read() + process.communicate()[0]
+        self.server.close()
+        return said + "".join(self.bodies)
+
+
+@pytest.fixture(params=["1", "2"])
+def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guarded]:
+    guarded = Guarded(tmp_path, request.param)
+    yield guarded
+    said = guarded.close()
+    assert said
+    for secret in SECRETS:
+        assert secret not in said
+
+
+def test_a_rotation_without_a_pause(guarded: Guarded) -> None:
+    assert [guarded.ask(secret) for secret in SECRETS] == [200, 401, 200, 401, 200]
+    guarded.worker.write_text("worker-s3cret-1\nworker-s3cret-2\n")
+    guarded.operator.write_text("operator-s3cret-2\n\noperator-s3cret-1")
+    guarded.rotate()
+    assert [guarded.ask(secret) for secret in SECRETS] == [200] * 5
+    guarded.worker.write_text("worker-s3cret-2\n")
+    guarded.operator.write_text("operator-s3cret-2\n")
+    guarded.rotate()
+    assert [guarded.ask(secret) for secret in SECRETS] == [401, 200, 401, 200, 200]
+    assert guarded.ask("worker-s3cret-2", "DELETE", "/v1/runs/none") == 403
+    assert guarded.ask("operator-s3cret-2", "DELETE", "/v1/runs/none") == 404
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe", None])
+def test_a_file_that_can_not_be_used_changes_nothing(guarded: Guarded, content: bytes | None) -> None:
+    """Above all an empty one does not open the door. Nothing of the other file is taken either."""
+    guarded.operator.write_text("operator-s3cret-2\n")
+    if content is None:
+        guarded.worker.unlink()
+    else:
+        guarded.worker.write_bytes(content)
+    guarded.server.process.send_signal(signal.SIGHUP)
+    line = guarded.wait_for("not_renewed")
+    assert "worker_token_file" in line
+    assert '"level": "ERROR"' in line
+    assert [guarded.ask(secret) for secret in SECRETS] == [200, 401, 200, 401, 200]
+    assert guarded.http.get("/v1/runs").status_code == 401
+    # and once it is mended, it counts
+    guarded.worker.write_text("worker-s3cret-2\n")
+    guarded.rotate()
+    assert guarded.ask("operator-s3cret-2") == 200
+
+
+def test_without_files_sighup_ends_it(tmp_path: Path) -> None:
+    """As it ends every program that has nothing to read again: a terminal that is closed leaves nothing behind."""
+    server = ServerProcess(tmp_path, "--workers", "2")
+    server.process.send_signal(signal.SIGHUP)
+    server.process.communicate()
+    assert server.process.returncode in (0, -signal.SIGHUP)
+    server.close()
+
+
+def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``hmac.compare_digest``, and with each, whichever it is: neither a first wrong letter nor a place tells."""
+    compared: list[tuple[bytes, bytes]] = []
+    real = hmac.compare_digest
+
+    def noted(given: Any, known: Any) -> bool:
+        compared.append((given, known))
+        return real(given, known)
+
+    monkeypatch.setattr(auth.hmac, "compare_digest", noted)
+    tokens = Tokens(worker=frozenset({"w1", "w2"}), operator=frozenset({"o1", "o2"}))
+    for given in ("w1", "o2", "w", ""):
+        compared.clear()
+        credentials = HTTPAuthorizationCredentials(scheme="Bearer", credentials=given)
+        if given in ("w1", "o2"):
+            auth._check(tokens, credentials, operator=False)
+        else:
+            with pytest.raises(auth.Unauthorized):
+                auth._check(tokens, credentials, operator=False)
+        assert sorted(compared) == [(given.encode(), known) for known in (b"o1", b"o2", b"w1", b"w2")]
+
+
+def test_tokens_are_not_shown() -> None:
+    assert "s3cret" not in repr(Tokens(frozenset(SECRETS), frozenset(SECRETS)))
