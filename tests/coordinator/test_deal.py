@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bucketline_service.coordinator.deal import MAX_EPOCH, Deal, Span
+from bucketline_service.coordinator.deal import MAX_EPOCH, MAX_WALKED, Deal, Span
 from bucketline_service.errors import Invalid
 from bucketline_service.state.port import Cursor, Generation
 from tests.planning.lines import line, lines, portioned, portioned_lines
@@ -199,7 +199,13 @@ def test_distance_over_epochs_of_several_lengths():
     deal = deal_to(portioned([5], [(0, 0, 0.0, 1.5)], 1).planner, 1)
     lengths = [deal.num_steps(epoch) for epoch in range(1_500)]
     assert set(lengths) == {7, 8}
-    assert deal.distance(Cursor(3, 2), Cursor(1_499, 4)) == sum(lengths[3:1_499]) - 2 + 4
+    for stop in (4, 5, 4 + MAX_WALKED):
+        assert deal.distance(Cursor(3, 2), Cursor(stop, 4)) == sum(lengths[3:stop]) - 2 + 4
+    # past these it is as near as the lengths are to each other
+    exact = sum(lengths[3:1_499]) - 2 + 4
+    assert abs(deal.distance(Cursor(3, 2), Cursor(1_499, 4)) - exact) <= 1_496
+    assert deal.distance(Cursor(1_499, 4), Cursor(3, 2)) == -deal.distance(Cursor(3, 2), Cursor(1_499, 4))
+    assert deal.distance(Cursor(3, 2), Cursor(2**31 - 1, 4)) > 7 * (2**31 - 5)  # and walks no more
     assert deal.back(Cursor(1_499, 4), sum(lengths[3:1_499]) + 2) == Cursor(3, 2)
 
 

@@ -42,7 +42,7 @@ class Coordinator:
         self.runs = Runs(store, maps, plans, clock)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
-        self.answers = Answers(self.runs, self.sessions)
+        self.answers = Answers(self.runs, self.sessions, maps)
         self.ledgers = Ledgers(self.runs, self.sessions, maps)
         self.previews = Previews(maps)
 

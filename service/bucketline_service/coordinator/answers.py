@@ -11,7 +11,9 @@ import numpy as np
 from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.runs import STATUS_WAIT_S, Run, Runs
 from bucketline_service.coordinator.sessions import Sessions
+from bucketline_service.coordinator.valid_ids import of_valid_ids
 from bucketline_service.errors import NotFound
+from bucketline_service.maps import MapStore
 from bucketline_service.planning.assignment import assign
 from bucketline_service.planning.geometry import cover
 from bucketline_service.planning.groups import PRUNED, Sorter
@@ -24,9 +26,10 @@ from bucketline_service.state.port import Cursor, Generation, RankRecord
 class Answers:
     """Reading only: no cursor moves. Answers are JSON-able."""
 
-    def __init__(self, runs: Runs, sessions: Sessions) -> None:
+    def __init__(self, runs: Runs, sessions: Sessions, maps: MapStore) -> None:
         self._runs = runs
         self._sessions = sessions
+        self._maps = maps
 
     async def run(self, name: str) -> dict[str, Any]:
         document, record = await self._runs.read(name)
@@ -69,11 +72,15 @@ class Answers:
         run = await self._runs.open(name, STATUS_WAIT_S)
         generation, records = await self._runs.store.ranks(name)
         deal = replace(run, generation=generation).deal
-        leader = max(
-            [deal.normal(record.cursor) for record in records], default=deal.normal(generation.origin)
-        )
         held = {record.rank: record for record in records}
-        return [_rank(deal, rank, held.get(rank), leader) for rank in range(generation.world_size)]
+
+        def tell() -> list[dict[str, Any]]:
+            cursors = [record.cursor for record in records] or [generation.origin]
+            leader = max(deal.normal(cursor) for cursor in cursors)
+            return [_rank(deal, rank, held.get(rank), leader) for rank in range(generation.world_size)]
+
+        # in a thread: there may be thousands of ranks, and epochs whose steps have to be counted
+        return await asyncio.to_thread(tell)
 
     async def image(
         self, name: str, image_id: int | str, epoch: int | None, map_name: str | None = None
@@ -84,7 +91,7 @@ class Answers:
             run, state = await self._sessions.state(run)
             epoch = min(state["epoch"], run.deal.end_epoch - 1)
         run.deal.check_exists("", Cursor(epoch, 0))
-        return await asyncio.to_thread(_image, run, row, epoch)
+        return await asyncio.to_thread(_image, run, self._maps, row, epoch)
 
 
 def _about(generation: Generation) -> dict[str, Any]:
@@ -138,7 +145,7 @@ def _rank(deal: Deal, rank: int, record: RankRecord | None, leader: Cursor) -> d
     return about
 
 
-def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
+def _image(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str, Any]:
     plan = run.plan
     spec, sources = plan.spec, plan.sources
     chunk = sources.images.read(row, row + 1)
@@ -147,8 +154,10 @@ def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
     keys, reasons = sorter.keys(chunk)
     reason = PRUNED[int(reasons[0]) - 1] if reasons[0] else None
     found = plan.prepared.find(sorter, sources.images, row)
-    if found is None and (reason is None or _has_own_size(spec, reason, chunk)):
-        reason = "valid_ids"
+    if found is None:
+        valid = of_valid_ids(run, maps)
+        if valid is not None and not valid(np.array([row]))[0]:
+            reason = "valid_ids"
     samples = float(plan.prepared.groups.samples[found[0]]) if found else 0.0
     ways = sorter.ways(int(keys[0])) if found else []
     # pruned images too are told their nearest bucket and what it would cost
@@ -168,14 +177,6 @@ def _image(run: Run, row: int, epoch: int) -> dict[str, Any]:
         "epoch": epoch,
         "served": _comings(run, row, epoch, width, height) if ways else [],
     }
-
-
-def _has_own_size(spec: PlanSpec, reason: str, chunk: Chunk) -> bool:
-    """Whether an image misses only its bucket, which no image that counts needs: then it does not count."""
-    if reason != "bucket_no_upscale" or spec.no_upscale is None:
-        return False
-    widths, _ = spec.no_upscale.sizes(chunk.widths.astype(np.int64), chunk.heights.astype(np.int64))
-    return bool(widths[0] > 0)
 
 
 def _nearest(spec: PlanSpec, chunk: Chunk) -> int:

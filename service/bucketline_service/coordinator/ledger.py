@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from bucketline_service.coordinator.resume import check_size
 from bucketline_service.coordinator.runs import Run, Runs
 from bucketline_service.coordinator.sessions import Sessions
-from bucketline_service.coordinator.sources import Sources, rows_of
+from bucketline_service.coordinator.sources import Sources
+from bucketline_service.coordinator.valid_ids import of_valid_ids
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore
 from bucketline_service.planning import ledger
@@ -68,8 +69,8 @@ class Ledgers:
 
     def _open(self, run: Run, epochs: range, world_size: int, format: Format) -> Iterator[bytes]:
         plan = run.plan
-        is_valid = _is_valid(run, self._maps)
-        made = Ledger(plan.spec, plan.prepared, plan.sources.images, plan.planner, world_size, is_valid)
+        valid = of_valid_ids(run, self._maps)
+        made = Ledger(plan.spec, plan.prepared, plan.sources.images, plan.planner, world_size, valid)
         # an epoch that can not be planned is told now, and not in the midst of the answer
         plan.planner.batches(epochs.start, np.empty(0, dtype=np.int64), world_size)
         entries = chain(made.always(), chain.from_iterable(map(made.epoch, epochs)))
@@ -86,46 +87,6 @@ def _check_epochs(run: Run, first: int, last: int) -> None:
         field = "from" if first == last else "to"
         detail = f"the run ends before epoch {last}"
         raise Invalid(field, detail, f"It has {run.deal.end_epoch} epochs, counted from 0")
-
-
-def _is_valid(run: Run, maps: MapStore) -> ledger.IsValid | None:
-    """Of rows which ``valid_ids`` leaves in; None where that is all of all maps."""
-    sources = run.plan.sources
-    tests = [
-        _test(sources, index, each.valid_ids, digest, maps)
-        for index, (each, digest) in enumerate(zip(run.spec.sources, run.document.valid_digests, strict=True))
-    ]
-    if all(test is None for test in tests):
-        return None
-
-    def is_valid(rows: Rows) -> NDArray[np.bool_]:
-        found = np.ones(len(rows), dtype=np.bool_)
-        parts, inside = sources.images.place(rows)
-        for index, test in enumerate(tests):
-            at = np.flatnonzero(parts == index)
-            if test is not None and len(at):
-                found[at] = test(inside[at])
-        return found
-
-    return is_valid
-
-
-def _test(
-    sources: Sources,
-    index: int,
-    valid_ids: list[int] | list[str] | str | None,
-    digest: str | None,
-    maps: MapStore,
-) -> ledger.IsValid | None:
-    """The same of one map's own rows."""
-    image_map = sources.maps[index]
-    if valid_ids is None:
-        return None
-    if isinstance(valid_ids, str):
-        valid = maps.get_digest(digest or "")
-        return lambda rows: valid.has_many(image_map.ids(rows))
-    valid_rows = rows_of(image_map, valid_ids)
-    return lambda rows: valid_rows[np.minimum(np.searchsorted(valid_rows, rows), len(valid_rows) - 1)] == rows
 
 
 # --- from rows of maps to tables ----------------------------------------------------------------------------------
