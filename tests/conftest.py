@@ -1,18 +1,26 @@
-"""Fixtures for all tests: a real Redis, shared or of one's own."""
+"""Fixtures for all tests: a real Redis, real sentinels and a real cluster, shared or of one's own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
 from tests.redis_server import RedisServer, ServerMissingError
+from tests.redis_sets import ClusterSet, SentinelSet
+
+T = TypeVar("T", RedisServer, SentinelSet, ClusterSet)
+
+SOON_MS = 500
+"""How long a server may be silent before the others take it for dead, where a test kills it."""
 
 
-def _server() -> RedisServer:
+def _started(make: Callable[[], T]) -> Iterator[T]:
     try:
-        return RedisServer()
+        with make() as servers:
+            yield servers
     except ServerMissingError as exc:
         if os.environ.get("CI") or os.environ.get("BUCKETLINE_TEST_REDIS"):
             pytest.fail(str(exc))
@@ -22,12 +30,34 @@ def _server() -> RedisServer:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """One server for the whole session: use names of your own, and leave it running and unlimited."""
-    with _server() as server:
-        yield server
+    yield from _started(RedisServer)
+
+
+@pytest.fixture(scope="session")
+def sentinel_set() -> Iterator[SentinelSet]:
+    """One for the whole session, likewise. Its sentinels leave a master that is slow alone."""
+    yield from _started(SentinelSet)
+
+
+@pytest.fixture(scope="session")
+def cluster_set() -> Iterator[ClusterSet]:
+    """One for the whole session, likewise."""
+    yield from _started(ClusterSet)
 
 
 @pytest.fixture
 def own_redis_server() -> Iterator[RedisServer]:
     """A server for this test alone: kill it, pause it, fill it."""
-    with _server() as server:
-        yield server
+    yield from _started(RedisServer)
+
+
+@pytest.fixture
+def own_sentinel_set() -> Iterator[SentinelSet]:
+    """Servers for this test alone, whose sentinels soon replace a master that is silent."""
+    yield from _started(lambda: SentinelSet(SOON_MS))
+
+
+@pytest.fixture
+def own_cluster_set() -> Iterator[ClusterSet]:
+    """Nodes for this test alone; they serve their own slots whatever becomes of the others."""
+    yield from _started(lambda: ClusterSet(cluster_node_timeout=SOON_MS, cluster_require_full_coverage="no"))

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -45,9 +46,15 @@ def find_server() -> Path:
 
 
 class RedisServer:
-    """One server process. ``with RedisServer() as server: open_store(server.url)``."""
+    """One server process, with further options of its configuration file.
 
-    def __init__(self) -> None:
+    ``with RedisServer() as server: open_store(server.url)``.
+    """
+
+    IS_READY = "Ready to accept connections"
+
+    def __init__(self, options: Mapping[str, object] | None = None) -> None:
+        self.options = options or {}
         self.binary = find_server()
         self.directory = Path(tempfile.mkdtemp(prefix="bucketline-redis-"))
         self.port = 0
@@ -99,19 +106,19 @@ class RedisServer:
 
     def _listens(self, port: int) -> bool:
         self._process = subprocess.Popen(
-            [self.binary, *self._options(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [self.binary, *self._arguments(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.log.append(line)
-            if "Ready to accept connections" in line:
+            if self.IS_READY in line:
                 # A full pipe would stop the server: keep reading.
                 threading.Thread(target=self._drain, args=(self._process.stdout,), daemon=True).start()
                 return True
         self.stop()  # it is gone already: the port was taken
         return False
 
-    def _options(self, port: int) -> list[str]:
+    def _arguments(self, port: int) -> list[str]:
         options = {
             "port": port,
             "bind": "127.0.0.1",
@@ -120,6 +127,7 @@ class RedisServer:
             "appendonly": "yes",
             "appendfsync": "always",
             "save": "",
+            **self.options,
         }
         return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 

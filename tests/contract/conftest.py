@@ -15,6 +15,8 @@ STORES: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     "sqlite": lambda _, tmp_path: f"sqlite:///{tmp_path}/state.db",
     "redis": lambda request, _: request.getfixturevalue("redis_server").url,
     "redis-unix": lambda request, _: request.getfixturevalue("redis_server").unix_url,
+    "sentinel": lambda request, _: request.getfixturevalue("sentinel_set").url,
+    "cluster": lambda request, _: request.getfixturevalue("cluster_set").url,
 }
 """A store's name, and its URL. A further store is a further line."""
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from bucketline_service.errors import StoreUnavailable
 from bucketline_service.state import (
     LEASE_STRIDE,
     Begun,
@@ -15,6 +19,8 @@ from bucketline_service.state import (
     Store,
 )
 
+T = TypeVar("T")
+
 START = Cursor(0, 0)
 FIRST = Generation(number=1, session=None, world_size=4, origin=START, offset=0)
 NOW_S = 1000.0
@@ -22,6 +28,13 @@ NOW_S = 1000.0
 
 def token(tick: int, rank: int = 0) -> int:
     return tick * LEASE_STRIDE + rank
+
+
+async def answered(verb: Callable[[], Awaitable[T]]) -> T:
+    """Its answer, as soon as there is a store to give it. Other errors than its absence are not passed over."""
+    while True:
+        with suppress(StoreUnavailable):
+            return await verb()
 
 
 @dataclass

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bucketline_service.state import Begun, Cursor, Outcome, Store, open_store
+from bucketline_service.state import Begun, Cursor, Outcome, Store, keys, open_store
 from tests.contract.jobs import FIRST, START, Job
 from tests.redis_server import RedisServer
+from tests.redis_sets import ClusterSet, ask, slot_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -99,3 +100,32 @@ async def test_a_created_run(road: LossyRoad, store: Store, name: str) -> None:
     record, made = await store.create_run(name, b"mine", FIRST)
     assert (record.document, made, road.num_lost) == (b"mine", False, 1)
     assert name in await store.list_runs()
+
+
+async def test_on_a_cluster(own_cluster_set: ClusterSet, name: str) -> None:
+    """Its client has retries of its own."""
+    servers = own_cluster_set
+    node = servers.node_of(keys.generation(name))
+    road = LossyRoad(node.port)
+    server = await asyncio.start_server(road.connect, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    ask(node, "CONFIG", "SET", "cluster-announce-port", port)
+    slot = slot_of(keys.generation(name))
+    until("all send there", lambda: {servers.owner(each, slot) for each in servers.nodes} == {port})
+    store = open_store(servers.url, timeout_s=30.0)
+    job = await Job.create(store, name)
+    lease = (await job.lease()).lease
+    await job.commit(lease)
+
+    road.num_to_lose = 1
+    commit = await job.commit(lease, Cursor(0, 1), not_before=START)
+    assert (commit.outcome, commit.cursor, road.num_lost) == (Outcome.OK, Cursor(0, 1), 1)
+    road.num_to_lose = 1
+    second = await job.lease(holder="b", tick=7)
+    assert road.num_lost == 2
+    assert second == await job.record()
+    road.num_to_lose = 1
+    begun = await job.begin(2, session="mine")
+    assert (begun.generation.number, begun.generation.session, road.num_lost) == (2, "mine", 3)
+    await store.close()
+    server.close()

@@ -26,31 +26,62 @@ WRONG = [
     "sqlite:////",
     "sqlite:///:memory:",
     "redis:host",
-    "redis+sentinel://host:26379/mymaster",
-    "redis+cluster://host:6379",
     "redis://host:port/0",
     "redis://host/0?no_such_option=1",
+    "redis+other://host",
+    "redis+sentinel://host:26379",
+    "redis+sentinel://host:26379/",
+    "redis+sentinel://host:26379/service/db",
+    "redis+sentinel://host:26379/service/0/1",
+    "redis+sentinel://host:port/service",
+    "redis+sentinel://host,,other/service",
+    "redis+sentinel:///service",
+    "redis+sentinel://::1/service",
+    "redis+sentinel://host/service#part",
+    "redis+sentinel://host/service?no_such_option=1",
+    "redis+sentinel://host/service?socket_timeout=soon",
+    "redis+cluster://",
+    "redis+cluster://host:99999",
+    "redis+cluster://host:6379/1",
+    "redis+cluster://host:6379/service",
+    "redis+cluster://host:6379?no_such_option=1",
 ]
 
 
 @pytest.mark.parametrize("url", WRONG)
 def test_what_is_no_store_is_invalid_and_says_what_would_do(url: str) -> None:
-    with pytest.raises(Invalid, match="redis://") as caught:
+    with pytest.raises(Invalid, match=r"redis(\+\w+)?://") as caught:
         open_store(url)
     assert caught.value.field == "store"
 
 
-@pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster"])
-def test_what_is_not_there_yet_is_said(scheme: str) -> None:
-    with pytest.raises(Invalid, match=r"redis\+sentinel:// and redis\+cluster:// are not there yet"):
-        open_store(f"{scheme}://host")
-
-
 @pytest.mark.parametrize(
-    "url", ["redis://host", "redis://u:p@host:1/2", "rediss://host", "unix:///x.sock", "unix:///x.sock?db=1"]
+    "url",
+    [
+        "redis://host",
+        "redis://u:p@host:1/2",
+        "rediss://host",
+        "unix:///x.sock",
+        "unix:///x.sock?db=1",
+        "redis+sentinel://host/service",
+        "redis+sentinel://u:p@host:1,other,[::1]:3/service/2",
+        "rediss+sentinel://host/service?sentinel_password=p&ssl_ca_certs=/ca.pem",
+        "redis+cluster://host",
+        "redis+cluster://u:p%40%2F@host:1,other,[::1]:3/0",
+        "rediss+cluster://host?ssl_ca_certs=/ca.pem",
+    ],
 )
 def test_opening_connects_to_nothing(url: str) -> None:
     open_store(url)
+
+
+@pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize("password", ["s3cr3t/", "s3cr3t#", "s3cr3t?", "s3cr3t"])
+def test_a_wrong_url_does_not_tell_the_password(scheme: str, password: str) -> None:
+    """An unescaped sign makes a port or a path of it."""
+    with pytest.raises(Invalid) as caught:
+        open_store(f"{scheme}://user:{password}@host:port/service/0/1")
+    assert "s3cr3t" not in str(caught.value)
 
 
 def test_a_relative_path_is_relative_to_where_it_was_opened(

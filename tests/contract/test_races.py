@@ -170,6 +170,18 @@ def test_commits_that_race_a_begin_change_nothing_after_it(url: str, name: str) 
     assert in_store(url, lambda store: store.ranks(name))[1] == []
 
 
+def test_more_requests_than_connections_wait_for_one(url: str, name: str) -> None:
+    """Of one store, at once, and all to the same node of a cluster."""
+    num = 4 * NUM_THREADS
+
+    async def scenario(store: Store) -> None:
+        job = await Job.create(store, name, Generation(1, None, num, START, 0))
+        records = await asyncio.gather(*(job.lease(rank) for rank in range(num)))
+        assert [record.rank for record in records] == list(range(num))
+
+    in_store(url, scenario)
+
+
 def test_processes_share_a_store(url: str, name: str) -> None:
     """Four processes take the same rank from each other: no token is given twice."""
     in_store(url, lambda store: Job.create(store, name))

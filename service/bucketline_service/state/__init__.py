@@ -34,10 +34,19 @@ __all__ = [
     "open_store",
 ]
 
-REDIS_SCHEMES = ("redis", "rediss", "unix")
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
 HINT = (
-    "Use sqlite:///relative/path, sqlite:////absolute/path, redis://host:port/db, rediss://host:port/db or "
-    "unix:///path/to/redis.sock; redis+sentinel:// and redis+cluster:// are not there yet"
+    "Use sqlite:///relative/path, sqlite:////absolute/path, redis://host:port/db, unix:///path/to/redis.sock, "
+    "redis+sentinel://host1:port1,host2:port2/service/db or redis+cluster://host1:port1,host2:port2; "
+    "rediss in place of redis for TLS"
 )
 
 

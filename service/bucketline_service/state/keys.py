@@ -3,7 +3,7 @@
 | key | type | holds |
 | --- | --- | --- |
 | ``bucketline:runs`` | set | the names of the runs |
-| ``bucketline:ping`` | string | ``1``: proves that Redis takes writes |
+| ``bucketline:ping`` | string | ``1``: proves that Redis takes writes; on a cluster see ``PINGS`` |
 | ``bucketline:{run}:generation`` | string | the present generation, packed; where it is, the run is |
 | ``bucketline:{run}:document`` | string | ``RunRecord.document``, as it came |
 | ``bucketline:{run}:sessions`` | hash | session name -> generation number, all that ever began |
@@ -12,9 +12,9 @@
 Life time: the first two for ever, a run's keys until ``delete_run``. Nothing expires.
 
 ``{run}`` is a hash tag, braces included: all keys of a run are in one slot of a cluster. The index is in
-another, so it is written in a step of its own, after the run was created or deleted. A crash between the two
-leaves a run that is not listed until ``create_run`` is repeated, or a name without a run, which ``list_runs``
-leaves out.
+another, so it is written in a step of its own, after the run was created or deleted. A crash between the two, or an
+index whose node is down, leaves a run that is not listed until ``create_run`` is repeated, or a name without a run,
+which ``list_runs`` leaves out. To tell, that asks each run's own slot, and so needs every node of a cluster.
 
 Packed values are words parted by single spaces, numbers in decimal:
 
@@ -30,7 +30,8 @@ from __future__ import annotations
 from bucketline_service.state.port import Cursor, Generation, RankRecord
 
 RUNS = "bucketline:runs"
-PING = "bucketline:ping"
+PINGS = ["bucketline:ping", *(f"bucketline:ping:{number}" for number in range(1, 4))]
+"""A cluster has all of them, in slots far apart; else there is the first alone."""
 
 
 def _key(run: str, name: str) -> str:

@@ -1,26 +1,23 @@
 """The store in Redis or Valkey: for any number of coordinators on any number of machines.
 
 One Lua script, or one command, for each atomic operation; ``keys.py`` lists the keys. How much an
-acknowledged write survives is Redis' own setting: ``appendfsync always`` for what SQLite gives.
+acknowledged write survives is Redis' own setting: ``appendfsync always`` for what SQLite gives. ``redis_clients.py``
+connects.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from importlib import resources
 from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from bucketline_service.errors import Invalid, NotFound, StoreUnavailable
+from bucketline_service.errors import NotFound, StoreUnavailable
 from bucketline_service.state import keys
 from bucketline_service.state.port import (
     LEASE_STRIDE,
@@ -33,15 +30,13 @@ from bucketline_service.state.port import (
     RankRecord,
     RunRecord,
 )
+from bucketline_service.state.redis_clients import Client, ClusterClient, open_client
 from bucketline_service.state.rules import SEEN_EVERY_S
 
 T = TypeVar("T")
 
-MAX_CONNECTIONS = 64
-NUM_RETRIES = 2
-RETRY_BASE_S, RETRY_CAP_S = 0.01, 0.1
-KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds, seconds, probes: a peer that vanished without a word is known within a minute."""
+UNAVAILABLE = (RedisError, RedisClusterException, OSError)
+"""What redis-py raises, and lets through, where there is no answer to go by. A cluster's own is no ``RedisError``."""
 
 
 class Script:
@@ -58,42 +53,40 @@ CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS = (
 
 
 def open_redis(url: str, *, timeout_s: float) -> RedisStore:
-    """A store on one Redis server. Connects with the first verb."""
-    options: dict[str, Any] = {
-        "max_connections": MAX_CONNECTIONS,
-        "timeout": timeout_s,  # for a free connection
-        "protocol": 2,  # nothing here needs 3, whose greeting some proxies refuse and passwords muddle
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        # Retrying is safe: every write is an absolute value behind a compare. It is for connections that a
-        # restart or a failover has closed; after a time-out there is no time left to try again.
-        "retry": Retry(ExponentialBackoff(RETRY_CAP_S, RETRY_BASE_S), NUM_RETRIES, (RedisConnectionError,)),
-    }
-    if not url.startswith("unix:"):
-        options["socket_keepalive"] = True
-        options["socket_keepalive_options"] = {
-            getattr(socket, name): value for name, value in KEEPALIVE.items() if hasattr(socket, name)
-        }
-    try:
-        pool = BlockingConnectionPool.from_url(url, **options)
-        # connects to nothing, but refuses an option that it does not know
-        pool.make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError) as exc:
-        raise Invalid("store", f"not a Redis URL: {exc}", "redis://user:password@host:port/db") from exc
-    return RedisStore(Redis.from_pool(pool), timeout_s=timeout_s)
+    """A store on a Redis server, on the master that sentinels name, or on a cluster. Connects with the first verb."""
+    return RedisStore(open_client(url, timeout_s=timeout_s), timeout_s=timeout_s)
 
 
 class RedisStore:
     """Implements ``Store`` over a client that answers in bytes."""
 
-    def __init__(self, client: Redis, *, timeout_s: float) -> None:
+    def __init__(self, client: Client, *, timeout_s: float) -> None:
         self._client = client
+        self._pings = deque(keys.PINGS if isinstance(client, ClusterClient) else keys.PINGS[:1])
         self._timeout_s = timeout_s
         self._is_closed = False
 
     async def ping(self) -> None:
         # A write, not only PING: that answers on a read-only replica and on a full server as well.
-        await self._answer(self._ask("SET", keys.PING, "1"))
+        await self._answer(self._ping())
+
+    async def _ping(self) -> None:
+        # A cluster is there as long as one of its nodes is: the runs of the others go on.
+        unanswered: Exception | None = None
+        for _ in range(len(self._pings)):
+            key = self._pings[0]
+            self._pings.rotate(
+                -1
+            )  # now, so that a node that hangs until the deadline is not asked first next time
+            try:
+                await self._ask("SET", key, "1")
+            except UNAVAILABLE as exc:
+                unanswered = exc
+            else:
+                self._pings.rotate(1)
+                return
+        assert unanswered is not None
+        raise unanswered
 
     async def create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
         return await self._answer(self._create_run(run, document, first))
@@ -195,7 +188,7 @@ class RedisStore:
     async def _ask(self, *command: Any) -> Any:
         if self._is_closed:
             raise StoreUnavailable("the Redis store is closed")
-        return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return await self._client.execute_command(*command)
 
     async def _script(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
         """One round trip; one more where Redis does not know the script yet."""
@@ -210,7 +203,7 @@ class RedisStore:
             return await asyncio.wait_for(asked, self._timeout_s)
         except (asyncio.TimeoutError, RedisTimeoutError) as exc:
             raise StoreUnavailable(f"Redis did not answer within {self._timeout_s:g} s") from exc
-        except (RedisError, OSError) as exc:
+        except UNAVAILABLE as exc:
             raise StoreUnavailable(f"Redis: {exc}") from exc
 
 
