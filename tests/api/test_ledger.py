@@ -269,3 +269,40 @@ def test_a_client_that_goes_away_stops_it(long: Replica) -> None:
     assert max(chunk.count(b"\n") for chunk in whole) < 2 * ledgers.BLOCK
     assert len(call(long, 2)) < 5
     assert call(long, None) == whole
+
+
+@pytest.mark.parametrize(
+    ("more", "reasons"),
+    [
+        ({"tails": "drop", "batch_size": 12}, {"small_bucket", "tail", None}),
+        ({"tails": "spill", "lockstep": 1, "world_size": 3}, {"tail", "last_step", None}),
+        ({"num_repeats": 0.4}, {"not_drawn", "tail", None}),
+        ({"num_repeats": 1.5}, {"tail", None}),
+        ({"planner": "novelai"}, {"last_step", None}),
+    ],
+)
+def test_an_image_tells_the_ledgers_reason(
+    shared_api: Api, more: dict[str, Any], reasons: set[str | None]
+) -> None:
+    shared_api.put("/v1/runs/run", {"map": "small", "world_size": 2, "batch_size": 8, **more}, 201)
+    try:
+        told = defaultdict(set)
+        for row in ledger(shared_api, first=1, to=1):
+            if row["what"] in ("left_out", "never_served"):
+                told[row["id"]].add(row["reason"])
+        found = set()
+        for image in range(200):
+            about = shared_api.get(f"/v1/runs/run/images/{image}", epoch=1)
+            assert about["pruned"] is None
+            comes = sum(each["step"] is not None for each in about["served"])
+            if about["left_out"] == "not_drawn":
+                assert (comes, image in told) == (0, False)
+            elif about["left_out"] is None:
+                assert (comes > 0, image in told) == (True, False)
+            else:
+                assert about["left_out"] in told[image]
+            found.add(about["left_out"])
+        assert found <= reasons
+        assert {None} < found
+    finally:
+        shared_api.ask("DELETE", "/v1/runs/run", 204)

@@ -290,6 +290,10 @@ class ImageOut(BaseModel):
     nearest: Nearest
     epoch: int
     served: list[Coming] = Field(description="each time that it comes in the epoch")
+    left_out: Literal["not_drawn", "small_bucket", "tail", "last_step"] | None = Field(
+        description="why it comes less often than it might, as in the ledger; not_drawn: it comes less than once an "
+        "epoch, and this is not one of its epochs"
+    )
 
 
 class Status(BaseModel):

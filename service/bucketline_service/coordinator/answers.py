@@ -15,9 +15,11 @@ from bucketline_service.coordinator.valid_ids import of_valid_ids
 from bucketline_service.errors import NotFound
 from bucketline_service.maps import MapStore
 from bucketline_service.planning.assignment import assign
+from bucketline_service.planning.build import in_service
 from bucketline_service.planning.geometry import cover
 from bucketline_service.planning.groups import PRUNED, Sorter
 from bucketline_service.planning.images import Chunk
+from bucketline_service.planning.portions import Portions
 from bucketline_service.planning.report import epoch_stats
 from bucketline_service.planning.spec import PlanSpec
 from bucketline_service.state.port import Cursor, Generation, RankRecord
@@ -163,6 +165,7 @@ def _image(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str, Any]:
     # pruned images too are told their nearest bucket and what it would cost
     bucket = ways[0][0] if ways else _nearest(spec, chunk)
     num_frames = int(chunk.num_frames[0]) if chunk.num_frames is not None else 1
+    served = _comings(run, row, epoch, width, height) if ways else []
     return {
         "id": sources.ids(np.array([row]))[0],
         "map": sources.map_names(np.array([row]))[0],
@@ -175,8 +178,28 @@ def _image(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str, Any]:
         "pruned": reason,
         "nearest": _fitted(spec, bucket, width, height),
         "epoch": epoch,
-        "served": _comings(run, row, epoch, width, height) if ways else [],
+        "served": served,
+        "left_out": _left_out(run, row, epoch, [bucket for bucket, _, _ in ways], served) if ways else None,
     }
+
+
+def _left_out(run: Run, row: int, epoch: int, buckets: list[int], served: list[dict[str, Any]]) -> str | None:
+    """Why an image does not come as often in the epoch as it might, in the words of the ledger: ``not_drawn``, where
+    it comes less than once an epoch and this is not one of its epochs. None where it does."""
+    plan, deal = run.plan, run.deal
+    num_asked = plan.planner.num_asked(epoch, row)
+    if not num_asked:
+        return "not_drawn"
+    if plan.spec.planner == "novelai":
+        return None if served else "last_step"
+    sorter = Sorter(plan.spec, plan.sources.images)
+    portions = Portions.of(sorter, plan.prepared.groups, plan.spec.num_buckets)
+    if not in_service(plan.spec, portions)[buckets].any():
+        return "small_bucket"
+    if sum(not each["repeat"] for each in served) < num_asked:
+        return "tail"
+    end = deal.consumed(Cursor(epoch, deal.num_steps(epoch)))
+    return "last_step" if any(each["position"] >= end for each in served) else None
 
 
 def _nearest(spec: PlanSpec, chunk: Chunk) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -273,16 +274,23 @@ class LinePlanner:
             at[drawn] = keyed.permutations.forward(domains, at[drawn])
         return self._starts[groups] + at
 
+    def num_asked(self, epoch: int, row: int) -> int:
+        return sum(len(places) for _, places in self._asked(self._epoch(epoch), row))
+
     def locate(self, epoch: int, row: int, world_size: int) -> list[Place]:
+        keyed = self._epoch(epoch)
+        found = [self._comings(keyed, bucket, places) for bucket, places in self._asked(keyed, row)]
+        return sorted(chain.from_iterable(found))
+
+    def _asked(self, keyed: _Epoch, row: int) -> Iterator[tuple[int, _I64]]:
+        """Of the image's samples in this epoch: bucket after bucket, their places in it."""
         found = self._find(row)
         if found is None:
-            return []
+            return
         group, at = found
-        keyed = self._epoch(epoch)
         if self._portions.is_thinned[group]:
             domain = np.array([1 + self._portions.num_buckets + group])
             at = int(keyed.permutations.inverse(domain, np.array([at]))[0])
-        places: list[Place] = []
         num = int(self._counts[group])
         cuts = keyed.shape.cuts
         for portion in np.flatnonzero(self._portions.groups == group).tolist():
@@ -290,9 +298,7 @@ class LinePlanner:
             bucket = int(self._portions.buckets[portion])
             walked = np.arange(at + -(-max(low - at, 0) // num) * num, high, num)
             inside = walked - low + int(cuts.starts[portion] - keyed.shape.bucket_starts[bucket])
-            inside = keyed.permutations.inverse(np.full(len(inside), 1 + bucket), inside)
-            places += self._comings(keyed, bucket, inside)
-        return sorted(places)
+            yield bucket, keyed.permutations.inverse(np.full(len(inside), 1 + bucket), inside)
 
     def _comings(self, keyed: _Epoch, bucket: int, places: _I64) -> list[Place]:
         """Where a bucket's places come in the stream."""

@@ -131,6 +131,9 @@ class NovelaiPlanner:
         repeats = np.zeros(len(rows), dtype=np.bool_)
         return BatchBlock(stream.buckets[positions].astype(np.int64), bounds, rows, repeats)
 
+    def num_asked(self, epoch: int, row: int) -> int:
+        return int(self._buckets[row] >= 0)
+
     def locate(self, epoch: int, row: int, world_size: int) -> list[Place]:
         self.num_batches(epoch, world_size)
         stream = self._stream(epoch, world_size)

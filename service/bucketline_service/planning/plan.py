@@ -59,6 +59,9 @@ class Planner(Protocol):
     def batches(self, epoch: int, positions: NDArray[np.int64], world_size: int) -> BatchBlock:
         """The batches at ``positions`` int64[num], in that order."""
 
+    def num_asked(self, epoch: int, row: int) -> int:
+        """How often the epoch asks for an image of the map, in all buckets together; 0 where it is in none."""
+
     def locate(self, epoch: int, row: int, world_size: int) -> list[Place]:
         """Where an image of the map comes in an epoch: empty where it is left out, several where it is repeated."""
 
