@@ -140,7 +140,16 @@ def preview(
         sources = [str(each) for each in spec or [file]]
         answer = desk.run(file, specs or [desk.DEFAULT], sources, columns)
         names = [each.stem for each in spec] if spec else ["defaults"]
+        problems = [each["problem"]["detail"] for each in answer["previews"] if "problem" in each]
+        is_in_vain = len(problems) == len(answer["previews"])
+        if is_in_vain and not as_json:
+            for source, problem in zip(sources, problems, strict=True):
+                own = problem if problem.startswith(source) else f"{source}: {problem}"
+                print(f"bucketline: {' '.join(own.split())}", file=sys.stderr)
+            raise typer.Exit(1)
         _print(answer, as_json, lambda console, answer: tables.previews(console, answer, names))
+        if is_in_vain:
+            raise typer.Exit(1)
 
 
 @maps.command("put")

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from bucketline_service.api.previews import document
-from bucketline_service.api.problems import from_pydantic
+from bucketline_service.api.problems import from_pydantic, members
 from bucketline_service.coordinator.map_specs import MapSpec
-from bucketline_service.coordinator.previews import previews
+from bucketline_service.coordinator.previews import MAX_SPECS, Preview, previews
 from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import Columns, MapStore, format_for_suffix
@@ -23,22 +23,41 @@ DEFAULT = {"world_size": 8, "batch_size": 8}
 def run(
     file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str], columns: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at; ``names``: where
-    each is from, which ``Invalid`` begins with; ``columns``: those of the file that are named."""
+    """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at. What is wrong
+    with one spec is its own problem, and begins with where it is from, of ``names``; ``columns``: those of the file
+    that are named. Raises ``Invalid`` for a file that is no map, or too many specs."""
+    if len(specs) > MAX_SPECS:
+        raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:
         maps = MapStore(Path(folder))
         maps.put("map", file, format_for_suffix(file).name, Columns(**columns))
-        return document(file.name, *previews(maps, [MapSpec(map="map")], plans))
+        good = [plan for plan in plans if isinstance(plan, PlanFields)]
+        found: list[Preview] = []
+        num_images = maps.get("map").num_images
+        if good:
+            num_images, found = previews(maps, [MapSpec(map="map")], good)
+        answer = document(file.name, num_images, found)
+    told = iter(answer["previews"])
+    answer["previews"] = [
+        {"spec": dict(spec), "problem": members(plan)} if isinstance(plan, Invalid) else next(told)
+        for spec, plan in zip(specs, plans, strict=True)
+    ]
+    return answer
 
 
-def _plan(spec: Mapping[str, Any], name: str) -> PlanFields:
-    given = {field: value for field, value in spec.items() if field not in ("map", "maps")}
+def _plan(spec: Mapping[str, Any], name: str) -> PlanFields | Invalid:
+    """What is to be looked at, or why it can not be."""
+    given = {field: value for field, value in spec.items() if field != "map"}
+    if given.get("maps") is not None:
+        hint = 'Say "map", or nothing; several maps are previewed by the server, POST /v1/previews'
+        return Invalid(f"{name}: maps", "is of several maps, and one file is one map", hint)
+    given.pop("maps", None)
     try:
         plan = PlanFields.model_validate(given)
         plan.with_sizes()
     except ValidationError as error:
-        raise Invalid(name, from_pydantic(error, given).detail) from error
+        return Invalid(name, from_pydantic(error, given).detail)
     except Invalid as error:
-        raise Invalid(name, error.detail) from error
+        return Invalid(name, error.detail)
     return plan

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 Json = dict[str, Any]
+PRUNED = (
+    "max_ar_error",
+    "max_crop_loss",
+    "min_size",
+    "bucket_no_upscale",
+    "num_frames",
+    "num_repeats",
+    "valid_ids",
+)
+"""Reasons of the planner, which is not loaded for a table."""
 _BAR = 30
 _NAME = 20
 
@@ -131,16 +142,24 @@ def map_detail(console: Console, answer: Json) -> None:
     console.print(table)
 
 
+def _pruned_by(reason: str, stats: Json) -> object:
+    return stats["pruned"].get(reason, 0)
+
+
 _COSTS: list[tuple[str, Callable[[Json], object]]] = [
     ("images", lambda stats: stats["num_images"]),
     ("  assigned", lambda stats: stats["num_assigned"]),
     ("  pruned", lambda stats: sum(stats["pruned"].values())),
+    *((f"    {reason}", partial(_pruned_by, reason)) for reason in PRUNED),
     ("crop loss, mean", lambda stats: f"{stats['crop_loss']['mean']:.2%}"),
+    ("  median", lambda stats: f"{stats['crop_loss']['median']:.2%}"),
     ("  p95", lambda stats: f"{stats['crop_loss']['p95']:.2%}"),
     ("  max", lambda stats: f"{stats['crop_loss']['max']:.2%}"),
     ("  as served", lambda stats: f"{stats['crop_loss_served']:.2%}"),
     ("aspect error, mean", lambda stats: f"{stats['aspect_error']['mean']:.4f}"),
+    ("  median", lambda stats: f"{stats['aspect_error']['median']:.4f}"),
     ("  p95", lambda stats: f"{stats['aspect_error']['p95']:.4f}"),
+    ("  max", lambda stats: f"{stats['aspect_error']['max']:.4f}"),
     ("batches an epoch", lambda stats: stats["num_batches"]),
     ("steps", lambda stats: stats["num_steps"]),
     ("  of mixed shapes", lambda stats: stats["mixed_steps"]),
@@ -155,12 +174,17 @@ _COSTS: list[tuple[str, Callable[[Json], object]]] = [
 
 
 def previews(console: Console, answer: Json, names: list[str]) -> None:
-    """A column for each spec; where they do not fit beside each other, the rest in a table below."""
+    """A column for each spec; where they do not fit beside each other, the rest in a table below. A reason that prunes
+    no image of any has no row."""
+    prunes = {reason for each in answer["previews"] for reason, num in _all_pruned(each).items() if num}
+    costs = [
+        (label, cell) for label, cell in _COSTS if label.strip() in prunes or label.strip() not in PRUNED
+    ]
     columns = []
     for name, each in zip(names, answer["previews"], strict=True):
-        cells = [str(cell(each["stats"])) if "stats" in each else "-" for _, cell in _COSTS]
+        cells = [str(cell(each["stats"])) if "stats" in each else "-" for _, cell in costs]
         columns.append([_shortened(name), *cells])
-    first = max(len(label) for label, _ in _COSTS)
+    first = max(len(label) for label, _ in costs)
     while columns:
         fits, width = 0, first
         while fits < len(columns) and (not fits or width + 2 + max(map(len, columns[fits])) <= console.width):
@@ -168,7 +192,7 @@ def previews(console: Console, answer: Json, names: list[str]) -> None:
             fits += 1
         here, columns = columns[:fits], columns[fits:]
         table = _table("", *(f"#{column[0]}" for column in here))
-        for row, (label, _) in enumerate(_COSTS, start=1):
+        for row, (label, _) in enumerate(costs, start=1):
             table.add_row(label, *(column[row] for column in here))
         console.print(table)
         if columns:
@@ -176,6 +200,11 @@ def previews(console: Console, answer: Json, names: list[str]) -> None:
     for name, each in zip(names, answer["previews"], strict=True):
         if "problem" in each:
             console.print(f"{name}: {each['problem']['detail']}")
+
+
+def _all_pruned(preview: Json) -> dict[str, int]:
+    found: dict[str, int] = preview["stats"]["pruned"] if "stats" in preview else {}
+    return found
 
 
 def _shortened(name: str) -> str:

@@ -143,7 +143,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (
         {"maps": [{"map": "cats", "weight": 1, "repeats": 2}, {"map": "dogs", "weight": 1}]},
         "maps.0.weight",
-        "num_rep",
+        ": repeats is",
     ),
     ({"maps": [{"map": "cats", "repeats": 2, "num_repeats": 1}]}, "maps.0.repeats", "num_repeats"),
     ({"maps": [{"map": "cats"}, {"map": "dogs"}, {"map": "cats"}]}, "maps.2.map", "more than once"),
@@ -155,6 +155,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"maps": [{"map": "cats", "num_repeats": "2"}]}, "maps.0.num_repeats", ""),
     ({"maps": [{"map": "cats"}, {"map": "dogs"}], "valid_ids": [41]}, "valid_ids", "of which map"),
     ({"maps": [{"map": "cats"}, {"map": "dogs", "valid_ids": [1]}]}, "maps.1.valid_ids", "1"),
+    ({"maps": [{"map": "dogs", "valid_ids": [1]}]}, "maps.0.valid_ids", "1"),
     ({"maps": [{"map": "cats"}, {"map": "named", "valid_ids": [1]}]}, "maps.1.valid_ids", ""),
     ({"maps": [{"map": "cats"}, {"map": "dogs"}], "planner": "novelai"}, "maps", "one map"),
     (

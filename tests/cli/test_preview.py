@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from bucketline_service import tables
+from bucketline_service.planning.groups import PRUNED
 from tests.server import COCO, run_command
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -117,3 +118,45 @@ def test_the_columns_of_the_file_may_be_named(tmp_path: Path) -> None:
     status, out, _ = preview(tmp_path, str(file), *named, "--orientation-column", "", "--json")
     assert status == 0
     assert json.loads(out)["previews"][0]["stats"]["num_samples"] == 1000
+
+
+def test_a_spec_out_of_bounds_is_its_own_problem(tmp_path: Path, specs: list[str]) -> None:
+    (tmp_path / "huge.json").write_text('{"world_size": 4, "batch_size": 80000}')
+    (tmp_path / "several.json").write_text('{"maps": [{"map": "a"}], "world_size": 4, "batch_size": 8}')
+    wrong = ["--spec", str(tmp_path / "huge.json"), "--spec", str(tmp_path / "several.json")]
+    status, out, errors = preview(tmp_path, str(COCO), *wrong, *specs, "--json")
+    answer = json.loads(out)
+    assert (status, errors) == (0, "")
+    assert ["stats" in each for each in answer["previews"]] == [False, False, True, True, True, False]
+    assert "batch_size" in answer["previews"][0]["problem"]["detail"]
+    assert "one file is one map" in answer["previews"][1]["problem"]["detail"]
+    (tmp_path / "scratch").rmdir()
+    status, out, errors = preview(tmp_path, str(COCO), *wrong)
+    assert (status, out, errors.count("\n")) == (1, "", 2)
+
+
+def test_where_no_spec_can_be_met_the_status_says_so(tmp_path: Path) -> None:
+    spec = tmp_path / "impossible.json"
+    spec.write_text(json.dumps(SPECS["impossible"]))
+    status, out, errors = preview(tmp_path, str(COCO), "--spec", str(spec))
+    assert (status, out) == (1, "")
+    assert "all images are pruned" in errors
+    (tmp_path / "scratch").rmdir()
+    status, out, _ = preview(tmp_path, str(COCO), "--spec", str(spec), "--json")
+    assert (status, "problem" in json.loads(out)["previews"][0]) == (1, True)
+
+
+def test_the_table_tells_what_prunes_and_how_far_off(tmp_path: Path) -> None:
+    spec = tmp_path / "limited.json"
+    spec.write_text(json.dumps({**SPECS["spill"], "assign": {"min_size": 400}}))
+    _, out, _ = preview(tmp_path, str(COCO), "--spec", str(spec))
+    lines = [line.split() for line in out.splitlines()]
+    labels = [words[0] for words in lines]
+    assert (labels.count("median"), labels.count("max"), labels.count("min_size")) == (2, 2, 1)
+    assert "max_ar_error" not in labels
+    counts = {words[0]: words[-1] for words in lines}
+    assert counts["min_size"] == counts["pruned"] != "0"
+
+
+def test_reasons_are_the_planners() -> None:
+    assert tables.PRUNED == PRUNED

@@ -146,8 +146,8 @@ def test_the_fingerprint_is_that_of_the_rule(mixed: Api) -> None:
         put(mixed, "steps", ladder={**LADDER, "bucket_reso_steps": 32}),
     ]
     assert len({first, *(about["fingerprint"] for about in others)}) == 5
-    # the bounds of a side do not count, nor how the area is given
-    same = {**LADDER, "min_bucket_reso": 600, "max_bucket_reso": 100, "resolution": [1024, 256]}
+    # how the area is given does not count, and bounds of a side that say nothing
+    same = {**LADDER, "min_bucket_reso": 256, "max_bucket_reso": 1024, "resolution": [1024, 256]}
     assert put(mixed, "same", ladder=same)["fingerprint"] == first
     assert put(mixed, status=200)["fingerprint"] == first
     assert put(mixed, status=409, ladder={"kind": "kohya"})["code"] == "conflict"
@@ -195,7 +195,9 @@ def test_more_buckets_than_there_may_be_are_refused(api: Api) -> None:
         ({"ladder": {**LADDER, "bucket_no_upscale": 1}}, "ladder.bucket_no_upscale"),
         ({"ladder": {**LADDER, "bucket_reso_steps": 4096}}, "ladder.bucket_reso_steps"),
         ({"ladder": {**LADDER, "resolution": 10**6}}, "ladder.resolution"),
-        ({"assign": {"min_size": 5000}}, "ladder.bucket_reso_steps"),
+        ({"assign": {"min_size": 5000}}, "assign"),
+        ({"ladder": {**LADDER, "min_bucket_reso": 128}}, "ladder.min_bucket_reso"),
+        ({"ladder": {**LADDER, "max_bucket_reso": 2048}}, "ladder.max_bucket_reso"),
         (
             {"ladder": {"kind": "tiers", "ladders": [{"kind": "kohya"}, LADDER]}},
             "ladder.ladders.1.bucket_no_upscale",

@@ -209,7 +209,7 @@ def test_no_clip_comes_twice_and_none_is_missed(clips, keep, epoch):
         (
             {"frame_buckets": [{"num_frames": 9, "keep_prob": [0.5, 0.5]}]},
             "frame_buckets.0.keep_prob",
-            "2 numbers are given for 1 tiers",
+            "2 numbers are given for 1 tier",
         ),
         (
             {"frame_buckets": [1, {"num_frames": 9, "keep_prob": [0.5]}], "ladder": TIERS},

@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from bucketline_service.planning import tails
 from bucketline_service.planning.tails import POLICIES
 from tests.planning.lines import epochs, line, lines
 
@@ -139,3 +140,27 @@ def test_over_many_epochs_what_is_left_out_falls_evenly(name):
     scale = (1 - share) * len(concerned) / (len(concerned) - 1)
     statistic = ((times[concerned] - expected) ** 2 / expected).sum() / scale
     assert 1e-4 < stats.chi2.sf(statistic, len(concerned) - 1) < 1 - 1e-4
+
+
+@pytest.mark.parametrize("policy", ["spill", "catch_all"])
+def test_no_counts_make_fewer_units_than_the_least(policy):
+    rng = np.random.default_rng(11)
+    is_met = 0
+    for _ in range(3000):
+        num = int(rng.integers(1, 6))
+        units = rng.choice([1, 2, 7, 40], num + (policy == "catch_all")).astype(np.int64)
+        least = rng.integers(0, 60, num)
+        edges = None if policy == "catch_all" or num < 2 else [0, int(rng.integers(1, num)), num]
+        bound = tails.least_units(policy, least, units, edges)
+        found = [
+            int(tails.POLICIES[policy](least + rng.integers(0, 4, num), units, edges).num_units.sum())
+            for _ in range(3)
+        ]
+        assert min(found) >= bound
+        is_met += min(found) == bound
+    assert is_met > 300
+
+
+def test_a_few_large_units_do_not_hide_many_small_ones():
+    least, units = np.array([5000, 3]), np.array([2, 4096])
+    assert tails.least_units("spill", least, units) == 2500

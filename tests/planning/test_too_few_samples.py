@@ -72,15 +72,26 @@ def test_no_epoch_of_a_plan_that_is_taken_is_empty(counts, tails, batch_size, lo
     refused = refusal(one, of)
     if refused:
         # what it says would do does
-        assert refused.field in ("batch_size", "max_pixels_per_batch", "tails", "num_repeats")
+        assert refused.field in (
+            "batch_size",
+            "max_pixels_per_batch",
+            "tails",
+            "num_repeats",
+            "frame_buckets",
+        )
         if re.search("tails: (spill or )?pad", str(refused)):
             prepare(replace(one, tails="pad"), of)
         if "Use tails: spill" in str(refused):
             prepare(replace(one, tails="spill"), of)
-        if most := re.search(r"at most (\d+)", str(refused)):
+        if limit := re.search(r"It may be at most ([\d,]+)", str(refused)):
+            budget = batch_size._replace(limit=int(limit[1].replace(",", "")))
+            prepare(replace(one, batch_size=budget), of)
+        elif most := re.search(r"at most (\d+)", str(refused)):
             prepare(replace(one, batch_size=int(most[1]), lockstep=1), of)
             prepare(replace(one, batch_size=1, lockstep=int(most[1])), of)
-        if refused.field == "num_repeats":
+        if refused.field == "frame_buckets":
+            assert refusal(replace(one, frame_buckets=(FrameBucket(1, (1.0, 1.0)),), tails="pad"), of) is None
+        elif refused.field == "num_repeats":
             portions = portions_of(one, of)
             assert np.bincount(portions.groups, portions.samples).max() < 1
         return

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.fitted import fitted
-from bucketline_service.planning.ladder import MAX_BUCKETS, Ladder
+from bucketline_service.planning.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
 from bucketline_service.planning.no_upscale import NoUpscale
 from bucketline_service.planning.presets import preset
 
@@ -43,11 +43,20 @@ class NovelaiLadder(SpecModel):
         return ladders.novelai(self.max_size, self.divisible, self.min_dim, self.dim_limit, self.base_res)
 
 
+def _check_one_area(given: Any) -> Any:
+    """Refuse a list of areas, which the words for a pair would not help with."""
+    if isinstance(given, list) and len(given) > 2:
+        raise PydanticCustomError(
+            "resolution", 'is one side, or [width, height]; several sides are tiers: say "kind": "tiers"'
+        )
+    return given
+
+
 class KohyaLadder(SpecModel):
     """The ladder of kohya-ss/sd-scripts' ``--enable_bucket``."""
 
     kind: Literal["kohya"]
-    resolution: Pixels | Size = Field(
+    resolution: Annotated[Pixels | Size, BeforeValidator(_check_one_area)] = Field(
         (512, 512), description="a side, or (width, height); its area is the buckets'"
     )
     min_bucket_reso: Pixels = 256
@@ -56,8 +65,15 @@ class KohyaLadder(SpecModel):
     bucket_no_upscale: Annotated[bool, Field(strict=True)] = Field(
         False,
         description="scale no image up: the buckets are the images' own sizes rounded down to steps, those of larger "
-        "images scaled to resolution's area; min_bucket_reso and max_bucket_reso do not count then",
+        "images scaled to resolution's area. Not with min_bucket_reso and max_bucket_reso",
     )
+
+    def check(self) -> None:
+        """Raise ``Invalid`` for a bound that would be ignored."""
+        for name in ("min_bucket_reso", "max_bucket_reso") if self.bucket_no_upscale else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                detail = "does not count with bucket_no_upscale, whose buckets are the images' own sizes"
+                raise Invalid(f"ladder.{name}", detail, "Leave it out, or prune with assign.min_size")
 
     @property
     def rule(self) -> NoUpscale | None:
@@ -124,9 +140,10 @@ class FittedLadder(SpecModel):
         self,
         widths: NDArray[np.uint32],
         heights: NDArray[np.uint32],
-        counts: NDArray[np.int64] | None = None,
+        counts: NDArray[np.int64] | NDArray[np.float64] | None = None,
     ) -> list[tuple[int, int]]:
-        """(width, height) of each bucket, for images of these sizes; ``counts``: how many of each."""
+        """(width, height) of each bucket, for images of these sizes; ``counts``: how many of each, or how often they
+        come. Raises ``Invalid``."""
         return fitted(
             widths,
             heights,
@@ -164,7 +181,7 @@ class TiersLadder(SpecModel):
     )
 
     def build(self) -> list[Ladder]:
-        """From the lowest tier on."""
+        """From the lowest tier on. Raises ``Invalid``."""
         if (self.resolution is None) == (self.ladders is None):
             hint = "Give the sides of the tiers, e.g. [512, 768, 1024], or a ladder for each"
             raise Invalid("ladder.resolution", "one of resolution and ladders is to be given", hint)
@@ -184,10 +201,19 @@ class TiersLadder(SpecModel):
             detail = "a tier has the same buckets whatever the images are"
             hint = "Leave it out: with choose: highest only images too small for every tier are scaled up"
             raise Invalid(f"ladder.ladders.{index}.bucket_no_upscale", detail, hint)
-        return ladder.build()
+        try:
+            return ladder.build()
+        except Invalid as error:
+            name = error.field.removeprefix("ladder.")
+            words = error.detail.removeprefix(f"{error.field}: ")
+            raise Invalid(f"ladder.ladders.{index}.{name}", words) from error
 
     def _kohya(self, side: int) -> Ladder:
+        # its bounds are not the user's, and so must not be what is wrong
         step = self.bucket_reso_steps
+        if step <= MAX_SIDE and not step <= side <= MAX_SIDE // 2:
+            detail = f"{side} is out of range, in steps of bucket_reso_steps {step}"
+            raise Invalid("ladder.resolution", detail, f"Take sides from {step} to {MAX_SIDE // 2}")
         return ladders.kohya(side, max(side // 2, step), side * 2, step)
 
 

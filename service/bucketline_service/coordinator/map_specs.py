@@ -81,8 +81,8 @@ def check_maps(one: str | None, several: Sequence[MapSpec] | None, valid_ids: ob
                 f"maps.{index}.weight", "is missing, and other maps have one", "Give all a weight, or none"
             )
         if each.weight is not None and (each.num_repeats is not None or each.repeats is not None):
-            raise Invalid(
-                f"maps.{index}.weight", "num_repeats is given as well", "The weight says how often they come"
-            )
+            name = "repeats" if each.num_repeats is None else "num_repeats"
+            hint = "The weight says how often they come"
+            raise Invalid(f"maps.{index}.weight", f"{name} is given as well", hint)
     if valid_ids is not None:
         raise Invalid("valid_ids", "does not say of which map", "Give it inside maps, to each map its own")

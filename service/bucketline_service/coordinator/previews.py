@@ -61,7 +61,7 @@ class _Desk:
         self._store = store
         self._maps = [each.counted(f"maps.{index}.") for index, each in enumerate(maps)]
         self.sources = Sources([each.map for each in maps], [store.get(each.map) for each in maps])
-        self._all: list[Part] | None = None
+        self._all: dict[bool, list[Part]] = {}
 
     def preview(self, spec: PlanFields) -> Preview:
         try:
@@ -81,20 +81,20 @@ class _Desk:
             plan = spec.plan_spec()
             told = preview_novelai(plan, sources.images, sources.int_ids, spec.world_size, rows)
         else:
-            parts = self._parts(rows)
+            parts = self._parts(rows, spec.frame_buckets is not None)
             num_invalid = None if rows is None else sources.images.num_rows - len(rows)
-            plan = spec.plan_spec(spec.fit(parts), self._maps)
+            plan = spec.plan_spec(spec.fit(parts, self._maps), self._maps)
             told = preview_line(plan, Images(parts), spec.world_size, num_invalid, num_threads())
         for name, share in zip(sources.names, told["maps"], strict=True):
             share["map"] = name
         return told
 
-    def _parts(self, rows: NDArray[np.int64] | None) -> list[Part]:
+    def _parts(self, rows: NDArray[np.int64] | None, with_frames: bool) -> list[Part]:
         if rows is not None:
-            return self.sources.distinct(rows)
-        if self._all is None:
-            self._all = self.sources.distinct()
-        return self._all
+            return self.sources.distinct(rows, with_frames=with_frames)
+        if with_frames not in self._all:
+            self._all[with_frames] = self.sources.distinct(with_frames=with_frames)
+        return self._all[with_frames]
 
     def _valid_rows(self, spec: PlanFields) -> NDArray[np.int64] | None:
         of_maps = [each.valid_ids for each in self._maps]
@@ -105,7 +105,8 @@ class _Desk:
                 )
             of_maps = [spec.valid_ids]
         return self.sources.rows_of(
-            [partial(self._ids, each) if isinstance(each, str) else each for each in of_maps]
+            [partial(self._ids, each) if isinstance(each, str) else each for each in of_maps],
+            are_listed=spec.valid_ids is None,
         )
 
     def _ids(self, name: str) -> list[int] | list[str]:

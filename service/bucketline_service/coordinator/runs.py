@@ -18,7 +18,7 @@ from bucketline_service.coordinator.fingerprint import fingerprint, ids_digest
 from bucketline_service.coordinator.plans import Plan, PlanShelf
 from bucketline_service.coordinator.sources import Sources, Valid
 from bucketline_service.coordinator.spec import RunSpec
-from bucketline_service.errors import BucketlineError, Conflict, NotFound, Planning, StoreUnavailable
+from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning, StoreUnavailable
 from bucketline_service.maps import MapStore
 from bucketline_service.names import check_name
 from bucketline_service.planning.build import check_world_size
@@ -119,7 +119,12 @@ class Runs:
             return False
         document = await asyncio.to_thread(self._document, spec)
         with suppress(Planning):
-            await self._plan(document, WAIT_FOR_PLAN_S)
+            plan = await self._built(document, WAIT_FOR_PLAN_S)
+            try:
+                check_world_size(plan.planner, spec.world_size)
+            except Invalid:
+                await self._forget(document.fingerprint)
+                raise
         first = Generation(1, None, spec.world_size, Cursor(0, 0), 0)
         record, created = await self.store.create_run(name, document.encode(), first)
         _same_spec(name, Document.decode(record.document), spec)
@@ -145,13 +150,7 @@ class Runs:
         newest = max((rank.lease for rank in ranks), default=0) // LEASE_STRIDE
         ahead_s = (newest + 1) / TICKS_PER_S + EPOCH_2020_S - self._clock()
         await asyncio.sleep(min(max(ahead_s, 0.0), MAX_WAIT_FOR_LEASES_S))
-        for other in await self.names():
-            try:
-                if (await self.read(other))[0].fingerprint == document.fingerprint:
-                    return
-            except NotFound:
-                continue
-        await asyncio.to_thread(self._plans.forget, document.fingerprint)
+        await self._forget(document.fingerprint)
 
     async def open(self, name: str, wait_s: float = WAIT_FOR_PLAN_S) -> Run:
         """The run as the store has it now, ready. Raises ``NotFound``, ``Planning``, or what planning it raises."""
@@ -219,8 +218,11 @@ class Runs:
         valid_digests = [self._valid_digest(each.valid_ids) for each in spec.sources]
         rows = None
         if spec.is_fitted or any(isinstance(each.valid_ids, list) for each in spec.sources):
-            rows = sources.rows_of(self._valid(spec, valid_digests))
-        fitted_sizes = spec.fit(sources.distinct(rows)) if spec.is_fitted else None
+            rows = sources.rows_of(self._valid(spec, valid_digests), spec.maps is not None)
+        fitted_sizes = None
+        if spec.is_fitted:
+            parts = sources.distinct(rows, with_frames=spec.frame_buckets is not None)
+            fitted_sizes = spec.fit(parts, spec.maps or ())
         plan = spec.plan_spec(fitted_sizes, spec.maps or ())
         digests = [image_map.digest for image_map in sources.maps]
         return Document(
@@ -242,6 +244,7 @@ class Runs:
 
         def ids_of(digest: str) -> list[int] | list[str]:
             valid = self._maps.get_digest(digest)
+            valid.verify()  # what a plan is made of is believed from then on
             return valid.ids(np.arange(valid.num_images))
 
         return [
@@ -249,18 +252,32 @@ class Runs:
             for each, digest in zip(spec.sources, digests, strict=True)
         ]
 
+    async def _forget(self, fingerprint: str) -> None:
+        """Drop a plan, unless a run in the store needs it."""
+        for name in await self.names():
+            try:
+                if (await self.read(name))[0].fingerprint == fingerprint:
+                    return
+            except NotFound:
+                continue
+        await asyncio.to_thread(self._plans.forget, fingerprint)
+
     async def _plan(self, document: Document, wait_s: float) -> Plan:
+        """Raises ``Planning``, and what planning it raises, ``Invalid`` for too many ranks among it."""
+        plan = await self._built(document, wait_s)
+        check_world_size(plan.planner, document.spec.world_size)
+        return plan
+
+    async def _built(self, document: Document, wait_s: float) -> Plan:
         spec = document.spec
         maps = [await asyncio.to_thread(self._maps.get_digest, digest) for digest in document.map_digests]
         sources = Sources([each.map for each in spec.sources], maps)
 
         def valid_rows() -> NDArray[np.int64] | None:
-            return sources.rows_of(self._valid(spec, document.valid_digests))
+            return sources.rows_of(self._valid(spec, document.valid_digests), spec.maps is not None)
 
         plan_spec = spec.plan_spec(document.fitted_sizes, spec.maps or ())
-        plan = await self._plans.get(document.fingerprint, plan_spec, sources, valid_rows, wait_s)
-        check_world_size(plan.planner, spec.world_size)
-        return plan
+        return await self._plans.get(document.fingerprint, plan_spec, sources, valid_rows, wait_s)
 
 
 def _same_spec(name: str, standing: Document, spec: RunSpec) -> None:

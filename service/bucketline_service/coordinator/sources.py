@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -74,29 +74,31 @@ class Sources:
             raise Invalid("map", f"{names} both have an image {image_id!r}", "Say which: ?map=name")
         return found[0][1]
 
-    def rows_of(self, valid: Sequence[Valid]) -> Rows | None:
-        """The rows that the ``valid_ids`` of each map leave, ascending; None where that is all. Raises ``Invalid``."""
+    def rows_of(self, valid: Sequence[Valid], are_listed: bool) -> Rows | None:
+        """The rows that the ``valid_ids`` of each map leave, ascending; None where that is all. ``are_listed``: whether
+        these stand inside ``maps``. Raises ``Invalid``."""
         if all(each is None for each in valid):
             return None
         found = []
         first = 0
         for index, (image_map, each) in enumerate(zip(self.maps, valid, strict=True)):
-            field = f"maps.{index}.valid_ids" if self.are_several else "valid_ids"
+            field = f"maps.{index}.valid_ids" if are_listed else "valid_ids"
             ids = each() if callable(each) else each
             rows = np.arange(image_map.num_images) if ids is None else rows_of(image_map, ids, field)
             found.append(first + rows)
             first += image_map.num_images
         return np.concatenate(found)
 
-    def distinct(self, rows: Rows | None = None) -> list[Part]:
-        """Each map's distinct sizes, of ``rows`` or of all."""
+    def distinct(self, rows: Rows | None = None, *, with_frames: bool) -> list[Part]:
+        """Each map's distinct sizes, of ``rows`` or of all. ``with_frames``: sizes of clips of other lengths are
+        others; else lengths are left out, and there are fewer."""
+        of = [part_of(image_map) for image_map in self.maps]
+        if not with_frames:
+            of = [replace(part, num_frames=None) for part in of]
         if rows is None:
-            return [distinct_sizes(part_of(image_map)) for image_map in self.maps]
+            return [distinct_sizes(part) for part in of]
         parts, inside = self.images.place(rows)
-        return [
-            distinct_sizes(part_of(image_map), inside[parts == index])
-            for index, image_map in enumerate(self.maps)
-        ]
+        return [distinct_sizes(part, inside[parts == index]) for index, part in enumerate(of)]
 
 
 Valid = list[int] | list[str] | Callable[[], list[int] | list[str]] | None

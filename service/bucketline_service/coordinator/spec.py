@@ -21,6 +21,7 @@ from bucketline_service.coordinator.ladders import (
 from bucketline_service.coordinator.map_specs import MAX_MAPS, MapSpec, Repeats, check_maps
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
+from bucketline_service.planning.groups import expected_samples
 from bucketline_service.planning.images import Part
 from bucketline_service.planning.ladder import MAX_SIDE, Ladder
 from bucketline_service.planning.limits import Limits
@@ -110,8 +111,10 @@ class PlanFields(BatchSizes, Repeats):
     def resolved(self: _P) -> _P:
         """The same spec with every default written out, which is how it is kept and compared. Raises ``Invalid``."""
         spec = self.counted("").with_sizes()
+        if isinstance(self.ladder, KohyaLadder):
+            self.ladder.check()
         if self.planner == "novelai":
-            return spec._novelai()
+            return spec._novelai(self.repeats)
         metric = self.assign.metric or "log"
         if self.lockstep and self.gradient_accumulation_steps:
             hint = "Give one: lockstep is world_size times gradient_accumulation_steps"
@@ -149,7 +152,8 @@ class PlanFields(BatchSizes, Repeats):
             keep = bucket.keep_prob
             listed = tuple(keep) if isinstance(keep, list) else (keep,) * num_tiers
             if len(listed) != num_tiers:
-                detail = f"{len(listed)} numbers are given for {num_tiers} tiers"
+                detail = f"{len(listed)} numbers are given for {num_tiers} "
+                detail += "tier" if num_tiers == 1 else "tiers"
                 raise Invalid(
                     f"{field}.keep_prob", detail, "Give one for each tier, from the lowest on, or one number"
                 )
@@ -160,9 +164,9 @@ class PlanFields(BatchSizes, Repeats):
             found[bucket.num_frames] = FrameBucket(bucket.num_frames, listed)
         return tuple(found[length] for length in sorted(found))
 
-    def _novelai(self: _P) -> _P:
-        """What the planner implies; anything else is refused rather than ignored."""
-        wants = {
+    def _novelai(self: _P, repeats: float | None) -> _P:
+        """What the planner implies; anything else is refused rather than ignored. ``repeats``: as they were given."""
+        wants: dict[str, tuple[Any, Any]] = {
             "ladder.kind": (self.ladder.kind, "novelai"),
             "tails": (self.tails, "catch_all"),
             "assign.metric": (self.assign.metric, "abs"),
@@ -174,12 +178,14 @@ class PlanFields(BatchSizes, Repeats):
             "first": (self.first, None),
             "max_pixels_per_batch": (self.max_pixels_per_batch, None),
             "max_tokens_per_batch": (self.max_tokens_per_batch, None),
-            "num_repeats": (self.num_repeats, 1.0),
+            # the one that was given: of a resolved spec both are num_repeats
+            **({"num_repeats": (self.num_repeats, 1.0)} if repeats is None else {"repeats": (repeats, 0.0)}),
         }
         for field, (given, implied) in wants.items():
             if given is not None and given != implied:
-                only = f"Leave it out, or say {implied}" if implied else "Leave it out"
-                raise Invalid(field, f"planner novelai does not do {given!r}", f"{only}; planner line does")
+                only = "Leave it out" if implied is None else f"Leave it out, or say {_told(implied)}"
+                detail = f"planner novelai does not do {_told(given)}"
+                raise Invalid(field, detail, f"{only}; planner line does")
         error = self.assign.max_ar_error or NOVELAI_MAX_AR_ERROR
         assign = self.assign.model_copy(update={"metric": "abs", "max_ar_error": error})
         return self.model_copy(update={"tails": "catch_all", "assign": assign})
@@ -199,21 +205,28 @@ class PlanFields(BatchSizes, Repeats):
         assert about.metric is not None
         return Limits(about.metric, about.max_ar_error, about.max_crop_loss, about.min_size)
 
-    def fit(self, parts: Sequence[Part]) -> list[tuple[int, int]] | None:
+    def fit(self, parts: Sequence[Part], maps: Sequence[MapSpec] = ()) -> list[tuple[int, int]] | None:
         """(width, height) of each bucket where the ladder hangs on the images; None where it does not. Of a resolved
-        spec. ``parts``: the images, or their distinct sizes. Raises ``Invalid`` where these can not be met."""
+        spec. ``parts``: the images, or their distinct sizes, of each map; ``maps``: as for ``plan_spec``. An image
+        counts as often as an epoch asks for it. Raises ``Invalid`` where these can not be met."""
         if not self.is_fitted:
             return None
         widths, heights = (
             np.concatenate([getattr(part, side) for part in parts]) for side in ("widths", "heights")
         )
+        samples = expected_samples(
+            parts, self._shares(maps, len(parts)), self._lengths(num_tiers=1), self.assign.min_size
+        )
         if self._no_upscale is not None:
-            return needed(self._no_upscale, widths, heights, self._limits)
+            comes = samples > 0  # a bucket is not needed for what never comes
+            return needed(self._no_upscale, widths[comes], heights[comes], self._limits)
         assert isinstance(self.ladder, FittedLadder)
-        counts = [
-            np.ones(len(part.widths), np.int64) if part.counts is None else part.counts for part in parts
-        ]
-        return self.ladder.fit(widths, heights, np.concatenate(counts))
+        return self.ladder.fit(widths, heights, samples)
+
+    def _shares(self, maps: Sequence[MapSpec], num_maps: int = 1) -> list[MapShare]:
+        """Of each of ``maps``; where there are none, of so many that come alike."""
+        times = self.times
+        return [MapShare(each.times * times, each.weight) for each in maps] or [MapShare(times)] * num_maps
 
     def plan_spec(
         self, fitted_sizes: Iterable[Sequence[int]] | None = None, maps: Sequence[MapSpec] = ()
@@ -223,8 +236,6 @@ class PlanFields(BatchSizes, Repeats):
         assert self.tails is not None
         assert self.assign.metric is not None
         tiers = self._tiers(fitted_sizes)
-        times = self.times
-        shares = [MapShare(each.times * times, each.weight) for each in maps] or [MapShare(times)]
         plan = PlanSpec(
             planner=self.planner,
             tiers=tiers if self.planner == "novelai" else tuple(ladder.by_aspect() for ladder in tiers),
@@ -239,7 +250,7 @@ class PlanFields(BatchSizes, Repeats):
             choose=self.ladder.choose if isinstance(self.ladder, TiersLadder) else "highest",
             frame_buckets=self._lengths(len(tiers)),
             first=self.first,
-            maps=tuple(shares),
+            maps=tuple(self._shares(maps)),
             no_upscale=self._no_upscale,
         )
         # asked for here, that a budget that holds no batch is refused before anything is built
@@ -256,6 +267,11 @@ class PlanFields(BatchSizes, Repeats):
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+def _told(value: object) -> str:
+    """A value as a user would write it."""
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field

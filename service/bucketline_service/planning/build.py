@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import passes, tails
-from bucketline_service.planning.groups import Groups, Sorter
+from bucketline_service.planning.groups import Groups, Sorter, none_left
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line import LinePlanner
 from bucketline_service.planning.novelai import NovelaiPlanner
@@ -77,7 +77,7 @@ def prepare(
     survey = Survey(spec, images, valid_rows, desk, num_threads)
     survey.run()
     groups = survey.sorter.groups(survey.keys, survey.counts)
-    summary = new_summary(spec, survey.sorter, groups, survey.pruned)
+    summary = new_summary(spec, images, survey.sorter, groups, survey.pruned)
     order = desk.array("order", int(groups.counts.sum()), np.uint32)
     _sort(survey, groups, summary, order)
     about = {"num_images": images.num_images, "pruned": survey.pruned, **summary.to_json()}
@@ -120,15 +120,16 @@ def _sort(survey: Survey, groups: Groups, summary: Summary, order: NDArray[np.ui
         survey.desk.tell(0.5 + 0.5 * done / survey.num_chunks)
 
 
-def new_summary(spec: PlanSpec, sorter: Sorter, groups: Groups, pruned: dict[str, int]) -> Summary:
+def new_summary(
+    spec: PlanSpec, images: Images, sorter: Sorter, groups: Groups, pruned: dict[str, int]
+) -> Summary:
     """What sums up these images. Raises ``Invalid`` where they make no epoch."""
     if not len(groups.keys):
-        reasons = ", ".join(f"{num} by {reason}" for reason, num in pruned.items() if num)
-        raise Invalid("assign", f"all images are pruned: {reasons}", "Loosen the limits or widen the ladder")
+        raise none_left(pruned, spec.frame_buckets, images)
     portions = Portions.of(sorter, groups, spec.num_buckets)
     flows: list[tuple[int, int, int]] = []
     if spec.planner == "line":
-        _check_units(spec, portions)
+        _check_units(spec, portions, may_come=bool((groups.samples * groups.counts >= 1).any()))
         flows = layout_of(spec, portions.cuts(spec.seed, 0).counts).flows()
     return Summary(spec.targets, spec.aspects, portions, flows)
 
@@ -158,11 +159,16 @@ def least_units(spec: PlanSpec, portions: Portions) -> int:
     return max(num, int(portions.least_together > 0)) if spec.tails == "pad" else num
 
 
-def _check_units(spec: PlanSpec, portions: Portions) -> None:
+def _check_units(spec: PlanSpec, portions: Portions, may_come: bool) -> None:
+    """Raise ``Invalid`` where an epoch may have no unit. ``may_come``: whether each would have an image if all lengths
+    kept all of their clips."""
     if least_units(spec, portions) > 0:
         return
     if not portions.least_together:
         detail = f"an epoch asks for {portions.samples.sum():.3g} images, and may have none"
+        if may_come:
+            hint = "Let a length keep more of its clips: give it a larger keep_prob, or 1"
+            raise Invalid("frame_buckets", f"keep_prob is so small that {detail}", hint)
         raise Invalid("num_repeats", detail, "Let images come oftener, or plan more of them")
     counts = portions.least()
     num_samples = int(counts.sum())
@@ -179,15 +185,37 @@ def _check_units(spec: PlanSpec, portions: Portions) -> None:
     # drop takes no image from one bucket to another, and spill none from one section
     most = int(counts.max() if spec.tails == "drop" else np.add.reduceat(counts, _edges(spec)[:-1]).max())
     smaller = f"lockstep x batch_size may be at most {most}" if most else "Plan more images"
+    if isinstance(spec.batch_size, Budget):
+        limit = _largest_limit(spec, portions)
+        smaller = f"It may be at most {limit:,}" if limit else "Plan more images, take a smaller lockstep"
     raise Invalid(field, f"{what}, and only {num_samples} are assigned", f"{smaller}, or use tails: pad")
+
+
+def _largest_limit(spec: PlanSpec, portions: Portions) -> int | None:
+    """A lower budget that does, the largest but where more would do again; None where none does."""
+    budget = spec.batch_size
+    assert isinstance(budget, Budget)
+
+    def does(limit: int) -> bool:
+        return least_units(replace(spec, batch_size=budget._replace(limit=limit)), portions) > 0
+
+    low, high = spec.least_limit, budget.limit
+    if low >= high or not does(low):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if does(middle) else (low, middle)
+    return low
 
 
 def check_world_size(planner: Planner, world_size: int) -> None:
     """Raise ``Invalid`` where an epoch has no step for so many ranks."""
     num = planner.least_batches(world_size)
     if num < world_size:
-        detail = f"{world_size} ranks, and an epoch has {num} batches"
-        raise Invalid("world_size", detail, f"It may be at most {num}")
+        detail = f"{world_size} ranks, and an epoch has {'' if planner.is_steady else 'at least '}{num} "
+        detail += "batch" if num == 1 else "batches"
+        sure = "" if planner.is_steady else ", the number that every epoch is sure to have"
+        raise Invalid("world_size", detail, f"It may be at most {num}{sure}")
 
 
 def new_planner(

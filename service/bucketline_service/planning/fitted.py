@@ -35,10 +35,10 @@ _Ints = NDArray[np.int64]
 
 
 class Histogram(NamedTuple):
-    """``aspects`` float64[D] ascending, each once; ``counts`` int64[D]: how many images have it."""
+    """``aspects`` float64[D] ascending, each once; ``counts`` [D]: how many images have it, or what they count."""
 
     aspects: _Floats
-    counts: _Ints
+    counts: _Ints | _Floats
 
 
 def fitted(
@@ -50,17 +50,18 @@ def fitted(
     min_dim: int = 256,
     dim_limit: int = 1024,
     min_fill: float = 0.75,
-    counts: NDArray[np.int64] | None = None,
+    counts: _Ints | _Floats | None = None,
 ) -> Ladder:
     """The at most ``num_buckets`` sizes with the least total crop loss over images of ``widths``, ``heights``
     (positive integers[N], pixels), each assigned to the nearest aspect by ratio. By aspect; the base is the size
-    nearest to square. ``counts`` int64[N]: how many images each one stands for, one unless given.
+    nearest to square. ``counts`` [N]: how many images each one stands for, or how often it comes, one unless
+    given; those with 0 have no say.
 
     Chosen among the sizes of ``candidates``, and exactly: no other choice loses less, but for the rounding of
     float64 sums. Where fewer buckets do as well, there are fewer. Of equal choices it is always the same one.
     Memory: some 50 bytes for each distinct aspect among the images, and 120 MB at most beside.
 
-    Raises ``Invalid`` for parameters that can not be used, ``ValueError`` where there is no image.
+    Raises ``Invalid`` for parameters that can not be used, ``ValueError`` where there is no image that counts.
     """
     if not is_integer(num_buckets) or not 1 <= num_buckets <= MAX_BUCKETS:
         detail = f"{num_buckets!r} is no number of buckets"
@@ -121,12 +122,14 @@ def _too_many(num: int, step: int) -> Invalid:
 
 
 def histogram(
-    widths: NDArray[np.integer], heights: NDArray[np.integer], weights: NDArray[np.int64] | None = None
+    widths: NDArray[np.integer], heights: NDArray[np.integer], weights: _Ints | _Floats | None = None
 ) -> Histogram:
-    """How many images of ``widths``, ``heights`` (positive integers[N], pixels) have each aspect. ``weights`` int64[N]:
-    how many images each one stands for, one unless given."""
+    """How many images of ``widths``, ``heights`` (positive integers[N], pixels) have each aspect. ``weights`` [N]: how
+    many images each one stands for, one unless given; those with 0 are none."""
     if weights is not None:
-        return _merged([Histogram(np.divide(widths, heights, dtype=np.float64), weights)])
+        here = weights > 0
+        aspects = np.divide(widths[here], heights[here], dtype=np.float64)
+        return _merged([Histogram(aspects, weights[here])])
     found = Histogram(np.empty(0), np.empty(0, dtype=np.int64))
     parts, num_held = [found], 0
     for begin in range(0, len(widths), _CHUNK):

@@ -7,6 +7,8 @@ its portions (``portions.py``).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,9 +17,9 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.assignment import assign
-from bucketline_service.planning.images import Chunk, Images
+from bucketline_service.planning.images import Chunk, Images, Part
 from bucketline_service.planning.limits import REASONS
-from bucketline_service.planning.spec import PlanSpec
+from bucketline_service.planning.spec import FrameBucket, MapShare, PlanSpec
 
 _I64 = NDArray[np.int64]
 
@@ -28,6 +30,9 @@ _NUM_FRAMES, _NUM_REPEATS, VALID_IDS = len(REASONS), len(REASONS) + 1, len(REASO
 
 MAX_GROUPS = 32_000
 """Groups are numbered in 16 bits inside a chunk: numpy's stable sort is a radix sort then."""
+
+MAX_KEYS = 2**62
+"""A key is one number: (buckets + 1) of every tier, lengths and classes, multiplied, stay below this."""
 
 _TABLE = 1 << 18  # keys up to here are counted in a table, others by sorting
 
@@ -72,11 +77,26 @@ class Sorter:
         self._space = max(1, len(self._lengths)) * self._num_classes
         for radix in self._radices:
             self._space *= radix
-        if self._space >= 2**62:
+        if self._space >= MAX_KEYS:
+            num = self._tiers_told_apart()
             detail = (
                 f"{len(spec.tiers)} tiers of up to {max(self._radices) - 1} buckets can not be told apart"
             )
-            raise Invalid("ladder", detail, "Use fewer tiers or smaller ladders")
+            enough = (
+                f"{num} {'tier' if num == 1 else 'tiers'}" if num else "shorter lists of repeats and lengths"
+            )
+            raise Invalid("ladder", detail, f"Use at most {enough} of them, or smaller ladders")
+
+    def _tiers_told_apart(self) -> int:
+        """So many of the tiers can be, whichever they are."""
+        space = max(1, len(self._lengths)) * self._num_classes
+        num = 0
+        for radix in sorted(self._radices, reverse=True):
+            space *= radix
+            if space >= MAX_KEYS:
+                break
+            num += 1
+        return num
 
     def code(self, chunk: Chunk, is_valid: NDArray[np.bool_] | None = None) -> Coded:
         """``is_valid`` bool[n]: False where ``valid_ids`` leaves the row out, which is its only reason then."""
@@ -116,14 +136,8 @@ class Sorter:
         return keys, reasons
 
     def _length_of(self, chunk: Chunk, num: int) -> _I64 | None:
-        """The longest length that each row fills, -1 where it fills none; None where all are stills and may be. Length
-        1 is for stills alone."""
-        if not len(self._lengths):
-            return None
-        frames = np.ones(num, np.int64) if chunk.num_frames is None else chunk.num_frames.astype(np.int64)
-        found = np.searchsorted(self._lengths, frames, side="right") - 1
-        found[(found >= 0) & (self._lengths[found] == 1) & (frames > 1)] = -1
-        return found
+        """As ``longest_filled``; None where all are stills and may be."""
+        return longest_filled(self._lengths, chunk.num_frames, num) if len(self._lengths) else None
 
     def _tiers(self, chunk: Chunk, lengths: _I64 | None) -> tuple[_I64, NDArray[np.uint8]]:
         """The key's part of length and buckets. Why an image is in no tier: the reason of the lowest, which every image
@@ -199,20 +213,96 @@ class Sorter:
         samples = self._class_repeats[classes]
         parts = self._class_parts[classes]
         asked = np.bincount(parts, weights=samples * counts, minlength=len(self._spec.maps))
-        for index, share in enumerate(self._spec.maps):
-            factor = share.repeats
-            if share.weight is not None:
-                if not asked[index]:
-                    detail = "all images of the map are pruned, and none is left to give it its weight"
-                    raise Invalid(f"maps.{index}.weight", detail, "Loosen the limits, or leave the map out")
-                total = sum(each.weight or 0.0 for each in self._spec.maps)
-                factor *= share.weight / total * float(asked.sum()) / float(asked[index])
+        for index, factor in enumerate(factors(self._spec.maps, asked.astype(np.float64))):
             samples = np.where(parts == index, samples * factor, samples)
         return Groups(keys, counts, samples)
 
     def part_of(self, keys: _I64) -> _I64:
         """int64[G]: the map of each key."""
         return self._class_parts[keys % self._num_classes]
+
+
+def longest_filled(lengths: _I64, num_frames: NDArray[np.uint32] | None, num: int) -> _I64:
+    """The longest of the ascending ``lengths`` that each of ``num`` rows fills, int64[num]; -1 where it fills none.
+    Length 1 is for stills alone."""
+    frames = np.ones(num, np.int64) if num_frames is None else num_frames.astype(np.int64)
+    found = np.searchsorted(lengths, frames, side="right") - 1
+    found[(found >= 0) & (lengths[found] == 1) & (frames > 1)] = -1
+    return found
+
+
+def factors(maps: Sequence[MapShare], asked: NDArray[np.float64]) -> list[float]:
+    """By which each map's images come oftener than they say themselves. ``asked`` float64 of each map: how often all
+    its images come by themselves. Raises ``Invalid`` where one that is to have a share has no image left."""
+    found = []
+    for index, share in enumerate(maps):
+        factor = share.repeats
+        if share.weight is not None:
+            if not asked[index]:
+                detail = "all images of the map are pruned, and none is left to give it its weight"
+                raise Invalid(f"maps.{index}.weight", detail, "Loosen the limits, or leave the map out")
+            total = sum(each.weight or 0.0 for each in maps)
+            factor *= share.weight / total * float(asked.sum()) / float(asked[index])
+        found.append(factor)
+    return found
+
+
+def expected_samples(
+    parts: Sequence[Part], maps: Sequence[MapShare], lengths: Sequence[FrameBucket], min_size: int | None
+) -> NDArray[np.float64]:
+    """How often the images of each row of the parts come to a ladder that is still to be chosen, float64[N]: in
+    expectation, over how often the rarest of them comes; 0 for those that never do. What only a ladder prunes is not
+    pruned. Where all images come equally often it is how many they are, to the last bit, however often that is.
+
+    Raises ``Invalid`` where there is no image left, of all or of a map that is to have a share.
+    """
+    frames = np.array([length.num_frames for length in lengths], dtype=np.int64)
+    keep = np.array([length.keep[0] for length in lengths])
+    pruned = dict.fromkeys(PRUNED, 0)
+    counts, rates, asked = [], [], []
+    for part in parts:
+        num = len(part.widths)
+        count = np.ones(num, np.int64) if part.counts is None else part.counts
+        rate = np.full(num, part.repeats[0]) if part.codes is None else part.repeats[part.codes]
+        filled = longest_filled(frames, part.num_frames, num) if len(frames) else None
+        is_left = np.ones(num, dtype=np.bool_)
+        # in the order in which planning asks
+        for reason, is_out in (
+            ("min_size", np.minimum(part.widths, part.heights) < (min_size or 0)),
+            ("num_frames", np.zeros(num, np.bool_) if filled is None else filled < 0),
+            ("num_repeats", rate == 0),
+        ):
+            pruned[reason] += int(count[is_out & is_left].sum())
+            is_left &= ~is_out
+        rate = np.where(is_left, rate, 0.0)
+        asked.append(float((rate * count).sum()))
+        counts.append(count)
+        rates.append(rate if filled is None else rate * keep[filled])
+    if not any(asked):
+        raise none_left(pruned, lengths, Images(parts))
+    each = [rate * factor for rate, factor in zip(rates, factors(maps, np.array(asked)), strict=True)]
+    rate = np.concatenate(each)
+    # over the rarest: a factor that all have in common must not change a choice by its rounding
+    samples: NDArray[np.float64] = np.concatenate(counts) * (rate / rate[rate > 0].min(initial=math.inf))
+    return samples
+
+
+def none_left(pruned: Mapping[str, int], lengths: Sequence[FrameBucket], images: Images) -> Invalid:
+    """What to say where all images are pruned: the field of what pruned them, and what would do."""
+    reasons = ", ".join(f"{num} by {reason}" for reason, num in pruned.items() if num)
+    detail = f"all images are pruned: {reasons}"
+    if not any(pruned[reason] for reason in REASONS[1:]):
+        if pruned["num_frames"] and (longest := images.longest) == 1:
+            hint = "Leave it out, give 1 as well, or put the map with a num_frames column"
+            return Invalid("frame_buckets", f"{detail}, and all are stills", hint)
+        if pruned["num_frames"]:
+            only = ", and length 1 is for stills alone" if lengths[0].num_frames == 1 else ""
+            detail += f"; the longest clip has {longest} frames{only}"
+            return Invalid("frame_buckets", detail, f"Take a length of at most {longest}")
+        if pruned["num_repeats"]:
+            hint = "Put the map with a number above 0 for some of its images"
+            return Invalid("num_repeats", f"{detail}, which is 0 for them in the map", hint)
+    return Invalid("assign", detail, "Loosen the limits or widen the ladder")
 
 
 def tally(values: NDArray[Any], num: int, weights: NDArray[np.int64] | None = None) -> _I64:

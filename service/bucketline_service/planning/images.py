@@ -75,6 +75,13 @@ class Images:
             len(part.widths) if part.counts is None else int(part.counts.sum()) for part in self._parts
         )
 
+    @property
+    def longest(self) -> int:
+        """Frames of the longest clip; 1 where all are stills."""
+        return max(
+            1 if part.num_frames is None else int(part.num_frames.max(initial=1)) for part in self._parts
+        )
+
     def read(self, begin: int, stop: int) -> Chunk:
         """The rows ``begin`` … ``stop - 1``."""
         pieces = []

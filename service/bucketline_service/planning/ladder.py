@@ -124,6 +124,9 @@ def kohya(
     if low == 0:
         detail = f"{min_bucket_reso} is below one step of {step}, and is rounded down to 0"
         raise Invalid("ladder.min_bucket_reso", detail, f"Take at least {step}")
+    if low > high:
+        detail = f"{min_bucket_reso} is above max_bucket_reso {max_bucket_reso}"
+        raise Invalid("ladder.min_bucket_reso", detail, f"Take at most {high}")
     if min(width, height) < low:
         detail = f"{width} x {height} has a side below min_bucket_reso {low}"
         raise Invalid("ladder.resolution", detail, f"Take sides from {low} to {high}")

@@ -43,7 +43,7 @@ def survey(spec: PlanSpec, images: Images, num_invalid: int | None = None, num_t
     found.run()
     pruned = {**found.pruned, "valid_ids": num_invalid or 0}
     groups = found.sorter.groups(found.keys, found.counts)
-    summary = new_summary(spec, found.sorter, groups, pruned)
+    summary = new_summary(spec, images, found.sorter, groups, pruned)
 
     def add(chunk: int) -> Summary:
         part = found.part(chunk)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,24 +17,29 @@ _I64 = NDArray[np.int64]
 _32 = np.uint64(32)
 
 _Counted = tuple[_U64, _I64]
-"""Sizes as width << 32 | height, and how many images have each."""
+"""Sizes, packed, ascending; and how many images have each."""
 _NONE: _Counted = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
 
 
 def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX_DISTINCT) -> Part:
-    """The distinct ones among the sizes of ``rows``, of all unless given, chunk by chunk: a part with ``counts``. Where
-    more than ``max_distinct`` are distinct, or images differ in more than size, the images as they are: finding that
-    out takes 2 GB at most."""
-    if part.codes is not None or part.num_frames is not None:
+    """The distinct ones among the sizes of ``rows``, of all unless given, chunk by chunk: a part with ``counts``. Sizes
+    of images that come another number of times or have another number of frames are others. Where more than
+    ``max_distinct`` are distinct, or one does not fit into 64 bits, the images as they are: finding that out takes 2 GB
+    at most."""
+    columns: list[NDArray[Any]] = [part.widths, part.heights]
+    columns += [each for each in (part.codes, part.num_frames) if each is not None]
+    is_plain = len(columns) == 2
+    bits = [32, 32] if is_plain else [int(each.max(initial=0)).bit_length() for each in columns]
+    if sum(bits) > 64:
         return _as_they_are(part, rows)
-    widths, heights = part.widths, part.heights
-    num = len(widths if rows is None else rows)
-    table = _Table(num)
+    num = len(part.widths if rows is None else rows)
+    table = _Table(num if is_plain else 0)
     found = _NONE
     parts, num_held = [found], 0
     for begin in range(0, num, passes.CHUNK):
         here = slice(begin, begin + passes.CHUNK) if rows is None else rows[begin : begin + passes.CHUNK]
-        parts.append(_distinct(*table.take(widths[here], heights[here])))
+        taken = [each[here] for each in columns]
+        parts.append(_distinct(_pack(table.take(*taken) if is_plain else taken, bits)))
         num_held += len(parts[-1][0])
         # as much again as is merged already: each size is moved log N times
         if num_held > passes.CHUNK + len(found[0]):
@@ -42,9 +50,26 @@ def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX
     packed, counts = _merged([*parts, table.counted()])
     if len(packed) > max_distinct:
         return _as_they_are(part, rows)
-    return Part(
-        (packed >> _32).astype(np.uint32), packed.astype(np.uint32), repeats=part.repeats, counts=counts
-    )
+    widths, heights, *more = _unpack(packed, bits)
+    codes = None if part.codes is None else more.pop(0)
+    frames = None if part.num_frames is None else more.pop(0)
+    return Part(widths, heights, codes, part.repeats, frames, counts)
+
+
+def _pack(columns: Sequence[NDArray[Any]], bits: list[int]) -> _U64:
+    """The columns of each row in one number, the first uppermost."""
+    packed = columns[0].astype(np.uint64)
+    for column, num_bits in zip(columns[1:], bits[1:], strict=True):
+        packed = (packed << np.uint64(num_bits)) | column.astype(np.uint64)
+    return packed
+
+
+def _unpack(packed: _U64, bits: list[int]) -> list[NDArray[np.uint32]]:
+    columns = []
+    for num_bits in reversed(bits):
+        columns.append((packed & np.uint64(2**num_bits - 1)).astype(np.uint32))
+        packed = packed >> np.uint64(num_bits)
+    return columns[::-1]
 
 
 def _as_they_are(part: Part, rows: _I64 | None) -> Part:
@@ -82,9 +107,9 @@ class _Table:
         return (widths << _32) | heights, self._counts[cells].astype(np.int64)
 
 
-def _distinct(widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> _Counted:
-    packed, counts = np.unique((widths.astype(np.uint64) << _32) | heights, return_counts=True)
-    return packed, counts.astype(np.int64, copy=False)
+def _distinct(packed: _U64) -> _Counted:
+    found, counts = np.unique(packed, return_counts=True)
+    return found, counts.astype(np.int64, copy=False)
 
 
 def _merged(parts: list[_Counted]) -> _Counted:

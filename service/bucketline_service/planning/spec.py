@@ -118,6 +118,23 @@ class PlanSpec:
         frames = [section.num_frames for section in self.sections for _ in range(len(section.ladder))]
         return np.array(frames + [1] * (self.tails == "catch_all"), dtype=np.int64)
 
+    @property
+    def _costs(self) -> _I64:
+        """int64[G]: what an image of each target costs of the budget."""
+        assert isinstance(self.batch_size, Budget)
+        width, height = np.array(self.targets, dtype=np.int64).T
+        stride = self.batch_size.stride
+        costs: _I64 = -(-width // stride) * -(-height // stride)
+        return costs * -(-self.target_frames // self.batch_size.frame_stride)
+
+    @property
+    def least_limit(self) -> int:
+        """Of the budget: the lowest that holds a batch of every target."""
+        budget = self.batch_size
+        assert isinstance(budget, Budget)
+        num_images = -(-max(budget.least, 1) // budget.multiple_of) * budget.multiple_of
+        return int(self._costs.max()) * num_images
+
     @cached_property
     def batch_sizes(self) -> _I64:
         """int64[G]: images a batch of each target. Raises ``Invalid`` where the budget does not hold one."""
@@ -129,17 +146,14 @@ class PlanSpec:
             raise Invalid("frame_buckets", detail, "Take shorter clips, or smaller batches and buckets")
         if isinstance(budget, int):
             return np.full(len(self.targets), budget, dtype=np.int64)
-        width, height = np.array(self.targets, dtype=np.int64).T
-        cost = -(-width // budget.stride) * -(-height // budget.stride)
-        cost *= -(-self.target_frames // budget.frame_stride)
+        cost = self._costs
         most = np.minimum(budget.most, _MAX_PIXELS // areas).astype(np.int64)
         sizes: _I64 = np.minimum(budget.limit // cost, most) // budget.multiple_of * budget.multiple_of
         least = max(budget.least, 1)
         at = int(np.argmax(cost))  # where fewest fit
         if sizes[at] < least:
-            need = int(cost[at]) * -(-least // budget.multiple_of) * budget.multiple_of
             detail = f"{budget.limit:,} hold fewer than the {least} images that a batch must have"
-            hint = f"Take at least {need:,}, or smaller buckets"
+            hint = f"Take at least {self.least_limit:,}, or smaller buckets"
             raise Invalid(budget.field, f"{detail} at {self._shape(at)}", hint)
         return sizes
 

@@ -171,14 +171,20 @@ def may_serve(
 
 
 def least_units(policy: str, counts: _I64, unit_sizes: _I64, edges: Edges = None) -> int:
-    """How many units there are at least where the buckets have ``counts`` samples or more."""
+    """How many units there are at least where the buckets have ``counts`` samples or more. For ``spill`` and
+    ``catch_all`` the larger of two bounds, for each section, and there may be more."""
     if policy in ("drop", "pad"):
         return int(POLICIES[policy](counts, unit_sizes, edges).num_units.sum())
-    # a sample more may end a unit of many where there were several of few, but what is left out of a section is less
-    # than a unit
+    # A sample more may end a unit of many where there were several of few. But what is left out of a section is less
+    # than a unit; and what is carried to a bucket only adds to its own samples, so that it has no fewer units than
+    # these alone make. The first bound is near where units are about equal, the second where a few are large.
     edges = [0, len(counts)] if edges is None else edges
     largest = unit_sizes[-1] if policy == "catch_all" else 0
+    own = counts // unit_sizes[: len(counts)]
     return sum(
-        int(counts[begin:end].sum()) // int(max(unit_sizes[begin:end].max(), largest))
+        max(
+            int(counts[begin:end].sum()) // int(max(unit_sizes[begin:end].max(), largest)),
+            int(own[begin:end].sum()),
+        )
         for begin, end in pairwise(edges)
     )
