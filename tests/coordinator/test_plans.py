@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.coordinator import plans, runs, workbench
+from bucketline_service.planning import passes
 from tests.checked import Api
 from tests.worlds import SMALL, World
 
@@ -179,3 +180,156 @@ def test_a_map_that_shrinks_under_a_run_stops_it_and_comes_back_with_it(world: W
     map_file.write_bytes(content)
     assert api.get("/v1/runs/run/batches", **QUESTION) == expected
     world.close()
+
+
+def edit(file: Path, content: bytes) -> None:
+    """In place, as a hand does it; until the file system's clock has moved on, which may tick slowly."""
+    before = file.stat()
+    assert len(content) == before.st_size
+    while file.stat().st_mtime_ns == before.st_mtime_ns:
+        with file.open("r+b") as opened:
+            opened.write(content)
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_map_whose_ids_change_under_a_run_stops_it_and_comes_back_with_it(
+    world: World, is_live: bool
+) -> None:
+    """At the same size: nothing but the ids that are served would tell."""
+    api, _ = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    (map_file,) = (world.data_dir / "maps" / "objects").glob("*.arrow")
+    content = map_file.read_bytes()
+    ids = b"".join(i.to_bytes(8, "little") for i in range(200))
+    assert ids in content
+    others = b"".join(i.to_bytes(8, "little") for i in range(1000, 1200))
+    edit(map_file, content.replace(ids, others))
+    api = api if is_live else world.replica().api
+    for _ in range(2):
+        problem = api.get("/v1/runs/run/batches", 503, **QUESTION)
+        assert (problem["code"], "damaged" in problem["detail"]) == ("store_unavailable", True)
+    edit(map_file, content)
+    assert api.get("/v1/runs/run/batches", **QUESTION) == expected
+    world.close()
+
+
+def test_a_map_whose_ids_have_changed_is_mended_by_putting_it_again(world: World) -> None:
+    api, _ = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    (map_file,) = (world.data_dir / "maps" / "objects").glob("*.arrow")
+    content = map_file.read_bytes()
+    edit(map_file, content.replace((7).to_bytes(8, "little"), (7777).to_bytes(8, "little")))
+    api.get("/v1/runs/run/batches", 503, **QUESTION)
+    api.put_csv("small", SMALL, 200)
+    assert map_file.read_bytes() == content
+    assert api.get("/v1/runs/run/batches", **QUESTION) == expected
+    world.close()
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+@pytest.mark.parametrize("part", ["order.bin", "plan.json"])
+def test_a_plan_that_changes_at_the_same_size_is_built_again(world: World, part: str, is_live: bool) -> None:
+    api, folder = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    content = (folder / part).read_bytes()
+    if part == "order.bin":
+        edit(folder / part, content[4:] + content[:4])
+    else:
+        changed = content.replace(b'"num_images": 200', b'"num_images": 300')
+        assert changed != content
+        edit(folder / part, changed)
+    api = api if is_live else world.replica().api
+    assert api.get("/v1/runs/run/batches", **QUESTION) == expected
+    if part == "order.bin":
+        assert (folder / part).read_bytes() == content
+    assert api.get("/v1/runs/run/stats")["num_images"] == 200
+    world.close()
+
+
+def test_files_that_were_only_touched_are_read_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that was copied: the plan is not built again, and the next start knows the files."""
+    api, folder = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    (map_file,) = (world.data_dir / "maps" / "objects").glob("*.arrow")
+    for file in (folder / "order.bin", map_file):
+        os.utime(file, ns=(1, 1))
+    inode = (folder / "order.bin").stat().st_ino
+    assert world.replica().api.get("/v1/runs/run/batches", **QUESTION) == expected
+    assert (folder / "order.bin").stat().st_ino == inode
+
+    def refuse(order: object) -> str:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(plans, "_digest", refuse)
+    assert world.replica().api.get("/v1/runs/run/batches", **QUESTION) == expected
+    world.close()
+
+
+class Held:
+    """Holds a build where its rows are to be sorted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_there, self.go_on, self._allocate = threading.Event(), threading.Event(), workbench._allocate
+        monkeypatch.setattr(workbench, "_allocate", self)
+
+    def __call__(self, file: Path, num_bytes: int) -> None:
+        if file.name == "order.bin":
+            self.is_there.set()
+            assert self.go_on.wait(60)
+        self._allocate(file, num_bytes)
+
+
+def test_a_plan_on_disk_is_opened_while_another_is_built(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, _ = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    held = Held(monkeypatch)
+    fresh = world.replica().api
+    monkeypatch.setattr(runs, "WAIT_FOR_PLAN_S", 0.0)
+    fresh.put("/v1/runs/other", {**SPEC, "seed": 1}, 202)
+    assert held.is_there.wait(60)
+    monkeypatch.setattr(runs, "WAIT_FOR_PLAN_S", 60.0)
+    while fresh.get("/v1/runs/run")["status"] != "ready":  # each answer waits a moment for the plan
+        pass
+    assert fresh.get("/v1/runs/run/batches", **QUESTION) == expected
+    assert fresh.get("/v1/runs/other")["status"] == "planning"
+    held.go_on.set()
+    world.close()
+
+
+def test_a_refused_run_leaves_no_plan_unless_another_needs_it(world: World) -> None:
+    api = world.replica().api
+    api.put_csv("small", SMALL)
+    api.put("/v1/runs/run", {**SPEC, "world_size": 1000}, 422)
+    folder = world.data_dir / "plans"
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    fingerprint = api.put("/v1/runs/run", SPEC, 201)["fingerprint"]
+    api.put("/v1/runs/other", {**SPEC, "world_size": 1000}, 422)
+    assert (folder / fingerprint).is_dir()
+    world.close()
+
+
+def test_a_deleted_run_is_not_built_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_there, go_on = threading.Event(), threading.Event()
+    folders: list[Path] = []
+
+    def wait(desk: workbench.Workbench, state: object) -> None:
+        folders.append(desk.folder)
+        is_there.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(workbench.Workbench, "keep", wait)
+    monkeypatch.setattr(passes, "CHUNK", 20)
+    monkeypatch.setattr(runs, "WAIT_FOR_PLAN_S", 0.0)
+    api = world.replica().api
+    api.put_csv("small", SMALL)
+    api.put("/v1/runs/run", SPEC, 202)
+    assert is_there.wait(60)
+    api.put("/v1/runs/other", {**SPEC, "seed": 1}, 202)  # waits its turn
+    for run in ("run", "other"):
+        api.ask("DELETE", f"/v1/runs/{run}", 204)
+    go_on.set()
+    world.close()  # waits for what is being built
+    assert [path.name for path in (world.data_dir / "plans").iterdir()] == ["lock"]
+    assert len(folders) == 1  # of 20 chunks, and of two plans

@@ -1,26 +1,29 @@
 """Plans on disk: built once, in a thread, kept under their fingerprint, memory-mapped by whoever opens them.
 
-``plans/<fingerprint>/`` holds ``order.bin`` (rows by group, uint32), ``plan.json`` (groups and summary) and, for
-``novelai``, ``states/`` (generator states, one file for each world size and epoch). A plan is built beside its place,
-in ``work-<fingerprint>/`` (see workbench.py), by one process at a time, and renamed into it when all is on disk, so
-that what is there is whole; its size is checked all the same.
+``plans/<fingerprint>/`` holds ``order.bin`` (rows by group, uint32), ``plan.json`` (groups, summary and checksums) and,
+for ``novelai``, ``states/`` (generator states, one file for each world size and epoch). A plan is built beside its
+place, in ``work-<fingerprint>/`` (see workbench.py), by one process at a time, and renamed into it when all is on disk,
+so that what is there is whole. It is checked all the same: ``plan.json`` tells what size and time of change the order
+and the maps had when they were last held against their digests, and where a file has another now, it is read again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +32,9 @@ from bucketline_service import events
 from bucketline_service.coordinator.sources import Sources
 from bucketline_service.coordinator.workbench import Workbench
 from bucketline_service.errors import Invalid, Planning, StoreUnavailable
-from bucketline_service.maps import locked
+from bucketline_service.maps import ResolutionMap, locked
+from bucketline_service.maps.resolution_map import Stamp, is_untouched
+from bucketline_service.planning import passes
 from bucketline_service.planning.build import Prepared, new_planner, prepare
 from bucketline_service.planning.groups import Groups
 from bucketline_service.planning.plan import Planner
@@ -38,10 +43,40 @@ from bucketline_service.planning.spec import PlanSpec
 RETRY_AFTER_S = 1
 
 _ORDER = "order.bin"
+_ABOUT = "plan.json"
 _WORK = "work-"
+
+_PIECE = 1 << 22
+"""Bytes of an order that are hashed together: part of what its digest is."""
+
+_OPENERS = 2
 
 TELL_EVERY_S = 5.0
 """How far a plan is that takes longer than this is logged as often."""
+
+
+class _Cancelled(Exception):  # noqa: N818 - no error: nobody needs the plan any more
+    """Ends a build whose plan was forgotten."""
+
+
+class _Shelved(NamedTuple):
+    """``stamp``: of the order's file, from before it was mapped."""
+
+    prepared: Prepared
+    stamp: Stamp
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What it takes to open a plan or to build it. ``is_doubted``: a file of it was touched while it was open, so
+    that all of them are read again. ``is_forgotten``: set from outside, ends the building."""
+
+    fingerprint: str
+    spec: PlanSpec
+    sources: Sources
+    valid_rows: Callable[[], NDArray[np.int64] | None]
+    is_doubted: bool
+    is_forgotten: threading.Event
 
 
 @dataclass(frozen=True)
@@ -54,16 +89,16 @@ class Plan:
     sources: Sources
     planner: Planner
     order_file: Path
+    order_stamp: Stamp
 
     @property
     def is_whole(self) -> bool:
-        """False where the order or a map was cut short: to read past a file's end ends the process. One that is
-        deleted, with the run or by a neighbour, stays as it is for those who have it mapped."""
-        try:
-            is_whole = self.order_file.stat().st_size >= self.prepared.order.nbytes
-        except FileNotFoundError:
-            is_whole = True
-        return is_whole and all(image_map.is_whole for image_map in self.sources.maps)
+        """False where the order or a map was touched: it may hold something else by now, and to read past a file's end
+        ends the process. One that is deleted, with the run or by a neighbour, stays as it is for those who have it
+        mapped. Costs one stat a file."""
+        return is_untouched(self.order_file, self.order_stamp) and all(
+            image_map.is_whole for image_map in self.sources.maps
+        )
 
 
 class StateFiles(MutableMapping[tuple[int, int], bytes]):
@@ -108,7 +143,7 @@ class StateFiles(MutableMapping[tuple[int, int], bytes]):
         return sum(1 for _ in self)
 
 
-def _is_cut_short(task: asyncio.Task[Plan | Invalid]) -> bool:
+def _is_touched(task: asyncio.Task[Plan | Invalid]) -> bool:
     if not task.done() or _may_do_better(task):
         return False
     plan = task.result()
@@ -116,14 +151,17 @@ def _is_cut_short(task: asyncio.Task[Plan | Invalid]) -> bool:
 
 
 class PlanShelf:
-    """Opens plans and builds those that are missing, one at a time, off the event loop."""
+    """Opens plans and builds those that are missing, one at a time, off the event loop. Those that are on disk are
+    opened by threads of their own, and do not wait for what is being built."""
 
     def __init__(self, root: Path, on_built: Callable[[float], None] = lambda seconds: None) -> None:
         self._root = root
         self._on_built = on_built
         self._tasks: dict[str, asyncio.Task[Plan | Invalid]] = {}
         self._shares: dict[str, float] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-plan")
+        self._forgotten: dict[str, threading.Event] = {}
+        self._openers = ThreadPoolExecutor(_OPENERS, thread_name_prefix="bucketline-open")
+        self._builder = ThreadPoolExecutor(1, thread_name_prefix="bucketline-plan")
         with _disk(root):
             root.mkdir(parents=True, exist_ok=True)
             for left in root.glob(f"{_WORK}*"):
@@ -140,19 +178,24 @@ class PlanShelf:
         wait_s: float,
     ) -> Plan:
         """The plan, built if need be. Raises ``Planning`` where it is not ready after ``wait_s``, and what building
-        it raised."""
+        it raised: ``StoreUnavailable`` for a damaged map among it."""
         task = self._tasks.get(fingerprint)
-        if task is None or _may_do_better(task) or _is_cut_short(task):
+        is_touched = task is not None and _is_touched(task)
+        if task is None or _may_do_better(task) or is_touched:
             self._shares[fingerprint] = 0.0
-            loop = asyncio.get_running_loop()
-            job = loop.run_in_executor(self._thread, self._try, fingerprint, spec, sources, valid_rows)
-            task = self._tasks[fingerprint] = asyncio.ensure_future(job)
+            is_forgotten = self._forgotten[fingerprint] = threading.Event()
+            order = _Order(fingerprint, spec, sources, valid_rows, is_touched, is_forgotten)
+            task = self._tasks[fingerprint] = asyncio.ensure_future(self._get(order))
             # a failure that nobody waits for is still no "exception was never retrieved"
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         done, _ = await asyncio.wait([task], timeout=wait_s)
         if not done:
             raise Planning("the plan is being built", retry_after=RETRY_AFTER_S)
-        plan = task.result()
+        try:
+            plan = task.result()
+        except _Cancelled as error:
+            # its run was deleted while this one, about to be put, waited for the same plan
+            raise Planning("the plan is built anew", retry_after=RETRY_AFTER_S) from error
         if isinstance(plan, Invalid):
             raise plan.with_traceback(None)
         return plan
@@ -162,53 +205,69 @@ class PlanShelf:
         return self._shares.get(fingerprint, 0.0)
 
     def forget(self, fingerprint: str) -> None:
-        """Drop a plan that no run uses any more; whoever still reads its files goes on."""
+        """Drop a plan that no run uses any more, and stop its building; whoever still reads its files goes on."""
+        is_forgotten = self._forgotten.pop(fingerprint, None)
+        if is_forgotten is not None:
+            is_forgotten.set()
         self._tasks.pop(fingerprint, None)
         self._shares.pop(fingerprint, None)
         for folder in (fingerprint, f"{_WORK}{fingerprint}"):
             shutil.rmtree(self._root / folder, ignore_errors=True)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        for executor in (self._openers, self._builder):
+            executor.shutdown(wait=True, cancel_futures=True)
 
-    def _try(
-        self,
-        fingerprint: str,
-        spec: PlanSpec,
-        sources: Sources,
-        valid_rows: Callable[[], NDArray[np.int64] | None],
-    ) -> Plan | Invalid:
+    async def _get(self, order: _Order) -> Plan | Invalid:
+        loop = asyncio.get_running_loop()
+        plan = await loop.run_in_executor(self._openers, self._try, self._open, order)
+        if plan is None:
+            plan = await loop.run_in_executor(self._builder, self._try, self._open_or_build, order)
+        assert plan is not None
+        return plan
+
+    def _try(self, work: Callable[[_Order], Plan | None], order: _Order) -> Plan | Invalid | None:
         """A spec that can not be met is remembered, and without its traceback, which holds on to the arrays."""
         try:
-            return self._open_or_build(fingerprint, spec, sources, valid_rows)
+            with _disk(self._root):
+                return work(order)
         except Invalid as error:
             error.__context__ = error.__cause__ = None
             return error.with_traceback(None)
 
-    def _open_or_build(
-        self,
-        fingerprint: str,
-        spec: PlanSpec,
-        sources: Sources,
-        valid_rows: Callable[[], NDArray[np.int64] | None],
-    ) -> Plan:
-        folder = self._root / fingerprint
-        with _disk(self._root):
-            prepared = _open(folder)
-            if prepared is None:
-                begin = time.perf_counter()
-                prepared = self._build(fingerprint, spec, sources, valid_rows)
-                self._on_built(time.perf_counter() - begin)
-        states = StateFiles(folder / "states")
-        planner = new_planner(spec, prepared, sources.images, sources.int_ids, states)
-        return Plan(fingerprint, spec, prepared, sources, planner, folder / _ORDER)
+    def _open(self, order: _Order) -> Plan | None:
+        """None where no whole plan is on disk."""
+        shelved = _shelved(self._root / order.fingerprint, order.sources.maps, order.is_doubted)
+        return None if shelved is None else self._plan(order, shelved)
 
-    def _teller(self, fingerprint: str) -> Callable[[float], None]:
-        """Keeps the share that is done for those who ask, and logs it where building takes long."""
+    def _open_or_build(self, order: _Order) -> Plan:
+        # what waited its turn may be of no use by now
+        if order.is_forgotten.is_set():
+            raise _Cancelled
+        begin = time.perf_counter()
+        with locked(self._root / "lock"):
+            # a neighbour may have built it while this one waited
+            shelved = _shelved(self._root / order.fingerprint, order.sources.maps, order.is_doubted)
+            if shelved is None:
+                shelved = self._build(order)
+                self._on_built(time.perf_counter() - begin)
+        return self._plan(order, shelved)
+
+    def _plan(self, order: _Order, shelved: _Shelved) -> Plan:
+        folder, sources, prepared = self._root / order.fingerprint, order.sources, shelved.prepared
+        states = StateFiles(folder / "states")
+        planner = new_planner(order.spec, prepared, sources.images, sources.int_ids, states)
+        return Plan(order.fingerprint, order.spec, prepared, sources, planner, folder / _ORDER, shelved.stamp)
+
+    def _teller(self, fingerprint: str, is_forgotten: threading.Event) -> Callable[[float], None]:
+        """Keeps the share that is done for those who ask, and logs it where building takes long. Raises ``_Cancelled``
+        where nobody needs the plan any more."""
         told_s = time.monotonic()
 
         def tell(share: float) -> None:
             nonlocal told_s
+            if is_forgotten.is_set():
+                raise _Cancelled
             self._shares[fingerprint] = share
             now_s = time.monotonic()
             if now_s - told_s >= TELL_EVERY_S:
@@ -217,45 +276,49 @@ class PlanShelf:
 
         return tell
 
-    def _build(
-        self,
-        fingerprint: str,
-        spec: PlanSpec,
-        sources: Sources,
-        valid_rows: Callable[[], NDArray[np.int64] | None],
-    ) -> Prepared:
+    def _build(self, order: _Order) -> _Shelved:
+        """With the lock held. Raises ``_Cancelled`` where the plan is forgotten, and then leaves nothing."""
+        fingerprint, maps = order.fingerprint, order.sources.maps
         folder, beside = self._root / fingerprint, self._root / f"{_WORK}{fingerprint}"
-        with locked(self._root / "lock"):
-            # a neighbour may have built it while this one waited
-            prepared = _open(folder)
-            if prepared is not None:
-                return prepared
-            beside.mkdir(exist_ok=True)
-            try:
-                # once for each plan, since all that follows is believed without another look
-                for image_map in sources.maps:
-                    image_map.verify()
-                desk = Workbench(beside, self._teller(fingerprint))
-                prepared = prepare(
-                    spec, sources.images, valid_rows=valid_rows(), desk=desk, num_threads=num_threads()
-                )
-                desk.finish()
-                groups = prepared.groups
-                about = {
-                    "keys": groups.keys.tolist(),
-                    "counts": groups.counts.tolist(),
-                    "samples": groups.samples.tolist(),
-                    "summary": prepared.summary,
-                }
-                (beside / "plan.json").write_text(json.dumps(about))
-                _sync(beside)
-                shutil.rmtree(folder, ignore_errors=True)  # what is there is damaged
-                beside.rename(folder)
-            except BaseException:
-                shutil.rmtree(beside, ignore_errors=True)
-                raise
+        beside.mkdir(exist_ok=True)
+        try:
+            # once for each plan, since all that follows is believed without another look
+            for image_map in maps:
+                image_map.verify()
+            tell = self._teller(fingerprint, order.is_forgotten)
+            desk = Workbench(beside, tell)
+            prepared = prepare(
+                order.spec,
+                order.sources.images,
+                valid_rows=order.valid_rows(),
+                desk=desk,
+                num_threads=num_threads(),
+            )
+            desk.finish()
+            stamp = Stamp.of(beside / _ORDER)
+            groups = prepared.groups
+            about = {
+                "keys": groups.keys.tolist(),
+                "counts": groups.counts.tolist(),
+                "samples": groups.samples.tolist(),
+                "summary": prepared.summary,
+                "order": _digest(prepared.order),
+            }
+            text = json.dumps({**about, "sum": _sum(about), "checked": _lasting(stamp, maps)})
+            (beside / _ABOUT).write_text(text)
+            _sync(beside)
+            if order.is_forgotten.is_set():
+                raise _Cancelled
+            shutil.rmtree(folder, ignore_errors=True)  # what is there is damaged
+            beside.rename(folder)
+            if order.is_forgotten.is_set():  # too late for whoever forgot it to see it
+                shutil.rmtree(folder, ignore_errors=True)
+                raise _Cancelled
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
         # a neighbour may have deleted the run, and the plan with it: then what was built still serves
-        return _open(folder) or prepared
+        return _shelved(folder, maps) or _Shelved(prepared, stamp)
 
 
 def _may_do_better(task: asyncio.Task[Plan | Invalid]) -> bool:
@@ -269,22 +332,70 @@ def num_threads() -> int:
     return max(1, min(4, len(affinity(0)) if affinity else os.cpu_count() or 1))
 
 
-def _open(folder: Path) -> Prepared | None:
-    """The plan in a folder; None where there is none that is whole."""
+def _shelved(folder: Path, maps: Sequence[ResolutionMap], is_doubted: bool = False) -> _Shelved | None:
+    """The plan in a folder; None where there is none that is whole. Where ``is_doubted``, or where a file was touched
+    since it was last read as a whole, it is held against its digest: ``StoreUnavailable`` for a map that differs."""
     try:
-        about: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+        about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
+        if not isinstance(about, dict):
+            return None
+        checked = about.pop("checked")
+        was_order, was_maps = checked["order"], list(checked["maps"])
+        if about.pop("sum") != _sum(about):
+            return None
         groups = Groups(
             np.array(about["keys"], dtype=np.int64),
             np.array(about["counts"], dtype=np.int64),
             np.array(about["samples"], dtype=np.float64),
         )
         num = int(groups.counts.sum())
-        if (folder / _ORDER).stat().st_size != 4 * num:
+        stamp = Stamp.of(folder / _ORDER)
+        if stamp.num_bytes != 4 * num:
             return None
         order = np.memmap(folder / _ORDER, dtype=np.uint32, mode="r", shape=(num,))
-        return Prepared(groups, order, about["summary"])
+        if (is_doubted or was_order != stamp.lasting) and _digest(order) != about["order"]:
+            return None
+        shelved = _Shelved(Prepared(groups, order, about["summary"]), stamp)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
+    now = _lasting(stamp, maps)
+    for index, image_map in enumerate(maps):
+        if is_doubted or was_maps[index : index + 1] != [now["maps"][index]]:
+            image_map.verify()
+    if checked != now:
+        _rewrite(folder, {**about, "sum": _sum(about), "checked": now})
+    return shelved
+
+
+def _lasting(stamp: Stamp, maps: Sequence[ResolutionMap]) -> dict[str, Any]:
+    """What the files look like that were held against their digests."""
+    return {"order": stamp.lasting, "maps": [image_map.stamp.lasting for image_map in maps]}
+
+
+def _sum(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(order: NDArray[np.uint32]) -> str:
+    """SHA-256 over the SHA-256 of each piece, so that several threads can share the work."""
+    data: memoryview = order.view(np.uint8).data
+
+    def piece(begin: int) -> bytes:
+        return hashlib.sha256(data[begin : begin + _PIECE]).digest()
+
+    pieces = passes.in_order(piece, range(0, len(data), _PIECE), num_threads())
+    return hashlib.sha256(b"".join(pieces)).hexdigest()
+
+
+def _rewrite(folder: Path, about: dict[str, Any]) -> None:
+    """It only saves reading the files again, so a folder that can not be written to is no error."""
+    fresh = folder / f"plan-{os.getpid()}-{threading.get_ident()}.json"
+    with suppress(OSError):
+        with fresh.open("w") as file:
+            file.write(json.dumps(about))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(folder / _ABOUT)
 
 
 def _sync(folder: Path) -> None:

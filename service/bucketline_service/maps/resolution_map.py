@@ -15,7 +15,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -37,19 +37,54 @@ _CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _STEP = 1 << 20
 
 
+class Stamp(NamedTuple):
+    """What tells without reading a file whether it was touched."""
+
+    num_bytes: int
+    mtime_ns: int
+    inode: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """``FileNotFoundError`` where there is none."""
+        stat = path.stat()
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
+
+    @property
+    def lasting(self) -> list[int]:
+        """The share of it, for JSON, that a copy of the folder to another disk keeps."""
+        return [self.num_bytes, self.mtime_ns]
+
+
+def is_untouched(path: Path, stamp: Stamp) -> bool:
+    """At the cost of one stat. A file that is deleted stays as it is for those who have it mapped."""
+    try:
+        return Stamp.of(path) == stamp
+    except FileNotFoundError:
+        return True
+
+
 class ResolutionMap:
     """Immutable, and safe to share between threads. It stays readable after the map is deleted.
 
     All arrays are in row order. ``widths``, ``heights``: uint32[num_images], pixels. ``repeat_codes``:
     uint8[num_images], the place of each image's num_repeats in ``repeat_values``, float64[at most 256], distinct and
     ascending; None, and ``[1.0]``, where every image comes once. ``num_frames``: uint32[num_images], None where every
-    image is still. ``optional``: of each of these that the map has, what it comes to."""
+    image is still. ``optional``: of each of these that the map has, what it comes to. ``stamp``: the file's, from
+    before it was mapped."""
 
     def __init__(
-        self, path: Path, digest: str, batch: Any, histogram: dict[str, Any], optional: Summaries
+        self,
+        path: Path,
+        stamp: Stamp,
+        digest: str,
+        batch: Any,
+        histogram: dict[str, Any],
+        optional: Summaries,
     ) -> None:
         self._path = path
-        self._num_bytes = path.stat().st_size
+        self.stamp = stamp
         self.digest = digest
         self.num_images: int = batch.num_rows
         self._ids = batch.column("id")
@@ -73,23 +108,20 @@ class ResolutionMap:
         """Map the object file at ``path``. ``StoreUnavailable`` where it is truncated, altered or of another
         layout."""
         about = _read_sidecar(path, digest)
-        batch = _map_batch(path, about["num_bytes"])
+        stamp, batch = _map_batch(path, about["num_bytes"])
         expected = (about["num_images"], about["id_kind"])
         found = (batch.num_rows, "int64" if pa.types.is_int64(batch.schema.field("id").type) else "string")
         if found != expected:
             raise damaged(path, f"it holds {found[0]:,} {found[1]} ids, not {expected[0]:,} {expected[1]}")
         if set(about["optional"]) != STORED.keys() & set(batch.schema.names):
             raise damaged(path, f"it does not hold the columns {', '.join(about['optional']) or 'of a map'}")
-        return cls(path, digest, batch, about["histogram"], about["optional"])
+        return cls(path, stamp, digest, batch, about["histogram"], about["optional"])
 
     @property
     def is_whole(self) -> bool:
-        """False where the file was cut short since: to read past its end ends the process. One that is deleted stays
-        readable."""
-        try:
-            return self._path.stat().st_size >= self._num_bytes
-        except FileNotFoundError:
-            return True
+        """False where the file was touched since it was opened: what it holds may be something else by now, and to
+        read past its end ends the process. One that is deleted stays readable."""
+        return is_untouched(self._path, self.stamp)
 
     @property
     def int_ids(self) -> NDArray[np.int64]:
@@ -166,7 +198,7 @@ class ResolutionMap:
         except (pa.ArrowException, IndexError, ValueError):
             sound = False
         if not sound:
-            raise StoreUnavailable(f"the stored map {self.digest} is damaged: its content has changed")
+            raise damaged(self._path, "its content has changed")
 
     def _is_sorted(self) -> bool:
         """Whether ``by_id`` is what it says: strictly increasing ids are n different rows."""
@@ -238,11 +270,11 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
         raise damaged(path, f"{sidecar_path(path).name} cannot be read") from exc
 
 
-def _map_batch(path: Path, num_bytes: int) -> Any:
+def _map_batch(path: Path, num_bytes: int) -> tuple[Stamp, Any]:
     try:
-        size = path.stat().st_size
-        if size != num_bytes:
-            raise damaged(path, f"it has {size:,} bytes, not {num_bytes:,}")
+        stamp = Stamp.of(path)
+        if stamp.num_bytes != num_bytes:
+            raise damaged(path, f"it has {stamp.num_bytes:,} bytes, not {num_bytes:,}")
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if reader.num_record_batches != 1 or reader.schema.field("id").type not in (
             pa.int64(),
@@ -255,7 +287,7 @@ def _map_batch(path: Path, num_bytes: int) -> Any:
         optional = [kind for kind in STORED if batch.schema.get_field_index(kind) >= 0]
         if batch.schema != schema(batch.schema.field("id").type, optional):
             raise damaged(path, "it does not hold the columns of a map")
-        return batch
+        return stamp, batch
     except FileNotFoundError as exc:
         raise damaged(path, "it is missing") from exc
     except pa.ArrowException as exc:

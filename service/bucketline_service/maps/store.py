@@ -149,19 +149,24 @@ class MapStore:
                 " changes: use another name, or delete that one",
                 digest=info.digest,
             )
+        return self._sound(digest)
+
+    def _sound(self, digest: str) -> ResolutionMap | None:
+        """The map of that content where it is there and every bit of it: whoever puts a map again mends it."""
         with suppress(StoreUnavailable):
-            return ResolutionMap.open(self._object(digest), digest)
+            opened = ResolutionMap.open(self._object(digest), digest)
+            opened.verify()
+            return opened
         return None
 
     def _publish(self, name: str, checked: Checked, staged: Path) -> tuple[ResolutionMap, bool]:
         path = self._object(checked.digest)
+        opened = self._sound(checked.digest)  # reads all of it: before the lock
         with locked(self._lock):
             known = self._same(name, checked.digest)
             if known is not None:
                 return known, False
-            try:
-                opened = ResolutionMap.open(path, checked.digest)
-            except StoreUnavailable:  # not there, or damaged
+            if opened is None:  # not there, or damaged
                 os.replace(sidecar_path(staged), sidecar_path(path))
                 os.replace(staged, path)
                 _sync_directory(self._objects)
