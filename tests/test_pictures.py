@@ -29,7 +29,7 @@ def test_every_picture_is_there_is_shown_and_is_described() -> None:
     shown = pictures_in(TEXT)
     drawn = {f"pictures/{file.name}" for file in (ROOT / "docs" / "pictures").glob("*.svg")}
     assert shown.keys() == drawn
-    assert len(drawn) == 5
+    assert len(drawn) == 6
     assert all(len(alt) > 80 for alt in shown.values())
 
 
