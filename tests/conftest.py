@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -10,6 +11,10 @@ import pytest
 
 from tests.redis_server import RedisServer, ServerMissingError
 from tests.redis_sets import ClusterSet, SentinelSet
+
+if hasattr(signal, "SIGHUP"):
+    # a runner under nohup ignores it, and so would all that the tests start and hang up on
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 T = TypeVar("T", RedisServer, SentinelSet, ClusterSet)
 
