@@ -179,11 +179,15 @@ def _image(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str, Any]:
         "nearest": _fitted(spec, bucket, width, height),
         "epoch": epoch,
         "served": served,
-        "left_out": _left_out(run, row, epoch, [bucket for bucket, _, _ in ways], served) if ways else None,
+        "left_out": _left_out(run, sorter, row, epoch, [bucket for bucket, _, _ in ways], served)
+        if ways
+        else None,
     }
 
 
-def _left_out(run: Run, row: int, epoch: int, buckets: list[int], served: list[dict[str, Any]]) -> str | None:
+def _left_out(
+    run: Run, sorter: Sorter, row: int, epoch: int, buckets: list[int], served: list[dict[str, Any]]
+) -> str | None:
     """Why an image does not come as often in the epoch as it might, in the words of the ledger: ``not_drawn``, where
     it comes less than once an epoch and this is not one of its epochs. None where it does."""
     plan, deal = run.plan, run.deal
@@ -192,7 +196,6 @@ def _left_out(run: Run, row: int, epoch: int, buckets: list[int], served: list[d
         return "not_drawn"
     if plan.spec.planner == "novelai":
         return None if served else "last_step"
-    sorter = Sorter(plan.spec, plan.sources.images)
     portions = Portions.of(sorter, plan.prepared.groups, plan.spec.num_buckets)
     if not in_service(plan.spec, portions)[buckets].any():
         return "small_bucket"

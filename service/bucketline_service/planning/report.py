@@ -58,7 +58,9 @@ def epoch_stats(
     sorter = Sorter(spec, images)
     portions = Portions.of(sorter, prepared.groups, spec.num_buckets)
     num_samples = int(portions.cuts(spec.seed, epoch).counts.sum())
-    made = (_line if spec.planner == "line" else _novelai)(spec, prepared, images, planner, epoch, world_size)
+    made = (_line if spec.planner == "line" else _novelai)(
+        spec, prepared, images, portions, planner, epoch, world_size
+    )
     buckets = _buckets(spec, prepared, portions, made)
     dropped = num_samples - made.num_served if made.dropped is None else made.dropped
     shapes = {
@@ -141,10 +143,15 @@ def _mean_served(buckets: list[dict[str, Any]]) -> float:
 
 
 def _line(
-    spec: PlanSpec, prepared: Prepared, images: Images, planner: Planner, epoch: int, world_size: int
+    spec: PlanSpec,
+    prepared: Prepared,
+    images: Images,
+    portions: Portions,
+    planner: Planner,
+    epoch: int,
+    world_size: int,
 ) -> _Epoch:
     assert isinstance(planner, LinePlanner)
-    portions = Portions.of(Sorter(spec, images), prepared.groups, spec.num_buckets)
     layout = planner.layout(epoch)
     num_batches = planner.num_batches(epoch, world_size)
     num_dealt = num_batches - num_batches % world_size
@@ -184,7 +191,13 @@ def expected_imbalance(pixels: _I64, num_units: _I64, spans: _I64) -> float:
 
 
 def _novelai(
-    spec: PlanSpec, prepared: Prepared, images: Images, planner: Planner, epoch: int, world_size: int
+    spec: PlanSpec,
+    prepared: Prepared,
+    images: Images,
+    portions: Portions,
+    planner: Planner,
+    epoch: int,
+    world_size: int,
 ) -> _Epoch:
     """Of one planned epoch. What a bucket's own batches do not take goes to the catch-all or is trimmed, by the epoch's
     own draw; only their sum over all buckets divides into the two."""
@@ -197,7 +210,6 @@ def _novelai(
     losses = crop_loss(*images.at(block.rows), sizes[targets, 0], sizes[targets, 1])
     means = np.bincount(targets, weights=losses, minlength=len(sizes)) / np.maximum(num_served, 1)
     counts = np.zeros(len(sizes), dtype=np.int64)
-    portions = Portions.of(Sorter(spec, images), prepared.groups, spec.num_buckets)
     counts[portions.buckets] = prepared.groups.counts[portions.groups]
     elsewhere = counts - num_served
     elsewhere[-1] = 0
