@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from planning import BATCH_SIZE, BLOCK, WORLD_SIZE, images
 
-SPEC = {"map": "large", "world_size": WORLD_SIZE, "batch_size": BATCH_SIZE}
+SPEC = {"world_size": WORLD_SIZE, "batch_size": BATCH_SIZE}
 CHUNK = 1 << 20
 LISTENING = re.compile(r"listening on (http://\S+)")
 
@@ -99,7 +99,7 @@ def timed(run: Callable[[], object]) -> float:
 def plan(server: Server, kills: list[float]) -> tuple[float, list[float]]:
     """Seconds from the put to ready, and the progress that was told right after each kill's new start."""
     begin = time.perf_counter()
-    server.ask("PUT", "/v1/runs/run", json=SPEC)
+    server.ask("PUT", "/v1/runs/run", json={"map": "large", **SPEC})
     after: list[float] = []
     wants_first = False
     while True:
@@ -184,8 +184,6 @@ def main() -> None:
             lambda: server.ask("GET", f"/v1/runs/run/images/{7 * (num // 3) + 3}", params=image)
         )
         previews = {"map": "large", "specs": [{**SPEC, "tails": tails} for tails in ("spill", "pad")]}
-        for spec in previews["specs"]:
-            del spec["map"]
         about["preview of two specs, s"] = timed(lambda: server.ask("POST", "/v1/previews", json=previews))
         about["plan on disk, bytes an image"] = order.stat().st_size / num
         server.client.delete("/v1/runs/run")
