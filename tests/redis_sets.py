@@ -55,6 +55,11 @@ def slot_of(key: str) -> int:
     return int(key_slot(key.encode()))
 
 
+def node_number(key: str) -> int:
+    """Of a cluster's node that has the key."""
+    return slot_of(key) * NUM_NODES // REDIS_CLUSTER_HASH_SLOTS
+
+
 def free_ports(num: int) -> list[int]:
     """Ports that nothing listens on now."""
     free = []
@@ -181,7 +186,12 @@ class ClusterSet:
     """Three nodes, each with a third of the slots and no replica. ``options`` are those of each node."""
 
     def __init__(self, **options: object) -> None:
-        options = {"cluster_node_timeout": FOR_EVER_MS, **options}
+        options = {
+            "cluster_node_timeout": FOR_EVER_MS,
+            "repl_diskless_sync_delay": 0,
+            "shutdown_timeout": 0,
+            **options,
+        }
         self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self._stack = ExitStack()
 
@@ -219,7 +229,7 @@ class ClusterSet:
         )
 
     def node_of(self, key: str) -> RedisServer:
-        return self.nodes[slot_of(key) * NUM_NODES // REDIS_CLUSTER_HASH_SLOTS]
+        return self.nodes[node_number(key)]
 
     def owner(self, node: RedisServer, slot: int) -> int | None:
         """The port of the node that has the slot, as ``node`` sees it."""
@@ -249,6 +259,17 @@ class ClusterSet:
                 ),
             )
             yield node
+
+    @contextmanager
+    def replica_of(self, node: RedisServer) -> Iterator[RedisServer]:
+        """A further node, which copies one of the others and takes its place when it dies."""
+        with self.new_node() as replica:
+            ask(replica, "CLUSTER", "REPLICATE", ask(node, "CLUSTER", "MYID"))
+            until(
+                "it has copied its master",
+                lambda: ask(replica, "INFO", "replication")["master_link_status"] == "up",
+            )
+            yield replica
 
     def _node(self, port: int) -> RedisServer:
         (bus,) = free_ports(1)

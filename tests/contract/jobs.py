@@ -15,6 +15,7 @@ from bucketline_service.state import (
     CommitRequest,
     Cursor,
     Generation,
+    GenerationId,
     RankRecord,
     Store,
 )
@@ -22,7 +23,7 @@ from bucketline_service.state import (
 T = TypeVar("T")
 
 START = Cursor(0, 0)
-FIRST = Generation(number=1, session=None, world_size=4, origin=START, offset=0)
+FIRST = Generation(number=1, session=None, world_size=4, origin=START, offset=0, birth="0123456789abcdef")
 NOW_S = 1000.0
 
 
@@ -48,6 +49,9 @@ class Job:
         await store.create_run(run, b"document", first)
         return cls(store, run, first)
 
+    def id(self, number: int = 1) -> GenerationId:
+        return GenerationId(self.first.birth, number)
+
     async def begin(self, number: int = 2, slowest: Cursor | None = None, **changes: object) -> Begun:
         new = replace(self.first, number=number, **changes)  # type: ignore[arg-type]
         return await self.store.begin(self.run, new, slowest)
@@ -61,9 +65,10 @@ class Job:
         generation: int = 1,
         now_s: float = NOW_S,
     ) -> RankRecord:
-        leased = await self.store.lease(self.run, rank, holder, generation, token(tick, rank), now_s)
-        assert leased is not None
-        return leased[0]
+        of = self.id(generation)
+        record = await self.store.lease(self.run, rank, holder, of, token(tick, rank), now_s)
+        assert record is not None
+        return record
 
     async def commit(
         self,
@@ -76,7 +81,7 @@ class Job:
         trusted: bool = False,
         now_s: float = NOW_S,
     ) -> Commit:
-        request = CommitRequest(rank, lease, generation, cursor, not_before, trusted, now_s)
+        request = CommitRequest(rank, lease, self.id(generation), cursor, not_before, trusted, now_s)
         return await self.store.commit(self.run, request)
 
     async def record(self, rank: int = 0) -> RankRecord | None:

@@ -9,7 +9,9 @@ from tests.contract.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
 
-SECOND = Generation(number=2, session="second", world_size=3, origin=Cursor(1, 5), offset=20)
+SECOND = Generation(
+    number=2, session="second", world_size=3, origin=Cursor(1, 5), offset=20, birth=FIRST.birth
+)
 
 
 async def test_the_next_generation_begins(job: Job) -> None:
@@ -41,7 +43,7 @@ async def test_a_used_session_begins_nothing(job: Job) -> None:
 
 
 async def test_the_session_of_the_birth_counts_as_used(store: Store, name: str) -> None:
-    job = await Job.create(store, name, Generation(1, "birth", 1, START, 0))
+    job = await Job.create(store, name, Generation(1, "birth", 1, START, 0, "b"))
     assert not (await job.begin(2, session="birth")).begun
 
 
@@ -54,7 +56,12 @@ async def test_session_names_are_remembered_with_their_generation(job: Job) -> N
     await job.begin(2, session="a")
     await job.begin(3, session=None)
     await job.begin(4, session="b")
-    assert [await job.store.session(job.run, s) for s in ("a", "b", "c", "")] == [2, 4, None, None]
+    assert [await job.store.session(job.run, s) for s in ("a", "b", "c", "")] == [
+        job.id(2),
+        job.id(4),
+        None,
+        None,
+    ]
 
 
 async def test_the_slowest_rank_without_a_record_stands_at_the_origin(job: Job) -> None:

@@ -19,6 +19,7 @@ from bucketline_service.state import (
     CommitRequest,
     Cursor,
     Generation,
+    GenerationId,
     Outcome,
     RankRecord,
     open_store,
@@ -58,13 +59,15 @@ class Model:
         self.__init__()  # type: ignore[misc]
         return was_there
 
-    def session(self, name: str) -> int | None:
-        return self.sessions.get(name) if self.present else None
+    def session(self, name: str) -> GenerationId | None:
+        number = self.sessions.get(name) if self.present else None
+        return None if number is None else GenerationId(self.present.birth, number)
 
     def begin(self, new: Generation, slowest: Cursor | None) -> Begun:
         stands = min(self.cursor(rank) for rank in range(self.present.world_size))
         if (
-            new.number != self.present.number + 1
+            new.birth != self.present.birth
+            or new.number != self.present.number + 1
             or new.session in self.sessions
             or slowest not in (None, stands)
         ):
@@ -73,9 +76,9 @@ class Model:
         return Begun(True, new)
 
     def lease(
-        self, rank: int, holder: str, generation: int, proposed: int, now_s: float
-    ) -> tuple[RankRecord, Generation] | None:
-        if generation != self.present.number:
+        self, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
+    ) -> RankRecord | None:
+        if generation != self.present.id:
             return None
         held = self.records.get(rank)
         if held is None or held.holder != holder:
@@ -84,14 +87,14 @@ class Model:
             self._store(RankRecord(rank, at, lease, holder, now_s, at, now_s))
         else:
             self._see(held, now_s)
-        return self.records[rank], self.present
+        return self.records[rank]
 
     def commit(self, request: CommitRequest) -> Commit:
         return Commit(self._commit(request), self.cursor(request.rank), self.present)
 
     def _commit(self, request: CommitRequest) -> Outcome:
         rank, lease, cursor, now_s = request.rank, request.lease, request.cursor, request.now_s
-        if request.generation != self.present.number:
+        if request.generation != self.present.id:
             return Outcome.STALE
         held = self.records.get(rank)
         if lease % LEASE_STRIDE != rank or lease < self.tokens.get(rank, 0):
@@ -141,6 +144,7 @@ HOLDERS = st.sampled_from(["a", "b c"])
 SESSIONS = st.sampled_from(["", "s", "t u"])
 NUMBERS = st.integers(-1, 1)  # beside the present generation's
 TIMES = st.integers(0, 25).map(float)
+BIRTHS = st.sampled_from(["", "", "", "b", "c", "17"])  # "": the present one's
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
@@ -152,7 +156,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.store = open_store(self.url, timeout_s=30.0)
         self.run = uuid.uuid4().hex
         self.model = Model()
-        self.create(Generation(1, None, 2, Cursor(0, 0), 0))
+        self.create(Generation(1, None, 2, Cursor(0, 0), 0, "b"))
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.store.delete_run(self.run))
@@ -172,21 +176,29 @@ class StoreAgainstModel(RuleBasedStateMachine):
             expected = NotFound
         assert self.answer(verb, *arguments) == expected
 
-    def number(self, beside: int) -> int:
-        return beside + (self.model.generation.number if self.model.generation else 0)
+    def id(self, birth: str, beside: int) -> GenerationId:
+        present = self.model.generation.id if self.model.generation else GenerationId("b", 0)
+        return GenerationId(birth or present.birth, present.number + beside)
 
     def create(self, first: Generation) -> None:
         record, made = self.answer("create_run", b"", first)
         assert (record.generation, made) == self.model.create(first)
 
-    @rule(world_size=st.integers(1, 3), session=st.none() | SESSIONS, origin=CURSORS)
-    def create_run(self, world_size: int, session: str | None, origin: Cursor) -> None:
-        self.create(Generation(1, session, world_size, origin, 0))
+    @rule(world_size=st.integers(1, 3), session=st.none() | SESSIONS, origin=CURSORS, birth=BIRTHS)
+    def create_run(self, world_size: int, session: str | None, origin: Cursor, birth: str) -> None:
+        self.create(Generation(1, session, world_size, origin, 0, birth))
 
     @rule(sure=st.integers(0, 4))
     def delete_run(self, sure: int) -> None:
         if sure == 0:
             assert self.answer("delete_run") == self.model.delete()
+
+    @rule(birth=BIRTHS)
+    def put_anew(self, birth: str) -> None:
+        """Deleted and created: all but the birth is as it was when the run began."""
+        first = Generation(1, None, 2, Cursor(0, 0), 0, birth)
+        assert self.answer("delete_run") == self.model.delete()
+        self.create(first)
 
     @rule(session=SESSIONS)
     def session(self, session: str) -> None:
@@ -198,17 +210,30 @@ class StoreAgainstModel(RuleBasedStateMachine):
         world_size=st.integers(1, 3),
         origin=CURSORS,
         slowest=st.none() | CURSORS,
+        birth=BIRTHS,
     )
     def begin(
-        self, beside: int, session: str | None, world_size: int, origin: Cursor, slowest: Cursor | None
+        self,
+        beside: int,
+        session: str | None,
+        world_size: int,
+        origin: Cursor,
+        slowest: Cursor | None,
+        birth: str,
     ) -> None:
-        self.compare("begin", Generation(self.number(beside), session, world_size, origin, 3), slowest)
+        of = self.id(birth, beside)
+        self.compare("begin", Generation(of.number, session, world_size, origin, 3, of.birth), slowest)
 
     @rule(
-        rank=RANKS, holder=HOLDERS, beside=st.sampled_from([0, 0, 0, 1]), tick=st.integers(1, 6), now_s=TIMES
+        rank=RANKS,
+        holder=HOLDERS,
+        beside=st.sampled_from([0, 0, 0, 1]),
+        tick=st.integers(1, 6),
+        now_s=TIMES,
+        birth=BIRTHS,
     )
-    def lease(self, rank: int, holder: str, beside: int, tick: int, now_s: float) -> None:
-        self.compare("lease", rank, holder, self.number(beside), tick * LEASE_STRIDE + rank, now_s)
+    def lease(self, rank: int, holder: str, beside: int, tick: int, now_s: float, birth: str) -> None:
+        self.compare("lease", rank, holder, self.id(birth, beside), tick * LEASE_STRIDE + rank, now_s)
 
     @rule(
         rank=RANKS,
@@ -218,6 +243,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         not_before=st.none() | CURSORS,
         trusted=st.booleans(),
         now_s=TIMES,
+        birth=BIRTHS,
     )
     def commit(
         self,
@@ -228,11 +254,11 @@ class StoreAgainstModel(RuleBasedStateMachine):
         not_before: Cursor | None,
         trusted: bool,
         now_s: float,
+        birth: str,
     ) -> None:
         if lease is None:  # the one that was given last
             lease = self.model.tokens.get(rank, rank)
-        number = self.number(beside)
-        request = CommitRequest(rank, lease, number, cursor, not_before, trusted, now_s)
+        request = CommitRequest(rank, lease, self.id(birth, beside), cursor, not_before, trusted, now_s)
         self.compare("commit", request)
 
     @invariant()

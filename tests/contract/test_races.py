@@ -7,7 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bucketline_service.state import Begun, Commit, Cursor, Generation, Outcome, RankRecord, RunRecord, Store
+from bucketline_service.state import (
+    Begun,
+    Commit,
+    Cursor,
+    Generation,
+    GenerationId,
+    Outcome,
+    RankRecord,
+    RunRecord,
+    Store,
+)
 from tests.contract.jobs import FIRST, START, Job, token
 from tests.contract.threads import NUM_THREADS, in_store, race
 
@@ -78,7 +88,7 @@ def test_a_session_begins_once(url: str, name: str) -> None:
         return begun
 
     assert [begun for answers in race(url, begin) for begun in answers].count(True) == 1
-    assert in_store(url, lambda store: store.session(name, "same")) == 2
+    assert in_store(url, lambda store: store.session(name, "same")) == GenerationId(FIRST.birth, 2)
 
 
 def test_every_holder_gets_a_token_of_its_own_and_the_last_one_stands(url: str, name: str) -> None:
@@ -133,7 +143,7 @@ def test_racing_commits_only_move_forward(url: str, name: str) -> None:
 
 def test_a_rank_moves_or_the_job_begins_again_but_not_both(url: str, name: str) -> None:
     """``begin`` asks that the only rank stands at the start, while others move it from there."""
-    first = Generation(1, None, 1, START, 0)
+    first = Generation(1, None, 1, START, 0, "b")
 
     async def prepare(store: Store) -> int:
         return (await (await Job.create(store, name, first)).lease()).lease
@@ -175,7 +185,7 @@ def test_more_requests_than_connections_wait_for_one(url: str, name: str) -> Non
     num = 4 * NUM_THREADS
 
     async def scenario(store: Store) -> None:
-        job = await Job.create(store, name, Generation(1, None, num, START, 0))
+        job = await Job.create(store, name, Generation(1, None, num, START, 0, "b"))
         records = await asyncio.gather(*(job.lease(rank) for rank in range(num)))
         assert [record.rank for record in records] == list(range(num))
 

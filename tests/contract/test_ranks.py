@@ -26,7 +26,7 @@ async def test_ranks_with_a_record_come_in_order(job: Job) -> None:
 
 
 async def test_ten_thousand_ranks(store: Store, name: str) -> None:
-    job = await Job.create(store, name, Generation(1, None, MANY, START, 0))
+    job = await Job.create(store, name, Generation(1, None, MANY, START, 0, "b"))
     leases = await asyncio.gather(*(job.lease(rank, holder=f"worker {rank}") for rank in range(MANY)))
     assert (await store.ranks(name))[1] == leases
     assert (await job.begin(2, START)).begun

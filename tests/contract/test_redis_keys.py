@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.state import Cursor, Store, keys, open_store
+from bucketline_service.state import Cursor, Generation, Outcome, RunRecord, Store, keys, open_store
 from tests.contract.jobs import FIRST, START, Job
 from tests.redis_server import RedisServer
 
@@ -77,6 +77,22 @@ async def test_a_server_that_forgot_the_scripts(store: Store, server: redis.Redi
     server.script_flush()
     assert (await job.commit(lease.lease, Cursor(0, 1))).cursor == Cursor(0, 1)
     assert (await job.commit(lease.lease, Cursor(0, 2))).cursor == Cursor(0, 2)
+
+
+async def test_keys_from_before_there_were_births_go_on(store: Store, server: redis.Redis) -> None:
+    second = Generation(2, "a s", 4, Cursor(0, 3), 12, birth="")
+    server.set(keys.generation("run"), "2 4 0 3 12 +a s")
+    server.set(keys.document("run"), "doc")
+    server.hset(keys.sessions("run"), "a s", "2")
+    server.hset(keys.ranks("run"), "1", "2 16385 0 5 10.0 0 3 11.0 me")
+    job = Job(store, "run", second)
+    assert await store.read_run("run") == RunRecord(b"doc", second)
+    assert await store.session("run", "a s") == second.id
+    commit = await job.commit(16385, Cursor(0, 6), rank=1, generation=2)
+    assert (commit.outcome, commit.cursor) == (Outcome.OK, Cursor(0, 6))
+    assert (await job.lease(1, "me", generation=2)).cursor == Cursor(0, 6)
+    assert (await job.begin(3, session="t")).begun
+    assert (await job.lease(1, "me", generation=3)).lease > 16385
 
 
 async def refused(store: Store, lease: int, reason: str) -> None:

@@ -7,13 +7,18 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from bucketline_service.errors import NotFound
-from bucketline_service.state import CommitRequest, Cursor, Generation, RunRecord, Store
+from bucketline_service.state import CommitRequest, Cursor, Generation, GenerationId, RunRecord, Store
 from tests.contract.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
 
 ODD = Generation(
-    number=7, session="a name, {with} all % sörts", world_size=10_000, origin=Cursor(3, 2**53), offset=2**53
+    number=7,
+    session="a name, {with} all % sörts",
+    world_size=10_000,
+    origin=Cursor(3, 2**53),
+    offset=2**53,
+    birth="",
 )
 
 
@@ -40,7 +45,7 @@ async def test_the_document_is_opaque(store: Store, name: str) -> None:
 
 @pytest.mark.parametrize("session", [None, "", "-", "+", "+x", " two  words "])
 async def test_a_generation_is_read_back(store: Store, name: str, session: str | None) -> None:
-    for generation in (ODD, Generation(1, session, 1, Cursor(1, 2), 3)):
+    for generation in (ODD, Generation(1, session, 1, Cursor(1, 2), 3, "b1")):
         run = f"{name}-{generation.number}"
         made, _ = await store.create_run(run, b"", generation)
         assert made.generation == generation
@@ -49,8 +54,8 @@ async def test_a_generation_is_read_back(store: Store, name: str, session: str |
 
 
 async def test_the_first_session_is_remembered(store: Store, name: str) -> None:
-    await store.create_run(name, b"", Generation(1, "first", 1, START, 0))
-    assert await store.session(name, "first") == 1
+    await store.create_run(name, b"", Generation(1, "first", 1, START, 0, "b"))
+    assert await store.session(name, "first") == GenerationId("b", 1)
 
 
 async def test_runs_are_listed_by_name(store: Store, name: str) -> None:
@@ -103,8 +108,10 @@ UNKNOWN: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "read_run": lambda store, run: store.read_run(run),
     "session": lambda store, run: store.session(run, "s"),
     "begin": lambda store, run: store.begin(run, FIRST, None),
-    "lease": lambda store, run: store.lease(run, 0, "h", 1, 1 << 14, 0.0),
-    "commit": lambda store, run: store.commit(run, CommitRequest(0, 1 << 14, 1, START, None, True, 0.0)),
+    "lease": lambda store, run: store.lease(run, 0, "h", FIRST.id, 1 << 14, 0.0),
+    "commit": lambda store, run: store.commit(
+        run, CommitRequest(0, 1 << 14, FIRST.id, START, None, True, 0.0)
+    ),
     "ranks": lambda store, run: store.ranks(run),
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.state import Cursor, Outcome, open_store
+from bucketline_service.state import Cursor, Generation, Outcome, RunRecord, open_store
 from bucketline_service.state.sqlite import SqliteStore
 from bucketline_service.state.sqlite_file import GROUP_SIZE, SCHEMA_VERSION
 from tests.contract.jobs import FIRST, Job
@@ -152,6 +152,51 @@ async def test_a_newer_schema_is_refused(job: Job, path: Path) -> None:
     assert f"newer bucketline (schema {SCHEMA_VERSION + 1}" in await refused(path)
 
 
+VERSION_1 = """
+CREATE TABLE runs (
+    run TEXT PRIMARY KEY, number INTEGER NOT NULL, session TEXT, world_size INTEGER NOT NULL,
+    epoch INTEGER NOT NULL, step INTEGER NOT NULL, "offset" INTEGER NOT NULL, document BLOB NOT NULL);
+CREATE TABLE sessions (
+    run TEXT NOT NULL, session TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (run, session)) WITHOUT ROWID;
+CREATE TABLE ranks (
+    run TEXT NOT NULL, rank INTEGER NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL, step INTEGER NOT NULL,
+    lease INTEGER NOT NULL, holder TEXT NOT NULL, leased_at_s REAL NOT NULL, lease_epoch INTEGER NOT NULL,
+    lease_step INTEGER NOT NULL, last_seen_s REAL NOT NULL, PRIMARY KEY (run, rank)) WITHOUT ROWID;
+CREATE TABLE ping (id INTEGER PRIMARY KEY, pings INTEGER NOT NULL);
+INSERT INTO ping VALUES (1, 0);
+INSERT INTO runs VALUES ('run', 2, 's', 4, 0, 3, 12, x'646f63');
+INSERT INTO sessions VALUES ('run', 's', 2);
+INSERT INTO ranks VALUES ('run', 1, 2, 0, 5, 16385, 'me', 10.0, 0, 3, 11.0);
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_file_from_before_there_were_births_goes_on(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.executescript(VERSION_1)
+    other.close()
+    second = Generation(2, "s", 4, Cursor(0, 3), 12, birth="")
+    for _ in range(2):  # opened, and opened again
+        store = open_store(f"sqlite:///{path}", timeout_s=30.0)
+        old = Job(store, "run", second)
+        assert await store.read_run("run") == RunRecord(b"doc", second)
+        assert await store.session("run", "s") == second.id
+        commit = await old.commit(16385, Cursor(0, 6), rank=1, generation=2)
+        assert (commit.outcome, commit.cursor) == (Outcome.OK, Cursor(0, 6))
+        await store.close()
+    store = open_store(f"sqlite:///{path}", timeout_s=30.0)
+    assert (await Job(store, "run", second).begin(3, session="t")).begun
+    assert (await store.create_run("new", b"", FIRST))[0].generation == FIRST
+    await store.close()
+    with sqlite3.connect(path) as other:
+        assert other.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+        columns = [name for _, name, *_ in other.execute("PRAGMA table_info(runs)")]
+        tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    other.close()
+    assert columns[-1] == "document"  # else each reading of a generation would walk over it
+    assert tables == {"runs", "sessions", "ranks", "ping"}
+
+
 async def test_another_programs_file_is_refused_and_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE theirs (x)")
@@ -190,7 +235,7 @@ from bucketline_service.state import Cursor, Generation, open_store
 
 async def main():
     store = open_store(sys.argv[1], timeout_s=30.0)
-    first = Generation(1, None, 1, Cursor(0, 0), 0)
+    first = Generation(1, None, 1, Cursor(0, 0), 0, "b")
     await store.create_run("before", b"", first)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # no file may grow further, not for root either

@@ -17,18 +17,20 @@ from bucketline_service.state import LEASE_STRIDE, CommitRequest, Cursor, Store,
 
 
 async def take_leases(store: Store, run: str, num: int) -> None:
+    of = (await store.read_run(run)).generation.id
     for i in range(num):
-        leased = await store.lease(run, 0, f"{os.getpid()}-{i}", 1, LEASE_STRIDE, 0.0)
+        leased = await store.lease(run, 0, f"{os.getpid()}-{i}", of, LEASE_STRIDE, 0.0)
         assert leased is not None
-        print(leased[0].lease)
+        print(leased.lease)
 
 
 async def move(store: Store, run: str, rank: int) -> None:
-    leased = await store.lease(run, rank, "writer", 1, LEASE_STRIDE + rank, 0.0)
+    of = (await store.read_run(run)).generation.id
+    leased = await store.lease(run, rank, "writer", of, LEASE_STRIDE + rank, 0.0)
     assert leased is not None
     for step in itertools.count(1):
         await store.commit(
-            run, CommitRequest(rank, leased[0].lease, 1, Cursor(0, step), None, False, float(step))
+            run, CommitRequest(rank, leased.lease, of, Cursor(0, step), None, False, float(step))
         )
         print(rank, step, flush=True)
 

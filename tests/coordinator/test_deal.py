@@ -227,7 +227,7 @@ def test_the_run_ends_with_its_last_epoch():
 
 
 def test_a_deal_of_a_generation():
-    generation = Generation(3, "session", 6, Cursor(1, 5), 40)
+    generation = Generation(3, "session", 6, Cursor(1, 5), 40, "b")
     assert Deal.of(LINE.planner, generation, None) == deal_to(LINE.planner, 6, Cursor(1, 5), 40)
     assert Deal.of(LINE.planner, generation, 4).end_epoch == 4
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from bucketline_service.state import Store
 from tests.checked import Api
 from tests.worlds import SMALL, World
 
@@ -22,6 +24,22 @@ class Clock:
 
     def __call__(self) -> float:
         return time.time() + self.ahead_s
+
+
+class Watched:
+    """A coordinator's store, whose verbs are noted. ``overtake`` is done once, just before ``verb`` is passed on."""
+
+    def __init__(self, store: Store, verb: str = "", overtake: Callable[[], None] = lambda: None) -> None:
+        self._store = store
+        self._verb = verb
+        self._overtake = overtake
+        self.verbs: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._verb and name not in self.verbs:
+            self._overtake()
+        self.verbs.append(name)
+        return getattr(self._store, name)
 
 
 @pytest.fixture
@@ -98,6 +116,65 @@ def test_an_old_lease_never_counts_in_the_new_run(
         problem = api.next("run", 0, old, 409, ack={"epoch": 0, "step": 5}, generation=generation)
         assert problem["code"] == "fenced"
     assert two.cursors("run") == one.cursors("run") == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("is_leased", [True, False])
+def test_a_worker_of_the_old_run_is_fenced_where_its_replica_saw_nothing(
+    replicas: tuple[Api, Api], is_leased: bool
+) -> None:
+    """The same spec, the same generation: only the birth is another, and the old lease is as one that was lost."""
+    one, two = replicas
+    two.put("/v1/runs/other", SPEC, 201)  # keeps the plan's files, else their loss would be noticed
+    old = one.lease("run", 0)["lease"]
+    one.next("run", 0, old, ack={"epoch": 0, "step": 1}, generation=1)
+    anew(two, SPEC)
+    if is_leased:
+        two.lease("run", 0, "new")
+    for step in (2, 3):
+        answer = one.next("run", 0, old, 409, ack={"epoch": 0, "step": step}, generation=1)
+        assert answer["code"] == "fenced"
+    assert one.cursors("run") == [(0, 0), (0, 0)]
+    assert "adoptions_total{" not in one.ask("GET", "/metrics", 200).text
+
+
+@pytest.mark.parametrize("verb", ["lease", "begin", "session", "ranks", "commit"])
+def test_a_run_put_anew_in_the_middle_of_a_request(world: World, verb: str) -> None:
+    """Between what a coordinator has read of the run and what it asks of the store next."""
+    coordinator, two = world.replica(), world.replica().api
+    one = coordinator.api
+    one.put_csv("small", SMALL, 201)
+    one.put("/v1/runs/run", SPEC, 201)
+    state = one.get("/v1/runs/run")["state"]
+    old = one.lease("run", 0)["lease"]
+    runs = coordinator.coordinator.runs
+    runs.store = Watched(runs.store, verb, lambda: anew(two, {**SPEC, "batch_size": 4}))  # type: ignore[assignment]
+    if verb == "lease":
+        assert one.lease("run", 0, "late") == two.lease("run", 0, "late")
+    elif verb == "commit":
+        assert one.next("run", 0, old, 409, ack={"epoch": 0, "step": 1})["code"] == "fenced"
+    elif verb == "ranks":
+        answer = one.get("/v1/runs/run")
+        assert answer == two.get("/v1/runs/run")
+        assert answer["state"]["fingerprint"] == answer["fingerprint"] != state["fingerprint"]
+    else:
+        assert one.session("run", "s", 409, resume=state)["code"] == "plan_mismatch"
+        assert two.get("/v1/runs/run")["generation"] == 1
+    assert two.cursors("run") == [(0, 0), (0, 0)]
+
+
+def test_what_a_lease_and_a_batch_cost(world: World) -> None:
+    coordinator = world.replica()
+    api, runs = coordinator.api, coordinator.coordinator.runs
+    api.put_csv("small", SMALL, 201)
+    api.put("/v1/runs/run", SPEC, 201)
+    runs.store = watched = Watched(runs.store)  # type: ignore[assignment]
+    lease = api.lease("run", 0)["lease"]
+    assert watched.verbs == ["read_run", "lease"]
+    for step in range(3):
+        api.next("run", 0, lease, ack={"epoch": 0, "step": step})
+    assert watched.verbs[2:] == ["commit"] * 3
+    api.put("/v1/runs/run", SPEC, 200)  # creates again: what a crash has left out of it is mended
+    assert "create_run" in watched.verbs[5:]
 
 
 def test_leases_taken_over_and_over_run_ahead_of_the_clock_and_still_do_not_count(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,14 @@ class Answers:
 
     async def run(self, name: str) -> dict[str, Any]:
         document, record = await self._runs.read(name)
+        generation, state, num_steps = record.generation, None, None
         status, detail = await self._runs.status(document)
-        about: dict[str, Any] = {
+        if status == "ready":
+            run, state = await self._sessions.state(await self._runs.open(name))
+            document, generation = run.document, run.generation
+            over = run.deal.is_over(_cursor(state))
+            num_steps = 0 if over else run.deal.num_steps(state["epoch"])
+        return {
             "run": name,
             "status": status,
             "detail": detail,
@@ -45,16 +50,10 @@ class Answers:
             "spec": document.spec.to_json(),
             "map_digests": document.map_digests,
             "created_at": document.created_at_s,
-            **_about(record.generation),
-            "num_steps": None,
-            "state": None,
+            **_about(generation),
+            "num_steps": num_steps,
+            "state": state,
         }
-        if status == "ready":
-            run, state = await self._sessions.state(await self._runs.open(name))
-            over = run.deal.is_over(_cursor(state))
-            about.update(_about(run.generation), state=state)
-            about["num_steps"] = 0 if over else run.deal.num_steps(state["epoch"])
-        return about
 
     async def runs(self) -> list[dict[str, Any]]:
         found = []
@@ -71,9 +70,8 @@ class Answers:
 
     async def ranks(self, name: str) -> list[dict[str, Any]]:
         """Every rank of the present generation, by rank; those that never took a lease stand at the origin."""
-        run = await self._runs.open(name, STATUS_WAIT_S)
-        generation, records = await self._runs.store.ranks(name)
-        deal = replace(run, generation=generation).deal
+        run, records = await self._runs.with_ranks(await self._runs.open(name, STATUS_WAIT_S))
+        generation, deal = run.generation, run.deal
         held = {record.rank: record for record in records}
 
         def tell() -> list[dict[str, Any]]:
@@ -88,10 +86,10 @@ class Answers:
         self, name: str, image_id: int | str, epoch: int | None, map_name: str | None = None
     ) -> dict[str, Any]:
         run = await self._runs.open(name)
-        row = run.plan.sources.find(image_id, map_name)
         if epoch is None:
             run, state = await self._sessions.state(run)
             epoch = min(state["epoch"], run.deal.end_epoch - 1)
+        row = run.plan.sources.find(image_id, map_name)
         run.deal.check_exists("", Cursor(epoch, 0))
         return await asyncio.to_thread(_image, run, self._maps, row, epoch)
 

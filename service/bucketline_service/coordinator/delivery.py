@@ -60,14 +60,12 @@ class Delivery:
             if rank >= run.generation.world_size:
                 raise _no_rank(run, rank, run.generation.world_size)
             now_s = self._clock()
-            # above all leases of an earlier run of this name
-            proposed = max(lease_floor(now_s), lease_floor(run.document.created_at_s) + LEASE_STRIDE) + rank
-            leased = await self._runs.store.lease(name, rank, holder, run.generation.number, proposed, now_s)
-            # the run may have been deleted and put anew in between: the lease would be of one, the plan of another
-            before, run = run, await self._runs.open(name)
-            if leased is not None and leased[1] == run.generation and before.encoded == run.encoded:
+            proposed = max(lease_floor(now_s), _least_lease(run)) + rank
+            record = await self._runs.store.lease(name, rank, holder, run.generation.id, proposed, now_s)
+            if record is not None:
                 self._metrics.leases.labels(name).inc()
-                return Lease(run, leased[0])
+                return Lease(run, record)
+            run = await self._runs.open(name)
         raise StoreUnavailable("generations kept changing; ask again")
 
     async def next(
@@ -83,9 +81,8 @@ class Delivery:
     ) -> Next:
         """Acknowledge step ``ack`` (the last that the rank has finished), then the ``count`` batches from ``begin`` or
         the cursor on. Naming the lease's ``generation`` lets a store that has lost the lease be told of it."""
-        run = await self._runs.open_for(name, rank, lease)
+        run = await self._runs.recall(name)
         run, commit = await self._commit(run, rank, lease, generation, ack, begin)
-        self._runs.know(run, rank, lease)
         deal = run.deal
         cursor = deal.normal(commit.cursor)
         start = deal.normal(begin) if begin else cursor
@@ -108,37 +105,45 @@ class Delivery:
     ) -> tuple[Run, Commit]:
         trusted = is_stale = False
         for _ in range(_TRIES):
-            if rank >= run.generation.world_size:
-                if is_stale or generation not in (None, run.generation.number):
-                    raise self._fenced(run, rank, lease)
-                raise _no_rank(run, rank, run.generation.world_size)
             # the store decides first whether the lease still counts: a fenced worker may name any step
             wrong = _wrong(run.deal, ack, begin)
             cursor, not_before = _acknowledge(run.deal, ack) if ack and not wrong else (None, None)
             request = CommitRequest(
-                rank, lease, run.generation.number, cursor, not_before, trusted, self._clock()
+                rank, lease, run.generation.id, cursor, not_before, trusted, self._clock()
             )
             commit = await self._runs.store.commit(run.name, request)
             if commit.outcome is Outcome.STALE:
                 run, trusted, is_stale = await self._runs.open(run.name), False, True
                 continue
-            if commit.outcome is Outcome.FENCED and cursor and not trusted and generation is not None:
-                # has the store lost this lease? One that is older than the run is of an earlier run of this name and
-                # proves nothing, so ask what the run is now
-                run = await self._runs.open(run.name)
-                born = lease_floor(run.document.created_at_s) + LEASE_STRIDE
-                if trusted := generation == run.generation.number and lease >= born:
+            if rank >= run.generation.world_size:
+                if is_stale or generation not in (None, run.generation.number):
+                    raise self._fenced(run, rank, lease, generation)
+                raise _no_rank(run, rank, run.generation.world_size)
+            if commit.outcome is Outcome.FENCED:
+                if cursor and not trusted and await self._may_adopt(run, rank, lease, generation):
+                    trusted = True
                     continue
-            self._judge(run, rank, lease, ack, wrong, commit)
+                raise self._fenced(run, rank, lease, generation)
+            self._judge(run, rank, ack, wrong, commit)
             return run, commit
         raise StoreUnavailable("generations kept changing; ask again")
 
-    def _judge(
-        self, run: Run, rank: int, lease: int, ack: Cursor | None, wrong: Invalid | None, commit: Commit
-    ) -> None:
+    async def _may_adopt(self, run: Run, rank: int, lease: int, generation: int | None) -> bool:
+        """Whether the lease, if it is newer than the store's, was given in the present generation: then the store has
+        lost it. The worker names a generation's number, which an earlier run of this name may have had as well, and so
+        may a start of the job that the store has lost: only its size tells whose the lease is. Those of a lost start
+        are less than any that was given since, so one of the present start must be there to compare with."""
+        if generation != run.generation.number or not _is_of(run, rank, lease):
+            return False
+        if generation == 1:
+            return True  # nobody has begun it: there is no other of this number
+        _, records = await self._runs.store.ranks(run.name)
+        if any(record.rank == rank for record in records):
+            return True
+        raise self._lost(run, rank, lease, generation)
+
+    def _judge(self, run: Run, rank: int, ack: Cursor | None, wrong: Invalid | None, commit: Commit) -> None:
         """Count what happened, and raise where it was refused."""
-        if commit.outcome is Outcome.FENCED:
-            raise self._fenced(run, rank, lease)
         if wrong is not None:
             raise wrong
         if ack is None:
@@ -155,9 +160,23 @@ class Delivery:
             self._metrics.adoptions.labels(run.name).inc()
             events.emit("store_lost_state", run=run.name, rank=rank, cursor=list(commit.cursor))
 
-    def _fenced(self, run: Run, rank: int, lease: int) -> Fenced:
+    def _fenced(self, run: Run, rank: int, lease: int, generation: int | None) -> Fenced:
+        if generation is not None and generation > run.generation.number and _is_of(run, rank, lease):
+            return self._lost(run, rank, lease, generation)
         self._metrics.fences.labels(run.name).inc()
         return Fenced(_why_fenced(rank, lease), generation=run.generation.number)
+
+    def _lost(self, run: Run, rank: int, lease: int, generation: int) -> Fenced:
+        """The store has lost the start of the job in which the lease was given, or all that it knew of the rank then:
+        nobody can tell how the epoch was dealt."""
+        self._metrics.fences.labels(run.name).inc()
+        events.emit("store_lost_state", run=run.name, rank=rank, generation=generation)
+        return Fenced(
+            f"the store has lost lease {lease} of rank {rank}, given in generation {generation}, and with it that "
+            f"start of the job; it is at generation {run.generation.number} now. Nothing was changed. Start a new "
+            "session from the checkpoint",
+            generation=run.generation.number,
+        )
 
     async def batches(
         self, name: str, rank: int, cursor: Cursor, count: int, world_size: int | None
@@ -184,6 +203,17 @@ class Delivery:
                 block = await asyncio.to_thread(deal.planner.batches, *question)
             found += render(run, span, rank, block)
         return found
+
+
+def _is_of(run: Run, rank: int, lease: int) -> bool:
+    """Whether the lease can have been given by this run, and not by an earlier one of its name."""
+    return lease % LEASE_STRIDE == rank and lease >= _least_lease(run)
+
+
+def _least_lease(run: Run) -> int:
+    """No lease of the run is less, and all of earlier runs of its name are: see ``Runs.delete``. It is by the clock of
+    who put the run, which may be ahead of the one of who gives a lease."""
+    return lease_floor(run.document.created_at_s) + LEASE_STRIDE
 
 
 def _no_rank(run: Run, rank: int, world_size: int) -> NotFound:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 
 from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.fingerprint import fingerprint, ids_digest
+from bucketline_service.coordinator.library import Library
 from bucketline_service.coordinator.plans import Plan, PlanShelf
 from bucketline_service.coordinator.sources import Sources, Valid
 from bucketline_service.coordinator.spec import RunSpec
 from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning, StoreUnavailable
-from bucketline_service.maps import MapStore
 from bucketline_service.names import check_name
 from bucketline_service.planning.build import check_world_size
-from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation, RunRecord, Store
+from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation, RankRecord, RunRecord, Store
 
 WAIT_FOR_PLAN_S = 2.0
 """How long a request waits for a plan that is being built before it answers that it is."""
@@ -67,15 +68,14 @@ class Document:
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose plan is ready, under one generation. ``leases``: by rank, those the store has confirmed since the
-    document was read; any other may belong to a later run of the same name."""
+    """A run whose plan is ready, under one generation. The name may have been put anew since: what is worked out with
+    this one is good for the store's verbs that compare the generation's id, and for nothing else."""
 
     name: str
     document: Document
     encoded: bytes
     plan: Plan
     generation: Generation
-    leases: dict[int, int] = field(default_factory=dict)
 
     @property
     def spec(self) -> RunSpec:
@@ -89,15 +89,17 @@ class Run:
         """This generation's deal, or that of a job of another size from each epoch's start."""
         if world_size is None:
             return self.deal
-        return Deal.of(self.plan.planner, Generation(0, None, world_size, Cursor(0, 0), 0), self.spec.epochs)
+        from_start = replace(self.generation, world_size=world_size, origin=Cursor(0, 0), offset=0)
+        return Deal.of(self.plan.planner, from_start, self.spec.epochs)
 
 
 class Runs:
     """The catalogue. Opened runs are remembered; the store's answers say when what is remembered is old."""
 
-    def __init__(self, store: Store, maps: MapStore, plans: PlanShelf, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, library: Library, plans: PlanShelf, clock: Callable[[], float]) -> None:
         self.store = store
-        self._maps = maps
+        self._library = library
+        self._maps = library.maps
         self._plans = plans
         self._clock = clock
         self._open: dict[str, Run] = {}
@@ -116,8 +118,9 @@ class Runs:
             pass
         else:
             _same_spec(name, standing, spec)
-            return False
-        document = await asyncio.to_thread(self._document, spec)
+            # who made it may have died before all was written, or before replicas had it: creating it again mends that
+            return await self._create(name, replace(standing, created_at_s=self._clock()))
+        document = await self._library.do(self._document, spec)
         with suppress(Planning):
             plan = await self._built(document, WAIT_FOR_PLAN_S)
             try:
@@ -125,9 +128,12 @@ class Runs:
             except Invalid:
                 await self._forget(document.fingerprint)
                 raise
-        first = Generation(1, None, spec.world_size, Cursor(0, 0), 0)
+        return await self._create(name, document)
+
+    async def _create(self, name: str, document: Document) -> bool:
+        first = Generation(1, None, document.spec.world_size, Cursor(0, 0), 0, birth=secrets.token_hex(8))
         record, created = await self.store.create_run(name, document.encode(), first)
-        _same_spec(name, Document.decode(record.document), spec)
+        _same_spec(name, Document.decode(record.document), document.spec)
         return created
 
     async def read(self, name: str) -> tuple[Document, RunRecord]:
@@ -141,8 +147,9 @@ class Runs:
         """Forget the run, and its plan where no other needs it. A replica that has the plan open keeps it, one that has
         not builds it again.
 
-        A lease tells its run by its size alone, so this waits until all leases to come are larger than those that were
-        given: a hundredth of a second, or one for each time that a rank changed hands faster than that."""
+        A worker names its lease, and not the birth of the run that gave it: only its size tells it from the leases of a
+        later run of this name. So this waits until all leases to come are larger than those that were given: a
+        hundredth of a second, or one for each time that a rank changed hands faster than that."""
         document, _ = await self.read(name)
         _, ranks = await self.store.ranks(name)
         await self.store.delete_run(name)
@@ -167,20 +174,19 @@ class Runs:
         run = self._open[name] = replace(run, generation=record.generation)
         return run
 
-    async def open_for(self, name: str, rank: int, lease: int) -> Run:
-        """The run for the holder of a lease: as it was read last where the lease was confirmed since. Another may be of
-        a later run, put under the same name through another replica, and then its document is another too."""
+    async def recall(self, name: str) -> Run:
+        """The run as it was read last, which costs no store call: for a commit, which is stale where it is another."""
         run = self._open.get(name)
-        if run is not None and run.leases.get(rank) == lease and run.plan.is_whole:
-            return run
-        return await self.open(name)
+        return run if run is not None and run.plan.is_whole else await self.open(name)
 
-    def know(self, run: Run, rank: int, lease: int) -> None:
-        """The store has confirmed the lease, and the run is as the lease's holder has it."""
-        run.leases[rank] = lease
-        standing = self._open.get(run.name)
-        if standing is not None and standing.leases is run.leases:
-            self._open[run.name] = run
+    async def with_ranks(self, run: Run) -> tuple[Run, list[RankRecord]]:
+        """The run under its present generation, and the ranks of that. The name may have been put anew since it was
+        opened: then it is the new run."""
+        while True:
+            generation, records = await self.store.ranks(run.name)
+            if generation.birth == run.generation.birth:
+                return replace(run, generation=generation), records
+            run = await self.open(run.name)
 
     async def status(self, document: Document) -> tuple[str, str | None]:
         """``ready``, ``planning`` or ``failed``, and why. A disk that does not take the plan is asked again each time:
@@ -270,7 +276,7 @@ class Runs:
 
     async def _built(self, document: Document, wait_s: float) -> Plan:
         spec = document.spec
-        maps = [await asyncio.to_thread(self._maps.get_digest, digest) for digest in document.map_digests]
+        maps = [await self._library.open(digest, wait_s) for digest in document.map_digests]
         sources = Sources([each.map for each in spec.sources], maps)
 
         def valid_rows() -> NDArray[np.int64] | None:

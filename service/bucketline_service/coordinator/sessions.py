@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bucketline_service.coordinator.resume import StateDict, next_start, state_dict
+from bucketline_service.coordinator.mismatch import explained
+from bucketline_service.coordinator.resume import StateDict, next_start, rolled_over, state_dict
 from bucketline_service.coordinator.runs import Run, Runs
 from bucketline_service.errors import Conflict, Fenced, StoreUnavailable
 from bucketline_service.metrics import Metrics
@@ -17,8 +18,9 @@ _TRIES = 16
 
 @dataclass(frozen=True)
 class Session:
-    """``left_out_batches``: what this start leaves undealt of the epoch in which it begins and, told by the first
-    answer alone, what was left of the epoch before where that was less than a step of all ranks."""
+    """``left_out_batches``: what this start leaves undealt of the epoch in which it begins, and what was left of the
+    epoch before where that was less than a step of all ranks: of a start at the cursor the first answer alone tells
+    that."""
 
     run: Run
     cursor: Cursor
@@ -38,20 +40,23 @@ class Sessions:
     ) -> Session:
         """Begin a generation, unless this session has begun it already."""
         store = self._runs.store
+        given = resume if isinstance(resume, dict) else None
         for _ in range(_TRIES):
             run = await self._runs.open(name)
             began = await store.session(name, session)
             if began is not None:
-                if began > run.generation.number:
-                    continue  # another process has begun it since the run was read
-                self._check_same(run, session, began, world_size)
-                return await asyncio.to_thread(_session, run)
-            slowest = None
+                if began.birth != run.generation.birth or began.number > run.generation.number:
+                    continue  # another process has begun it, or put the run anew, since the run was read
+                self._check_same(run, session, began.number, world_size)
+            if given is not None and given["fingerprint"] != run.document.fingerprint:
+                raise await explained(self._runs, name, run.document, given["fingerprint"])
+            if began is not None:
+                return await asyncio.to_thread(_session, run, rolled_over(run, given) if given else 0)
+            state, slowest = given, None
             if resume == "cursor":
                 current, slowest = await self.slowest(run)
                 if current.generation != run.generation:
                     continue
-            state = resume if isinstance(resume, dict) else None
             if slowest is not None:
                 state = state_dict(run, run.deal.normal(slowest))
             size = world_size or (state["world_size"] if state else run.generation.world_size)
@@ -83,10 +88,9 @@ class Sessions:
 
     async def slowest(self, run: Run) -> tuple[Run, Cursor]:
         """The slowest rank's cursor, and the run under the generation that it belongs to."""
-        generation, records = await self._runs.store.ranks(run.name)
-        run = replace(run, generation=generation)
-        if len(records) < generation.world_size:
-            return run, generation.origin
+        run, records = await self._runs.with_ranks(run)
+        if len(records) < run.generation.world_size:
+            return run, run.generation.origin
         return run, min(record.cursor for record in records)
 
     async def state(self, run: Run) -> tuple[Run, StateDict]:

@@ -18,8 +18,10 @@ which ``list_runs`` leaves out. To tell, that asks each run's own slot, and so n
 
 Packed values are words parted by single spaces, numbers in decimal:
 
-- generation: ``number world_size epoch step offset session``, session being ``-`` for none, else ``+name``;
-- rank record: ``generation lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``.
+- generation: ``id world_size epoch step offset session``, session being ``-`` for none, else ``+name``;
+- rank record: ``id lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``, of the generation's id.
+
+An id is ``number.birth``, or the number alone in a run that was put before there were births. It is compared as text.
 
 The name is last, for it may hold spaces. Lua reads by position, and leaves numbers text where it can: tokens
 go up to 2^53, and ``tostring`` keeps 14 digits.
@@ -27,7 +29,7 @@ go up to 2^53, and ``tostring`` keeps 14 digits.
 
 from __future__ import annotations
 
-from bucketline_service.state.port import Cursor, Generation, RankRecord
+from bucketline_service.state.port import Cursor, Generation, GenerationId, RankRecord
 
 RUNS = "bucketline:runs"
 PINGS = ["bucketline:ping", *(f"bucketline:ping:{number}" for number in range(1, 4))]
@@ -61,26 +63,42 @@ def of_run(run: str) -> list[str]:
     return [generation(run), document(run), sessions(run), ranks(run)]
 
 
+def pack_id(value: GenerationId) -> str:
+    return f"{value.number}.{value.birth}" if value.birth else str(value.number)
+
+
+def unpack_id(packed: str) -> GenerationId:
+    number, _, birth = packed.partition(".")
+    return GenerationId(birth, int(number))
+
+
+def pack_session(session: str | None) -> str:
+    return "-" if session is None else f"+{session}"
+
+
 def pack_generation(value: Generation) -> str:
-    session = "-" if value.session is None else f"+{value.session}"
     epoch, step = value.origin
-    return f"{value.number} {value.world_size} {epoch} {step} {value.offset} {session}"
+    return (
+        f"{pack_id(value.id)} {value.world_size} {epoch} {step} {value.offset} {pack_session(value.session)}"
+    )
 
 
 def unpack_generation(packed: bytes) -> Generation:
-    number, world_size, epoch, step, offset, session = packed.decode().split(" ", 5)
+    packed_id, world_size, epoch, step, offset, session = packed.decode().split(" ", 5)
+    birth, number = unpack_id(packed_id)
     return Generation(
-        number=int(number),
+        number=number,
         session=session[1:] if session.startswith("+") else None,
         world_size=int(world_size),
         origin=Cursor(int(epoch), int(step)),
         offset=int(offset),
+        birth=birth,
     )
 
 
-def unpack_rank(rank: int, packed: bytes) -> tuple[int, RankRecord]:
+def unpack_rank(rank: int, packed: bytes) -> tuple[GenerationId, RankRecord]:
     """The generation that wrote the record, and the record."""
-    number, lease, epoch, step, leased_at_s, lease_epoch, lease_step, last_seen_s, holder = (
+    packed_id, lease, epoch, step, leased_at_s, lease_epoch, lease_step, last_seen_s, holder = (
         packed.decode().split(" ", 8)
     )  # fmt: skip
     record = RankRecord(
@@ -92,4 +110,4 @@ def unpack_rank(rank: int, packed: bytes) -> tuple[int, RankRecord]:
         lease_cursor=Cursor(int(lease_epoch), int(lease_step)),
         last_seen_s=float(last_seen_s),
     )
-    return int(number), record
+    return unpack_id(packed_id), record

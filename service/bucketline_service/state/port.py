@@ -27,16 +27,30 @@ class Cursor(NamedTuple):
     step: int
 
 
+class GenerationId(NamedTuple):
+    """What a write is compared with. Numbers begin again where a run is deleted and its name put anew; the birth is
+    another then."""
+
+    birth: str
+    number: int
+
+
 @dataclass(frozen=True)
 class Generation:
     """One start of the whole job. In epoch ``origin.epoch`` step ``origin.step`` of rank r stands at stream
-    position ``offset + r``; every other epoch starts at step 0 and position 0."""
+    position ``offset + r``; every other epoch starts at step 0 and position 0. ``birth``: letters and digits, drawn
+    when the run was put and the same in all its generations; empty in runs that were put before there were any."""
 
     number: int
     session: str | None
     world_size: int
     origin: Cursor
     offset: int
+    birth: str
+
+    @property
+    def id(self) -> GenerationId:
+        return GenerationId(self.birth, self.number)
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ class Outcome(Enum):
     ADOPTED = "adopted"  # the store had lost this lease: the holder's token and cursor were taken over
     FENCED = "fenced"  # a newer lease, a newer generation, or none was ever given
     AHEAD = "ahead"  # the cursor is more than a window behind what the caller says it has finished
-    STALE = "stale"  # the caller computed with another generation: read ``generation`` and ask again
+    STALE = "stale"  # the caller computed with another generation or birth: read ``generation`` and ask again
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ class CommitRequest:
 
     rank: int
     lease: int
-    generation: int
+    generation: GenerationId
     cursor: Cursor | None
     not_before: Cursor | None
     trusted: bool
@@ -121,18 +135,18 @@ class Store(Protocol):
     async def delete_run(self, run: str) -> bool:
         """Forget the run and all that belongs to it; False where there was none."""
 
-    async def session(self, run: str, session: str) -> int | None:
+    async def session(self, run: str, session: str) -> GenerationId | None:
         """The generation that this session name began (also an old one), or None."""
 
     async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
-        """Start generation ``new`` if the present one is ``new.number - 1``, ``new.session`` was never used,
-        and, where ``slowest`` is given, the slowest rank still stands there. All leases of older generations
-        are fenced by it. The slowest rank is the least cursor over all ``world_size`` ranks; one without a
-        record stands at the origin."""
+        """Start generation ``new`` if the present one is ``new.number - 1`` of the same birth, ``new.session`` was
+        never used, and, where ``slowest`` is given, the slowest rank still stands there. All leases of older
+        generations are fenced by it. The slowest rank is the least cursor over all ``world_size`` ranks; one
+        without a record stands at the origin."""
 
     async def lease(
-        self, run: str, rank: int, holder: str, generation: int, proposed: int, now_s: float
-    ) -> tuple[RankRecord, Generation] | None:
+        self, run: str, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
+    ) -> RankRecord | None:
         """The rank's lease for ``holder``: the one it has, else a new one with token ``max(proposed, old
         token + LEASE_STRIDE)``, which fences the old. The cursor stays (or begins at the origin). None, with
         nothing changed, where the present generation is not ``generation``. Tokens grow over generations as

@@ -8,10 +8,8 @@ connects.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import Awaitable, Sequence
-from importlib import resources
 from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
@@ -26,11 +24,13 @@ from bucketline_service.state.port import (
     CommitRequest,
     Cursor,
     Generation,
+    GenerationId,
     Outcome,
     RankRecord,
     RunRecord,
 )
 from bucketline_service.state.redis_clients import Client, ClusterClient, open_client
+from bucketline_service.state.redis_scripts import BEGIN, COMMIT, CREATE_RUN, LEASE, RANKS, SESSION, Script
 from bucketline_service.state.rules import SEEN_EVERY_S
 
 T = TypeVar("T")
@@ -39,31 +39,21 @@ UNAVAILABLE = (RedisError, RedisClusterException, OSError)
 """What redis-py raises, and lets through, where there is no answer to go by. A cluster's own is no ``RedisError``."""
 
 
-class Script:
-    """The text of ``lua/<name>.lua``, and the name under which Redis caches it."""
-
-    def __init__(self, name: str) -> None:
-        self.text = resources.files(__package__).joinpath(f"lua/{name}.lua").read_bytes()
-        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
-
-
-CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS = (
-    Script(name) for name in ("create_run", "session", "begin", "lease", "commit", "ranks")
-)
-
-
 def open_redis(url: str, *, timeout_s: float) -> RedisStore:
     """A store on a Redis server, on the master that sentinels name, or on a cluster. Connects with the first verb."""
-    return RedisStore(open_client(url, timeout_s=timeout_s), timeout_s=timeout_s)
+    client, wait_replicas = open_client(url, timeout_s=timeout_s)
+    return RedisStore(client, timeout_s=timeout_s, touch=wait_replicas > 0)
 
 
 class RedisStore:
-    """Implements ``Store`` over a client that answers in bytes."""
+    """Implements ``Store`` over a client that answers in bytes. ``touch``: what is found done is written once more,
+    so that the client can wait until replicas have it."""
 
-    def __init__(self, client: Client, *, timeout_s: float) -> None:
+    def __init__(self, client: Client, *, timeout_s: float, touch: bool = False) -> None:
         self._client = client
         self._pings = deque(keys.PINGS if isinstance(client, ClusterClient) else keys.PINGS[:1])
         self._timeout_s = timeout_s
+        self._touch = int(touch)
         self._is_closed = False
 
     async def ping(self) -> None:
@@ -95,7 +85,10 @@ class RedisStore:
         made, packed, standing = await self._script(
             CREATE_RUN,
             [keys.generation(run), keys.document(run), keys.sessions(run)],
-            [*_generation_args(first), document],
+            [
+                *(keys.pack_generation(first), first.number, keys.pack_session(first.session)),
+                *(document, self._touch),
+            ],
         )
         # Also where the run was there: its maker may have died before this line.
         await self._ask("SADD", keys.RUNS, run)
@@ -130,41 +123,52 @@ class RedisStore:
             await self._ask("SADD", keys.RUNS, run)
         return deleted > 0
 
-    async def session(self, run: str, session: str) -> int | None:
-        script = self._script(SESSION, [keys.generation(run), keys.sessions(run)], [session])
-        (number,) = _found(run, await self._answer(script))
-        return None if number is None else int(number)
+    async def session(self, run: str, session: str) -> GenerationId | None:
+        script = self._script(SESSION, [keys.generation(run), keys.sessions(run)], [session, self._touch])
+        packed, number = _found(run, await self._answer(script))
+        return None if number is None else GenerationId(keys.unpack_generation(packed).birth, int(number))
 
     async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
+        follows = keys.pack_id(GenerationId(new.birth, new.number - 1))
         script = self._script(
             BEGIN,
             [keys.generation(run), keys.sessions(run), keys.ranks(run)],
-            [*_generation_args(new), *_cursor_args(slowest)],
+            [
+                *(keys.pack_generation(new), new.number, follows),
+                *(keys.pack_session(new.session), *_cursor_args(slowest)),
+            ],
         )
         begun, packed = _found(run, await self._answer(script))
         return Begun(bool(begun), keys.unpack_generation(packed))
 
     async def lease(
-        self, run: str, rank: int, holder: str, generation: int, proposed: int, now_s: float
-    ) -> tuple[RankRecord, Generation] | None:
+        self, run: str, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
+    ) -> RankRecord | None:
         script = self._script(
             LEASE,
             [keys.generation(run), keys.ranks(run)],
-            [rank, holder, generation, proposed, LEASE_STRIDE, float(now_s), SEEN_EVERY_S],
+            [
+                rank,
+                holder,
+                keys.pack_id(generation),
+                proposed,
+                LEASE_STRIDE,
+                float(now_s),
+                SEEN_EVERY_S,
+                self._touch,
+            ],
         )
-        packed, *record = _found(run, await self._answer(script))
-        if not record:
-            return None
-        return keys.unpack_rank(rank, record[0])[1], keys.unpack_generation(packed)
+        record = _found(run, await self._answer(script))
+        return keys.unpack_rank(rank, record[0])[1] if record else None
 
     async def commit(self, run: str, request: CommitRequest) -> Commit:
         script = self._script(
             COMMIT,
             [keys.generation(run), keys.ranks(run)],
             [
-                *(request.rank, request.lease, request.generation),
+                *(request.rank, request.lease, keys.pack_id(request.generation)),
                 *(*_cursor_args(request.cursor), *_cursor_args(request.not_before)),
-                *(int(request.trusted), LEASE_STRIDE, float(request.now_s), SEEN_EVERY_S),
+                *(int(request.trusted), LEASE_STRIDE, float(request.now_s), SEEN_EVERY_S, self._touch),
             ],
         )
         outcome, epoch, step, packed = _found(run, await self._answer(script))
@@ -177,7 +181,7 @@ class RedisStore:
         generation = keys.unpack_generation(packed)
         pairs = zip(fields[::2], fields[1::2], strict=True)
         stored = (keys.unpack_rank(int(rank), packed_record) for rank, packed_record in pairs)
-        present = [record for number, record in stored if number == generation.number]
+        present = [record for of, record in stored if of == generation.id]
         return generation, sorted(present, key=lambda record: record.rank)
 
     async def close(self) -> None:
@@ -205,11 +209,6 @@ class RedisStore:
             raise StoreUnavailable(f"Redis did not answer within {self._timeout_s:g} s") from exc
         except UNAVAILABLE as exc:
             raise StoreUnavailable(f"Redis: {exc}") from exc
-
-
-def _generation_args(generation: Generation) -> list[str]:
-    packed = keys.pack_generation(generation)
-    return [packed, str(generation.number), packed.split(" ", 5)[5]]
 
 
 def _cursor_args(cursor: Cursor | None) -> list[str]:

@@ -12,7 +12,7 @@ import asyncio
 import re
 import socket
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 
 from bucketline_service.errors import Invalid
+from bucketline_service.state.redis_replicas import take_option, wait_behind_writes
 
 MAX_CONNECTIONS = 64
 """To each server. Further commands wait for one that is free."""
@@ -58,17 +59,25 @@ class Client(Protocol):
     async def aclose(self) -> None: ...
 
 
-def open_client(url: str, *, timeout_s: float) -> Client:
-    """A client for ``url``, whose scheme is known. Connects with the first command.
+def open_client(url: str, *, timeout_s: float) -> tuple[Client, int]:
+    """A client for ``url``, whose scheme is known, and the URL's ``wait_replicas``. Connects with the first command.
 
     Raises ``Invalid`` where the URL is malformed or has an option that redis-py does not know.
     """
     kind = url.partition("://")[0].partition("+")[2]
-    connect = {"sentinel": _sentinel, "cluster": _cluster, "": _server}[kind]
+    connects: dict[str, Callable[[str, float], Redis | RedisCluster]] = {
+        "sentinel": _sentinel,
+        "cluster": _cluster,
+        "": _server,
+    }
     try:
-        return connect(url, timeout_s)
+        url, wait_replicas = take_option(url)
+        client = connects[kind](url, timeout_s)
     except (ValueError, TypeError, RedisClusterException) as exc:
         raise Invalid("store", f"not a Redis URL: {exc}", LOOKS[kind]) from exc
+    if wait_replicas:
+        wait_behind_writes(client, wait_replicas, timeout_s)
+    return client, wait_replicas
 
 
 def _options(timeout_s: float) -> dict[str, Any]:
@@ -87,7 +96,7 @@ def _keepalive() -> dict[str, Any]:
     return {"socket_keepalive": True, "socket_keepalive_options": options}
 
 
-def _server(url: str, timeout_s: float) -> Client:
+def _server(url: str, timeout_s: float) -> Redis:
     options = {**_options(timeout_s), "max_connections": MAX_CONNECTIONS, "timeout": timeout_s}
     if not url.startswith("unix:"):
         options |= _keepalive()
@@ -111,7 +120,7 @@ class SentinelClient(Redis):
             await sentinel.aclose()
 
 
-def _sentinel(url: str, timeout_s: float) -> Client:
+def _sentinel(url: str, timeout_s: float) -> Redis:
     addresses, path, given = _parse(url, SENTINEL_PORT)
     service, *database = path.split("/")
     if not service or len(database) > 1:
@@ -198,7 +207,7 @@ class ClusterClient(RedisCluster):
         await self.nodes_manager.aclose("startup_nodes")
 
 
-def _cluster(url: str, timeout_s: float) -> Client:
+def _cluster(url: str, timeout_s: float) -> RedisCluster:
     addresses, path, given = _parse(url, CLUSTER_PORT)
     if path not in ("", "0"):
         raise ValueError("a cluster has database 0 alone")

@@ -56,7 +56,7 @@ def decide_commit(
     def unchanged(outcome: Outcome) -> tuple[Commit, None]:
         return Commit(outcome, stands_at, generation), None
 
-    if request.generation != generation.number:
+    if request.generation != generation.id:
         return unchanged(Outcome.STALE)
     if request.lease % LEASE_STRIDE != request.rank:
         return unchanged(Outcome.FENCED)
@@ -104,7 +104,7 @@ def decide_begin(
     """Whether ``new`` may begin over ``generation``. ``stands_at``: the slowest rank's cursor, where asked
     for."""
     begun = (
-        new.number == generation.number + 1
+        (new.birth, new.number) == (generation.birth, generation.number + 1)
         and not session_is_used
         and (slowest is None or slowest == stands_at)
     )

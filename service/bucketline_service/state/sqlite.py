@@ -17,12 +17,14 @@ from bucketline_service.state.port import (
     CommitRequest,
     Cursor,
     Generation,
+    GenerationId,
     RankRecord,
     RunRecord,
 )
 from bucketline_service.state.rules import Held, decide_begin, decide_commit, decide_lease
 from bucketline_service.state.sqlite_file import SqliteFile
 
+GENERATION_COLUMNS = 'number, session, world_size, epoch, step, "offset", birth'
 RANK_COLUMNS = "rank, number, epoch, step, lease, holder, leased_at_s, lease_epoch, lease_step, last_seen_s"
 
 
@@ -47,15 +49,15 @@ class SqliteStore:
     async def delete_run(self, run: str) -> bool:
         return await self._file.run(partial(_delete_run, run), writes=True)
 
-    async def session(self, run: str, session: str) -> int | None:
+    async def session(self, run: str, session: str) -> GenerationId | None:
         return await self._file.run(partial(_session, run, session), writes=False)
 
     async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
         return await self._file.run(partial(_begin, run, new, slowest), writes=True)
 
     async def lease(
-        self, run: str, rank: int, holder: str, generation: int, proposed: int, now_s: float
-    ) -> tuple[RankRecord, Generation] | None:
+        self, run: str, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
+    ) -> RankRecord | None:
         operation = partial(_lease, run, rank, holder, generation, proposed, now_s)
         return await self._file.run(operation, writes=True)
 
@@ -81,9 +83,8 @@ def _create_run(
         return _read_run(run, db), False
     except NotFound:
         db.execute(
-            'INSERT INTO runs (run, number, session, world_size, epoch, step, "offset", document) '
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (run, first.number, first.session, first.world_size, *first.origin, first.offset, document),
+            f"INSERT INTO runs (run, {GENERATION_COLUMNS}, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (run, *_generation_values(first), document),
         )
         _write_session(run, first, db)
         return RunRecord(document, first), True
@@ -105,10 +106,10 @@ def _delete_run(run: str, db: sqlite3.Connection) -> bool:
     return db.execute("DELETE FROM runs WHERE run = ?", (run,)).rowcount > 0
 
 
-def _session(run: str, session: str, db: sqlite3.Connection) -> int | None:
-    _generation(run, db)
+def _session(run: str, session: str, db: sqlite3.Connection) -> GenerationId | None:
+    birth = _generation(run, db).birth
     row = db.execute("SELECT number FROM sessions WHERE run = ? AND session = ?", (run, session)).fetchone()
-    return None if row is None else int(row[0])
+    return None if row is None else GenerationId(birth, row[0])
 
 
 def _begin(run: str, new: Generation, slowest: Cursor | None, db: sqlite3.Connection) -> Begun:
@@ -118,24 +119,23 @@ def _begin(run: str, new: Generation, slowest: Cursor | None, db: sqlite3.Connec
     begun = decide_begin(new, generation, is_used, slowest, stands_at)
     if begun.begun:
         db.execute(
-            'UPDATE runs SET number = ?, session = ?, world_size = ?, epoch = ?, step = ?, "offset" = ? '
-            "WHERE run = ?",
-            (new.number, new.session, new.world_size, *new.origin, new.offset, run),
+            f"UPDATE runs SET ({GENERATION_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?) WHERE run = ?",
+            (*_generation_values(new), run),
         )
         _write_session(run, new, db)
     return begun
 
 
 def _lease(
-    run: str, rank: int, holder: str, number: int, proposed: int, now_s: float, db: sqlite3.Connection
-) -> tuple[RankRecord, Generation] | None:
+    run: str, rank: int, holder: str, of: GenerationId, proposed: int, now_s: float, db: sqlite3.Connection
+) -> RankRecord | None:
     generation = _generation(run, db)
-    if generation.number != number:
+    if generation.id != of:
         return None
     record, is_new = decide_lease(rank, holder, proposed, now_s, generation, _held(run, rank, db))
     if is_new:
         _write_rank(run, generation, record, db)
-    return record, generation
+    return record
 
 
 def _commit(run: str, request: CommitRequest, db: sqlite3.Connection) -> Commit:
@@ -155,13 +155,15 @@ def _ranks(run: str, db: sqlite3.Connection) -> tuple[Generation, list[RankRecor
 
 def _generation(run: str, db: sqlite3.Connection) -> Generation:
     """The run's present generation; ``NotFound`` where there is no such run."""
-    row = db.execute(
-        'SELECT number, session, world_size, epoch, step, "offset" FROM runs WHERE run = ?', (run,)
-    ).fetchone()
+    row = db.execute(f"SELECT {GENERATION_COLUMNS} FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
         raise NotFound(f"no run {run!r}")
-    number, session, world_size, epoch, step, offset = row
-    return Generation(number, session, world_size, Cursor(epoch, step), offset)
+    number, session, world_size, epoch, step, offset, birth = row
+    return Generation(number, session, world_size, Cursor(epoch, step), offset, birth)
+
+
+def _generation_values(value: Generation) -> tuple[Any, ...]:
+    return (value.number, value.session, value.world_size, *value.origin, value.offset, value.birth)
 
 
 def _slowest(run: str, generation: Generation, db: sqlite3.Connection) -> Cursor:

@@ -24,8 +24,8 @@ from bucketline_service.errors import StoreUnavailable
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+SCHEMA_VERSION = 2
+RUNS = """
 CREATE TABLE runs (
     run TEXT PRIMARY KEY,
     number INTEGER NOT NULL,
@@ -34,9 +34,11 @@ CREATE TABLE runs (
     epoch INTEGER NOT NULL,
     step INTEGER NOT NULL,
     "offset" INTEGER NOT NULL,
+    birth TEXT NOT NULL,
     document BLOB NOT NULL  -- last, so that reading the generation never walks its overflow pages
 );
-CREATE TABLE sessions (
+"""
+SCHEMA = f"""{RUNS}CREATE TABLE sessions (
     run TEXT NOT NULL,
     session TEXT NOT NULL,
     number INTEGER NOT NULL,
@@ -59,6 +61,11 @@ CREATE TABLE ranks (
 CREATE TABLE ping (id INTEGER PRIMARY KEY, pings INTEGER NOT NULL);
 INSERT INTO ping VALUES (1, 0);
 """
+FROM_1 = f"""ALTER TABLE runs RENAME TO runs_1;{RUNS}INSERT INTO runs
+    SELECT run, number, session, world_size, epoch, step, "offset", '', document FROM runs_1;
+DROP TABLE runs_1;
+"""
+"""From version 1, which knew no births: a column that is added would stand after the document."""
 
 GROUP_SIZE = 256
 """The most operations in one transaction: bounds how long the first of them waits for the last."""
@@ -244,8 +251,8 @@ def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer bucketline (schema {version}, this one knows {SCHEMA_VERSION}): "
             "run that one, or give another file"
         )
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise StoreUnavailable(f"{path} is a SQLite file of another program: give another file")
-    for statement in SCHEMA.split(";\n"):
+    for statement in (SCHEMA if version == 0 else FROM_1).split(";\n"):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

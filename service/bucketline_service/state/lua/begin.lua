@@ -3,16 +3,18 @@
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:sessions    hash, session name -> generation number; until delete_run
 -- KEYS[3] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
--- ARGV    generation (packed), its number, session ('-' or '+name'), slowest rank's epoch and step ('' and '': not asked)
+-- ARGV    generation (packed), its number, the id that it follows, session ('-' or '+name'),
+--         slowest rank's epoch and step ('' and '': not asked)
 -- No times.
 -- Answers nil where there is no run, else {begun (0 or 1), the generation that is present now}.
-local packed, number, session, slow_epoch, slow_step = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local packed, number, follows, session, slow_epoch, slow_step =
+    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local present = redis.call('GET', KEYS[1])
 if not present then
     return false
 end
-local present_number, world_size, origin_epoch, origin_step = string.match(present, '^(%d+) (%d+) (%d+) (%d+) ')
+local present_id, world_size, origin_epoch, origin_step = string.match(present, '^(%S+) (%d+) (%d+) (%d+) ')
 
 -- The least cursor over all ranks, as two numbers. A rank without a record stands at the origin, before all others.
 local function slowest()
@@ -24,8 +26,8 @@ local function slowest()
     local least
     local records = redis.call('HGETALL', KEYS[3])
     for i = 1, #records, 2 do
-        local of, epoch, step = string.match(records[i + 1], '^(%d+) %d+ (%d+) (%d+) ')
-        if of == present_number and tonumber(records[i]) < num_ranks then
+        local of, epoch, step = string.match(records[i + 1], '^(%S+) %d+ (%d+) (%d+) ')
+        if of == present_id and tonumber(records[i]) < num_ranks then
             num_present = num_present + 1
             epoch, step = tonumber(epoch), tonumber(step)
             if not least or epoch < least[1] or (epoch == least[1] and step < least[2]) then
@@ -39,7 +41,7 @@ local function slowest()
     return least
 end
 
-if tonumber(number) ~= tonumber(present_number) + 1 then
+if present_id ~= follows then
     return {0, present}
 end
 if session ~= '-' and redis.call('HEXISTS', KEYS[2], string.sub(session, 2)) == 1 then

@@ -1,28 +1,29 @@
 -- Prove a lease and move its rank's cursor forward. rules.py, decide_commit, states the same.
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
--- ARGV    rank, lease, generation number, cursor's epoch and step ('' and '': none), not_before's epoch and step (likewise),
---         trusted ('0' or '1'), lease stride, now, how old last_seen_s may grow
+-- ARGV    rank, lease, generation id, cursor's epoch and step ('' and '': none), not_before's epoch and step (likewise),
+--         trusted ('0' or '1'), lease stride, now, how old last_seen_s may grow,
+--         touch ('1': write what is there again)
 -- Times are Unix seconds, kept as the text that came.
 -- Answers nil where there is no run, else {outcome, epoch, step, generation}.
-local rank, lease, number = ARGV[1], ARGV[2], ARGV[3]
+local rank, lease, id = ARGV[1], ARGV[2], ARGV[3]
 local to_epoch, to_step, from_epoch, from_step = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local trusted, stride, now, seen_every = ARGV[8] == '1', ARGV[9], ARGV[10], ARGV[11]
+local trusted, stride, now, seen_every, touch = ARGV[8] == '1', ARGV[9], ARGV[10], ARGV[11], ARGV[12] == '1'
 
 local present = redis.call('GET', KEYS[1])
 if not present then
     return false
 end
 -- Where the rank stands: at the origin, unless the present generation has a record of it.
-local present_number, epoch, step = string.match(present, '^(%d+) %d+ (%d+) (%d+) ')
+local present_id, epoch, step = string.match(present, '^(%S+) %d+ (%d+) (%d+) ')
 local held, since, seen, holder
 local stored = redis.call('HGET', KEYS[2], rank)
 local is_present = false
 if stored then
     local of, old_epoch, old_step, old_since, old_seen, old_holder
     of, held, old_epoch, old_step, old_since, old_seen, old_holder =
-        string.match(stored, '^(%d+) (%d+) (%d+) (%d+) (%S+ %d+ %d+) (%S+) (.*)$')
-    if of == present_number then
+        string.match(stored, '^(%S+) (%d+) (%d+) (%d+) (%S+ %d+ %d+) (%S+) (.*)$')
+    if of == present_id then
         is_present = true
         epoch, step, since, seen, holder = old_epoch, old_step, old_since, old_seen, old_holder
     end
@@ -39,10 +40,10 @@ end
 
 local function write()
     redis.call('HSET', KEYS[2], rank,
-        table.concat({present_number, lease, epoch, step, since, now, holder}, ' '))
+        table.concat({present_id, lease, epoch, step, since, now, holder}, ' '))
 end
 
-if number ~= present_number then
+if id ~= present_id then
     return answer('stale')
 end
 if tonumber(lease) % tonumber(stride) ~= tonumber(rank) then
@@ -70,5 +71,7 @@ if moves then
 end
 if moves or tonumber(now) - tonumber(seen) >= tonumber(seen_every) then
     write()
+elseif touch then
+    redis.call('HSET', KEYS[2], rank, stored)
 end
 return answer('ok')

@@ -2,13 +2,16 @@
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:document    string, opaque; until delete_run
 -- KEYS[3] bucketline:{run}:sessions    hash, session name -> generation number; until delete_run
--- ARGV    generation (packed), its number, session ('-' or '+name'), document
+-- ARGV    generation (packed), its number, session ('-' or '+name'), document, touch ('1': write what is there again)
 -- No times.
 -- Answers {made (0 or 1), generation, document} of the run that stands.
-local packed, number, session, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local packed, number, session, document, touch = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 local present = redis.call('GET', KEYS[1])
 if present then
+    if touch == '1' then
+        redis.call('SET', KEYS[1], present)
+    end
     return {0, present, redis.call('GET', KEYS[2])}
 end
 redis.call('SET', KEYS[2], document)

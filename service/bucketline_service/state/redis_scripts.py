@@ -1,0 +1,29 @@
+"""The Lua scripts, and which commands of the store must outlive a master."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+
+class Script:
+    """The text of ``lua/<name>.lua``, and the name under which Redis caches it."""
+
+    def __init__(self, name: str) -> None:
+        self.text = resources.files(__package__).joinpath(f"lua/{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS = (
+    Script(name) for name in ("create_run", "session", "begin", "lease", "commit", "ranks")
+)
+
+WRITES = frozenset({"SET", "SADD", "SREM", "UNLINK"})
+WRITING_SCRIPTS = frozenset(
+    name for script in (CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT) for name in (script.sha, script.text)
+)
+
+
+def is_write(command: tuple[object, ...]) -> bool:
+    """Whether a caller goes on from what this command has written, or has found written before."""
+    return command[0] in WRITES or (command[0] in ("EVAL", "EVALSHA") and command[1] in WRITING_SCRIPTS)
