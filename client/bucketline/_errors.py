@@ -122,7 +122,28 @@ class Fenced(Refused):
 
 class PlanMismatch(Refused):
     """The state dict was saved under another plan (other map, seed, batch size …): its place means nothing
-    here."""
+    here. The message says which run has that plan, where one has it.
+
+    ``expected`` is the run's fingerprint, ``given`` the state's. ``differs`` says in what: ``version`` (the
+    planner's), ``map``, ``valid_ids``, ``buckets`` (their sizes or batch sizes) or ``spec`` (its rest).
+    """
+
+    @property
+    def expected(self) -> str | None:
+        return self._text("expected")
+
+    @property
+    def given(self) -> str | None:
+        return self._text("given")
+
+    @property
+    def differs(self) -> list[str]:
+        differs = self.problem.get("differs")
+        return [str(part) for part in differs] if isinstance(differs, list) else []
+
+    def _text(self, name: str) -> str | None:
+        value = self.problem.get(name)
+        return value if isinstance(value, str) else None
 
 
 class TooLarge(Refused):

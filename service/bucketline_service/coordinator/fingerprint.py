@@ -1,40 +1,60 @@
-"""What tells two plans apart."""
+"""What tells two plans apart, and in which of their parts they differ."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from bucketline_service.planning.build import VERSION
 from bucketline_service.planning.spec import PlanSpec
 
+PARTS = ("version", "map", "valid_ids", "buckets", "spec")
+"""What a fingerprint is made of, in its order, before the digest of all: the planner's version as it is, of each other
+part a short digest. ``buckets``: their sizes and batch sizes, which may follow from the map; ``spec``: the rest."""
+
+_PART_DIGITS = 8
+_WHOLE_DIGITS = 32
+
 
 def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Sequence[str | None]) -> str:
-    """64 hex digits that two plans share if they give the same batches. The world size is not part of it: the same
-    plan is dealt to any number of ranks."""
-    parts = {
-        "version": VERSION,
-        "planner": plan.planner,
-        "maps": list(map_digests),
-        "valid_ids": list(valid_digests),
-        "shares": [list(share) for share in plan.maps],
+    """Text that two plans share if they give the same batches. The world size is not part of it: the same plan is dealt
+    to any number of ranks. The last 128 bits tell any two apart; those before only say where they differ."""
+    buckets = {
         "tiers": [[ladder.sizes, ladder.aspects.tolist()] for ladder in plan.tiers],
-        "choose": plan.choose,
         "targets": plan.targets,
-        "frame_buckets": [list(bucket) for bucket in plan.frame_buckets],
         "batch_sizes": plan.batch_sizes.tolist(),
+        "no_upscale": plan.no_upscale,
+    }
+    spec = {
+        "planner": plan.planner,
+        "shares": [list(share) for share in plan.maps],
+        "choose": plan.choose,
+        "frame_buckets": [list(bucket) for bucket in plan.frame_buckets],
         "seed": plan.seed,
         "lockstep": plan.lockstep,
         "tails": plan.tails,
         "first": plan.first,
-        "no_upscale": plan.no_upscale,
         "assign": [plan.metric, plan.max_ar_error, plan.max_crop_loss, plan.min_size],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    parts = [list(map_digests), list(valid_digests), buckets, spec]
+    short = [_digest(part)[:_PART_DIGITS] for part in parts]
+    return "-".join([str(VERSION), *short, _digest([VERSION, *parts])[:_WHOLE_DIGITS]])
+
+
+def differences(one: str, other: str) -> list[str]:
+    """Which of ``PARTS`` differ between two fingerprints. One that is not made of them is of another version."""
+    ours, theirs = one.split("-"), other.split("-")
+    if len(ours) != len(PARTS) + 1 or len(theirs) != len(ours):
+        return ["version"]
+    return [part for part, a, b in zip(PARTS, ours, theirs, strict=False) if a != b]
 
 
 def ids_digest(ids: list[int] | list[str]) -> str:
     """Of ``valid_ids`` as a set: order and repetition do not matter."""
-    unique = sorted(set(ids), key=lambda image_id: (isinstance(image_id, str), image_id))
-    return hashlib.sha256(json.dumps(unique).encode()).hexdigest()
+    return _digest(sorted(set(ids), key=lambda image_id: (isinstance(image_id, str), image_id)))
+
+
+def _digest(part: Any) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()

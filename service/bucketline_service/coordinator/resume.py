@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.runs import Run
-from bucketline_service.errors import Invalid, PlanMismatch
+from bucketline_service.errors import Invalid
 from bucketline_service.state.port import MAX_WORLD_SIZE, Cursor, Generation
 
 
@@ -43,15 +43,20 @@ def state_dict(run: Run, cursor: Cursor) -> StateDict:
 
 
 def next_start(run: Run, session: str, world_size: int, state: StateDict | None) -> Start:
-    """The generation after the present one, beginning where ``state`` says, or at epoch 0."""
+    """The generation after the present one, beginning where ``state``, of the same plan, says, or at epoch 0."""
     check_size(run, world_size)
-    number = run.generation.number + 1
+
+    def begin(origin: Cursor, offset: int) -> Generation:
+        return Generation(
+            run.generation.number + 1, session, world_size, origin, offset, run.generation.birth
+        )
+
     if state is None:
-        return Start(Generation(number, session, world_size, Cursor(0, 0), 0), 0)
+        return Start(begin(Cursor(0, 0), 0), 0)
     left = _check_state(run, state)
     origin, offset, before = Cursor(state["epoch"], state["step"]), state["offset"], state["world_size"]
     if left == 0:
-        return Start(Generation(number, session, world_size, Cursor(origin.epoch + 1, 0), 0), 0)
+        return Start(begin(Cursor(origin.epoch + 1, 0), 0), 0)
     if run.spec.planner == "novelai" and offset and (world_size != before or offset != origin.step * before):
         raise Invalid(
             "world_size",
@@ -59,11 +64,19 @@ def next_start(run: Run, session: str, world_size: int, state: StateDict | None)
             f"Finish epoch {origin.epoch} with {before} ranks, or resume at its start (step 0, offset 0); "
             "planner line changes at any step",
         )
-    new = Generation(number, session, world_size, origin, offset)
+    new = begin(origin, offset)
     begins = Deal.of(run.plan.planner, new, run.spec.epochs).normal(origin)
     if begins.epoch != origin.epoch:
-        return Start(Generation(number, session, world_size, begins, 0), left)
+        return Start(begin(begins, 0), left)
     return Start(new, 0)
+
+
+def rolled_over(run: Run, state: StateDict) -> int:
+    """``Start.rolled_over`` once more, for the present generation, where it began from this state."""
+    if run.generation.origin != Cursor(state["epoch"] + 1, 0):
+        return 0
+    left = _check_state(run, state)
+    return left if left < run.generation.world_size else 0
 
 
 def check_size(run: Run, world_size: int) -> None:
@@ -78,13 +91,6 @@ def check_size(run: Run, world_size: int) -> None:
 
 def _check_state(run: Run, state: StateDict) -> int:
     """How many batches of its epoch's stream a state leaves. Raises where it can not be one of this run."""
-    if state["fingerprint"] != run.document.fingerprint:
-        raise PlanMismatch(
-            f"the state is of another plan than run {run.name!r}: its map, spec or planner version differs. "
-            "Resume the run that it was saved from, or start this one with resume: start",
-            expected=run.document.fingerprint,
-            given=state["fingerprint"],
-        )
     epoch, step, offset = state["epoch"], state["step"], state["offset"]
     end = run.deal.end_epoch
     if epoch > end or (epoch == end and (step or offset)):
