@@ -1,18 +1,22 @@
 # bucketline's own commands. All that `make demo` and `make test` need is Python 3.10 or newer, and make.
 #   make demo         install, and prove on 5,000 real images that nothing is lost and nothing comes twice
 #   make test         every test, on SQLite and a real Redis
+#   make chaos        1,000 faults on jobs of several ranks, and the proof from their logs; CHAOS_ARGS="--seed 7 --faults 100"
 #   make lint         ruff, mypy, import-linter
 #   make bench        the benchmarks
 #   make bench-large  100,000,000 images through the service; LARGE_ARGS="--num 1e9 --kills 0.2,0.7" for more
+#   make fuzz         call the API with what it allows and what it does not, for long; FUZZ_ARGS="--examples 1000" for more
 #   make bench-peers  bucketline beside other planners, in a venv of its own; PEERS_ARGS="--sizes 1e5,1e6" for less
 #   make pictures     draw the pictures of docs/planning.md anew
-#   make image-check  build the Dockerfile without Docker, start it and ask /readyz (root, Debian)
+#   make image-check  build the Dockerfile without Docker, run it on a read-only root as its user (root, Debian)
+#   make audit        known vulnerabilities of what is pinned; AUDIT_ARGS=--strict fails where nobody can be asked
 #   make constraints  renew the pins in constraints.txt
 #   make clean        remove what the above made
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
 PEERS_ARGS ?=
+CHAOS_ARGS ?= --seed 1 --faults 1000
 
 VENV := .venv
 PEERS_VENV := .venv-peers
@@ -22,7 +26,7 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint bench bench-large bench-peers pictures image-check constraints clean check-python
+.PHONY: help demo test chaos lint fuzz bench bench-large bench-peers pictures image-check audit constraints clean check-python
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +37,9 @@ demo: $(SERVICE)
 
 test: $(DEV)
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+chaos: $(DEV)
+	$(BIN)/python -m tests.faults.run $(CHAOS_ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -46,6 +53,9 @@ bench: $(DEV)
 bench-large: $(DEV)
 	$(BIN)/python benchmarks/large.py $(LARGE_ARGS)
 
+fuzz: $(DEV)
+	$(BIN)/python -m tests.security.fuzz $(FUZZ_ARGS)
+
 bench-peers: $(PEERS_VENV)/.installed
 	$(PEERS_VENV)/bin/python benchmarks/peers.py --out .benchmarks/peers.json $(PEERS_ARGS)
 
@@ -54,6 +64,9 @@ pictures: $(DOCS)
 
 image-check:
 	scripts/image-check
+
+audit: $(DEV)
+	$(BIN)/python scripts/audit.py $(AUDIT_ARGS)
 
 constraints:
 	$(PYTHON) scripts/update-constraints.py

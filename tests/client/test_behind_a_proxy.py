@@ -1,11 +1,12 @@
-"""Two replicas behind a real haproxy, configured as docs/operations.md has it: one address, whoever is behind."""
+"""Two replicas behind a real haproxy and a real nginx, configured as docs/operations.md has it: one address, whoever is
+behind."""
 
 import os
 import re
 import shutil
 import socket
 import subprocess
-from pathlib import Path
+import time
 
 import httpx
 import pytest
@@ -16,18 +17,41 @@ from .coordinators import ROOT, Coordinator, put_run
 from .test_faults import planned
 
 OPERATIONS = ROOT / "docs" / "operations.md"
-# Debian keeps it where only root's PATH leads
-HAPROXY = shutil.which("haproxy", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
 
 
-def documented(listen, servers):
+def program(name):
+    # Debian keeps them where only root's PATH leads
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no {name} is installed here")
+    return found
+
+
+def documented(proxy, listen, servers):
     """The configuration in the documentation, with this test's addresses in the place of its own."""
-    [text] = re.findall(r"```haproxy\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
-    text, num_binds = re.subn(r"bind \S+", f"bind {listen}", text)
+    [text] = re.findall(rf"```{proxy}\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
+    text, num_listens = re.subn(r"(bind|listen) [^\s;]+", rf"\1 {listen}", text)
     names = iter(servers)
-    text, num_servers = re.subn(r"(?m)^( +server \w+ )\S+", lambda found: found[1] + next(names), text)
-    assert (num_binds, num_servers) == (1, len(servers))
+    text, num_servers = re.subn(r"\b[ab]:7700\b", lambda _: next(names), text)
+    assert (num_listens, num_servers) == (1, len(servers))
     return text
+
+
+def haproxy(address, servers, folder):
+    file = folder / "haproxy.cfg"
+    file.write_text(documented("haproxy", address, servers))
+    return [program("haproxy"), "-db", "-f", str(file)]
+
+
+def nginx(address, servers, folder):
+    """One process, which writes to ``folder`` only."""
+    file = folder / "nginx.conf"
+    text = documented("nginx", f"{address} reuseport", servers)
+    buffers = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"    {name}_temp_path {folder / name};\n" for name in buffers)
+    file.write_text(text.replace("http {\n", f"http {{\n{paths}"))
+    options = f"daemon off; master_process off; pid {folder / 'nginx.pid'}; error_log {folder / 'nginx.log'};"
+    return [program("nginx"), "-p", str(folder), "-c", str(file), "-g", options]
 
 
 @pytest.fixture
@@ -39,22 +63,31 @@ def replicas(tmp_path):
         each.stop()
 
 
-@pytest.fixture
-def front(replicas, tmp_path):
-    """The address of the proxy. It gets a socket that listens already, so that nobody else can take its port."""
-    if HAPROXY is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no haproxy is installed here")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        file = Path(tmp_path, "haproxy.cfg")
-        file.write_text(
-            documented(f"fd@{listener.fileno()}", [each.url.removeprefix("http://") for each in replicas])
-        )
-        command = [HAPROXY, "-db", "-f", str(file)]
-        with (tmp_path / "haproxy.log").open("w") as log:
-            proxy = subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=log, stderr=log)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+@pytest.fixture(params=[haproxy, nginx], ids=lambda proxy: proxy.__name__)
+def front(request, replicas, tmp_path):
+    """The address of the proxy. A socket holds the port for it without listening, so that nobody else can take it."""
+    servers = [each.url.removeprefix("http://") for each in replicas]
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        command = request.param(address, servers, tmp_path)
+        with (tmp_path / "proxy.log").open("w") as log:
+            proxy = subprocess.Popen(command, stdout=log, stderr=log)
+        until_it_listens(proxy, f"http://{address}")
+        yield f"http://{address}"
         proxy.kill()
         proxy.wait()
+
+
+def until_it_listens(proxy, url):
+    deadline = time.monotonic() + 30
+    while True:
+        assert proxy.poll() is None, "the proxy ended: see proxy.log"
+        try:
+            return httpx.get(f"{url}/healthz")
+        except httpx.TransportError:
+            assert time.monotonic() < deadline
 
 
 def num_nexts(replica):
@@ -86,7 +119,8 @@ def test_one_killed_mid_epoch_and_then_the_other(replicas, front):
         assert (operator.ranks("run")[0]["epoch"], operator.ranks("run")[0]["step"]) == (1, 0)
 
 
-def test_both_killed_and_back(replicas, front):
+def test_both_killed_and_back_and_then_a_large_upload(replicas, front, tmp_path):
+    """The upload has more than the 1 MiB that nginx takes unless it is told."""
     expected = planned(replicas[0].url, "run", 19)
     with BucketClient(front, "run", window=2) as client:
         served = [client.next_batch(0) for _ in range(6)]
@@ -96,3 +130,8 @@ def test_both_killed_and_back(replicas, front):
             each.start()
         served += client.epoch(0)
     assert served == expected
+    large = tmp_path / "large.csv"
+    large.write_text("id,width,height\n" + "".join(f"{i},640,480\n" for i in range(100_000)))
+    assert large.stat().st_size > 1 << 20
+    with Operator(front) as operator:
+        assert operator.put_map("large", large)["num_images"] == 100_000

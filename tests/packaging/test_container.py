@@ -59,7 +59,7 @@ def services(root: Path) -> dict[str, dict[str, Any]]:
     return loaded
 
 
-@pytest.mark.parametrize("name", ["coordinator", "redis"])
+@pytest.mark.parametrize("name", ["coordinator", "coordinator-b", "proxy", "redis"])
 def test_services_can_write_to_their_volume_only(root: Path, name: str) -> None:
     service = services(root)[name]
     assert service["read_only"] is True
@@ -70,8 +70,10 @@ def test_services_can_write_to_their_volume_only(root: Path, name: str) -> None:
 
 def test_each_service_has_one_health_check(root: Path) -> None:
     """The coordinator's is its image's, which asks at the port that it is told to listen on."""
-    assert services(root)["redis"]["healthcheck"]["test"]
-    assert "healthcheck" not in services(root)["coordinator"]
+    for name in ("redis", "proxy"):
+        assert services(root)[name]["healthcheck"]["test"]
+    for name in ("coordinator", "coordinator-b"):
+        assert "healthcheck" not in services(root)[name]
     [check] = re.findall(r"(?m)^HEALTHCHECK(?:.*\\\n)*.*$", (root / "Dockerfile").read_text())
     assert "/readyz" in check
     assert "BUCKETLINE_PORT" in check
@@ -90,6 +92,40 @@ def test_the_coordinator_waits_for_redis_and_will_not_start_without_tokens(root:
     assert coordinator["depends_on"] == {"redis": {"condition": "service_healthy"}}
     required = {name for name, value in coordinator["environment"].items() if f"${{{name}:?" in str(value)}
     assert required == {"BUCKETLINE_WORKER_TOKEN", "BUCKETLINE_OPERATOR_TOKEN"}
+
+
+def test_without_its_profile_there_is_no_second_replica_and_no_proxy(root: Path) -> None:
+    profiles = {name: service.get("profiles") for name, service in services(root).items()}
+    assert profiles == {
+        "coordinator": None,
+        "redis": None,
+        "coordinator-b": ["replicas"],
+        "proxy": ["replicas"],
+    }
+
+
+def test_replicas_differ_in_their_names_only(root: Path) -> None:
+    """One store, one folder of maps, the same tokens: what several replicas need."""
+    first, second = services(root)["coordinator"], services(root)["coordinator-b"]
+    apart = {"ports", "networks", "profiles"}
+    assert {key: first[key] for key in first.keys() - apart} == {
+        key: second[key] for key in second.keys() - apart
+    }
+    assert "ports" not in second
+
+
+def test_the_proxy_finds_the_replicas_by_the_names_of_its_file(root: Path) -> None:
+    """deploy/haproxy.cfg is what docs/operations.md has, and the proxy's own tests run."""
+    proxy = services(root)["proxy"]
+    assert proxy["volumes"] == ["./deploy/haproxy.cfg:/usr/local/etc/haproxy/haproxy.cfg:ro"]
+    text = (root / "deploy" / "haproxy.cfg").read_text()
+    networks = [services(root)[name]["networks"] for name in ("coordinator", "coordinator-b")]
+    aliases = [alias for each in networks for alias in each["front"]["aliases"]]
+    assert re.findall(r"(?m)^ +server \w+ (\w+):7700$", text) == aliases
+    [port] = re.findall(r"bind \*:(\d+)", text)
+    assert proxy["networks"] == ["front"]
+    assert [each.rsplit(":", 1)[1] for each in proxy["ports"]] == [port]
+    assert f"http://127.0.0.1:{port}/" in proxy["healthcheck"]["test"][1]
 
 
 def test_the_example_environment_names_every_variable_of_the_compose_file(root: Path) -> None:
