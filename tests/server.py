@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from bucketline_service.api import ApiSettings, create_app
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.plans import PlanShelf
-from bucketline_service.maps import MapStore
+from bucketline_service.maps import MapStore, Root, RootedMapStore
 from bucketline_service.metrics import Metrics
 from bucketline_service.state import open_store
 from tests.checked import Api, Contract
@@ -40,6 +40,10 @@ def _contract(app: FastAPI) -> Contract:
     return _contracts[0]
 
 
+def _maps(data_dir: Path, root: str | None) -> MapStore:
+    return MapStore(data_dir / "maps") if root is None else RootedMapStore(data_dir / "copies", Root(root))
+
+
 class Replica:
     """One coordinator in a thread of this process. Several may share a store's URL and a data directory."""
 
@@ -50,13 +54,14 @@ class Replica:
         *,
         clock: Callable[[], float] = time.time,
         timeout_s: float = 30.0,
+        map_root: str | None = None,
         **settings: Any,
     ) -> None:
         uploads = data_dir / "uploads"
         uploads.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics()
         maps, plans = (
-            MapStore(data_dir / "maps"),
+            _maps(data_dir, map_root),
             PlanShelf(data_dir / "plans", self.metrics.plan_seconds.observe),
         )
         store = open_store(store_url, timeout_s=timeout_s)

@@ -78,11 +78,23 @@ def serve(
     operator_token_file: Annotated[Path | None, typer.Option(help="Operators' tokens, one a line.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM: serves https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, not encrypted.")] = None,
+    map_root: Annotated[
+        str | None,
+        typer.Option(help="Where replicas share maps: s3://…, gs://…, file:///FOLDER [the data directory]."),
+    ] = None,
     map_source: Annotated[
         str | None, typer.Option(help="Folders that PUT /v1/maps may name files under.")
     ] = None,
     max_upload_bytes: Annotated[
         int | None, typer.Option(help="Largest map that may be uploaded [17179869184, which is 16 GiB].")
+    ] = None,
+    max_json_bytes: Annotated[int | None, typer.Option(help="Longest JSON body [8388608, 8 MiB].")] = None,
+    max_runs: Annotated[int | None, typer.Option(help="Most runs in the store [1000].")] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Connections to one process; more get 503 [20000].")
+    ] = None,
+    client_timeout_s: Annotated[
+        float | None, typer.Option(help="How long a client may pause in a request or an answer [60].")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
 ) -> None:

@@ -64,6 +64,12 @@ class Metrics:
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
             registry=registry,
         )
+        self.map_root_up = Gauge(
+            "bucketline_map_root_up",
+            "1 unless there is a map root and it does not answer",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self.batches = self._counter("batches_served", "Batches handed out")
         self.acks = self._counter("acks", "Acknowledgements taken")
         self.leases = self._counter("leases", "Leases given, also again to their holder")

@@ -10,18 +10,19 @@ import signal
 import socket
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from bucketline_service import events, logs, tls
+from bucketline_service import connections, events, logs, tls
 from bucketline_service.api import ApiSettings, Tokens, create_app
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.plans import PlanShelf
 from bucketline_service.errors import Invalid, StoreUnavailable
-from bucketline_service.maps import MapStore
+from bucketline_service.maps import MapStore, Root, RootedMapStore
 from bucketline_service.metrics import MULTIPROCESS, Metrics
 from bucketline_service.settings import Settings
 from bucketline_service.state import open_store
@@ -39,22 +40,31 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
         tempfile.TemporaryFile(dir=data_dir).close()
     except OSError as error:
         raise StoreUnavailable(
-            f"the data directory {data_dir} can not be written: {error.strerror}"
+            f"the data directory {data_dir} can not be written: {error.strerror}. "
+            "Let this process's user write there, or give another with --data-dir or BUCKETLINE_DATA_DIR"
         ) from error
     metrics = Metrics()
     coordinator = Coordinator(
         open_store(settings.store_url, timeout_s=settings.store_timeout_s),
-        MapStore(data_dir / "maps"),
+        _open_maps(settings, data_dir),
         PlanShelf(data_dir / "plans", on_built=metrics.plan_seconds.observe),
         metrics,
+        max_runs=settings.max_runs,
     )
     api = ApiSettings(
         uploads=uploads,
         tokens=tokens,
         map_sources=settings.map_sources,
         max_upload_bytes=settings.max_upload_bytes,
+        max_json_bytes=settings.max_json_bytes,
     )
     return create_app(coordinator, api, VERSION)
+
+
+def _open_maps(settings: Settings, data_dir: Path) -> MapStore:
+    if settings.map_root is None:
+        return MapStore(data_dir / "maps")
+    return RootedMapStore(data_dir / "map-copies", Root(settings.map_root))
 
 
 class Config(uvicorn.Config):
@@ -129,7 +139,8 @@ def serve(settings: Settings) -> None:
     bound = _bind(settings.host, settings.port)
     options: dict[str, Any] = {
         "loop": "uvloop" if sys.platform != "win32" else "asyncio",
-        "http": "httptools",
+        "http": connections.protocol(settings.client_timeout_s),
+        "limit_concurrency": connections.most_connections(settings.max_connections),
         "log_config": None,
         "access_log": False,
         "server_header": False,

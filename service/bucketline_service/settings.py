@@ -35,6 +35,12 @@ class Settings(BaseSettings):
         2.0, gt=0, description="how long the store may take before the answer is 503"
     )
     data_dir: Path = Field(Path("bucketline-data"), description="maps, plans and the embedded store")
+    map_root: str | None = Field(
+        None,
+        repr=False,
+        description="where replicas share maps: s3://BUCKET/PREFIX, gs://…, file:///FOLDER; "
+        "in the data directory unless given",
+    )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     worker_token: str | None = Field(None, repr=False, description="may read and move cursors")
     operator_token: str | None = Field(None, repr=False, description="may do everything")
@@ -44,6 +50,16 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="its private key in PEM")
     map_source: str | None = Field(None, description="folders whose files PUT /v1/maps may name by uri")
     max_upload_bytes: int = Field(16 << 30, gt=0, description="largest map that may be uploaded")
+    max_json_bytes: int = Field(
+        8 << 20, gt=0, description="longest body in JSON, such as a run spec with its valid_ids"
+    )
+    max_runs: int = Field(1000, gt=0, description="runs in the store; a further one is refused")
+    max_connections: int = Field(
+        20_000, gt=0, description="connections to one process; further requests get 503"
+    )
+    client_timeout_s: float = Field(
+        60.0, gt=0, description="how long a client may be silent in the midst of a request or an answer"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

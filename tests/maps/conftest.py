@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import MapStore
+from bucketline_service.maps import MapStore, Root, RootedMapStore
+from tests.gs_server import GsServer
+from tests.s3_server import ENVIRON, S3Server
 
 from .files import contents
 
@@ -37,3 +39,59 @@ def refused(store: MapStore, root: Path, tmp_path: Path) -> Callable[..., Invali
         return caught.value
 
     return put
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One for the whole session: take a bucket of your own."""
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def gs_server() -> Iterator[GsServer]:
+    """The same of Google's."""
+    server = GsServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["folder", "s3", "gs"])
+def root_uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty map root: a folder, or a prefix of a bucket."""
+    if request.param == "s3":
+        for name, value in ENVIRON.items():
+            monkeypatch.setenv(name, value)
+        server: S3Server = request.getfixturevalue("s3_server")
+        return server.new_root()
+    if request.param == "gs":
+        google: GsServer = request.getfixturevalue("gs_server")
+        return google.new_root()
+    (tmp_path / "shared").mkdir()
+    return (tmp_path / "shared").as_uri()
+
+
+@pytest.fixture
+def replica(root_uri: str, tmp_path: Path) -> Callable[..., RootedMapStore]:
+    """A store with copies of its own, on the root; its name tells whose copies."""
+
+    def open_one(name: str = "a", **options: Any) -> RootedMapStore:
+        return RootedMapStore(tmp_path / f"copies-{name}", Root(root_uri), **options)
+
+    return open_one
+
+
+@pytest.fixture(params=["own", "folder", "s3"])
+def any_store(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> MapStore:
+    """Every layout that there is: in a folder of its own, or at a root with copies."""
+    if request.param == "own":
+        return MapStore(root)
+    if request.param == "s3":
+        server: S3Server = request.getfixturevalue("s3_server")
+        patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+        for name, value in ENVIRON.items():
+            patch.setenv(name, value)
+        return RootedMapStore(root, Root(server.new_root()))
+    (tmp_path / "shared").mkdir()
+    return RootedMapStore(root, Root((tmp_path / "shared").as_uri()))

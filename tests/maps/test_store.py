@@ -36,8 +36,8 @@ def two(tmp_path: Path) -> Path:
     return csv(tmp_path / "two.csv", "1,640,480", "2,480,640")
 
 
-def test_a_real_map(store: MapStore) -> None:
-    opened, created = store.put("coco", COCO, "csv")
+def test_a_real_map(any_store: MapStore) -> None:
+    opened, created = any_store.put("coco", COCO, "csv")
     assert created
     assert opened.num_images == 5000
     expected = np.loadtxt(COCO, np.int64, delimiter=",", skiprows=1)
@@ -46,16 +46,16 @@ def test_a_real_map(store: MapStore) -> None:
     opened.verify()
 
 
-def test_the_digest_is_fixed(store: MapStore, two: Path, tmp_path: Path) -> None:
+def test_the_digest_is_fixed(any_store: MapStore, two: Path, tmp_path: Path) -> None:
     """It names maps in every store there is: it must never change."""
     sizes = struct.pack("<q", 2) + struct.pack("<II", 640, 480) + struct.pack("<II", 480, 640)
     ints = hashlib.sha256(b"bucketline map 1\nint64\n" + sizes + struct.pack("<qq", 1, 2)).hexdigest()
     assert ints == "9edd136c6dcd4a2c7f3aa410e8edcdc035cd3d1e8820a7f620fd4f7c46c54313"
-    assert store.put("ints", two, "csv")[0].digest == ints
+    assert any_store.put("ints", two, "csv")[0].digest == ints
     text = csv(tmp_path / "text.csv", "a,640,480", "é,480,640")
     ids = struct.pack("<qq", 1, 3) + "aé".encode()
     expected = hashlib.sha256(b"bucketline map 1\nstring\n" + sizes + ids).hexdigest()
-    assert store.put("text", text, "csv")[0].digest == expected
+    assert any_store.put("text", text, "csv")[0].digest == expected
 
 
 def test_the_digest_depends_on_order_sizes_ids_and_kind(store: MapStore, tmp_path: Path) -> None:
@@ -76,45 +76,45 @@ def test_the_digest_depends_on_order_sizes_ids_and_kind(store: MapStore, tmp_pat
 
 
 def test_the_same_content_again_changes_nothing(
-    store: MapStore, root: Path, one: Path, tmp_path: Path
+    any_store: MapStore, root: Path, one: Path, tmp_path: Path
 ) -> None:
-    first, created = store.put("map", one, "csv")
+    first, created = any_store.put("map", one, "csv")
     assert created
     before = contents(root)
-    second, created = store.put("map", one, "text/csv; charset=utf-8")
+    second, created = any_store.put("map", one, "text/csv; charset=utf-8")
     assert not created
     assert second.digest == first.digest
     (tmp_path / "one.jsonl").write_text('{"id": 1, "width": 640.0, "height": 480}')
-    assert store.put("map", tmp_path / "one.jsonl", "jsonl")[1] is False
+    assert any_store.put("map", tmp_path / "one.jsonl", "jsonl")[1] is False
     assert contents(root) == before
 
 
 def test_other_content_under_a_taken_name_is_a_conflict(
-    store: MapStore, root: Path, one: Path, two: Path
+    any_store: MapStore, root: Path, one: Path, two: Path
 ) -> None:
-    first, _ = store.put("map", one, "csv")
+    first, _ = any_store.put("map", one, "csv")
     before = contents(root)
     with pytest.raises(Conflict, match=r"'map' is taken by another map of 1 images") as caught:
-        store.put("map", two, "csv")
+        any_store.put("map", two, "csv")
     assert caught.value.extra["digest"] == first.digest
     assert contents(root) == before
-    assert store.get("map").num_images == 1
+    assert any_store.get("map").num_images == 1
 
 
-def test_get_and_list(store: MapStore, one: Path, two: Path, tmp_path: Path) -> None:
-    assert store.list() == []
+def test_get_and_list(any_store: MapStore, one: Path, two: Path, tmp_path: Path) -> None:
+    assert any_store.list() == []
     text = csv(tmp_path / "text.csv", "a,1,1")
     for name, path in (("b", two), ("a", one), ("a.json", text)):
-        store.put(name, path, "csv")
-    infos = store.list()
+        any_store.put(name, path, "csv")
+    infos = any_store.list()
     assert [(info.name, info.num_images, info.id_kind) for info in infos] == [
         ("a", 1, "int64"),
         ("a.json", 1, "string"),
         ("b", 2, "int64"),
     ]
     for info in infos:
-        assert store.get(info.name).digest == info.digest
-        assert store.get_digest(info.digest).digest == info.digest
+        assert any_store.get(info.name).digest == info.digest
+        assert any_store.get_digest(info.digest).digest == info.digest
 
 
 def test_created_at_is_the_clock_s(root: Path, one: Path) -> None:
@@ -123,54 +123,58 @@ def test_created_at_is_the_clock_s(root: Path, one: Path) -> None:
     assert store.list() == [MapInfo("map", digest, 1, "int64", "2020-09-13T12:26:40+00:00")]
 
 
-def test_an_unknown_name_is_told_some_that_are_known(store: MapStore, one: Path) -> None:
+def test_an_unknown_name_is_told_some_that_are_known(any_store: MapStore, one: Path) -> None:
     with pytest.raises(NotFound, match="there is no map 'x'; there is none at all"):
-        store.get("x")
+        any_store.get("x")
     for number in range(7):
-        store.put(f"map{number}", one, "csv")
+        any_store.put(f"map{number}", one, "csv")
     with pytest.raises(NotFound, match=r"there is map0, map1, map2, map3, map4 and 2 more") as caught:
-        store.get("x")
+        any_store.get("x")
     assert caught.value.extra["known"] == ["map0", "map1", "map2", "map3", "map4"]
     with pytest.raises(NotFound, match="no map 'x'"):
-        store.delete("x")
+        any_store.delete("x")
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "", "../names/a", "x" * 64])
-def test_an_unknown_digest(store: MapStore, digest: str) -> None:
+def test_an_unknown_digest(any_store: MapStore, digest: str) -> None:
     with pytest.raises(NotFound, match="no map with the digest"):
-        store.get_digest(digest)
+        any_store.get_digest(digest)
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", ".hidden", "x" * 200])
-def test_a_name_that_is_none_is_refused_everywhere(store: MapStore, one: Path, name: str) -> None:
-    for verb in (lambda: store.put(name, one, "csv"), lambda: store.get(name), lambda: store.delete(name)):
+def test_a_name_that_is_none_is_refused_everywhere(any_store: MapStore, one: Path, name: str) -> None:
+    for verb in (
+        lambda: any_store.put(name, one, "csv"),
+        lambda: any_store.get(name),
+        lambda: any_store.delete(name),
+    ):
         with pytest.raises(Invalid, match="can not be a name"):
             verb()
 
 
-def test_a_source_that_is_not_there(store: MapStore, tmp_path: Path) -> None:
+def test_a_source_that_is_not_there(any_store: MapStore, tmp_path: Path) -> None:
     for path in (tmp_path / "nope.csv", tmp_path):
         with pytest.raises(Invalid, match="there is no file"):
-            store.put("map", path, "csv")
+            any_store.put("map", path, "csv")
 
 
 def test_deleting_takes_the_content_with_its_last_name(
-    store: MapStore, root: Path, one: Path, two: Path
+    any_store: MapStore, root: Path, one: Path, two: Path
 ) -> None:
     empty = contents(root)
-    opened, _ = store.put("a", one, "csv")
-    other, _ = store.put("other", two, "csv")
-    assert store.put("b", one, "csv")[1]
-    store.delete("a")
-    assert store.get("b").digest == opened.digest
-    store.delete("b")
+    opened, _ = any_store.put("a", one, "csv")
+    other, _ = any_store.put("other", two, "csv")
+    assert any_store.put("b", one, "csv")[1]
+    any_store.delete("a")
+    assert any_store.get("b").digest == opened.digest
+    any_store.delete("b")
     with pytest.raises(NotFound):
-        store.get_digest(opened.digest)
-    assert store.get("other").digest == other.digest
-    store.delete("other")
+        any_store.get_digest(opened.digest)
+    assert any_store.get("other").digest == other.digest
+    any_store.delete("other")
     assert contents(root) == empty
     assert opened.ids(np.array([0])) == [1]  # what is open stays readable
-    assert store.put("a", two, "csv")[1]  # and the name is free
+    assert any_store.put("a", two, "csv")[1]  # and the name is free
 
 
 def test_more_images_than_the_limit(root: Path, one: Path, two: Path) -> None:

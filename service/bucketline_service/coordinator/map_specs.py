@@ -13,11 +13,13 @@ from bucketline_service.errors import Invalid
 MAX_REPEATS = 10_000
 MAX_MAPS = 256
 MAX_WEIGHT = 1e9
+MAX_LISTED_IDS = 1 << 16
+"""The most ids that a spec may list. It is kept whole, and told whole by each look at the run."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound="Repeats")
 _M = TypeVar("_M", bound="MapSpec")
-_Some = Annotated[list[_T], Field(min_length=1)]
+_Some = Annotated[list[_T], Field(min_length=1, fail_fast=True)]  # or a million ids have a million faults
 NumRepeats = Annotated[float, Field(strict=True, gt=0, le=MAX_REPEATS, allow_inf_nan=False)]
 ValidIds = _Some[StrictInt] | _Some[StrictStr] | str
 
@@ -33,7 +35,8 @@ class Repeats(SpecModel):
         None, description="further times, as SimpleTuner counts: 0 is once. Not with num_repeats"
     )
     valid_ids: ValidIds | None = Field(
-        None, description="only these ids of the map: a list, or the name of a map whose ids count"
+        None,
+        description="only these ids of the map: a list of at most 65,536, or the name of a map whose ids count",
     )
 
     @property
@@ -41,7 +44,8 @@ class Repeats(SpecModel):
         return self.num_repeats or 1.0
 
     def counted(self: _R, field: str) -> _R:
-        """With ``num_repeats`` written out. ``field``: what the two stand in."""
+        """With ``num_repeats`` written out. ``field``: what the two stand in. Raises ``Invalid``."""
+        self.check_listed(field)
         if self.repeats is None:
             return self.model_copy(update={"num_repeats": self.times})
         if self.num_repeats is not None:
@@ -49,6 +53,14 @@ class Repeats(SpecModel):
                 f"{field}repeats", "num_repeats is given as well", "Give one: repeats 0 is num_repeats 1"
             )
         return self.model_copy(update={"num_repeats": self.repeats + 1.0, "repeats": None})
+
+    def check_listed(self, field: str) -> None:
+        if isinstance(self.valid_ids, list) and len(self.valid_ids) > MAX_LISTED_IDS:
+            raise Invalid(
+                f"{field}valid_ids",
+                f"{len(self.valid_ids):,} ids are listed",
+                f"List at most {MAX_LISTED_IDS:,}; put more as a map of their own, and give its name",
+            )
 
 
 class MapSpec(Repeats):
@@ -61,6 +73,7 @@ class MapSpec(Repeats):
     )
 
     def counted(self: _M, field: str) -> _M:
+        self.check_listed(field)
         return self if self.weight is not None else super().counted(field)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bucketline_service.coordinator.library import Library
 from bucketline_service.coordinator.map_specs import MapSpec
 from bucketline_service.coordinator.plans import num_threads
 from bucketline_service.coordinator.sources import Sources
@@ -23,9 +24,10 @@ MAX_SPECS = 16
 
 
 class Preview(NamedTuple):
-    """``spec`` with every default written out, where it can be met; else as it was given. One of the others is None."""
+    """``spec`` with every default written out, where it can be met; else as it was given, None where that is none at
+    all. One of the others is None."""
 
-    spec: PlanFields
+    spec: PlanFields | None
     stats: dict[str, Any] | None
     problem: BucketlineError | None
 
@@ -33,21 +35,23 @@ class Preview(NamedTuple):
 class Previews:
     """One at a time, off the event loop: each is as heavy as it is quick."""
 
-    def __init__(self, maps: MapStore) -> None:
-        self._maps = maps
+    def __init__(self, library: Library) -> None:
+        self._library = library
         self._turn = asyncio.Lock()
 
-    async def get(self, maps: Sequence[MapSpec], specs: Sequence[PlanFields]) -> tuple[int, list[Preview]]:
+    async def get(
+        self, maps: Sequence[MapSpec], specs: Sequence[PlanFields | Invalid]
+    ) -> tuple[int, list[Preview]]:
         """How many images the maps have, and what each spec costs. Raises ``NotFound`` for a map."""
         async with self._turn:
-            return await asyncio.to_thread(previews, self._maps, maps, specs)
+            return await self._library.do(previews, self._library.maps, maps, specs)
 
 
 def previews(
-    store: MapStore, maps: Sequence[MapSpec], specs: Sequence[PlanFields]
+    store: MapStore, maps: Sequence[MapSpec], specs: Sequence[PlanFields | Invalid]
 ) -> tuple[int, list[Preview]]:
-    """The same, here and now. Raises ``Invalid`` for a number of specs out of range; what is wrong with one of them is
-    its own problem."""
+    """The same, here and now. In the place of a spec that is none stands why. Raises ``Invalid`` for a number of specs
+    out of range; what is wrong with one of them is its own problem."""
     if not 1 <= len(specs) <= MAX_SPECS:
         raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
     desk = _Desk(store, maps)
@@ -63,7 +67,9 @@ class _Desk:
         self.sources = Sources([each.map for each in maps], [store.get(each.map) for each in maps])
         self._all: dict[bool, list[Part]] = {}
 
-    def preview(self, spec: PlanFields) -> Preview:
+    def preview(self, spec: PlanFields | Invalid) -> Preview:
+        if isinstance(spec, Invalid):
+            return Preview(None, None, spec)
         try:
             spec = spec.resolved()
             return Preview(spec, self._stats(spec), None)

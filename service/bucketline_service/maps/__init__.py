@@ -10,6 +10,8 @@ from bucketline_service.maps.formats import FORMATS, Format, format_for_suffix, 
 from bucketline_service.maps.lock import locked
 from bucketline_service.maps.optional import STORED
 from bucketline_service.maps.resolution_map import ResolutionMap
+from bucketline_service.maps.root import Root
+from bucketline_service.maps.rooted import RootedMapStore
 from bucketline_service.maps.staging import IdKind
 from bucketline_service.maps.store import MapInfo, MapStore
 
@@ -22,6 +24,8 @@ __all__ = [
     "MapInfo",
     "MapStore",
     "ResolutionMap",
+    "Root",
+    "RootedMapStore",
     "format_for_suffix",
     "format_named",
     "locked",

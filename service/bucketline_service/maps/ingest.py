@@ -3,7 +3,6 @@ directory."""
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 from functools import partial
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, TooLarge
+from bucketline_service.maps.bombs import check_unpacked
 from bucketline_service.maps.checks import as_int_ids, check_ids, check_sides, duplicate_row, refuse_duplicate
 from bucketline_service.maps.columns import Columns
 from bucketline_service.maps.digest import content_digest
@@ -24,9 +24,10 @@ from bucketline_service.maps.histogram import Histogram
 from bucketline_service.maps.incoming import Finished, IncomingColumns
 from bucketline_service.maps.numeric import plain
 from bucketline_service.maps.optional import OPTIONAL, upright
-from bucketline_service.maps.resolution_map import LAYOUT, schema, sidecar_path
-from bucketline_service.maps.source import Chunk, Source, reading
-from bucketline_service.maps.staging import Staging
+from bucketline_service.maps.resolution_map import schema
+from bucketline_service.maps.sidecar import write_sidecar
+from bucketline_service.maps.source import Chunk, Source, broken, reading
+from bucketline_service.maps.staging import IdKind, Staging
 
 MAX_IMAGES = 2**32 - 1
 """Rows are kept as uint32 where they are sorted by id."""
@@ -50,7 +51,8 @@ def read_checked(
     """Read, check and digest ``path``; ``Invalid`` says which row is wrong. Columns are spooled to
     ``directory``."""
     with reading(path, format.name):
-        if path.stat().st_size == 0:
+        packed_bytes = path.stat().st_size
+        if packed_bytes == 0:
             raise Invalid("file", "is empty", "A map needs at least one image")
         source = format.read(path, columns, stack)
     staging = Staging(directory, stack)
@@ -62,7 +64,11 @@ def read_checked(
             chunk = next(chunks, None)
         if chunk is None:
             break
-        _append(source, chunk, staging, incoming, histogram)
+        try:
+            _append(source, chunk, staging, incoming, histogram)
+        except pa.ArrowException as exc:  # values that it can not hold or convert
+            raise broken(format.name, str(exc).splitlines()[0][:300]) from exc
+        check_unpacked("the map", staging.num_bytes, packed_bytes)
         if staging.num_images > max_images:
             raise TooLarge(f"the map has more than {max_images:,} images", limit=max_images)
     if not staging.num_images:
@@ -135,23 +141,8 @@ def write_object(checked: Checked, path: Path) -> None:
     with path.open("wb") as file:
         with pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
-        num_bytes = file.tell()
-        _to_disk(file)
-    about = {
-        "layout": LAYOUT,
-        "digest": checked.digest,
-        "num_bytes": num_bytes,
-        "num_images": len(checked.ids),
-        "id_kind": "int64" if pa.types.is_int64(checked.ids.type) else "string",
-        "histogram": checked.histogram,
-    }
-    if checked.optional:
-        about["optional"] = {kind: each.summary for kind, each in checked.optional.items()}
-    with sidecar_path(path).open("wb") as file:
-        file.write(json.dumps(about).encode())
-        _to_disk(file)
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+        file.flush()
+        os.fsync(file.fileno())
+    id_kind: IdKind = "int64" if pa.types.is_int64(checked.ids.type) else "string"
+    optional = {kind: each.summary for kind, each in checked.optional.items()}
+    write_sidecar(path, checked.digest, len(checked.ids), id_kind, checked.histogram, optional)

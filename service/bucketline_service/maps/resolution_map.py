@@ -10,7 +10,6 @@ large the file must be, and holds the histogram and what the optional columns co
 from __future__ import annotations
 
 import copy
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -23,14 +22,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, StoreUnavailable
-from bucketline_service.maps.checks import MAX_ID_BYTES
 from bucketline_service.maps.digest import content_digest
 from bucketline_service.maps.optional import STORED, Summaries
-from bucketline_service.maps.source import is_utf8, show
+from bucketline_service.maps.sidecar import damaged, read_sidecar
+from bucketline_service.maps.source import MAX_ID_BYTES, is_utf8, show
 from bucketline_service.maps.staging import IdKind
-
-LAYOUT = 1
-"""Of the file and its sidecar; another number is refused."""
 
 _INT64 = range(-(2**63), 2**63)
 _CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -107,8 +103,8 @@ class ResolutionMap:
     def open(cls, path: Path, digest: str) -> ResolutionMap:
         """Map the object file at ``path``. ``StoreUnavailable`` where it is truncated, altered or of another
         layout."""
-        about = _read_sidecar(path, digest)
-        stamp, batch = _map_batch(path, about["num_bytes"])
+        about = read_sidecar(path, digest)
+        stamp, batch = map_batch(path, about["num_bytes"])
         expected = (about["num_images"], about["id_kind"])
         found = (batch.num_rows, "int64" if pa.types.is_int64(batch.schema.field("id").type) else "string")
         if found != expected:
@@ -245,32 +241,8 @@ class ResolutionMap:
         return cast("NDArray[np.bool_]", result.to_numpy(zero_copy_only=False))
 
 
-def damaged(path: Path, reason: str) -> StoreUnavailable:
-    return StoreUnavailable(f"the stored map {path} is damaged: {reason}. Put the map again", path=str(path))
-
-
-def sidecar_path(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
-    try:
-        about = json.loads(sidecar_path(path).read_bytes())
-        if about["layout"] != LAYOUT:
-            raise StoreUnavailable(f"the stored map {path} has layout {about['layout']}, not {LAYOUT}")
-        if about["digest"] != digest:
-            raise damaged(path, "what is written beside it belongs to another map")
-        read = {key: about[key] for key in ("num_bytes", "num_images", "id_kind", "histogram")}
-        return {**read, "optional": dict(about.get("optional", {}))}
-    except FileNotFoundError as exc:
-        raise damaged(path, f"{sidecar_path(path).name} is missing") from exc
-    except OSError as exc:
-        raise StoreUnavailable(f"cannot read {sidecar_path(path)}: {exc.strerror}") from exc
-    except (ValueError, KeyError, TypeError) as exc:
-        raise damaged(path, f"{sidecar_path(path).name} cannot be read") from exc
-
-
-def _map_batch(path: Path, num_bytes: int) -> tuple[Stamp, Any]:
+def map_batch(path: Path, num_bytes: int) -> tuple[Stamp, Any]:
+    """The columns of an object file of that size. ``StoreUnavailable`` where it does not hold those of a map."""
     try:
         stamp = Stamp.of(path)
         if stamp.num_bytes != num_bytes:

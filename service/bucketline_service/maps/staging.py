@@ -26,6 +26,11 @@ class Staging:
         self._files: dict[str, IO[bytes]] = {}
         self._num_bytes = 0
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all columns so far, on disk or on their way there."""
+        return sum(file.tell() for file in self._files.values())
+
     def append(self, ids: Any, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> None:
         """``ids`` an int64 or large_string array. The kind of the first chunk is the kind of all."""
         self.write("widths", widths)

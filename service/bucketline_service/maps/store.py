@@ -2,10 +2,11 @@
 
 ::
 
-    objects/<digest>.arrow   the map (see resolution_map), written once, never changed objects/<digest>.json
-    its size and its histogram; moved into place before the .arrow, which makes it count names/<name>.json
-    {"name", "digest", "num_images", "id_kind", "created_at"} staging/<random>/        uploads on their way
-    in; swept when a day old lock                     held while something moves in or out
+    objects/<digest>.arrow   the map (see resolution_map), written once, never changed
+    objects/<digest>.json    its sidecar; moved into place before the .arrow, which makes it count
+    names/<name>.json        {"name", "digest", "num_images", "id_kind", "created_at"}
+    staging/<random>/        uploads on their way in; swept when a day old
+    lock                     held while something moves in or out
 
 A crash leaves nothing but a staging directory, and perhaps an object without a name, which the next put of it
 adopts."""
@@ -23,14 +24,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from bucketline_service.errors import Conflict, Invalid, NotFound, StoreUnavailable
 from bucketline_service.maps.columns import FIND_ALL, Columns
-from bucketline_service.maps.formats import format_named
+from bucketline_service.maps.formats import Format, format_named
 from bucketline_service.maps.ingest import MAX_IMAGES, Checked, read_checked, write_object
 from bucketline_service.maps.lock import locked
 from bucketline_service.maps.optional import Summaries
-from bucketline_service.maps.resolution_map import ResolutionMap, sidecar_path
+from bucketline_service.maps.resolution_map import ResolutionMap
+from bucketline_service.maps.sidecar import sidecar_path
 from bucketline_service.maps.staging import IdKind
 from bucketline_service.names import check_name
 
@@ -54,6 +57,8 @@ class MapInfo:
 class MapStore:
     """Maps under ``root``, which several processes may use at once. ``clock``: Unix seconds."""
 
+    has_root = False
+
     def __init__(
         self, root: Path, *, max_images: int = MAX_IMAGES, clock: Callable[[], float] = time.time
     ) -> None:
@@ -75,10 +80,7 @@ class MapStore:
 
         ``format``: a name or media type of ``FORMATS``. The same content again changes nothing; other content
         under a taken name is a ``Conflict``; a refused file leaves nothing behind."""
-        check_name("map", name)
-        how = format_named(format)
-        if not source.is_file():
-            raise Invalid("file", f"there is no file {source}")
+        how = self._checked_format(name, source, format)
         with self._staging_directory() as directory, ExitStack() as stack:
             with self._disk():
                 checked = read_checked(source, how, columns, directory, self._max_images, stack)
@@ -101,11 +103,22 @@ class MapStore:
                 if self._info(name) == info:  # else it was deleted in between
                     raise
 
+    def find(self, name: str) -> str:
+        """The digest of the map of that name, which is not opened."""
+        info = self._info(check_name("map", name))
+        if info is None:
+            raise self._unknown(name)
+        return info.digest
+
     def get_digest(self, digest: str) -> ResolutionMap:
         """The map with that content, whatever its names."""
         if not re.fullmatch("[0-9a-f]{64}", digest) or not self._object(digest).exists():
             raise NotFound(f"there is no map with the digest {digest[:80]!r}")
         return ResolutionMap.open(self._object(digest), digest)
+
+    def here(self, digest: str) -> ResolutionMap | None:
+        """The same, None where it has to be fetched first, which takes its time."""
+        return self.get_digest(digest)
 
     def list(self) -> list[MapInfo]:
         """All names, sorted."""
@@ -127,6 +140,24 @@ class MapStore:
                 self._object(unused).unlink(missing_ok=True)
                 sidecar_path(self._object(unused)).unlink(missing_ok=True)
 
+    def check(self) -> None:
+        """Raise ``StoreUnavailable`` unless the maps that are here can be used."""
+        self.list()
+
+    def probe(self) -> None:
+        """Raise ``StoreUnavailable`` unless what the maps are shared through answers, where that is not their
+        folder."""
+
+    def close(self) -> None:
+        """End what is going on in other threads, where that could take long."""
+
+    def _checked_format(self, name: str, source: Path, format: str) -> Format:
+        check_name("map", name)
+        how = format_named(format)
+        if not source.is_file():
+            raise Invalid("file", f"there is no file {source}")
+        return how
+
     def _digest_of_only(self, name: str) -> str | None:
         """The digest of ``name`` where no other name has it. None as well where a damaged file keeps us from
         knowing."""
@@ -144,11 +175,7 @@ class MapStore:
         if info is None:
             return None
         if info.digest != digest:
-            raise Conflict(
-                f"the name {name!r} is taken by another map of {info.num_images:,} images. A map never"
-                " changes: use another name, or delete that one",
-                digest=info.digest,
-            )
+            raise taken(name, info.digest, info.num_images)
         return self._sound(digest)
 
     def _sound(self, digest: str) -> ResolutionMap | None:
@@ -160,31 +187,30 @@ class MapStore:
         return None
 
     def _publish(self, name: str, checked: Checked, staged: Path) -> tuple[ResolutionMap, bool]:
-        path = self._object(checked.digest)
         opened = self._sound(checked.digest)  # reads all of it: before the lock
         with locked(self._lock):
             known = self._same(name, checked.digest)
             if known is not None:
                 return known, False
             if opened is None:  # not there, or damaged
-                os.replace(sidecar_path(staged), sidecar_path(path))
-                os.replace(staged, path)
-                _sync_directory(self._objects)
-                opened = ResolutionMap.open(path, checked.digest)
+                opened = self._move_in(staged, checked.digest)
             return opened, self._give_name(name, opened, staged.parent)
+
+    def _move_in(self, staged: Path, digest: str) -> ResolutionMap:
+        """The staged map and its sidecar into their place. With the lock held."""
+        path = self._object(digest)
+        os.replace(sidecar_path(staged), sidecar_path(path))
+        os.replace(staged, path)
+        _sync_directory(self._objects)
+        return ResolutionMap.open(path, digest)
 
     def _give_name(self, name: str, opened: ResolutionMap, directory: Path) -> bool:
         """False where the name was there (and only its content had to be mended)."""
         if self._info(name) is not None:
             return False
-        created_at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
-        info = MapInfo(name, opened.digest, opened.num_images, opened.id_kind, created_at, opened.optional)
-        about = asdict(info)
-        if not info.optional:
-            del about["optional"]
         staged = directory / "name.json"
         with staged.open("wb") as file:
-            file.write(json.dumps(about).encode())
+            file.write(json.dumps(self._record(name, opened)).encode())
             file.flush()
             os.fsync(file.fileno())
         os.link(
@@ -192,6 +218,15 @@ class MapStore:
         )  # fails where the name is taken, even if the lock is not honoured
         _sync_directory(self._names)
         return True
+
+    def _record(self, name: str, opened: ResolutionMap) -> dict[str, Any]:
+        """What is written down under a name, as of now: the fields of ``MapInfo``."""
+        created_at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
+        info = MapInfo(name, opened.digest, opened.num_images, opened.id_kind, created_at, opened.optional)
+        about = asdict(info)
+        if not info.optional:
+            del about["optional"]
+        return about
 
     def _info(self, name: str) -> MapInfo | None:
         path = self._name_path(name)
@@ -247,6 +282,14 @@ class MapStore:
             with suppress(OSError):
                 if self._clock() - directory.stat().st_mtime > STAGING_LIFE_S:
                     shutil.rmtree(directory)
+
+
+def taken(name: str, digest: str, num_images: int) -> Conflict:
+    return Conflict(
+        f"the name {name!r} is taken by another map of {num_images:,} images. A map never"
+        " changes: use another name, or delete that one",
+        digest=digest,
+    )
 
 
 def _sync_directory(path: Path) -> None:

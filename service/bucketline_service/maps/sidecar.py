@@ -1,0 +1,61 @@
+"""The small JSON file beside a stored map: how large that must be, its histogram, and what its optional columns come
+to."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from bucketline_service.errors import StoreUnavailable
+from bucketline_service.maps.optional import Summaries
+from bucketline_service.maps.staging import IdKind
+
+LAYOUT = 1
+"""Of the file and its sidecar; another number is refused."""
+
+
+def damaged(path: Path, reason: str) -> StoreUnavailable:
+    return StoreUnavailable(f"the stored map {path} is damaged: {reason}. Put the map again", path=str(path))
+
+
+def sidecar_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def read_sidecar(path: Path, digest: str) -> dict[str, Any]:
+    try:
+        about = json.loads(sidecar_path(path).read_bytes())
+        if about["layout"] != LAYOUT:
+            raise StoreUnavailable(f"the stored map {path} has layout {about['layout']}, not {LAYOUT}")
+        if about["digest"] != digest:
+            raise damaged(path, "what is written beside it belongs to another map")
+        read = {key: about[key] for key in ("num_bytes", "num_images", "id_kind", "histogram")}
+        return {**read, "optional": dict(about.get("optional", {}))}
+    except FileNotFoundError as exc:
+        raise damaged(path, f"{sidecar_path(path).name} is missing") from exc
+    except OSError as exc:
+        raise StoreUnavailable(f"cannot read {sidecar_path(path)}: {exc.strerror}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise damaged(path, f"{sidecar_path(path).name} cannot be read") from exc
+
+
+def write_sidecar(
+    path: Path, digest: str, num_images: int, id_kind: IdKind, histogram: dict[str, Any], optional: Summaries
+) -> None:
+    """Of the object file at ``path``; on the disk when this returns."""
+    about = {
+        "layout": LAYOUT,
+        "digest": digest,
+        "num_bytes": path.stat().st_size,
+        "num_images": num_images,
+        "id_kind": id_kind,
+        "histogram": histogram,
+    }
+    if optional:
+        about["optional"] = optional
+    with sidecar_path(path).open("wb") as file:
+        file.write(json.dumps(about).encode())
+        file.flush()
+        os.fsync(file.fileno())
