@@ -55,6 +55,8 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=registry,
         )
+        # finding a series by its labels costs more than counting
+        self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.store_errors = Counter(
             "bucketline_store_errors", "Requests that the store failed", registry=registry
         )
@@ -89,6 +91,16 @@ class Metrics:
         return Gauge(
             f"bucketline_{name}", what, ["run"], registry=self.registry, multiprocess_mode="mostrecent"
         )
+
+    def request(self, method: str, route: str, status: int, took_s: float) -> None:
+        """Count one, and how long it took."""
+        key = (method, route, status)
+        series = self._of_requests.get(key)
+        if series is None:
+            counter, histogram = self.requests.labels(*key), self.latency.labels(method, route)
+            series = self._of_requests[key] = counter, histogram
+        series[0].inc()
+        series[1].observe(took_s)
 
     def exposition(self) -> bytes:
         """Prometheus' text format."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -13,12 +15,22 @@ from fastapi_offline import FastAPIOffline
 from bucketline_service.api import delivery, ledger, maps, operations, previews, problems, runs
 from bucketline_service.api.auth import Guards, Tokens
 from bucketline_service.api.middleware import HeadAsGet, LimitBody, Observe
+from bucketline_service.api.shortcut import Refuse, Shortcut
 from bucketline_service.coordinator import Coordinator
+from bucketline_service.errors import BucketlineError
 
 _DESCRIPTION = """Plans aspect-ratio buckets and hands out batches of one resolution to every rank of a training job.
 
 Axis order is (width, height). Errors are RFC 9457 problem documents with a stable `code`.
 """
+
+
+# Newer releases of FastAPI look at each request for three OpenTelemetry providers that nobody has set up here.
+_NO_TELEMETRY: dict[str, Any] = (
+    {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
+    if "telemetry" in inspect.signature(FastAPI).parameters
+    else {}
+)
 
 
 @dataclass(frozen=True)
@@ -52,16 +64,26 @@ def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) ->
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,  # a spec that goes in comes out as the same type
+        **_NO_TELEMETRY,
     )
     guards = Guards.of(settings.tokens)
     problems.install(app, coordinator.metrics)
     app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
     app.include_router(runs.routes(coordinator, guards))
     app.include_router(ledger.routes(coordinator, guards))
-    app.include_router(delivery.routes(coordinator, guards))
+    deliver = delivery.routes(coordinator, guards)
+    app.include_router(deliver)
     app.include_router(previews.routes(coordinator, guards))
     app.include_router(operations.routes(coordinator))
     app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
+    next_route = delivery.next_route(deliver)
+    app.add_middleware(
+        Shortcut,
+        route=next_route,
+        endpoint=next_route.endpoint,
+        guard=guards.any,
+        refuse=cast(Refuse, app.exception_handlers[BucketlineError]),
+    )
     app.add_middleware(Observe, metrics=coordinator.metrics)
     app.add_middleware(HeadAsGet)
     return app

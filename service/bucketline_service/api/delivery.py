@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
+from fastapi.routing import APIRoute
 
 from bucketline_service.api.auth import Guards
 from bucketline_service.api.problems import documented
@@ -19,10 +20,13 @@ from bucketline_service.api.wire import (
     SessionOut,
     StateDict,
     as_json,
+    as_list,
 )
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.runs import Run
 from bucketline_service.state.port import Cursor
+
+NEXT = "/v1/runs/{run}/ranks/{rank}/next"
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
@@ -55,7 +59,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         return as_json({"lease": leased.record.lease, **_standing(leased.run, cursor)})
 
     @router.post(
-        "/v1/runs/{run}/ranks/{rank}/next",
+        NEXT,
         summary="Acknowledge, and read on",
         response_model=NextOut,
         responses=documented(401, 404, 409, 413, 422, 503),
@@ -72,9 +76,14 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
             begin=body.begin.to_store() if body.begin else None,
             count=body.count,
         )
-        return as_json({**vars(found), "cursor": _cursor(found.cursor)})
+        return as_json({**vars(found), "batches": as_list(found.batches), "cursor": _cursor(found.cursor)})
 
     return router
+
+
+def next_route(router: APIRouter) -> APIRoute:
+    """The route of ``next`` among those of ``routes``."""
+    return next(each for each in router.routes if isinstance(each, APIRoute) and each.path == NEXT)
 
 
 def _cursor(cursor: Cursor) -> dict[str, int]:

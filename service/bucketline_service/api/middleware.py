@@ -42,8 +42,7 @@ class Observe:
         finally:
             took_s = time.perf_counter() - begin
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(scope["method"], route, status).inc()
-            self._metrics.latency.labels(scope["method"], route).observe(took_s)
+            self._metrics.request(scope["method"], route, status, took_s)
             if _log.isEnabledFor(logging.DEBUG):
                 about = {"method": scope["method"], "path": scope["path"], "status": status}
                 _log.debug("request", extra={**about, "ms": round(took_s * 1e3, 2)})

@@ -17,6 +17,7 @@ from bucketline_service.api.wire import (
     RunPath,
     RunsOut,
     as_json,
+    as_list,
 )
 from bucketline_service.coordinator import Coordinator, RunSpec
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
@@ -64,7 +65,7 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
     async def put_run(run: RunPath, spec: RunSpec) -> Response:
         """A map, a plan spec and a world size. Born with generation 1 at step 0 of epoch 0; another spec under a name
         that is taken is a conflict."""
-        created = await coordinator.runs.put(run, spec)
+        created = await coordinator.put_run(run, spec)
         about = await coordinator.answers.run(run)
         status = 202 if about["status"] == "planning" else 201 if created else 200
         return as_json(about, status)
@@ -91,7 +92,7 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
         summary="List all runs",
         dependencies=readers,
         response_model=RunsOut,
-        responses=documented(401, 503),
+        responses=documented(401, 422, 503),
     )
     async def list_runs() -> Response:
         """Every run by name, as it is told alone."""
@@ -168,4 +169,4 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
     ) -> Response:
         """Batches of a rank: pure, moves nothing. With ``world_size``, as a job of that size is dealt each epoch."""
         found = await coordinator.delivery.batches(run, rank, Cursor(epoch, step), count, world_size)
-        return as_json({"batches": found})
+        return as_json({"batches": as_list(found)})

@@ -8,6 +8,7 @@ import orjson
 from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from bucketline_service import names
 from bucketline_service.coordinator import RunSpec
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
 from bucketline_service.coordinator.resume import StateDict as State
@@ -19,8 +20,10 @@ Step = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 NumBatches = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 WorldSize = Annotated[int, Field(strict=True, ge=1, le=MAX_WORLD_SIZE)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
-MapPath = Annotated[str, Path(description="name of the map")]
-RunPath = Annotated[str, Path(description="name of the run")]
+# for OpenAPI alone: check_name tells what would do, which a pattern does not
+_NAME = {"pattern": f"^{names.PATTERN}$"}
+MapPath = Annotated[str, Path(description="name of the map", json_schema_extra=_NAME)]
+RunPath = Annotated[str, Path(description="name of the run", json_schema_extra=_NAME)]
 RankPath = Annotated[int, Path(ge=0, lt=MAX_WORLD_SIZE, description="the rank, below the run's world size")]
 
 
@@ -300,6 +303,18 @@ class Status(BaseModel):
     status: str
 
 
+class Readiness(Status):
+    map_root: str | None = Field(
+        None,
+        description="where there is one: ready, or unavailable (runs go on whose maps are here, others wait)",
+    )
+
+
 def as_json(content: Any, status: int = 200) -> Response:
     """Answers skip validation: they are ours, and the tests hold them against these models."""
     return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def as_list(documents: list[bytes]) -> orjson.Fragment:
+    """Of documents that are JSON already."""
+    return orjson.Fragment(b"[" + b",".join(documents) + b"]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 import numpy as np
+import orjson
 
 from bucketline_service.coordinator.deal import Span
 from bucketline_service.coordinator.runs import Run
@@ -27,8 +28,12 @@ class Batch(TypedDict, total=False):
     repeats: list[bool]
 
 
-def render(run: Run, span: Span, rank: int, block: BatchBlock) -> list[Batch]:
-    """The batches of ``span``, one a step."""
+def render(run: Run, span: Span, rank: int, block: BatchBlock) -> list[bytes]:
+    """The batches of ``span``, one a step, each as JSON."""
+    return [orjson.dumps(batch) for batch in documents(run, span, rank, block)]
+
+
+def documents(run: Run, span: Span, rank: int, block: BatchBlock) -> list[Batch]:
     sources = run.plan.sources
     ids = sources.ids(block.rows)
     bounds = block.bounds.tolist()

@@ -8,7 +8,7 @@ the same number of steps. What does not fill a last step of all ranks is not dea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ MAX_COUNT = 1024
 
 MAX_WALKED = 16
 """Epochs whose steps are counted one by one."""
+
+MAX_COUNTED = 64
+"""Epochs whose number of steps a deal remembers: it is asked several times in a request."""
 
 MAX_EPOCH = 2**31
 """Epochs are one 32-bit word of the plan's keys; a run without ``epochs`` ends here."""
@@ -45,6 +48,7 @@ class Deal:
     origin: Cursor
     offset: int
     end_epoch: int = MAX_EPOCH
+    _counted: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, planner: Planner, generation: Generation, epochs: int | None) -> Deal:
@@ -56,8 +60,14 @@ class Deal:
 
     def num_steps(self, epoch: int) -> int:
         """The step after the epoch's last one."""
-        step, offset = self._start(epoch)
-        return step + (self.planner.num_batches(epoch, self.world_size) - offset) // self.world_size
+        found = self._counted.get(epoch)
+        if found is None:
+            step, offset = self._start(epoch)
+            found = step + (self.planner.num_batches(epoch, self.world_size) - offset) // self.world_size
+            if len(self._counted) >= MAX_COUNTED:
+                self._counted.clear()
+            self._counted[epoch] = found
+        return found
 
     def num_left_out(self, epoch: int) -> int:
         """Batches at the end of the epoch's stream that do not fill a step of all ranks."""
@@ -129,6 +139,14 @@ class Deal:
             take = min(count, self.num_steps(cursor.epoch) - cursor.step)
             yield Span(cursor.epoch, cursor.step, take)
             cursor, count = self.normal(Cursor(cursor.epoch, cursor.step + take)), count - take
+
+    def after(self, cursor: Cursor, count: int) -> Cursor:
+        """The cursor ``count`` steps later; at the end of the run at the latest."""
+        cursor = self.normal(cursor)
+        while count > 0 and not self.is_over(cursor):
+            take = min(count, self.num_steps(cursor.epoch) - cursor.step)
+            cursor, count = self.normal(Cursor(cursor.epoch, cursor.step + take)), count - take
+        return cursor
 
     def back(self, cursor: Cursor, steps: int) -> Cursor:
         """The cursor ``steps`` steps before, at the origin at the earliest."""

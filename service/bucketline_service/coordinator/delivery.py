@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bucketline_service import events
-from bucketline_service.coordinator.batches import Batch, render
+from bucketline_service.coordinator.ahead import Ahead, num_ahead
+from bucketline_service.coordinator.batches import render
 from bucketline_service.coordinator.deal import MAX_COUNT, Deal
 from bucketline_service.coordinator.resume import check_size
 from bucketline_service.coordinator.runs import Run, Runs, lease_floor
@@ -32,7 +33,9 @@ class Lease:
 
 @dataclass(frozen=True)
 class Next:
-    batches: list[Batch]
+    """``batches``: each as JSON."""
+
+    batches: list[bytes]
     cursor: Cursor
     num_steps: int
     done: bool
@@ -45,6 +48,7 @@ class Delivery:
         self._runs = runs
         self._metrics = metrics
         self._clock = clock
+        self._ahead = Ahead()
 
     async def lease(self, name: str, rank: int, holder: str, session: str | None) -> Lease:
         """The rank's lease for a holder; an older holder is fenced by it."""
@@ -86,13 +90,27 @@ class Delivery:
         deal = run.deal
         cursor = deal.normal(commit.cursor)
         start = deal.normal(begin) if begin else cursor
-        batches = await self._batches(run, deal, rank, start, count)
-        last = batches[-1] if batches else None
-        after = deal.normal(Cursor(last["epoch"], last["step"] + 1)) if last else deal.normal(start)
+        batches, after = await self._next_batches(run, rank, start, count)
         self._metrics.batches.labels(name).inc(len(batches))
         return Next(
             batches, cursor, 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch), deal.is_over(after)
         )
+
+    async def _next_batches(
+        self, run: Run, rank: int, start: Cursor, count: int
+    ) -> tuple[list[bytes], Cursor]:
+        """The batches of a rank from ``start`` on, and the cursor after them; from those at hand where they are."""
+        batches = self._ahead.take(run, rank, start, count)
+        if batches is None:
+            run = await self._runs.whole(run)
+            batch_size = run.plan.spec.most_images
+            left = 0 if run.deal.is_over(start) else run.deal.num_steps(start.epoch) - start.step
+            num = max(count, min(left, num_ahead(batch_size)))  # no epoch is planned before it is asked for
+            planned = await self._batches(run, run.deal, rank, start, num)
+            batches = planned[: min(count, most_in_answer(batch_size))]
+            if len(batches) < min(left, len(planned)):
+                self._ahead.keep(run, rank, start, planned[:left])
+        return batches, run.deal.after(start, len(batches))
 
     async def _commit(
         self,
@@ -180,7 +198,7 @@ class Delivery:
 
     async def batches(
         self, name: str, rank: int, cursor: Cursor, count: int, world_size: int | None
-    ) -> list[Batch]:
+    ) -> list[bytes]:
         """The plan itself, leased or not; with ``world_size``, as a job of that size would be dealt it."""
         run = await self._runs.open(name)
         deal = run.deal_to(world_size)
@@ -190,10 +208,10 @@ class Delivery:
         deal.check_dealt("", cursor)
         return await self._batches(run, deal, rank, cursor, count)
 
-    async def _batches(self, run: Run, deal: Deal, rank: int, start: Cursor, count: int) -> list[Batch]:
+    async def _batches(self, run: Run, deal: Deal, rank: int, start: Cursor, count: int) -> list[bytes]:
         batch_size = run.plan.spec.most_images
-        count = min(count, max(1, MAX_IDS // batch_size))
-        found: list[Batch] = []
+        count = min(count, most_in_answer(batch_size))
+        found: list[bytes] = []
         for span in deal.spans(start, count):
             question = (span.epoch, deal.positions(span, rank), deal.world_size)
             is_small = span.count * batch_size <= _IDS_AT_HAND
@@ -203,6 +221,11 @@ class Delivery:
                 block = await asyncio.to_thread(deal.planner.batches, *question)
             found += render(run, span, rank, block)
         return found
+
+
+def most_in_answer(batch_size: int) -> int:
+    """Batches."""
+    return max(1, MAX_IDS // batch_size)
 
 
 def _is_of(run: Run, rank: int, lease: int) -> bool:

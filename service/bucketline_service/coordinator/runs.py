@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ class Run:
     def spec(self) -> RunSpec:
         return self.document.spec
 
-    @property
+    @cached_property
     def deal(self) -> Deal:
         return Deal.of(self.plan.planner, self.generation, self.spec.epochs)
 
@@ -175,9 +175,19 @@ class Runs:
         return run
 
     async def recall(self, name: str) -> Run:
-        """The run as it was read last, which costs no store call: for a commit, which is stale where it is another."""
-        run = self._open.get(name)
-        return run if run is not None and run.plan.is_whole else await self.open(name)
+        """The run as it was read last, which costs no store call: for a commit, which is stale where it is another. Its
+        plan may be damaged since: see ``whole``."""
+        return self._open.get(name) or await self.open(name)
+
+    async def whole(self, run: Run) -> Run:
+        """The run, with its plan opened anew where the files of that were touched since. Raises ``StoreUnavailable``
+        where the name was put anew."""
+        if run.plan.is_whole:
+            return run
+        opened = await self.open(run.name)
+        if opened.encoded != run.encoded:
+            raise StoreUnavailable(f"run {run.name!r} was put anew; ask again")
+        return replace(run, plan=opened.plan)
 
     async def with_ranks(self, run: Run) -> tuple[Run, list[RankRecord]]:
         """The run under its present generation, and the ranks of that. The name may have been put anew since it was

@@ -326,6 +326,8 @@ class LinePlanner:
         return [Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _shape(self, epoch: int) -> _Shape:
+        if self._steady is not None:
+            return self._steady
         with self._lock:
             return self._shape_of(epoch)
 

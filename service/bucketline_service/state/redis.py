@@ -32,6 +32,7 @@ from bucketline_service.state.port import (
 from bucketline_service.state.redis_clients import Client, ClusterClient, open_client
 from bucketline_service.state.redis_scripts import BEGIN, COMMIT, CREATE_RUN, LEASE, RANKS, SESSION, Script
 from bucketline_service.state.rules import SEEN_EVERY_S
+from bucketline_service.state.together import Together
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class RedisStore:
         self._timeout_s = timeout_s
         self._touch = int(touch)
         self._is_closed = False
+        self._commits = Together(self._commit)
 
     async def ping(self) -> None:
         # A write, not only PING: that answers on a read-only replica and on a full server as well.
@@ -162,18 +164,18 @@ class RedisStore:
         return keys.unpack_rank(rank, record[0])[1] if record else None
 
     async def commit(self, run: str, request: CommitRequest) -> Commit:
+        return await self._commits(run, request)
+
+    async def _commit(self, run: str, requests: Sequence[CommitRequest]) -> list[Commit]:
+        """One script for all of them, each of which stands by itself."""
         script = self._script(
             COMMIT,
             [keys.generation(run), keys.ranks(run)],
-            [
-                *(request.rank, request.lease, keys.pack_id(request.generation)),
-                *(*_cursor_args(request.cursor), *_cursor_args(request.not_before)),
-                *(int(request.trusted), LEASE_STRIDE, float(request.now_s), SEEN_EVERY_S, self._touch),
-            ],
+            [LEASE_STRIDE, SEEN_EVERY_S, self._touch, *map(_pack_commit, requests)],
         )
-        outcome, epoch, step, packed = _found(run, await self._answer(script))
-        after = Cursor(int(epoch), int(step))
-        return Commit(Outcome(outcome.decode()), after, keys.unpack_generation(packed))
+        packed, *answers = _found(run, await self._answer(script))
+        generation = keys.unpack_generation(packed)
+        return [_unpack_commit(answer, generation) for answer in answers]
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
         script = self._script(RANKS, [keys.generation(run), keys.ranks(run)], [])
@@ -209,6 +211,20 @@ class RedisStore:
             raise StoreUnavailable(f"Redis did not answer within {self._timeout_s:g} s") from exc
         except UNAVAILABLE as exc:
             raise StoreUnavailable(f"Redis: {exc}") from exc
+
+
+def _pack_commit(request: CommitRequest) -> str:
+    to_epoch, to_step = request.cursor or ("-", "-")
+    from_epoch, from_step = request.not_before or ("-", "-")
+    return (
+        f"{request.rank} {request.lease} {keys.pack_id(request.generation)} {request.trusted:d} "
+        f"{float(request.now_s)!r} {to_epoch} {to_step} {from_epoch} {from_step}"
+    )
+
+
+def _unpack_commit(answer: bytes, generation: Generation) -> Commit:
+    outcome, epoch, step = answer.decode().split(" ")
+    return Commit(Outcome(outcome), Cursor(int(epoch), int(step)), generation)
 
 
 def _cursor_args(cursor: Cursor | None) -> list[str]:

@@ -1,77 +1,86 @@
--- Prove a lease and move its rank's cursor forward. rules.py, decide_commit, states the same.
+-- Prove leases and move their ranks' cursors forward, each commit by itself. rules.py, decide_commit, states the same of one.
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
--- ARGV    rank, lease, generation id, cursor's epoch and step ('' and '': none), not_before's epoch and step (likewise),
---         trusted ('0' or '1'), lease stride, now, how old last_seen_s may grow,
---         touch ('1': write what is there again)
+-- ARGV    lease stride, how old last_seen_s may grow, touch ('1': write what is there again), then each commit, packed:
+--         'rank lease id trusted now to_epoch to_step from_epoch from_step', trusted being 0 or 1, and '-' for the cursor
+--         (to) or not_before (from) that there is not
 -- Times are Unix seconds, kept as the text that came.
--- Answers nil where there is no run, else {outcome, epoch, step, generation}.
-local rank, lease, id = ARGV[1], ARGV[2], ARGV[3]
-local to_epoch, to_step, from_epoch, from_step = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local trusted, stride, now, seen_every, touch = ARGV[8] == '1', ARGV[9], ARGV[10], ARGV[11], ARGV[12] == '1'
-
+-- Answers nil where there is no run, else {generation, of each commit 'outcome epoch step'}.
+local stride, seen_every, touch = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local present = redis.call('GET', KEYS[1])
 if not present then
     return false
 end
--- Where the rank stands: at the origin, unless the present generation has a record of it.
-local present_id, epoch, step = string.match(present, '^(%S+) %d+ (%d+) (%d+) ')
-local held, since, seen, holder
-local stored = redis.call('HGET', KEYS[2], rank)
-local is_present = false
-if stored then
-    local of, old_epoch, old_step, old_since, old_seen, old_holder
-    of, held, old_epoch, old_step, old_since, old_seen, old_holder =
-        string.match(stored, '^(%S+) (%d+) (%d+) (%d+) (%S+ %d+ %d+) (%S+) (.*)$')
-    if of == present_id then
-        is_present = true
-        epoch, step, since, seen, holder = old_epoch, old_step, old_since, old_seen, old_holder
-    end
-end
+local present_id, origin_epoch, origin_step = string.match(present, '^(%S+) %d+ (%d+) (%d+) ')
 
 local function before(epoch_a, step_a, epoch_b, step_b)
     local a, b = tonumber(epoch_a), tonumber(epoch_b)
     return a < b or (a == b and tonumber(step_a) < tonumber(step_b))
 end
 
-local function answer(outcome)
-    return {outcome, epoch, step, present}
-end
+local function commit(packed)
+    local rank, lease, id, trusted, now, to_epoch, to_step, from_epoch, from_step =
+        string.match(packed, '^(%d+) (%d+) (%S+) ([01]) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    -- Where the rank stands: at the origin, unless the present generation has a record of it.
+    local epoch, step = origin_epoch, origin_step
+    local held, since, seen, holder
+    local stored = redis.call('HGET', KEYS[2], rank)
+    local is_present = false
+    if stored then
+        local of, old_epoch, old_step, old_since, old_seen, old_holder
+        of, held, old_epoch, old_step, old_since, old_seen, old_holder =
+            string.match(stored, '^(%S+) (%d+) (%d+) (%d+) (%S+ %d+ %d+) (%S+) (.*)$')
+        if of == present_id then
+            is_present = true
+            epoch, step, since, seen, holder = old_epoch, old_step, old_since, old_seen, old_holder
+        end
+    end
 
-local function write()
-    redis.call('HSET', KEYS[2], rank,
-        table.concat({present_id, lease, epoch, step, since, now, holder}, ' '))
-end
+    local function answer(outcome)
+        return outcome .. ' ' .. epoch .. ' ' .. step
+    end
 
-if id ~= present_id then
-    return answer('stale')
-end
-if tonumber(lease) % tonumber(stride) ~= tonumber(rank) then
-    return answer('fenced')
-end
-local moves = to_epoch ~= '' and before(epoch, step, to_epoch, to_step)
-if not is_present or lease ~= held then
-    -- The token of an older generation still bounds from below: that lease was given, and fenced by begin.
-    local is_newer = not held or tonumber(lease) > tonumber(held)
-    if not (is_newer and trusted and to_epoch ~= '') then
+    local function write()
+        redis.call('HSET', KEYS[2], rank,
+            table.concat({present_id, lease, epoch, step, since, now, holder}, ' '))
+    end
+
+    if id ~= present_id then
+        return answer('stale')
+    end
+    if tonumber(lease) % stride ~= tonumber(rank) then
         return answer('fenced')
+    end
+    local moves = to_epoch ~= '-' and before(epoch, step, to_epoch, to_step)
+    if not is_present or lease ~= held then
+        -- The token of an older generation still bounds from below: that lease was given, and fenced by begin.
+        local is_newer = not held or tonumber(lease) > tonumber(held)
+        if not (is_newer and trusted == '1' and to_epoch ~= '-') then
+            return answer('fenced')
+        end
+        if moves then
+            epoch, step = to_epoch, to_step
+        end
+        since, holder = table.concat({now, epoch, step}, ' '), ''
+        write()
+        return answer('adopted')
+    end
+    if from_epoch ~= '-' and before(epoch, step, from_epoch, from_step) then
+        return answer('ahead')
     end
     if moves then
         epoch, step = to_epoch, to_step
     end
-    since, holder = table.concat({now, epoch, step}, ' '), ''
-    write()
-    return answer('adopted')
+    if moves or tonumber(now) - tonumber(seen) >= seen_every then
+        write()
+    elseif touch then
+        redis.call('HSET', KEYS[2], rank, stored)
+    end
+    return answer('ok')
 end
-if from_epoch ~= '' and before(epoch, step, from_epoch, from_step) then
-    return answer('ahead')
+
+local answers = {present}
+for i = 4, #ARGV do
+    answers[i - 2] = commit(ARGV[i])
 end
-if moves then
-    epoch, step = to_epoch, to_step
-end
-if moves or tonumber(now) - tonumber(seen) >= tonumber(seen_every) then
-    write()
-elseif touch then
-    redis.call('HSET', KEYS[2], rank, stored)
-end
-return answer('ok')
+return answers

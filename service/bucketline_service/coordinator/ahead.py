@@ -1,0 +1,68 @@
+"""Batches at hand: those that follow what a rank has asked for, planned in the same call.
+
+A call of the planner costs far more than the few batches more that it could plan, and a rank that asks for one batch at
+a time will ask for the next ones. Only a saving: what is here is what the planner would answer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from bucketline_service.coordinator.plans import Plan
+from bucketline_service.coordinator.runs import Run
+from bucketline_service.state.port import Cursor, Generation
+
+NUM_AHEAD = 32
+_MAX_IDS = 1 << 12
+"""Batches that are planned at least, and the most ids that they may have."""
+
+MAX_BYTES = 64 << 20
+
+
+def num_ahead(batch_size: int) -> int:
+    """How many batches to plan at least."""
+    return min(NUM_AHEAD, _MAX_IDS // batch_size)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A rank's batches of steps ``step``, … of one epoch, as JSON. Whose they are: ``plan`` and ``generation``."""
+
+    plan: Plan
+    generation: Generation
+    epoch: int
+    step: int
+    batches: list[bytes]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(map(len, self.batches))
+
+
+class Ahead:
+    """One stretch for each rank, the last that was planned for it; of all no more than ``max_bytes``."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._stretches: OrderedDict[tuple[str, int], Stretch] = OrderedDict()
+        self._free_bytes = max_bytes
+
+    def take(self, run: Run, rank: int, start: Cursor, count: int) -> list[bytes] | None:
+        """The ``count`` batches from ``start`` on, None where they are not all here."""
+        stretch = self._stretches.get((run.name, rank))
+        if stretch is None or stretch.epoch != start.epoch or stretch.step > start.step:
+            return None
+        first = start.step - stretch.step
+        found = stretch.batches[first : first + count]
+        is_of_run = stretch.plan is run.plan and stretch.generation == run.generation
+        return found if len(found) == count and is_of_run else None
+
+    def keep(self, run: Run, rank: int, start: Cursor, batches: list[bytes]) -> None:
+        key = (run.name, rank)
+        if key in self._stretches:
+            self._free_bytes += self._stretches.pop(key).num_bytes
+        stretch = Stretch(run.plan, run.generation, start.epoch, start.step, batches)
+        self._stretches[key] = stretch
+        self._free_bytes -= stretch.num_bytes
+        while self._free_bytes < 0:
+            self._free_bytes += self._stretches.popitem(last=False)[1].num_bytes
