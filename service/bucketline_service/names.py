@@ -6,7 +6,8 @@ import re
 
 from bucketline_service.errors import Invalid
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_NAME = re.compile(PATTERN)
 
 
 def check_name(kind: str, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from bucketline_service.api.problems import Forbidden, Unauthorized
+from bucketline_service.errors import Invalid
 
 _bearer = HTTPBearer(auto_error=False, description="BUCKETLINE_TOKEN: a worker's or an operator's")
 
@@ -42,7 +43,7 @@ Guard = Callable[[HTTPAuthorizationCredentials | None], Awaitable[None]]
 class Guards:
     """Dependencies of routes: any token, or an operator's. ``route``: the class of routes that ask them before the
     body is read; FastAPI asks dependencies after it, so that a stranger could make it read as much as a run's spec may
-    have. As dependencies they are in OpenAPI."""
+    have. As dependencies they are in OpenAPI. It refuses query parameters that the route does not have."""
 
     any: Guard
     operator: Guard
@@ -61,11 +62,14 @@ class Guards:
         class GuardedRoute(APIRoute):
             def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
                 handle = super().get_route_handler()
+                known = {parameter.alias for parameter in self.dependant.query_params}
                 mine = [guard for guard in guards for each in self.dependencies if each.dependency is guard]
 
                 async def guarded(request: Request) -> Response:
                     for guard in mine:
                         await guard(await _bearer(request))
+                    if request.scope["query_string"]:
+                        _check_query(request, known)
                     return await handle(request)
 
                 return guarded
@@ -85,6 +89,14 @@ def _check(tokens: Tokens, given: HTTPAuthorizationCredentials | None, *, operat
         raise Unauthorized("the token is not known here")
     if operator and not is_operator:
         raise Forbidden("a worker's token may read and move cursors; this needs an operator's")
+
+
+def _check_query(request: Request, known: Set[str]) -> None:
+    """A misspelt parameter would be as if it were not there."""
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        names = f"There are {', '.join(sorted(known))}" if known else "This call has none"
+        raise Invalid(unknown[:80] or "query", "is no query parameter of this call", names)
 
 
 def _among(given: str, known: frozenset[str]) -> bool:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
-from bucketline_service.api.problems import Problem
+from bucketline_service.api.problems import Problem, from_pydantic
 from bucketline_service.coordinator.map_specs import MAX_MAPS, MapSpec
 from bucketline_service.coordinator.previews import MAX_SPECS
 from bucketline_service.coordinator.spec import PlanFields
+from bucketline_service.errors import Invalid
 
 
 class Spread(BaseModel):
@@ -108,6 +116,15 @@ class StatsOut(EpochStats):
     lockstep: int | None
 
 
+def _of_one(given: Any, read: ValidatorFunctionWrapHandler) -> PlanFields | Invalid:
+    """What is wrong with one spec is its own problem, and hides no other."""
+    try:
+        found: PlanFields = read(given)
+    except ValidationError as error:
+        return from_pydantic(error, given)
+    return found
+
+
 class PreviewsIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -115,7 +132,7 @@ class PreviewsIn(BaseModel):
     maps: Annotated[list[MapSpec], Field(min_length=1, max_length=MAX_MAPS)] | None = Field(
         None, description="instead of map: several, as in a run spec"
     )
-    specs: list[PlanFields] = Field(
+    specs: list[Annotated[PlanFields, WrapValidator(_of_one)]] = Field(
         min_length=1, max_length=MAX_SPECS, description="run specs without their map"
     )
 
@@ -123,7 +140,9 @@ class PreviewsIn(BaseModel):
 class PreviewOut(BaseModel):
     """``stats`` or ``problem``, never both."""
 
-    spec: PlanFields = Field(description="with every default written out, where it can be met")
+    spec: PlanFields | None = Field(
+        description="with every default written out, where it can be met; null where it is no spec at all"
+    )
     stats: EpochStats | None = Field(None, description="of epoch 0")
     problem: Problem | None = Field(None, description="why the spec can not be met")
 

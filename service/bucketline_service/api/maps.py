@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from bucketline_service.api.auth import Guards
 from bucketline_service.api.problems import documented, from_pydantic
+from bucketline_service.api.uris import opened, path_of
 from bucketline_service.api.wire import MapDetail, MapOut, MapPath, MapsOut, UriIn, as_json
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
@@ -25,6 +27,7 @@ from bucketline_service.maps import (
     format_for_suffix,
     format_named,
 )
+from bucketline_service.names import check_name
 
 _BODY = {
     "requestBody": {
@@ -89,13 +92,12 @@ def _add_put(
         """Id, width and height of every image, and what else is known of it, in any of the formats or by ``uri``. All
         of it is checked first; other content under a name that is taken is a conflict."""
         optional = (orientation_column, num_repeats_column, num_frames_column)
+        check_name("map", map)  # before a long body is taken
         columns = Columns(id_column, width_column, height_column, *optional)
         content_type = request.headers.get("content-type", "")
         if content_type.startswith("application/json"):
             where = _where(await request.body())
-            path = _under(roots, where.uri)
-            kind = format_named(where.format) if where.format else format_for_suffix(path)
-            stored, created = await coordinator.put_map(map, path, kind.name, columns)
+            stored, created = await _read(coordinator, roots, where, map, columns)
         else:
             if not content_type:
                 raise Invalid("Content-Type", "is missing", f"Known are {', '.join(FORMATS)}, e.g. text/csv")
@@ -110,7 +112,7 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
         summary="List all maps",
         dependencies=[Depends(guards.any)],
         response_model=MapsOut,
-        responses=documented(401, 503),
+        responses=documented(401, 422, 503),
     )
     async def list_maps() -> Response:
         """Every map by name, with its digest and number of images."""
@@ -125,7 +127,7 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
     )
     async def get_map(map: MapPath) -> Response:
         """A map with the histogram of its sizes and aspects."""
-        stored = await asyncio.to_thread(coordinator.maps.get, map)
+        stored = await coordinator.get_map(map)
         return as_json({**_about(map, stored), "histogram": stored.histogram()})
 
     @router.delete(
@@ -139,6 +141,18 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
         """Forget a map that no run uses; while one does it is a conflict that names the runs."""
         await coordinator.delete_map(map)
         return Response(status_code=204)
+
+
+async def _read(
+    coordinator: Coordinator, roots: tuple[Path, ...], where: UriIn, name: str, columns: Columns
+) -> tuple[ResolutionMap, bool]:
+    """The file that the coordinator has itself."""
+    path = path_of(where.uri)
+    with ExitStack() as stack:
+        # in a thread: the folder may be one of a network, and slow
+        file = await asyncio.to_thread(stack.enter_context, opened(roots, path))
+        kind = format_named(where.format) if where.format else format_for_suffix(path)
+        return await coordinator.put_map(name, file, kind.name, columns)
 
 
 async def _upload(
@@ -164,24 +178,6 @@ def _where(body: bytes) -> UriIn:
         return UriIn.model_validate(document)
     except ValidationError as error:
         raise from_pydantic(error, document) from error
-
-
-def _under(roots: tuple[Path, ...], uri: str) -> Path:
-    """The file that ``uri`` names, if it lies under an allowed root once links and ``..`` are followed."""
-    if not roots:
-        raise Invalid(
-            "uri", "this coordinator reads no files by name", "Start it with --map-source FOLDER, or upload"
-        )
-    if "://" in uri and not uri.startswith("file://"):
-        raise Invalid("uri", f"scheme of {uri[:80]!r} is not known", "Give a path, or file:///…")
-    path = Path(uri.removeprefix("file://"))
-    if "\0" in uri:
-        raise Invalid("uri", "no path holds a NUL", "Give a path, or file:///…")
-    for root in roots:
-        candidate = (root / path).resolve()
-        if candidate.is_relative_to(root.resolve()) and candidate.is_file():
-            return candidate
-    raise Invalid("uri", f"{uri[:200]!r} is no file under an allowed folder", "Name one under --map-source")
 
 
 def _about(name: str, stored: ResolutionMap | MapInfo) -> dict[str, object]:

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from bucketline_service import events
 from bucketline_service.api.problems import documented
-from bucketline_service.api.wire import Status, as_json
+from bucketline_service.api.wire import Readiness, Status, as_json
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import BucketlineError
 
@@ -20,11 +20,15 @@ def routes(coordinator: Coordinator) -> APIRouter:
         """Answers as long as the process does; it asks neither store nor maps."""
         return as_json({"status": "up"})
 
-    @router.get("/readyz", summary="Can it serve?", response_model=Status, responses=documented(503))
+    @router.get("/readyz", summary="Can it serve?", response_model=Readiness, responses=documented(503))
     async def readyz() -> Response:
-        """The store can be reached and the maps can be read."""
+        """The store can be reached and the maps that are here can be read. A map root that is gone is told, and no
+        reason to send requests elsewhere: no replica has another."""
         await coordinator.is_ready()
-        return as_json({"status": "ready"})
+        about = {"status": "ready"}
+        if coordinator.maps.has_root:
+            about["map_root"] = "ready" if await coordinator.is_root_there() else "unavailable"
+        return as_json(about)
 
     @router.get(
         "/metrics",

@@ -41,9 +41,9 @@ def document(map_name: str | None, num_images: int, previews: list[Preview]) -> 
         "map": map_name,
         "num_images": num_images,
         "previews": [
-            {"spec": spec.to_json(), "problem": members(problem)}
+            {"spec": spec.to_json() if spec else None, "problem": members(problem)}
             if problem
-            else {"spec": spec.to_json(), "stats": stats}
+            else {"spec": spec.to_json() if spec else None, "stats": stats}
             for spec, stats, problem in previews
         ],
     }

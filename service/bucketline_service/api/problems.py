@@ -175,11 +175,15 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         code, detail, path = "invalid", str(error.detail), request.url.path[:200]
         if error.status_code == 404:
             code, detail = "not_found", f"there is no path {path}. /docs lists those that there are"
-        elif error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "other methods")
-            code, detail = "method_not_allowed", f"{path} does not take {request.method} but {allowed}"
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _allowed(app, request, headers.get("Allow", ""))
+            code, detail = (
+                "method_not_allowed",
+                f"{path} does not take {request.method} but {headers['Allow']}",
+            )
         response = problem(error.status_code, code, detail)
-        response.headers.update(error.headers or {})
+        response.headers.update(headers)
         return response
 
     async def gone(_: Request, error: Exception) -> Response:
@@ -198,6 +202,14 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, defect)
+
+
+def _allowed(app: FastAPI, request: Request, found: str) -> str:
+    """The methods of all routes of the path; ``found``: of the one that the router came upon first."""
+    template = getattr(request.scope.get("route"), "path", "")
+    methods = {method.upper() for method in app.openapi()["paths"].get(template, {})}
+    methods |= {method for method in found.split(", ") if method}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _describe(app: FastAPI) -> None:
@@ -219,7 +231,7 @@ def _describe(app: FastAPI) -> None:
 
 def from_pydantic(error: ValidationError, body: Any) -> Invalid:
     """The same answer for a model that a route reads by itself."""
-    return _invalid(list(error.errors()), body)
+    return _invalid([{**each, "loc": ("body", *each["loc"])} for each in error.errors()], body)
 
 
 def _invalid(errors: Sequence[Any], body: Any) -> Invalid:

@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.numeric import Rule, check_numbers, first_true, plain, wrong_type
-from bucketline_service.maps.source import Source
+from bucketline_service.maps.source import MAX_ID_BYTES, Source
 
 MAX_SIDE_PX = 1_000_000
 """Largest side taken. No image format in use for training goes this far (JPEG and WebP end at 65,535 and
 16,383 px; the largest stitched panoramas are some 600,000 px wide), while swapped columns, file sizes and
 hashes mostly do."""
-
-MAX_ID_BYTES = 1024
-"""Longest string id, in UTF-8 bytes: ids stand in URLs and in every batch; S3's object keys end here as
-well."""
 
 _SIDE = Rule(
     "a number of pixels",

@@ -10,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bucketline_service.maps.bombs import check_arrow, check_parquet
 from bucketline_service.maps.columns import Columns, Names, resolve
 from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken
 
 _FILE_MAGIC = b"ARROW1"
+_FIRST_MESSAGE = 8
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -21,6 +23,7 @@ def read_parquet(path: Path, columns: Columns, stack: ExitStack) -> Source:
     file = stack.enter_context(pq.ParquetFile(str(path)))
     available = file.schema_arrow.names
     names = resolve(columns, available)
+    check_parquet(file, names.all(), path.stat().st_size)
     batches = file.iter_batches(batch_size=CHUNK_ROWS, columns=names.all(), use_threads=False)
     return Source(names, _chunks(batches, names), null_hint=_null_hint(available))
 
@@ -29,9 +32,12 @@ def read_arrow(path: Path, columns: Columns, stack: ExitStack) -> Source:
     file = stack.enter_context(pa.OSFile(str(path)))
     if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
         reader = stack.enter_context(pa.ipc.open_file(file))
+        if check_arrow(path, _FIRST_MESSAGE) < reader.num_record_batches:
+            raise broken("arrow", "it has fewer batches than its footer tells")
         batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:
         _check_end_of_stream(file)
+        check_arrow(path, 0)
         reader = stack.enter_context(pa.ipc.open_stream(file))
         batches = iter(reader)
     names = resolve(columns, reader.schema.names)

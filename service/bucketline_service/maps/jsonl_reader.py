@@ -175,10 +175,13 @@ def _shown(value: Any) -> str:
 def _first_object(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         text = b""
-        while not text.strip():
-            text = file.readline(_LINE_BYTES)
-            if not text:
+        while not text:  # by blocks: there may be any number of blank lines
+            block = file.read(_BLOCK_BYTES)
+            if not block:
                 raise Invalid("file", "has no rows", "A map needs at least one image")
+            text = block.removeprefix(b"\xef\xbb\xbf").lstrip()
+        line, newline, _ = text.partition(b"\n")
+        text = line if newline else line + file.readline(_LINE_BYTES)
     try:
         value = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as exc:

@@ -13,8 +13,10 @@ import pyarrow as pa
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.columns import Columns, Names, resolve
-from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken
+from bucketline_service.maps.source import CHUNK_ROWS, MAX_ID_BYTES, Chunk, Source, broken
 
+_MAX_ITEM_BYTES = 4 * MAX_ID_BYTES  # numpy has four bytes for each sign
+_CHUNK_BYTES = 1 << 26
 _HINT = "Save it as np.savez(path, id=…, width=…, height=…)"
 
 
@@ -57,14 +59,20 @@ def _open(name: str, file: IO[bytes]) -> _Member:
         )
     if dtype.kind in "US" and dtype.itemsize == 0:
         raise Invalid(name, "row 1: only empty strings", _HINT, row=1)
+    if dtype.itemsize > _MAX_ITEM_BYTES:
+        raise Invalid(
+            name, f"an array of {dtype}, wider than any id", f"Ids have at most {MAX_ID_BYTES:,} bytes"
+        )
     if len(shape) != 1:
         raise Invalid(name, f"an array of shape {shape}, not of one dimension", _HINT)
     return _Member(name, file, dtype, int(shape[0]))
 
 
 def _chunks(names: Names, members: dict[str, _Member], num_rows: int) -> Iterator[Chunk]:
-    for start in range(0, num_rows, CHUNK_ROWS):
-        count = min(CHUNK_ROWS, num_rows - start)
+    widest = max(member.dtype.itemsize for member in members.values())
+    step = min(CHUNK_ROWS, _CHUNK_BYTES // widest)
+    for start in range(0, num_rows, step):
+        count = min(step, num_rows - start)
         parts = {name: _read(member, count) for name, member in members.items()}
         yield Chunk.of(names, parts.__getitem__)
 

@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bucketline_service.errors import Invalid
+from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps.source import Source
+
+MAX_PLAIN_BYTES = 1 << 30
+"""A chunk of ids of the greatest length comes to a quarter of it."""
 
 _WHOLE_UNSIGNED = r"^[0-9]+(?:\.0*)?$"
 _DECIMAL = r"^-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
@@ -112,7 +115,30 @@ def _fault(value: float, rule: Rule) -> str:
 
 
 def plain(array: Any) -> Any:
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    """What a dictionary stands for, written out. Raises ``TooLarge`` where few long values stand for very much."""
+    if not pa.types.is_dictionary(array.type):
+        return array
+    num_bytes = _longest(array.dictionary) * len(array)
+    if num_bytes > MAX_PLAIN_BYTES:
+        raise TooLarge(
+            f"a dictionary stands for {len(array):,} rows of up to {num_bytes // len(array):,} bytes, more than "
+            f"{MAX_PLAIN_BYTES:,} bytes written out",
+            limit_bytes=MAX_PLAIN_BYTES,
+        )
+    return array.dictionary_decode()
+
+
+def _longest(values: Any) -> int:
+    """Bytes of the longest value, or more."""
+    kind = values.type
+    if (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    ):
+        return int(pc.max(pc.binary_length(values)).as_py() or 0)
+    return int(values.nbytes) if pa.types.is_binary_view(kind) or pa.types.is_string_view(kind) else 0
 
 
 def wrong_type(source: Source, column: str, array: Any, first_row: int, what: str, hint: str) -> Invalid:

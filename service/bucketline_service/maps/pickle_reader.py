@@ -23,9 +23,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from bucketline_service.errors import Invalid
+from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps.columns import Columns, Names
 from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken, is_utf8, show
+
+MAX_BYTES = 1 << 25
+"""An empty list is one byte here and some 70 in memory: 2 GB or so at most, of some 4 million images."""
 
 _HINT = (
     "A resolutions.pkl is a dict of id to (width, height); only dicts, tuples, lists, whole numbers, floats"
@@ -60,6 +63,13 @@ def read_pickle(path: Path, columns: Columns, stack: ExitStack) -> Source:
 
 
 def _load(path: Path) -> dict[Any, Any]:
+    num_bytes = path.stat().st_size
+    if num_bytes > MAX_BYTES:
+        raise TooLarge(
+            f"the pickle has {num_bytes:,} bytes, and {MAX_BYTES:,} are taken: it is read into memory whole. Save its "
+            "ids, widths and heights as npz, Parquet or CSV",
+            limit_bytes=MAX_BYTES,
+        )
     try:
         sizes = _Machine(io.BytesIO(path.read_bytes())).load()
     except (pickle.UnpicklingError, TypeError, AttributeError, AssertionError, IndexError, KeyError) as exc:

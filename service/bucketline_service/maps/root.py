@@ -173,7 +173,7 @@ class Root:
     def _fs(self) -> Any:
         with self._lock:
             if self._opened is None:
-                self._opened = _open(self._uri)
+                self._opened = open_file_system(self._uri)
             return self._opened
 
     def _exists(self) -> None:
@@ -255,7 +255,7 @@ def _secrets(uri: str) -> list[str]:
     return sorted({each for each in found if len(each) > 3}, key=len, reverse=True)
 
 
-def _open(uri: str) -> Any:
+def open_file_system(uri: str) -> Any:
     """pyarrow's file system, which waits seconds, and not minutes, for what does not answer."""
     scheme = urlsplit(uri).scheme
     given = dict(parse_qsl(urlsplit(uri).query))

@@ -20,6 +20,10 @@ from bucketline_service.maps.columns import Names
 CHUNK_ROWS = 1 << 18
 """Rows that are read and checked at a time: some 10 MB, whatever the file's size."""
 
+MAX_ID_BYTES = 1024
+"""Longest string id, in UTF-8 bytes: ids stand in URLs and in every batch; S3's object keys end here as
+well."""
+
 _VALUE_CHARS = 80
 
 # What parsers raise at a file that is not what it says. pyarrow's own errors derive from these or from

@@ -1,0 +1,96 @@
+"""What a file says it unpacks to, before any of it is unpacked: a few kB must not cost gigabytes."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bucketline_service.errors import TooLarge
+
+MAX_RATIO = 100
+"""Ids are all different, so that maps pack less than tenfold; sizes that are all the same pack to nothing."""
+
+ALWAYS_BYTES = 1 << 28
+"""What any file may unpack to, however small it is."""
+
+ROW_BYTES = 16
+"""An id, a width and a height, as they are kept."""
+
+_DICTIONARY = 2
+
+
+def check_unpacked(what: str, num_bytes: int, packed_bytes: int) -> None:
+    """``TooLarge`` where ``num_bytes`` is out of all proportion to what they are packed in."""
+    limit = max(ALWAYS_BYTES, MAX_RATIO * packed_bytes)
+    if num_bytes > limit:
+        raise TooLarge(
+            f"{what} unpacks to {num_bytes:,} bytes, of a file of which {limit:,} are taken: a file may unpack to "
+            f"{MAX_RATIO} times its size, or to {ALWAYS_BYTES:,} bytes. Send it less compressed, or in another format",
+            limit_bytes=limit,
+        )
+
+
+def check_parquet(file: Any, columns: list[str], packed_bytes: int) -> None:
+    """Of the columns that are read, by the file's own footer."""
+    about = file.metadata
+    check_unpacked("the map", about.num_rows * ROW_BYTES, packed_bytes)
+    for group in range(about.num_row_groups):
+        for index in range(about.num_columns):
+            chunk = about.row_group(group).column(index)
+            if chunk.path_in_schema in columns:
+                what = f"column {chunk.path_in_schema[:80]!r} of row group {group}"
+                check_unpacked(what, chunk.total_uncompressed_size, max(0, chunk.total_compressed_size))
+
+
+def check_arrow(path: Path, offset: int) -> int:
+    """Of each batch of the stream at ``offset``; how many there are. The lengths of compressed buffers stand before
+    each of them, and arrow believes them."""
+    num_batches = 0
+    with pa.OSFile(str(path)) as file:
+        file.seek(offset)
+        for message in pa.ipc.MessageReader.open_stream(file):
+            is_batch = message.type == "record batch"
+            num_batches += is_batch
+            if is_batch or message.type == "dictionary":
+                body = memoryview(message.body)
+                num_bytes = _declared(memoryview(message.metadata), body)
+                check_unpacked(f"batch {num_batches}", num_bytes, len(body))
+    return num_batches
+
+
+def _declared(metadata: memoryview, body: memoryview) -> int:
+    """The sum of the lengths of a batch's buffers, unpacked. Follows the flatbuffers that arrow writes: a table's
+    fields are found by way of a table of their offsets, 0 for one that is not there."""
+
+    def field(table: int, slot: int) -> int:
+        offsets = table - _number("<i", metadata, table)
+        place = 4 + 2 * slot
+        found = _number("<H", metadata, offsets + place) if place < _number("<H", metadata, offsets) else 0
+        return table + found if found else 0
+
+    def follow(at: int) -> int:
+        return at + _number("<I", metadata, at)
+
+    message = follow(0)
+    batch = follow(field(message, 2))
+    if _number("<B", metadata, field(message, 1)) == _DICTIONARY:
+        batch = follow(field(batch, 1))
+    if not field(batch, 2) or not field(batch, 3):
+        return len(body)  # no buffers, or none that is packed
+    buffers = follow(field(batch, 2))
+    total = 0
+    for index in range(_number("<I", metadata, buffers)):
+        at, length = struct.unpack_from("<qq", metadata, buffers + 4 + 16 * index)
+        if length >= 8 and 0 <= at <= len(body) - 8:
+            total += max(length - 8, _number("<q", body, at))
+    return total
+
+
+def _number(kind: str, data: memoryview, at: int) -> int:
+    if at < 0:
+        raise struct.error("an offset leads out of the message")
+    found: int = struct.unpack_from(kind, data, at)[0]
+    return found
