@@ -46,11 +46,12 @@ class Shortcut:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = _NEXT.fullmatch(scope["path"]) if scope.get("method") == "POST" else None
         rank = int(found[2]) if found else MAX_WORLD_SIZE
-        if found is None or rank >= MAX_WORLD_SIZE or scope["query_string"]:
+        # nothing of the body is read for who may not ask
+        if found is None or rank >= MAX_WORLD_SIZE or scope["query_string"] or not await self._may_ask(scope):
             await self._app(scope, receive, send)
             return
         message = await receive()
-        asked = await self._asked(scope, message)
+        asked = _asked(message)
         if asked is None:
             await self._app(scope, _again(message, receive), send)
             return
@@ -61,11 +62,8 @@ class Shortcut:
             response = await self._refuse(Request(scope), error)
         await response(scope, receive, send)
 
-    async def _asked(self, scope: Scope, message: Message) -> NextIn | None:
-        """What a request asks that may ask it; None for whatever is to be said of any other."""
-        body = message.get("body", b"")
-        if message.get("more_body") or len(body) > MAX_BYTES:
-            return None
+    async def _may_ask(self, scope: Scope) -> bool:
+        """Whether it comes with a good token, if one is needed, and says that it is JSON."""
         credentials, is_json = None, False
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -74,12 +72,23 @@ class Shortcut:
             elif name == b"content-type":
                 is_json = value == b"application/json"
         if not is_json or (credentials and credentials.scheme.lower() != "bearer"):
-            return None
+            return False
         try:
             await self._guard(credentials)
-            return NextIn.model_validate_json(body)
-        except (Unauthorized, ValidationError):
-            return None
+        except Unauthorized:
+            return False
+        return True
+
+
+def _asked(message: Message) -> NextIn | None:
+    """What a whole and well-formed body asks."""
+    body = message.get("body", b"")
+    if message.get("more_body") or len(body) > MAX_BYTES:
+        return None
+    try:
+        return NextIn.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 def _again(message: Message, receive: Receive) -> Receive:
