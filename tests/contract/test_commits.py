@@ -108,12 +108,13 @@ async def test_a_larger_token_is_fenced_unless_trusted(job: Job) -> None:
 
 
 @pytest.mark.parametrize("is_leased", [False, True])
-async def test_trust_without_a_cursor_adopts_nothing(job: Job, is_leased: bool) -> None:
+async def test_trust_without_a_cursor_adopts_the_lease_where_the_rank_stands(job: Job, is_leased: bool) -> None:
+    stands_at = START
     if is_leased:
-        await job.lease()
-    before = await job.record()
-    assert (await job.commit(token(99), None, trusted=True)).outcome is Outcome.FENCED
-    assert await job.record() == before
+        stands_at = (await job.commit((await job.lease()).lease, Cursor(0, 3))).cursor
+    commit = await job.commit(token(99), None, trusted=True, now_s=20.0)
+    assert (commit.outcome, commit.cursor) == (Outcome.ADOPTED, stands_at)
+    assert await job.record() == RankRecord(0, stands_at, token(99), "", 20.0, stands_at, 20.0)
 
 
 async def test_a_trusted_larger_token_is_adopted(job: Job) -> None:

@@ -100,9 +100,9 @@ class Model:
         if lease % LEASE_STRIDE != rank or lease < self.tokens.get(rank, 0):
             return Outcome.FENCED
         if lease > self.tokens.get(rank, -1):
-            if not request.trusted or cursor is None:
+            if not request.trusted:
                 return Outcome.FENCED
-            at = max(cursor, self.cursor(rank))
+            at = max(cursor or Cursor(0, 0), self.cursor(rank))
             self._store(RankRecord(rank, at, lease, "", now_s, at, now_s))
             return Outcome.ADOPTED
         if held is None:

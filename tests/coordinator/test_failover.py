@@ -10,7 +10,7 @@ import pytest
 from tests.redis_sets import SentinelSet, ask, until
 from tests.worlds import SMALL, World
 
-SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
+SPEC = {"map": "small", "world_size": 3, "batch_size": 8}
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def test_what_a_replica_missed_is_adopted_from_those_who_know(
     api.put("/v1/runs/run", SPEC, 201)
     old = api.lease("run", 0, "old")["lease"]
     peer = api.lease("run", 1, "peer")["lease"]
+    idle = api.lease("run", 2, "idle")["lease"]
     for rank, lease in enumerate((old, peer)):
         api.ack("run", rank, lease, 0, 1)
 
@@ -48,6 +49,7 @@ def test_what_a_replica_missed_is_adopted_from_those_who_know(
     served = api.next("run", 0, new, ack={"epoch": 0, "step": 4}, generation=1)
     api.ack("run", 1, peer, 0, 4)
     api.next("run", 0, old, 409)
+    fresh = api.lease("run", 2, "fresh")["lease"]
     servers.master.kill()
     until("the replica is the master", lambda: servers.is_promoted)
 
@@ -56,10 +58,14 @@ def test_what_a_replica_missed_is_adopted_from_those_who_know(
     assert again == served
     assert api.next("run", 0, old, 409)["code"] == "fenced"
     assert api.next("run", 1, peer, ack={"epoch": 0, "step": 5})["cursor"] == {"epoch": 0, "step": 6}
-    assert api.cursors("run") == [(0, 5), (0, 6)]
-    assert 'bucketline_adoptions_total{run="run"} 1.0' in api.ask("GET", "/metrics", 200).text
-    (lost,) = (record for record in caplog.records if record.message == "store_lost_state")
+    # One that has not finished a step has nothing to acknowledge, and is known by its lease all the same.
+    assert api.next("run", 2, fresh, generation=1)["cursor"] == {"epoch": 0, "step": 0}
+    assert api.next("run", 2, idle, 409)["code"] == "fenced"
+    assert api.cursors("run") == [(0, 5), (0, 6), (0, 0)]
+    assert 'bucketline_adoptions_total{run="run"} 2.0' in api.ask("GET", "/metrics", 200).text
+    lost, unacknowledged = (record for record in caplog.records if record.message == "store_lost_state")
     assert (lost.run, lost.rank, lost.cursor) == ("run", 0, [0, 5])  # type: ignore[attr-defined]
+    assert (unacknowledged.rank, unacknowledged.cursor) == (2, [0, 0])  # type: ignore[attr-defined]
 
     # So does another coordinator, which has never seen the lease.
     other = world.replica().api

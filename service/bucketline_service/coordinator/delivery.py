@@ -138,7 +138,7 @@ class Delivery:
                     raise self._fenced(run, rank, lease, generation)
                 raise _no_rank(run, rank, run.generation.world_size)
             if commit.outcome is Outcome.FENCED:
-                if cursor and not trusted and await self._may_adopt(run, rank, lease, generation):
+                if not (wrong or trusted) and await self._may_adopt(run, rank, lease, generation):
                     trusted = True
                     continue
                 raise self._fenced(run, rank, lease, generation)
@@ -164,6 +164,9 @@ class Delivery:
         """Count what happened, and raise where it was refused."""
         if wrong is not None:
             raise wrong
+        if commit.outcome is Outcome.ADOPTED:
+            self._metrics.adoptions.labels(run.name).inc()
+            events.emit("store_lost_state", run=run.name, rank=rank, cursor=list(commit.cursor))
         if ack is None:
             return
         if commit.outcome is Outcome.AHEAD:
@@ -174,9 +177,6 @@ class Delivery:
                 "Acknowledge in between: everything before an acknowledged step counts as done",
             )
         self._metrics.acks.labels(run.name).inc()
-        if commit.outcome is Outcome.ADOPTED:
-            self._metrics.adoptions.labels(run.name).inc()
-            events.emit("store_lost_state", run=run.name, rank=rank, cursor=list(commit.cursor))
 
     def _fenced(self, run: Run, rank: int, lease: int, generation: int | None) -> Fenced:
         if generation is not None and generation > run.generation.number and _is_of(run, rank, lease):

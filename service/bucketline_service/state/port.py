@@ -158,9 +158,9 @@ class Store(Protocol):
 
         In this order: another present generation than ``generation`` is STALE. A lease smaller than the
         stored token, or one where none is stored, or one that is not ``rank``'s (``lease % LEASE_STRIDE``) is
-        FENCED. A larger one proves that the store has lost state: with ``trusted`` and a cursor it is ADOPTED
-        (token stored, cursor moved forward, holder ``""``: it is not known), without it is FENCED; ``trusted`` with
-        no record stored at all is ADOPTED likewise. A stored cursor before ``not_before`` is AHEAD (not asked
+        FENCED. A larger one proves that the store has lost state: with ``trusted`` it is ADOPTED (token stored,
+        cursor moved forward where one is given, holder ``""``: it is not known), without it is FENCED; ``trusted``
+        with no record stored at all is ADOPTED likewise. A stored cursor before ``not_before`` is AHEAD (not asked
         of an adoption). Of an older generation's record nothing counts but its token: a lease up to it was
         fenced by ``begin``, and is FENCED here.
 

@@ -63,9 +63,9 @@ def decide_commit(
     if record is None or request.lease != record.lease:
         # The token of an older generation still bounds from below: that lease was given, then fenced.
         is_newer = held is None or request.lease > held.record.lease
-        if not (is_newer and request.trusted and request.cursor is not None):
+        if not (is_newer and request.trusted):
             return unchanged(Outcome.FENCED)
-        cursor = max(stands_at, request.cursor)
+        cursor = max(stands_at, request.cursor or stands_at)
         adopted = RankRecord(
             rank=request.rank,
             cursor=cursor,

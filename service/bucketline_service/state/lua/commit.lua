@@ -55,7 +55,7 @@ local function commit(packed)
     if not is_present or lease ~= held then
         -- The token of an older generation still bounds from below: that lease was given, and fenced by begin.
         local is_newer = not held or tonumber(lease) > tonumber(held)
-        if not (is_newer and trusted == '1' and to_epoch ~= '-') then
+        if not (is_newer and trusted == '1') then
             return answer('fenced')
         end
         if moves then
