@@ -15,6 +15,10 @@ MAX_HEAD_BYTES = 1 << 16
 """The most that is taken in before it can be made sense of: a request's line and headers, or the trailers after a body
 in chunks. The parser itself has no bound."""
 
+MAX_WAITING = 32
+"""Requests that may wait on a connection for the answers before them. Each costs much more than the few bytes that it
+may have, and no client in use sends any."""
+
 RESERVED_FILES = 256
 """Open files that are not left to connections: the store, maps, plans, the listening socket."""
 
@@ -55,6 +59,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._num_unheard_bytes, self._is_in_body, self._since_s = 0, True, self.loop.time()
         super().on_headers_complete()
+        if len(self.pipeline) > MAX_WAITING:
+            self.pipeline.clear()
+            raise ValueError("too many requests at a time")  # for the parser, which ends with it
 
     def on_body(self, body: bytes) -> None:
         self._num_unheard_bytes = 0

@@ -1,0 +1,189 @@
+"""Files of a few kB that say that they are gigabytes, or that are without an end. Each is refused in little memory."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.maps.files import WRITERS
+
+MEMORY_MB = 768
+"""What the reading of any of these may take: blocks of text of up to 64 MiB, and copies of them."""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits a process as Linux does")
+
+
+def table(num: int) -> pa.Table:
+    sides = pa.array(np.full(num, 64, np.int64))
+    return pa.table({"id": sides, "width": sides, "height": sides})
+
+
+def long_ids(num: int) -> pa.Table:
+    ids = pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, np.int32)), pa.array(["x" * 1_000_000]))
+    sides = pa.array(np.full(num, 64))
+    return pa.table({"id": ids, "width": sides, "height": sides})
+
+
+def many_rows(path: Path) -> None:
+    """17,000,000 rows, of some hundred kB."""
+    rows = pa.array(np.full(17_000_000, 64, np.int8))
+    pq.write_table(pa.table({"id": rows, "width": rows, "height": rows}), path)
+
+
+def long_string(path: Path) -> None:
+    rows = pa.table({"id": ["x" * (260 << 20)], "width": [64], "height": [64]})
+    pq.write_table(rows, path, compression="zstd", use_dictionary=False, write_statistics=False)
+
+
+def arrow(path: Path, rows: pa.Table, file: bool = False) -> None:
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    new = pa.ipc.new_file if file else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as sink, new(sink, rows.schema, options=options) as writer:
+        writer.write_table(rows)
+
+
+def declared(path: Path, length: int) -> None:
+    """An Arrow stream whose first buffer says that it unpacks to that many bytes."""
+    arrow(path, table(1000))
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<q", 8000))
+    data[at : at + 8] = struct.pack("<q", length)
+    path.write_bytes(data)
+
+
+def no_values(path: Path) -> None:
+    batch = pa.RecordBatch.from_arrays([pa.nulls(2_000_000_000)] * 3, names=["id", "width", "height"])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def npz(path: Path, shape: object, descr: str = "<i8", zeros: int = 0, twice: bool = False) -> None:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape},), }}"
+    header = header.ljust(64 * 3 - 11) + "\n"
+    start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name in ("id.npy", "width.npy", "height.npy", *(["id.npyX"] if twice else [])):
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(start)
+                for _ in range(zeros >> 20):
+                    member.write(struct.pack("<q", 64) * (1 << 17))
+    if twice:  # zipfile warns of it
+        path.write_bytes(path.read_bytes().replace(b"id.npyX", b"id.npy\0"))
+
+
+def zip_that_lies(path: Path) -> None:
+    """The directory says that each member has 2^62 bytes."""
+    npz(path, 10, zeros=1 << 20)
+    data = path.read_bytes()
+    at = data.index(b"PK\x01\x02")
+    path.write_bytes(data[:at] + data[at:].replace(struct.pack("<I", (1 << 20) + 192), b"\xff\xff\xff\xfe"))
+
+
+def deep_header(path: Path) -> None:
+    start = b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b"(" * 1_000_000
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("id.npy", "width.npy", "height.npy"):
+            archive.writestr(name, start)
+
+
+LINE = 70 << 20
+GOOD = b'{"id": 1, "width": 64, "height": 64}\n'
+BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "rows.parquet": (many_rows, "too_large: the map unpacks to"),
+    "string.parquet": (long_string, "too_large: column 'id' of row group 0 unpacks to"),
+    "dictionary.parquet": (lambda path: pq.write_table(long_ids(100_000), path), "too_large: a dictionary"),
+    "dictionary.arrow": (lambda path: arrow(path, long_ids(100_000)), "too_large: a dictionary"),
+    "zeros.arrow": (lambda path: arrow(path, long_zeros(), file=True), "too_large: batch 1 unpacks to"),
+    "declared.arrow": (lambda path: declared(path, 2**60), "too_large: batch 1 unpacks to"),
+    "negative.arrow": (lambda path: declared(path, -(2**60)), "invalid: file"),
+    "nulls.arrow": (no_values, "invalid: width: row 1: no value"),
+    "zeros.npz": (lambda path: npz(path, 10**9, zeros=136 << 20), "too_large: the map unpacks to"),
+    "items.npz": (lambda path: npz(path, 10**12), "invalid: file: cannot be read as npz: array 'id' ends"),
+    "all.npz": (lambda path: npz(path, 10**30), "invalid: file: cannot be read as npz: array 'id' ends"),
+    "wide.npz": (lambda path: npz(path, 10, "<U500000000"), "invalid: id: an array of <U500000000"),
+    "twice.npz": (lambda path: npz(path, 10, twice=True), "invalid: id"),
+    "lies.npz": (zip_that_lies, "invalid: "),
+    "deep.npz": (deep_header, "invalid: file: cannot be read as npz"),
+    "line.csv": (lambda path: path.write_bytes(b"id,width,height\n" + b"a" * LINE), "invalid: file"),
+    "header.csv": (lambda path: path.write_bytes(b"a" * LINE), "invalid: file: cannot be read as csv"),
+    "quote.csv": (
+        lambda path: path.write_bytes(b'id,width,height\n1,64,64\n"' + b"a,\n" * (LINE // 3)),
+        "invalid: file",
+    ),
+    "line.jsonl": (lambda path: path.write_bytes(GOOD + b'{"x": "' + b"a" * LINE), "invalid: file: row 2"),
+    "first.jsonl": (lambda path: path.write_bytes(b'{"x": "' + b"a" * LINE), "invalid: file: row 1"),
+    "blank.jsonl": (lambda path: path.write_bytes(b"\n" * LINE), "invalid: file: has no rows"),
+    "deep.jsonl": (
+        lambda path: path.write_bytes(GOOD + b'{"x": ' + b"[" * (1 << 20)),
+        "invalid: file: row 2",
+    ),
+    "number.jsonl": (
+        lambda path: path.write_bytes(GOOD + b'{"id": 2, "width": 64, "height": ' + b"9" * (1 << 20) + b"}"),
+        "invalid: height: row 2",
+    ),
+    "long.pickle": (lambda path: path.write_bytes(b"]" * (40 << 20)), "too_large: the pickle has"),
+    "memo.pickle": (lambda path: path.write_bytes(pickle_of_tuples(40)), "invalid: file: holds a tuple"),
+}
+
+
+def long_zeros() -> pa.Table:
+    return pa.table({name: pa.array([""] * 1, pa.string()) for name in ("id", "width", "height")}).set_column(
+        0, "id", pa.array(["\0" * (300 << 20)])
+    )
+
+
+def pickle_of_tuples(depth: int) -> bytes:
+    """Each of ten times the one before: 10^depth to whoever writes it out."""
+    return b"\x80\x04)\x94" + b"".join(b"(" + bytes([104, at]) * 10 + b"t\x94" for at in range(depth)) + b"."
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of every bomb, put in one process of limited memory; and of good files."""
+    folder = tmp_path_factory.mktemp("bombs")
+    for name, (make, _) in BOMBS.items():
+        make(folder / name)
+    goods = []
+    for name, (kind, write) in WRITERS.items():
+        goods.append(folder / f"good-{name}.{kind}")
+        write(goods[-1], range(1000), [64] * 1000, [64] * 1000)
+    command = [sys.executable, "-m", "tests.security.put", str(MEMORY_MB)]
+    done = subprocess.run(
+        [*command, *(str(folder / name) for name in BOMBS), *map(str, goods)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_in_little_memory(outcomes: dict[str, str], name: str) -> None:
+    assert outcomes[name].startswith(BOMBS[name][1]), outcomes[name][:300]
+
+
+def test_what_is_no_bomb_is_read_in_as_much(outcomes: dict[str, str]) -> None:
+    goods = {name: told for name, told in outcomes.items() if name.startswith("good-")}
+    assert len(goods) == len(WRITERS)
+    assert set(goods.values()) == {"read 1000"}
+
+
+def test_the_limit_of_memory_is_one(tmp_path: Path) -> None:
+    """The same process that refuses the bombs can not read what takes more than it may have."""
+    (tmp_path / "large.pickle").write_bytes(pickle.dumps(dict.fromkeys(range(1000000), (64, 64))))
+    command = [sys.executable, "-m", "tests.security.put", "40", str(tmp_path / "large.pickle")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert (
+        "too_large: the pickle file asks for more memory than there is" in done.stdout or done.returncode != 0
+    )
