@@ -335,3 +335,11 @@ def test_every_metric_is_ours_and_has_words() -> None:
     for metric in Metrics().registry.collect():
         assert metric.documentation
         assert metric.name.startswith(("bucketline_", "process_", "python_"))
+
+
+def test_a_worker_s_body_is_small(api: Api) -> None:
+    """Whatever run specs may have."""
+    padded = b'{"holder": "me"}' + b" " * (1 << 16)
+    for path in ("sessions", "ranks/0/lease", "ranks/0/next"):
+        asked = {"content": padded, "headers": {"Content-Type": "application/json"}}
+        assert api.ask("POST", f"/v1/runs/run/{path}", 413, **asked).json()["limit_bytes"] == 1 << 16

@@ -76,14 +76,16 @@ def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) ->
     app.include_router(previews.routes(coordinator, guards))
     app.include_router(operations.routes(coordinator))
     app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
+    app.add_middleware(Observe, metrics=coordinator.metrics)
+    app.add_middleware(HeadAsGet)
     next_route = delivery.next_route(deliver)
     app.add_middleware(
         Shortcut,
         route=next_route,
         endpoint=next_route.endpoint,
         guard=guards.any,
+        metrics=coordinator.metrics,
+        max_bytes=settings.max_json_bytes,
         refuse=cast(Refuse, app.exception_handlers[BucketlineError]),
     )
-    app.add_middleware(Observe, metrics=coordinator.metrics)
-    app.add_middleware(HeadAsGet)
     return app

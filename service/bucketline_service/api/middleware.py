@@ -29,7 +29,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         status = 500
-        begin = time.perf_counter()
+        begin_s = time.perf_counter()
 
         async def observed(message: Message) -> None:
             nonlocal status
@@ -40,16 +40,26 @@ class Observe:
         try:
             await self._app(scope, receive, observed)
         finally:
-            took_s = time.perf_counter() - begin
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.request(scope["method"], route, status, took_s)
-            if _log.isEnabledFor(logging.DEBUG):
-                about = {"method": scope["method"], "path": scope["path"], "status": status}
-                _log.debug("request", extra={**about, "ms": round(took_s * 1e3, 2)})
+            count(self._metrics, scope, status, begin_s)
+
+
+def count(metrics: Metrics, scope: Scope, status: int, begin_s: float) -> None:
+    """A request that has been answered; ``begin_s``: the performance counter when it came."""
+    took_s = time.perf_counter() - begin_s
+    route = getattr(scope.get("route"), "path", "unmatched")
+    metrics.request(scope["method"], route, status, took_s)
+    if _log.isEnabledFor(logging.DEBUG):
+        about = {"method": scope["method"], "path": scope["path"], "status": status}
+        _log.debug("request", extra={**about, "ms": round(took_s * 1e3, 2)})
+
+
+MAX_WORKER_BYTES = 1 << 16
+"""Of what a worker may send: sessions, leases, acknowledgements."""
 
 
 class LimitBody:
-    """Refuses a body over its bound while it streams. ``upload_bytes`` for maps, ``json_bytes`` for all else."""
+    """Refuses a body over its bound while it streams: ``upload_bytes`` for maps, ``json_bytes`` for specs and previews,
+    ``MAX_WORKER_BYTES`` for all else."""
 
     def __init__(self, app: ASGIApp, upload_bytes: int, json_bytes: int) -> None:
         self._app = app
@@ -63,7 +73,9 @@ class LimitBody:
         headers = dict(scope["headers"])
         is_json = headers.get(b"content-type", b"").startswith(b"application/json")
         is_upload = scope["method"] == "PUT" and scope["path"].startswith("/v1/maps/") and not is_json
-        limit = self._upload_bytes if is_upload else self._json_bytes
+        is_spec = scope["method"] == "PUT" or scope["path"] == "/v1/previews"
+        of_json = self._json_bytes if is_spec else min(self._json_bytes, MAX_WORKER_BYTES)
+        limit = self._upload_bytes if is_upload else of_json
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             await answer(_too_large(limit))(scope, receive, send)

@@ -8,6 +8,7 @@ answered there. The answers are the same.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 
 from fastapi import Request, Response
@@ -17,9 +18,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bucketline_service.api.auth import Guard
+from bucketline_service.api.middleware import count
 from bucketline_service.api.problems import Unauthorized
 from bucketline_service.api.wire import NextIn
 from bucketline_service.errors import BucketlineError
+from bucketline_service.metrics import Metrics
 from bucketline_service.state.port import MAX_WORLD_SIZE
 
 _NEXT = re.compile(r"/v1/runs/([^/]+)/ranks/([0-9]{1,9})/next")
@@ -32,18 +35,30 @@ Refuse = Callable[[Request, BucketlineError], Awaitable[Response]]
 
 
 class Shortcut:
-    """``route``: that of ``endpoint``, for who counts requests by it. ``refuse`` answers our errors."""
+    """Counts what it answers, under ``route``, that of ``endpoint``. ``refuse`` answers our errors. ``max_bytes``: of a
+    body that is not too large."""
 
     def __init__(
-        self, app: ASGIApp, *, route: BaseRoute, endpoint: Endpoint, guard: Guard, refuse: Refuse
+        self,
+        app: ASGIApp,
+        *,
+        route: BaseRoute,
+        endpoint: Endpoint,
+        guard: Guard,
+        refuse: Refuse,
+        metrics: Metrics,
+        max_bytes: int,
     ) -> None:
         self._app = app
         self._route = route
         self._endpoint = endpoint
         self._guard = guard
         self._refuse = refuse
+        self._metrics = metrics
+        self._max_bytes = min(max_bytes, MAX_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begin_s = time.perf_counter()
         found = _NEXT.fullmatch(scope["path"]) if scope.get("method") == "POST" else None
         rank = int(found[2]) if found else MAX_WORLD_SIZE
         # nothing of the body is read for who may not ask
@@ -51,16 +66,24 @@ class Shortcut:
             await self._app(scope, receive, send)
             return
         message = await receive()
-        asked = _asked(message)
+        asked = _asked(message, self._max_bytes)
         if asked is None:
             await self._app(scope, _again(message, receive), send)
             return
         scope["route"] = self._route
+        status = 500
         try:
-            response = await self._endpoint(found[1], rank, asked)
+            response = await self._answered(scope, found[1], rank, asked)
+            status = response.status_code
+            await response(scope, receive, send)
+        finally:
+            count(self._metrics, scope, status, begin_s)
+
+    async def _answered(self, scope: Scope, run: str, rank: int, asked: NextIn) -> Response:
+        try:
+            return await self._endpoint(run, rank, asked)
         except BucketlineError as error:
-            response = await self._refuse(Request(scope), error)
-        await response(scope, receive, send)
+            return await self._refuse(Request(scope), error)
 
     async def _may_ask(self, scope: Scope) -> bool:
         """Whether it comes with a good token, if one is needed, and says that it is JSON."""
@@ -80,10 +103,10 @@ class Shortcut:
         return True
 
 
-def _asked(message: Message) -> NextIn | None:
+def _asked(message: Message, max_bytes: int) -> NextIn | None:
     """What a whole and well-formed body asks."""
     body = message.get("body", b"")
-    if message.get("more_body") or len(body) > MAX_BYTES:
+    if message.get("more_body") or len(body) > max_bytes:
         return None
     try:
         return NextIn.model_validate_json(body)
