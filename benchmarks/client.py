@@ -3,7 +3,8 @@
     python benchmarks/client.py [--batches 20000] [--batch-size 8]
 
 Prints: importing; ``next_batch`` with batches at hand (the budget is 20 µs, median) while the thread rests; batches a
-second through one client, with a window and without; and the round trip of one request.
+second through one client, with a window and without; what both cost the training process of CPU; and the round trip of
+one request.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ def show(what: str, taken: list[float], unit: float = 1e6, name: str = "µs") ->
     print(f"{what:<58} median {median:9.2f} {name}   p99 {p99:9.2f} {name}   n {len(taken)}")
 
 
+def show_cpu(what: str, cpu_s: float, num_batches: int) -> None:
+    print(f"  CPU of the training process, {what:<46} {cpu_s / num_batches * 1e6:9.2f} µs a batch")
+
+
 def importing() -> None:
     def of(statement: str) -> list[float]:
         return seconds_of(lambda: subprocess.run([sys.executable, "-c", statement], check=True), 20)
@@ -49,22 +54,28 @@ def importing() -> None:
 def at_hand(url: str, num_batches: int) -> None:
     """Only calls that find the window full: it is filled before, and left alone while it is read to the half."""
     taken: list[float] = []
+    cpu_s = 0.0
     with BucketClient(url, "bench", window=WINDOW, ack_interval_s=3600) as client:
         while len(taken) < num_batches:
             client.next_batch(0)
             client.flush()  # also waits for the window to be topped up
+            begin_s = time.thread_time()
             taken += seconds_of(lambda: client.next_batch(0), WINDOW // 2 - 8)
+            cpu_s += time.thread_time() - begin_s
     show("next_batch, window full, thread idle", sorted(taken))
+    show_cpu("window full", cpu_s, len(taken))
 
 
 def through(url: str, window: int, num_batches: int) -> None:
     with BucketClient(url, "bench", window=window) as client:
         client.next_batch(0)
-        started = time.perf_counter()
+        started, cpu_s = time.perf_counter(), time.process_time()
         taken = seconds_of(lambda: client.next_batch(0), num_batches)
         rate = num_batches / (time.perf_counter() - started)
+        cpu_s = time.process_time() - cpu_s
     show(f"next_batch in a loop that does nothing else, window {window}", taken)
     print(f"{'':<58} {rate:9.0f} batches/s")
+    show_cpu("with its thread, fetching and acknowledging", cpu_s, num_batches)
 
 
 def round_trip(url: str) -> None:
