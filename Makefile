@@ -2,6 +2,7 @@
 #   make demo         install, and prove on 5,000 real images that nothing is lost and nothing comes twice
 #   make test         every test, on SQLite and a real Redis
 #   make chaos        1,000 faults on jobs of several ranks, and the proof from their logs; CHAOS_ARGS="--seed 7 --faults 100"
+#   make test-torch  the tests of bucketline.torch, in a venv of its own with torch (large)
 #   make lint         ruff, mypy, import-linter
 #   make bench        the benchmarks
 #   make bench-large  100,000,000 images through the service; LARGE_ARGS="--num 1e9 --kills 0.2,0.7" for more
@@ -20,13 +21,14 @@ CHAOS_ARGS ?= --seed 1 --faults 1000
 
 VENV := .venv
 PEERS_VENV := .venv-peers
+TORCH_VENV := .venv-torch
 BIN := $(VENV)/bin
 SERVICE := $(VENV)/.installed-service
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test chaos lint fuzz bench bench-large bench-peers pictures image-check audit constraints clean check-python
+.PHONY: help demo test test-torch chaos lint fuzz bench bench-large bench-peers pictures image-check audit constraints clean check-python
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +42,9 @@ test: $(DEV)
 
 chaos: $(DEV)
 	$(BIN)/python -m tests.faults.run $(CHAOS_ARGS)
+
+test-torch: $(TORCH_VENV)/.installed
+	$(TORCH_VENV)/bin/python -m pytest tests/torch $(TORCH_ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -72,7 +77,7 @@ constraints:
 	$(PYTHON) scripts/update-constraints.py
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS_VENV) $(TORCH_VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp says what is installed; it grows old when the requirements change.
@@ -95,6 +100,12 @@ $(PEERS_VENV)/.installed: pyproject.toml benchmarks/peers-requirements.txt | che
 	@echo "installing bucketline, its service and the peers into $(PEERS_VENV) (once; some minutes)"
 	@$(PYTHON) -m venv $(PEERS_VENV)
 	@$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[service]' -r benchmarks/peers-requirements.txt
+	@touch $@
+
+$(TORCH_VENV)/.installed: pyproject.toml constraints.txt tests/torch/requirements.txt | check-python
+	@echo "installing bucketline, its service, torch and its relatives into $(TORCH_VENV) (once; some minutes)"
+	@$(PYTHON) -m venv $(TORCH_VENV)
+	@$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service]' -r tests/torch/requirements.txt
 	@touch $@
 
 $(BIN)/python: | check-python

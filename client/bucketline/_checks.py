@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 from ._errors import UsageError
@@ -30,3 +31,15 @@ def seconds(name: str, value: Any, *, may_be_zero: bool = False) -> float:
         least = "0 or more" if may_be_zero else "more than 0"
         raise UsageError(f"{name}: a number of seconds, {least}, was expected, not {value!r}")
     return number
+
+
+INCLUDED = ("original_size", "crop")
+
+
+def includes(value: Sequence[str]) -> tuple[str, ...]:
+    """What batches are asked to tell besides, each once."""
+    if isinstance(value, str) or any(name not in INCLUDED for name in value):
+        raise UsageError(
+            f"include: a list of {' and '.join(map(repr, INCLUDED))} was expected, not {value!r}"
+        )
+    return tuple(name for name in INCLUDED if name in value)

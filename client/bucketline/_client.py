@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from . import _wire
-from ._checks import seconds, whole
+from ._checks import includes, seconds, whole
 from ._engine import EXIT_PATIENCE_S, Engine, forget_engines
 from ._errors import ClientClosed, EndOfRun, Fenced, UsageError
 from ._identity import make_holder, seat, session_name
+from ._reader import RankReader, Source
 from ._resume import starting_place
 from ._transport import Transport, Urls, Verify, check_token, check_urls, shown
 from ._types import Batch, Cursor, Session, State
@@ -36,6 +37,8 @@ class BucketClient:
     ``verify`` is for ``https://`` with a private CA: the file with its certificates, ``BUCKETLINE_CA_FILE``
     unless given, or an ``ssl.SSLContext`` (which does not pickle). Without either whatever httpx trusts is
     trusted: ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, else the public authorities.
+
+    ``include`` is what batches tell besides, of ``"original_size"`` and ``"crop"``: see ``Batch``.
 
     ``holder`` names who holds a rank's lease; unless given it is new in every process (host, pid, a random
     part), so a second process that uses a rank takes it over and the first one is ``Fenced``. Processes that
@@ -69,6 +72,7 @@ class BucketClient:
         timeout_s: float = 300.0,
         request_timeout_s: float = 10.0,
         ack_interval_s: float = 1.0,
+        include: Sequence[str] = (),
         verify: Verify | None = None,
     ) -> None:
         if not isinstance(run, str) or not run:
@@ -83,6 +87,7 @@ class BucketClient:
         self._timeout_s = seconds("timeout_s", timeout_s)
         self._request_timeout_s = seconds("request_timeout_s", request_timeout_s)
         self._ack_interval_s = seconds("ack_interval_s", ack_interval_s, may_be_zero=True)
+        self._include = includes(include)
         self._started: str | None = None  # the session that leases are taken in
         self._reset()
 
@@ -92,8 +97,16 @@ class BucketClient:
         self._engine: Engine | None = None
         self._finalizer: weakref.finalize[..., BucketClient] | None = None
         self._loaded: State | None = None
+        self._made_holder: str | None = None
         self._is_closed = False
         _clients.add(self)
+
+    @property
+    def holder(self) -> str:
+        """Who this process is to the coordinator: what was given, or a name made up for this process."""
+        if self._holder is None and self._made_holder is None:
+            self._made_holder = make_holder()
+        return self._holder or self._made_holder or ""
 
     # --- batches --------------------------------------------------------------------------------------------
 
@@ -109,29 +122,53 @@ class BucketClient:
         assert batch is not None
         return batch
 
-    def epoch(self, rank: int) -> Iterator[Batch]:
+    def epoch(self, rank: int, *, ahead: bool = False) -> Iterator[Batch]:
         """The rest of the rank's epoch: the one that its next batch is in. Nothing more once the run has
         ended.
 
         A batch is finished when the next one is asked for, and the last one when the iterator is exhausted.
         Leaving the loop early leaves its last batch unfinished, until the rank is asked for another.
+
+        ``ahead`` is for loaders that ask for batches before the training loop is through with those that it has:
+        then none is finished until ``ack(rank, batch)`` says so, and ``state_dict`` counts none that is not.
         """
         rank = whole("rank", rank)
         engine = self._engine or self._start_engine()
         try:
-            batch = engine.take(rank, None)
+            batch = engine.take(rank, None, ahead)
         except EndOfRun:
             return
         while batch is not None:
             yield batch
-            batch = (self._engine or self._start_engine()).take(rank, batch.epoch)
+            batch = (self._engine or self._start_engine()).take(rank, batch.epoch, ahead)
 
-    def ack(self, rank: int) -> None:
-        """The batch handed out last is finished, though no other is wanted yet. Sent in the background;
-        ``flush`` waits."""
+    def ack(self, rank: int, batch: Batch | Cursor | None = None) -> None:
+        """The batch handed out last is finished, though no other is wanted yet; of batches that were taken
+        ahead, or read by another process, ``batch`` and all before it. Sent in the background; ``flush`` waits."""
         rank = whole("rank", rank)
-        if self._engine is not None:
+        if batch is not None:
+            engine = self._engine or self._start_engine()
+            engine.finish_upto(rank, Cursor(batch.epoch, batch.step))
+        elif self._engine is not None:
             self._engine.finish(rank)
+
+    def put_back(self, rank: int) -> None:
+        """Batches that were taken ahead and are not finished are handed out again, in their order."""
+        if self._engine is not None:
+            self._engine.put_back(whole("rank", rank))
+
+    def num_steps(self, rank: int, epoch: int) -> int | None:
+        """How many steps the epoch has; None of one that this rank has not come to."""
+        engine = self._engine or self._start_engine()
+        engine.open(whole("rank", rank), reads=False)
+        return engine.num_steps(rank, whole("epoch", epoch))
+
+    def reader(self, rank: int, *, holder: str) -> RankReader:
+        """Another process's way to the rank's batches, such as a DataLoader worker's: it reads any of them under the
+        lease of ``holder``, which is that of the process that trains, and acknowledges none. No thread is started."""
+        engine = self._engine or self._start_engine()
+        source = Source(engine.transport, self.run, self._started, self._include, self._timeout_s)
+        return RankReader(source, whole("rank", rank), holder, min(self._window, MAX_WINDOW))
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Return when the coordinator has acknowledged every finished batch. Raises as ``next_batch``
@@ -185,20 +222,26 @@ class BucketClient:
         engine.restart(name, start)
         return answer
 
-    def state_dict(self, rank: int | None = None, *, include_last: bool = True) -> dict[str, Any]:
+    def state_dict(
+        self, rank: int | None = None, *, include_last: bool = True, after: Batch | Cursor | None = None
+    ) -> dict[str, Any]:
         """Where the job stands, for its checkpoint. Needs no request (but for a rank that was never used).
 
         It counts every batch handed out as finished: call it between the optimizer's step and the next batch.
         Within a step, ``include_last=False`` leaves the last one out. Of several ranks in this client the
-        slowest counts, of those used since the start; or ``rank`` alone.
+        slowest counts, of those used since the start; or ``rank`` alone. ``after`` gives the state at which
+        that batch (or step) of ``rank`` is the last one finished.
         """
         if rank is not None:
             rank = whole("rank", rank)
+        elif after is not None:
+            raise UsageError("rank: whose batch 'after' is was expected")
         engine = self._engine or self._start_engine()
-        state = engine.state(rank, include_last) or self._loaded
+        place = None if after is None else Cursor(after.epoch, after.step)
+        state = engine.state(rank, include_last, place) or (self._loaded if place is None else None)
         if state is None and rank is not None:
-            engine.open(rank)
-            state = engine.state(rank, include_last)
+            engine.open(rank, reads=after is None)
+            state = engine.state(rank, include_last, place)
         if state is None:
             raise UsageError("no rank has been used yet: pass the rank whose state is wanted")
         return state.to_json()
@@ -256,7 +299,7 @@ class BucketClient:
             if self._is_closed:
                 raise ClientClosed("the client is closed")
             if self._engine is None:
-                holder = self._holder or make_holder()
+                holder = self.holder
                 urls = check_urls(self.url)
                 # of several, one that takes connections and says nothing must leave time to ask the others
                 share_s = self._timeout_s / len(urls) if len(urls) > 1 else self._request_timeout_s
@@ -274,6 +317,7 @@ class BucketClient:
                     window=self._window,
                     ack_interval_s=self._ack_interval_s,
                     timeout_s=self._timeout_s,
+                    include=self._include,
                 )
                 self._engine.restart(self._started, None)
                 self._finalizer = weakref.finalize(self, self._engine.stop)
@@ -293,7 +337,7 @@ class BucketClient:
         self._is_closed = was_closed
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_engine", "_finalizer", "_loaded")
+        own = ("_lock", "_engine", "_finalizer", "_loaded", "_made_holder")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ class Engine:
         window: int,
         ack_interval_s: float,
         timeout_s: float,
+        include: tuple[str, ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.transport = transport
@@ -54,6 +55,7 @@ class Engine:
         self._size = window
         self._ack_interval_s = ack_interval_s
         self._timeout_s = timeout_s
+        self._include = include
         self._clock = clock
         # re-entrant: the garbage collector may call stop() in whatever thread, also in one that is in here
         self._lock = threading.RLock()
@@ -71,18 +73,18 @@ class Engine:
 
     # --- called by the training loop's threads --------------------------------------------------------------
 
-    def take(self, rank: int, epoch: int | None) -> Batch | None:
-        """The rank's next batch, the one before it finished thereby; None where ``epoch`` has no further
-        one."""
+    def take(self, rank: int, epoch: int | None, ahead: bool = False) -> Batch | None:
+        """The rank's next batch, the one before it finished thereby (but not where batches are taken ``ahead``); None
+        where ``epoch`` has no further one."""
         started_s = self._clock()
         with self._lock:
             window = self._window(rank)
-            if window.finish_last(started_s):
+            if not ahead and window.finish_last(started_s):
                 self._work.notify()
             while True:
                 if epoch is not None and window.is_end_of_epoch(epoch):
                     return None
-                batch = window.take()
+                batch = window.take(ahead)
                 if batch is not None:
                     if window.is_low:
                         self._work.notify()
@@ -96,23 +98,40 @@ class Engine:
                 if rank in (None, window.rank) and window.finish_last(self._clock()):
                     self._work.notify()
 
-    def open(self, rank: int) -> None:
+    def finish_upto(self, rank: int, upto: Cursor) -> None:
+        """Step ``upto`` of the rank and all before it are finished, whoever has read them."""
+        with self._lock:
+            if self._window(rank, reads=False).finish(upto, self._clock()):
+                self._work.notify()
+
+    def put_back(self, rank: int) -> None:
+        with self._lock:
+            if rank in self._windows:
+                self._windows[rank].put_back()
+
+    def num_steps(self, rank: int, epoch: int) -> int | None:
+        with self._lock:
+            return self._windows[rank].num_steps(epoch) if rank in self._windows else None
+
+    def open(self, rank: int, reads: bool = True) -> None:
         """Return when the rank is leased."""
         started_s = self._clock()
         with self._lock:
-            window = self._window(rank)
+            window = self._window(rank, reads)
             while window.lease is None:
                 if window.error is not None:
                     raise window.take_error()
                 self._wait(started_s, self._timeout_s, f"rank {rank}'s lease")
 
-    def state(self, rank: int | None, include_last: bool) -> State | None:
-        """The state at the slowest of the ranks used so far, or at one rank; None where none is leased."""
+    def state(self, rank: int | None, include_last: bool, after: Cursor | None = None) -> State | None:
+        """The state at the slowest of the ranks used so far, or at one rank; None where none is leased. ``after`` as
+        in ``Window.state``."""
         with self._lock:
             states = [
                 state
                 for window in self._windows.values()
-                if rank in (None, window.rank) and (state := window.state(self._run_name, include_last))
+                if rank in (None, window.rank)
+                and (state := window.state(self._run_name, include_last, after))
             ]
         return min(states, key=lambda state: state.cursor, default=None)
 
@@ -153,12 +172,13 @@ class Engine:
 
     # --- with the lock held ---------------------------------------------------------------------------------
 
-    def _window(self, rank: int) -> Window:
+    def _window(self, rank: int, reads: bool = True) -> Window:
         window = self._windows.get(rank)
         if window is None:
             if self._is_stopping:
                 raise ClientClosed("the client is closed")
-            window = self._windows[rank] = Window(rank, self._size, self._ack_interval_s, self._start)
+            window = Window(rank, self._size, self._ack_interval_s, self._start, reads)
+            self._windows[rank] = window
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="bucketline-prefetch", daemon=True)
                 self._thread.start()
@@ -237,7 +257,13 @@ class Engine:
             else:
                 assert window.lease is not None
                 request = _wire.next_request(
-                    self._run_name, window.rank, window.lease, ask.finished, ask.start, ask.count
+                    self._run_name,
+                    window.rank,
+                    window.lease,
+                    ask.finished,
+                    ask.start,
+                    ask.count,
+                    self._include,
                 )
                 answer = _wire.read(self.transport.attempt(request)[1], _wire.next_from, str(request))
                 with self._lock:
@@ -270,7 +296,7 @@ class Engine:
             windows = list(self._windows.values())
         for window in windows:
             ask = window.ask(self._clock(), flush=True)
-            if ask is not None and ask.finished is not None and self._failure is None:
+            if ask is not None and not window.is_acknowledged and self._failure is None:
                 self._do(window, Ask(ask.finished, ask.num_finished, None, 1))
 
 

@@ -26,6 +26,10 @@ class Batch:
     ``repeats`` is as long as ``ids`` and tells which of them come oftener in this epoch than asked for, to fill
     the batch; None where none does. ``bucket`` is the index in the run's ladder. ``num_frames`` is the length of
     each clip, None where the run has no frame buckets.
+
+    These are as long as ``ids``, and None where the client did not ask to ``include`` them: ``original_sizes``,
+    (width, height) in the map; ``resize_sizes``, (width, height) to scale to; ``crop_left_tops``, (left, top) of what
+    is then cut out of the middle, ``width`` x ``height``.
     """
 
     ids: list[Any]
@@ -38,6 +42,9 @@ class Batch:
     repeats: list[bool] | None = None
     num_frames: int | None = None
     maps: list[str] | None = None
+    original_sizes: list[tuple[int, int]] | None = None
+    resize_sizes: list[tuple[int, int]] | None = None
+    crop_left_tops: list[tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

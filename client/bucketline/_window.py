@@ -3,9 +3,12 @@ acknowledged.
 
 No lock, no I/O and no clock in here: the engine holds its lock around every call and passes the time in.
 
-    fetched  ->  ready  ->  last  ->  finished  ->  acknowledged
-                 at hand    handed    asked for     the coordinator
-                            out       the next one  knows it
+    fetched  ->  ready  ->  out     ->  finished  ->  acknowledged
+                 at hand    handed      asked for     the coordinator
+                            out         the next one  knows it
+
+One batch at most is out, unless they are taken *ahead*: by a loader that asks for batches before the training loop is
+through with those that it has. Then only ``finish`` says which are finished.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from ._errors import EndOfRun, Fenced, ProtocolError
+from ._errors import EndOfRun, Fenced, ProtocolError, UsageError
 from ._types import Batch, Cursor, Lease, NextAnswer, State
 
 NEVER_S = float("inf")
@@ -23,9 +26,9 @@ MAX_WINDOW = 1024
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request that the window needs. ``finished`` is its ack (inclusive) and ``num_finished`` how many
-    batches that is since the lease; ``start`` and ``count`` say what is wanted, or ``start`` is None where
-    only the ack matters."""
+    """One request that the window needs. ``finished`` is its ack (inclusive), acknowledged already or not, and
+    ``num_finished`` how many batches that is since the lease; ``start`` and ``count`` say what is wanted, or
+    ``start`` is None where only the ack matters."""
 
     finished: Cursor | None
     num_finished: int
@@ -35,9 +38,16 @@ class Ask:
 
 class Window:
     """``start`` is where to begin instead of at the lease's cursor: a checkpoint knows better than the
-    coordinator."""
+    coordinator. A window that does not ``reads`` fetches nothing until a batch is taken: other processes do that."""
 
-    def __init__(self, rank: int, size: int, ack_interval_s: float, start: Cursor | None = None) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        ack_interval_s: float,
+        start: Cursor | None = None,
+        reads: bool = True,
+    ) -> None:
         self.rank = rank
         self.lease: Lease | None = None
         self.ready: deque[Batch] = deque()
@@ -49,8 +59,10 @@ class Window:
         self._ack_interval_s = ack_interval_s
         self._start = start
         self._wanted: Cursor | None = None  # the first step that is not fetched
+        self._reads = reads
         self._last: Batch | None = None
-        self._last_is_finished = True
+        self._out: deque[Batch] = deque()  # handed out and not finished, the last one at the end
+        self._is_ahead = False
         self._finished: Cursor | None = None  # the last finished step, inclusive as an ack is
         self._num_finished = 0
         self._num_acknowledged = 0
@@ -59,7 +71,7 @@ class Window:
 
     # --- the training loop's side ---------------------------------------------------------------------------
 
-    def take(self) -> Batch | None:
+    def take(self, ahead: bool = False) -> Batch | None:
         """The next batch, or None where it is not at hand yet. Raises what stands in the way.
 
         Batches at hand are still handed out after an error: the plan does not change. Not so after a fence:
@@ -67,9 +79,15 @@ class Window:
         """
         if self.error is not None and (not self.ready or isinstance(self.error, Fenced)):
             raise self.take_error()
+        if len(self._out) >= MAX_WINDOW:
+            raise UsageError(
+                f"rank {self.rank}: {len(self._out)} batches are handed out and none of them is acknowledged: say "
+                "which are finished, with ack(rank, batch)"
+            )
+        self._reads, self._is_ahead = True, ahead
         if self.ready:
             self._last = self.ready.popleft()
-            self._last_is_finished = False
+            self._out.append(self._last)
             return self._last
         if self.ended:
             raise EndOfRun(f"rank {self.rank} has had every batch of its run")
@@ -96,34 +114,57 @@ class Window:
         return True if self.ended else None
 
     def finish_last(self, now_s: float) -> bool:
-        """The batch handed out last is finished. True where the thread has to hear of it: this is the first
-        one since an ack, or half a window has come together."""
-        if self._last is None or self._last_is_finished:
+        """The batch handed out last is finished, and with it those before it. True as ``finish``. Of batches that are
+        taken ahead nothing is known."""
+        if not self._out or self._is_ahead:
             return False
-        self._last_is_finished = True
-        self._finished = Cursor(self._last.epoch, self._last.step)
-        self._num_finished += 1
+        return self.finish(_place(self._out[-1]), now_s)
+
+    def finish(self, upto: Cursor, now_s: float) -> bool:
+        """Step ``upto`` is finished, and every one before it. True where the thread has to hear of it: this is the
+        first one since an ack, or half a window has come together."""
+        if self._finished is not None and upto <= self._finished:
+            return False
+        num_out = len(self._out)
+        while self._out and _place(self._out[0]) <= upto:
+            self._out.popleft()
+        self._finished = upto
+        self._num_finished += max(1, num_out - len(self._out))
         if self._ack_due_s == NEVER_S:
             self._ack_due_s = now_s + self._ack_interval_s
             return True
         return self._is_ack_overdue(now_s)
 
+    def put_back(self) -> None:
+        """What is handed out and not finished is handed out again."""
+        self.ready.extendleft(reversed(self._out))
+        self._out.clear()
+        self._last = None
+
     def cursor(self, include_last: bool) -> Cursor | None:
-        """The first step that is not finished, the batch handed out last counted as finished or as it is;
-        None before the rank is leased. It needs no request."""
-        last = self._last
-        if last is None:
+        """The first step that is not finished, the batch handed out last counted as finished or as it is (as it is,
+        where batches are taken ahead); None before the rank is leased. It needs no request."""
+        if self._out and (self._is_ahead or not include_last):
+            return _place(self._out[0])
+        if self._last is None and self._finished is None:
             if self._start is not None:
                 return self._after(self._start)
             return self.lease.cursor if self.lease is not None else None
-        if not (include_last or self._last_is_finished):
-            return Cursor(last.epoch, last.step)
         if self.ready:
-            return Cursor(self.ready[0].epoch, self.ready[0].step)
-        return self._after(Cursor(last.epoch, last.step + 1))
+            return _place(self.ready[0])
+        done = self._finished if self._last is None else _place(self._last)
+        assert done is not None
+        return self._after(Cursor(done.epoch, done.step + 1))
 
-    def state(self, run: str, include_last: bool) -> State | None:
-        cursor = self.cursor(include_last)
+    def num_steps(self, epoch: int) -> int | None:
+        """How many steps the epoch has; None where that is not known."""
+        return self._num_steps.get(epoch)
+
+    def state(self, run: str, include_last: bool, after: Cursor | None = None) -> State | None:
+        """Where the job stands; ``after``: once that step is the last one finished."""
+        cursor = (
+            self.cursor(include_last) if after is None else self._after(Cursor(after.epoch, after.step + 1))
+        )
         if self.lease is None or cursor is None:
             return None
         deal = self.lease.deal
@@ -133,7 +174,7 @@ class Window:
 
     @property
     def is_low(self) -> bool:
-        return not self.ended and len(self.ready) <= self._low
+        return self._reads and not self.ended and len(self.ready) <= self._low
 
     @property
     def is_acknowledged(self) -> bool:
@@ -151,9 +192,11 @@ class Window:
         acknowledges = not self.is_acknowledged
         if not (self.is_low or (acknowledges and (flush or self._is_ack_overdue(now_s)))):
             return None
-        finished = self._finished if acknowledges else None
-        in_hand = 0 if self._last_is_finished else 1
-        missing = 0 if self.ended else min(self._size, MAX_WINDOW - in_hand) - len(self.ready)
+        # Also what is acknowledged: a store that has lost this lease is told of it by an ack, and by nothing else.
+        finished = self._finished
+        missing = 0
+        if self._reads and not self.ended:
+            missing = min(self._size, MAX_WINDOW - len(self._out)) - len(self.ready)
         if missing <= 0:
             return Ask(finished, self._num_finished, None, 1)
         return Ask(finished, self._num_finished, self._wanted, missing)
@@ -179,7 +222,7 @@ class Window:
             raise ProtocolError(f"rank {self.rank} asked for {wanted} and got nothing, yet it is not the end")
         wanted = self._after(wanted)
         for batch in answer.batches:
-            place = Cursor(batch.epoch, batch.step)
+            place = _place(batch)
             is_known = wanted.epoch in self._num_steps
             if not is_known and place == Cursor(wanted.epoch + 1, 0):
                 # the end of an epoch that the cursor has not reached
@@ -209,3 +252,7 @@ class Window:
     def _after(self, cursor: Cursor) -> Cursor:
         """The cursor itself, or the next epoch's first step where this epoch is known to end before it."""
         return Cursor(cursor.epoch + 1, 0) if self._num_steps.get(cursor.epoch) == cursor.step else cursor
+
+
+def _place(batch: Batch) -> Cursor:
+    return Cursor(batch.epoch, batch.step)

@@ -67,15 +67,23 @@ def lease_request(run: str, rank: int, holder: str, session: str | None) -> Requ
 
 
 def next_request(
-    run: str, rank: int, lease: Lease, finished: Cursor | None, start: Cursor | None, count: int
+    run: str,
+    rank: int,
+    lease: Lease,
+    finished: Cursor | None,
+    start: Cursor | None,
+    count: int,
+    include: tuple[str, ...] = (),
 ) -> Request:
     """``finished`` is the last step that the rank is through with, inclusive; ``start`` the first one
-    wanted."""
+    wanted; ``include`` what batches are to tell besides."""
     body: Json = {"lease": lease.token, "generation": lease.generation, "count": count}
     if finished is not None:
         body["ack"] = finished.to_json()
     if start is not None:
         body["from"] = start.to_json()
+    if include:
+        body["include"] = list(include)
     return Request("POST", run_path(run, "ranks", rank, "next"), body)
 
 
@@ -128,7 +136,14 @@ def batch_from(document: Json) -> Batch:
         repeats=document.get("repeats"),
         num_frames=document.get("num_frames"),
         maps=document.get("maps"),
+        original_sizes=_pairs(document.get("original_sizes")),
+        resize_sizes=_pairs(document.get("resize_sizes")),
+        crop_left_tops=_pairs(document.get("crop_left_tops")),
     )
+
+
+def _pairs(pairs: Any) -> list[tuple[int, int]] | None:
+    return None if pairs is None else [(int(first), int(second)) for first, second in pairs]
 
 
 def deal_from(document: Json) -> Deal:

@@ -90,6 +90,19 @@ def test_half_a_window_is_acknowledged_at_once():
     assert window.ask(0.0, flush=False).finished == (0, 3)
 
 
+def test_what_is_acknowledged_is_said_again():
+    """Of a store that has lost this lease a request without an ack would be fenced: only an ack is adopted."""
+    window = make()
+    serve(window)
+    step(window), step(window)
+    window.finish_last(0.0)
+    assert serve(window, flush=True) == Ask(Cursor(0, 1), 2, Cursor(0, 4), 2)
+    assert window.is_acknowledged
+    window.take(), window.take()  # nothing more is finished, and half of the window is gone
+    assert window.is_acknowledged
+    assert window.ask(0.0, flush=False).finished == (0, 1)
+
+
 def test_what_is_finished_while_an_ack_travels_is_still_to_be_acknowledged():
     window = make()
     serve(window)

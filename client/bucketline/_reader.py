@@ -1,0 +1,60 @@
+"""Reading a rank's batches beside the process that trains: under its lease, in order, and acknowledging none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import _wire
+from ._transport import Transport
+from ._types import Batch, Cursor, Json, Lease, State
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where batches come from: the coordinator's run, and the start of the job in which leases are asked."""
+
+    transport: Transport
+    run: str
+    session: str | None
+    include: tuple[str, ...]
+    timeout_s: float
+
+
+class RankReader:
+    """``count`` batches are asked for at a time, by the caller's own thread: who reads is ahead of the loop anyway."""
+
+    def __init__(self, source: Source, rank: int, holder: str, count: int) -> None:
+        self._source = source
+        self._rank = rank
+        self._count = count
+        request = _wire.lease_request(source.run, rank, holder, source.session)
+        self._lease: Lease = _wire.read(self._ask(request), _wire.lease_from, str(request))
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the rank stood when it was leased."""
+        return self._lease.cursor
+
+    def state(self, place: Cursor) -> State:
+        """The job's state when every rank stands at ``place``, as the present start of the job deals the epoch."""
+        deal = self._lease.deal
+        return State(self._source.run, self._lease.fingerprint, place, deal.consumed(place), deal.world_size)
+
+    def epoch(self, start: Cursor) -> Iterator[Batch]:
+        """The batches from ``start`` to the end of its epoch."""
+        place: Cursor | None = start
+        while place is not None:
+            request = _wire.next_request(
+                self._source.run, self._rank, self._lease, None, place, self._count, self._source.include
+            )
+            answer = _wire.read(self._ask(request), _wire.next_from, str(request))
+            place = None
+            for batch in answer.batches:
+                if batch.epoch != start.epoch:
+                    return
+                yield batch
+                place = None if answer.done else Cursor(batch.epoch, batch.step + 1)
+
+    def _ask(self, request: _wire.Request) -> Json:
+        return self._source.transport.call(request, self._source.timeout_s)[1]

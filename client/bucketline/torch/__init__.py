@@ -1,0 +1,19 @@
+"""bucketline for PyTorch: batches of one resolution for a ``DataLoader``, and a resume that is exact.
+
+    from bucketline import BucketClient
+    from bucketline.torch import BucketBatchSampler
+
+    sampler = BucketBatchSampler(BucketClient(url, run="sdxl-base"))
+    loader = DataLoader(images, batch_sampler=sampler, num_workers=4)
+    for batch in sampler.follow(loader):  # asking for the next batch says that this one is trained on
+        train_step(batch)
+        save({"model": model, "data": sampler.state_dict()})
+
+Only this package imports torch; ``import bucketline`` does not.
+"""
+
+from ._dataset import BucketIterableDataset
+from ._items import Item
+from ._sampler import BucketBatchSampler
+
+__all__ = ["BucketBatchSampler", "BucketIterableDataset", "Item"]

@@ -1,0 +1,155 @@
+"""Train a small denoiser on a folder of images of any sizes, in aspect-ratio buckets, on several processes.
+
+    bucketline serve &
+    torchrun --standalone --nproc-per-node 2 examples/train_sdxl_buckets.py IMAGES --checkpoint run.pt --epochs 3
+
+Kill it whenever you like, and start it again, on another number of processes if you wish: it goes on from the
+checkpoint. At the end of each epoch it says what the weights have seen of it: every image once, but for those that the
+plan leaves out. That is counted: weights and what they have seen go back to the checkpoint together. Needs torch and
+Pillow.
+"""
+
+import argparse
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from bucketline import BucketClient, NotFound, Operator
+from bucketline.geometry import fit
+from bucketline.torch import BucketBatchSampler, Item
+
+RUN = "train-sdxl-buckets"
+
+
+class Images(Dataset):
+    """An ``Item`` in; the image at its bucket's size, and what SDXL is told of it, out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, item: Item):
+        with Image.open(self.folder / item.id) as image:
+            cut = fit(image.size, (item.width, item.height), crop="random", epoch=item.epoch, id=item.id)
+            image = image.convert("RGB").resize(cut.resize_size).crop(cut.crop_box)
+        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
+        return pixels, torch.tensor(cut.time_ids, dtype=torch.float32), item.id, item.epoch
+
+
+class Denoiser(torch.nn.Module):
+    """Predicts the noise in an image, given how much of it there is and the six numbers of micro-conditioning."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.conditions = torch.nn.Linear(7, width)
+        self.first = torch.nn.Conv2d(3, width, 3, stride=4, padding=1)
+        self.last = torch.nn.Sequential(
+            torch.nn.SiLU(), torch.nn.Conv2d(width, 3 * 16, 3, padding=1), torch.nn.PixelShuffle(4)
+        )
+
+    def forward(self, noisy, amount, time_ids):
+        conditions = self.conditions(torch.cat([amount[:, None], time_ids / 1024], dim=1))
+        return self.last(self.first(noisy) + conditions[:, :, None, None])
+
+
+def put_run(url: str, folder: Path, batch_size: int, world_size: int) -> None:
+    """The map of the folder's images, and a run over it; those that are there already are left as they are."""
+    rows = ["id,width,height"]
+    for file in sorted(folder.iterdir()):
+        with Image.open(file) as image:
+            rows.append(f"{file.name},{image.width},{image.height}")
+    with Operator(url) as operator:
+        try:
+            operator.run(RUN)
+        except NotFound:
+            operator.put_map(RUN, ("\n".join(rows) + "\n").encode(), format="csv")
+            ladder = {
+                "kind": "novelai",
+                "max_size": [128, 128],
+                "divisible": 16,
+                "min_dim": 64,
+                "dim_limit": 256,
+            }
+            spec = {"map": RUN, "world_size": world_size, "batch_size": batch_size, "lockstep": 1}
+            operator.put_run(RUN, {**spec, "ladder": {**ladder, "base_res": [128, 128]}})
+
+
+def train_step(model, optimizer, pixels, time_ids) -> float:
+    amount = torch.rand(len(pixels))
+    noise = torch.randn_like(pixels)
+    mix = amount[:, None, None, None]
+    loss = (model((1 - mix) * pixels + mix * noise, amount, time_ids) - noise).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def tell(epoch: int, seen: Counter, num_images: int) -> None:
+    once, more = sum(count == 1 for count in seen.values()), sum(count > 1 for count in seen.values())
+    left_out = num_images - once - more
+    print(f"epoch {epoch}: {once} images once, {more} oftener, {left_out} left out", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train in aspect-ratio buckets.")
+    parser.add_argument("images", type=Path, help="a folder of images, and of nothing else")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--url", default=os.environ.get("BUCKETLINE_URL", "http://127.0.0.1:7700"))
+    options = parser.parse_args()
+
+    dist.init_process_group("gloo")
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    if rank == 0:
+        put_run(options.url, options.images, options.batch_size, world_size)
+    dist.barrier()
+    num_images = sum(1 for _ in options.images.iterdir())
+    model = DistributedDataParallel(Denoiser())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    seen: dict[int, Counter] = {}
+
+    with BucketClient(options.url, RUN) as client:
+        sampler = BucketBatchSampler(client)
+        loader = DataLoader(Images(options.images), batch_sampler=sampler, num_workers=2)
+        if options.checkpoint.exists():
+            checkpoint = torch.load(options.checkpoint, weights_only=False)
+            model.load_state_dict(checkpoint["model"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+            sampler.load_state_dict(checkpoint["data"])
+            seen = checkpoint["seen"]
+        else:
+            client.start_session(world_size, "start")
+        if rank == 0:
+            print(f"on {world_size} processes from {sampler.state_dict()}", flush=True)
+        while (epoch := sampler.epoch) < options.epochs:
+            for pixels, time_ids, ids, epochs in sampler.follow(loader):
+                loss = train_step(model, optimizer, pixels, time_ids)
+                told = [None] * world_size
+                dist.all_gather_object(told, (int(epochs[0]), list(ids)))
+                for of_epoch, names in told:
+                    seen.setdefault(of_epoch, Counter()).update(names)
+                if rank == 0:
+                    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    save(options.checkpoint, {**state, "data": sampler.state_dict(), "seen": seen})
+                    print(f"step of {tuple(pixels.shape)}, loss {loss:.3f}", flush=True)
+            if rank == 0:
+                tell(epoch, seen.get(epoch, Counter()), num_images)
+    dist.destroy_process_group()
+
+
+def save(file: Path, state: dict) -> None:
+    """Whole or not at all, whenever the process is killed."""
+    torch.save(state, new := file.with_suffix(".new"))
+    new.replace(file)
+
+
+if __name__ == "__main__":
+    main()

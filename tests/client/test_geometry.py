@@ -1,0 +1,98 @@
+"""The geometry of one image in the client: the service's own numbers, and crops that are the same everywhere."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bucketline import Operator, UsageError
+from bucketline.geometry import Fit, fit
+from bucketline_service.planning.geometry import cover
+
+image_side = st.integers(1, 2**31 - 1)
+target_side = st.integers(1, 65_536)
+sizes = st.tuples(image_side, image_side), st.tuples(target_side, target_side)
+
+
+@given(*sizes)
+def test_the_centre_crop_is_the_services(original, target):
+    cut, theirs = fit(original, target), cover(*original, *target)
+    assert (*cut.resize_size, cut.crop_left, cut.crop_top) == theirs[:4]
+    assert (cut.original_size, cut.target_size) == (original, target)
+
+
+def test_it_is_what_the_coordinator_tells_of_an_image(url, run):
+    with Operator(url) as operator:
+        for id in operator.batches(run, 0, 0, 0, 1)[0].ids[:20]:
+            told = operator.image(run, id)
+            near = told["nearest"]
+            cut = fit((told["width"], told["height"]), (near["width"], near["height"]))
+            assert cut.resize_size == (near["resize_width"], near["resize_height"])
+            assert (cut.crop_left, cut.crop_top) == (near["crop_left"], near["crop_top"])
+
+
+@given(*sizes, st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers() | st.text(max_size=8))
+def test_a_random_crop_is_inside_and_scaled_alike(original, target, seed, epoch, id):
+    cut, middle = fit(original, target, "random", seed, epoch=epoch, id=id), fit(original, target)
+    assert cut.resize_size == middle.resize_size
+    left, top, right, bottom = cut.crop_box
+    assert 0 <= left <= right <= cut.resize_size[0]
+    assert 0 <= top <= bottom <= cut.resize_size[1]
+    assert (right - left, bottom - top) == target
+    assert cut == fit(original, target, "random", seed, epoch=epoch, id=id)
+
+
+def test_each_of_seed_epoch_and_id_draws_anew():
+    def left(seed, epoch, id):
+        return fit((4000, 1000), (512, 512), "random", seed, epoch=epoch, id=id).crop_left
+
+    drawn = [left(*each) for each in itertools.product((0, 1, 2), (0, 1, 2), (0, 1, 2, "1", "2"))]
+    assert len(set(drawn)) > 40  # of 45, over 1,537 places
+
+
+def test_every_place_is_drawn_alike():
+    counts = [0] * 8
+    for id in range(8000):
+        counts[fit((519, 512), (512, 512), "random", id=id).crop_left] += 1
+    # chi-squared, 7 degrees of freedom: 24.3 is its 0.1 % point, and the draws are always the same
+    assert sum((count - 1000) ** 2 / 1000 for count in counts) < 24.3
+
+
+def test_a_crop_is_the_same_in_another_process():
+    """And so on another machine: nothing of Python's own hashes, which each process salts anew."""
+    text = "from bucketline.geometry import fit; print(fit((9, 1), (1, 1), 'random', 7, epoch=3, id='a').crop_left)"
+    out = {
+        subprocess.run([sys.executable, "-c", text], capture_output=True, check=True).stdout for _ in range(2)
+    }
+    assert out == {b"4\n"}
+
+
+def test_what_sdxl_is_told():
+    cut = fit((4000, 1000), (704, 512))
+    assert cut == Fit((4000, 1000), (2048, 512), (704, 512), 672, 0)
+    assert cut.crop_coords_top_left == (0, 672)
+    assert cut.time_ids == (1000, 4000, 0, 672, 512, 704)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (((0, 1), (1, 1)), "original_size: width"),
+        (((1, 1), (1, 2.5)), "target_size: height"),
+        (((1, 2, 3), (1, 1)), "original_size"),
+        (((1, 1), "11"), "target_size"),
+        (((1, 1), (1, 1), "middle"), "crop"),
+        (((1, 1), (1, 1), "random"), "id"),
+    ],
+)
+def test_what_is_wrong_is_named(arguments, field):
+    with pytest.raises(UsageError, match=field):
+        fit(*arguments)
+
+
+def test_a_seed_is_a_whole_number():
+    with pytest.raises(UsageError, match="seed"):
+        fit((1, 1), (1, 1), "random", -1, id=1)

@@ -1,0 +1,96 @@
+"""The example on real photographs: killed in its midst, and gone on with on another number of processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bucketline import Operator
+from tests.client.coordinators import ROOT, Coordinator
+
+torch = pytest.importorskip("torch", reason="see make test-torch")
+pytest.importorskip("skimage")
+pytest.importorskip("PIL.Image")
+
+DEADLINE_S = 120
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Those that scikit-image ships: many sizes, grey and colour, PNG and JPEG."""
+    import skimage
+
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for file in (Path(skimage.__file__).parent / "data").iterdir():
+        if file.suffix in (".png", ".jpg"):
+            shutil.copy(file, folder)
+    assert len(list(folder.iterdir())) > 20
+    return folder
+
+
+def launch(
+    url: str, photographs: Path, checkpoint: Path, num_ranks: int, num_epochs: int
+) -> subprocess.Popen[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETLINE_")}
+    return subprocess.Popen(
+        [
+            *[sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"],
+            *["examples/train_sdxl_buckets.py", str(photographs), "--checkpoint", str(checkpoint)],
+            *["--epochs", str(num_epochs), "--url", url],
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**clean, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started: torchrun's are in no group of its own."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
+def test_killed_and_gone_on_with_on_three_processes(photographs: Path, tmp_path: Path) -> None:
+    coordinator, checkpoint = Coordinator(tmp_path), tmp_path / "run.pt"
+    try:
+        first = launch(coordinator.url, photographs, checkpoint, 2, 1000)
+        assert first.stdout is not None
+        deadline_s = time.monotonic() + DEADLINE_S
+        said = []
+        while sum("step of" in line for line in said) < 3 and time.monotonic() < deadline_s:
+            said.append(first.stdout.readline())
+        for pid in family(first.pid):
+            os.kill(pid, signal.SIGKILL)
+        said.append(first.communicate()[0])
+        assert checkpoint.exists(), "".join(said)
+        at = torch.load(checkpoint, weights_only=False)["data"]
+        assert at["step"] > 0
+
+        second = launch(coordinator.url, photographs, checkpoint, 3, at["epoch"] + 2)
+        out, _ = second.communicate(timeout=DEADLINE_S)
+        assert second.returncode == 0, out
+        assert f"on 3 processes from {at}" in out
+        num_images = len(list(photographs.iterdir()))
+        told = re.findall(r"epoch (\d+): (\d+) images once, (\d+) oftener, (\d+) left out", out)
+        assert [int(epoch) for epoch, *_ in told] == [at["epoch"], at["epoch"] + 1]
+        with Operator(coordinator.url) as operator:
+            declared = operator.stats("train-sdxl-buckets")["dropped"]
+        resumed, whole = [[int(number) for number in numbers] for _, *numbers in told]
+        assert whole == [num_images - declared, 0, declared]
+        # of the epoch that was dealt anew, besides: at most what does not fill a last step of three ranks
+        assert resumed[1] == 0
+        assert resumed[0] + resumed[2] == num_images
+        assert resumed[2] <= 2 * 2 + 1
+    finally:
+        coordinator.stop()
