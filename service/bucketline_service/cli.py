@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bucketline import BucketlineError as ClientError
 from bucketline import Operator
-from bucketline_service import tables
+from bucketline_service import cli_scan, tables
 from bucketline_service.errors import BucketlineError, Invalid
 from bucketline_service.settings import Settings
 
@@ -340,6 +340,9 @@ def _errors() -> Iterator[None]:
 def _fail(reason: str, error: Exception) -> NoReturn:
     print(f"bucketline: {' '.join(reason.split())}", file=sys.stderr)
     raise typer.Exit(1) from error
+
+
+app.command()(_errors()(cli_scan.scan))
 
 
 def main() -> None:

@@ -1,0 +1,128 @@
+"""``bucketline scan`` in the terminal: its options, its progress and its last words."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from bucketline_service.errors import Invalid
+from bucketline_service.scan.job import Job, Summary, run
+
+SOME_BAD = 3
+"""Exit status where the map is written, and something is not in it."""
+INTERRUPTED = 130
+
+
+def scan(job: Job, as_json: bool) -> int:
+    """The exit status."""
+    _check_installed(job)
+    try:
+        with _stopped_by_sigterm(), _progress() as progress:
+            summary = run(job, _Shown(progress))
+    except KeyboardInterrupt:
+        print("bucketline: stopped; the same command goes on from what is done", file=sys.stderr)
+        return INTERRUPTED
+    if as_json:
+        print(json.dumps(summary.document(job), indent=2))
+    else:
+        print("\n".join(_lines(job, summary)))
+    if not summary.num_images:
+        print(f"bucketline: no image has a size; {job.bad_path} says why", file=sys.stderr)
+        return 1
+    return SOME_BAD if summary.num_bad else 0
+
+
+def _lines(job: Job, summary: Summary) -> Iterator[str]:
+    if summary.num_images:
+        yield f"{job.output}: {summary.num_images:,} images"
+    if summary.num_bad:
+        yield f"{job.bad_path}: {summary.num_bad:,} bad, each with its reason"
+    yield f"opened {summary.num_opened:,} of {summary.num_found:,} files and shards in {summary.elapsed_s:.1f} s"
+    if summary.num_skipped:
+        skipped = ", ".join(f"{num:,} {what}" for what, num in sorted(summary.num_skipped.items()))
+        yield f"passed over: {skipped}"
+
+
+def _check_installed(job: Job) -> None:
+    needs = [("PIL", "Pillow", "scan"), *([("ray", "Ray", "scan-ray")] if job.engine == "ray" else [])]
+    for module, name, extra in needs:
+        try:
+            importlib.import_module(module)
+        except ImportError as exc:
+            raise Invalid("scan", f"needs {name}", f"pip install 'bucketline[service,{extra}]'") from exc
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f}/s")
+
+
+def _progress() -> Progress:
+    """On standard error, and only for a person."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+
+
+class _Shown:
+    """The job's watcher."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("finding", total=None, note="")
+        self._num_images = 0
+
+    def found(self, num_units: int) -> None:
+        self._progress.update(self._task, completed=num_units)
+
+    def opening(self, num_units: int) -> None:
+        self._progress.remove_task(self._task)
+        self._task = self._progress.add_task("opening", total=num_units, note="")
+
+    def opened(self, num_units: int, num_images: int) -> None:
+        self._num_images += num_images
+        self._progress.update(self._task, advance=num_units, note=f"{self._num_images:,} images")
+
+    def writing(self) -> None:
+        self._progress.update(self._task, description="writing")
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """As by Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> Any:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

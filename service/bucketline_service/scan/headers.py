@@ -1,0 +1,225 @@
+"""The size of one image, as a loader sees it that applies EXIF's orientation, from as little of the file as will do.
+
+Pillow decides: what it can not open is no image, and its ``exif_transpose`` is what orientation means. JPEG, PNG and
+WebP are read here first, since Pillow reads a WebP file whole, and a PNG as well when it is asked for the EXIF; in any
+doubt these readers leave the answer to Pillow. (imagesize 2.0, which reads headers alone, passes over the EXIF of PNG
+and WebP, and fails for every rotated AVIF or HEIC.)"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import IO, Any, NamedTuple
+
+from bucketline_service.scan.units import MAX_SIDE_PX
+
+ORIENTATION = 0x0112
+_JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_ENDS = frozenset({0x01, *range(0xD0, 0xDB)})
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_ORIENTED = (b"Raw profile type", b"XML:com.adobe.xmp")
+_PNG_TAIL_BYTES = 4096
+_MEMORY: dict[str, bool] = {}
+
+
+class BadImageError(Exception):
+    """It has no size; the words say why."""
+
+
+class Size(NamedTuple):
+    width: int
+    height: int
+
+
+class _Header(NamedTuple):
+    """Sides as they are stored, and EXIF's orientation."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+
+def read_size(file: IO[bytes]) -> Size:
+    """Of an image that stands at the beginning of ``file``, which is left anywhere. ``BadImageError`` where there is
+    none, ``OSError`` with its number where it can not be read."""
+    head = file.read(32)
+    if not head:
+        raise BadImageError("the file is empty")
+    found = None
+    for signature, reader in _READERS.items():
+        if head.startswith(signature):
+            try:
+                found = reader(file, head)
+            except (struct.error, IndexError):
+                found = None
+    width, height, orientation = found or _by_pillow(file, head)
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
+    if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
+        raise BadImageError(f"{width} x {height} is no size for a map: a side is 1 to {MAX_SIDE_PX:,} pixels")
+    return Size(width, height)
+
+
+def _jpeg(file: IO[bytes], head: bytes) -> _Header | None:
+    size = None
+    exif = None
+    file.seek(2)
+    while True:
+        prefix, marker, length = struct.unpack(">BBH", file.read(4))
+        if marker == 0xDA and size:
+            return _Header(*size, _orientation(exif))
+        if prefix != 0xFF or marker == 0xFF or marker in _JPEG_ENDS or length < 2:
+            return None
+        if marker in _JPEG_SIZES:
+            precision, height, width, num_layers = struct.unpack(">BHHB", file.read(length - 2)[:6])
+            if precision != 8 or num_layers not in (1, 3, 4) or not width or not height:
+                return None
+            size = (width, height)
+        elif marker == 0xE1:
+            data = file.read(length - 2)
+            if data.startswith(b"Exif\0\0") and exif is None:
+                exif = data
+            elif data.startswith(b"Exif\0\0") or b"tiff:Orientation" in data:
+                return None
+        else:
+            file.seek(length - 2, 1)
+
+
+def _png(file: IO[bytes], head: bytes) -> _Header | None:
+    length, kind, width, height = struct.unpack_from(">I4sII", head, 8)
+    if (length, kind) != (13, b"IHDR"):
+        return None
+    file.seek(33)
+    while True:
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind == b"eXIf":
+            return _Header(width, height, _orientation(file.read(length)))
+        if kind == b"IDAT":
+            return _Header(width, height, _orientation(_exif_of_png_tail(file)))
+        if kind == b"IEND" or (kind in _PNG_TEXTS and file.read(17).startswith(_PNG_ORIENTED)):
+            return None
+        file.seek(length + 4 - (17 if kind in _PNG_TEXTS else 0), 1)
+
+
+def _exif_of_png_tail(file: IO[bytes]) -> bytes | None:
+    """Some programs write it behind the pixels."""
+    file.seek(-min(file.seek(0, 2), _PNG_TAIL_BYTES), 2)
+    tail = file.read()
+    at = tail.find(b"eXIf")
+    while at >= 4:
+        (length,) = struct.unpack_from(">I", tail, at - 4)
+        end = at + 4 + length
+        if tail[end : end + 4] == struct.pack(">I", zlib.crc32(tail[at:end])):
+            return tail[at + 4 : end]
+        at = tail.find(b"eXIf", at + 1)
+    return None
+
+
+def _webp(file: IO[bytes], head: bytes) -> _Header | None:
+    num_bytes, form, kind = struct.unpack_from("<4xI4s4s", head)
+    if form != b"WEBP" or file.seek(0, 2) < num_bytes + 8:
+        return None
+    if kind == b"VP8 " and head[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", head, 26)
+        return _Header(width & 0x3FFF, height & 0x3FFF)
+    if kind == b"VP8L" and head[20] == 0x2F:
+        (bits,) = struct.unpack_from("<I", head, 21)
+        return _Header((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    if kind != b"VP8X":
+        return None
+    width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+    has_exif, has_xmp = head[20] & 8, head[20] & 4
+    if has_xmp:
+        return None
+    return _Header(width, height, _orientation(_exif_of_webp(file)) if has_exif else 1)
+
+
+def _exif_of_webp(file: IO[bytes]) -> bytes:
+    file.seek(30)
+    while True:
+        kind, length = struct.unpack("<4sI", file.read(8))
+        if kind == b"EXIF":
+            return file.read(length)
+        file.seek(length + length % 2, 1)
+
+
+_READERS: dict[bytes, Callable[[IO[bytes], bytes], _Header | None]] = {
+    b"\xff\xd8\xff": _jpeg,
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"RIFF": _webp,
+}
+
+
+def _orientation(data: bytes | None) -> int:
+    """1 as well where the EXIF can not be read: the pixels can."""
+    if not data:
+        return 1
+    from PIL import Image
+
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        return _whole(exif.get(ORIENTATION))
+    except Exception:  # whatever the bytes make of Pillow
+        return 1
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 1
+
+
+def _by_pillow(file: IO[bytes], head: bytes) -> _Header:
+    from PIL import Image, UnidentifiedImageError
+
+    has_heif, has_jxl = _plugin("pillow_heif"), _plugin("pillow_jxl")
+    # no pixel is decoded, so that no size is too large
+    Image.MAX_IMAGE_PIXELS = None
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file) as image:
+                return _opened(image)
+    except UnidentifiedImageError:
+        if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1") and not has_heif:
+            raise BadImageError("HEIC needs Pillow's plugin: pip install pillow-heif") from None
+        if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")) and not has_jxl:
+            raise BadImageError("JPEG XL needs Pillow's plugin: pip install pillow-jxl-plugin") from None
+        raise BadImageError("it is no image, or its header is broken") from None
+    except OSError as exc:
+        if exc.errno is not None:
+            raise
+        raise BadImageError(_told(exc)) from None
+    except Exception as exc:  # a plugin may raise anything for bytes that are no image
+        raise BadImageError(_told(exc)) from None
+
+
+def _opened(image: Any) -> _Header:
+    from PIL import Image
+
+    # without its own class's reading on to the end for EXIF that may stand there
+    orientation = _whole(Image.Image.getexif(image).get(ORIENTATION, 1))
+    if image.format == "TIFF":  # whose size is turned already, in some releases
+        return _Header(image.tag_v2[256], image.tag_v2[257], orientation)
+    width, height = image.size
+    return _Header(width, height, orientation)
+
+
+def _plugin(module: str) -> bool:
+    """Whether this plugin of Pillow's is there; from now on it is used."""
+    if module not in _MEMORY:
+        try:
+            plugin = import_module(module)
+            if module == "pillow_heif":
+                plugin.register_heif_opener()
+            _MEMORY[module] = True
+        except ImportError:
+            _MEMORY[module] = False
+    return _MEMORY[module]
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"it can not be opened: {error or type(error).__name__}".split())[:300]

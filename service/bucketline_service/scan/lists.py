@@ -1,0 +1,101 @@
+"""Lists of paths: CSV, JSON, JSON lines and plain text. Their paths are relative to the list's own folder unless they
+are absolute or URIs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any, NamedTuple
+
+from bucketline_service.errors import Invalid
+from bucketline_service.scan.places import is_remote
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
+PATH_NAMES = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "img_path")
+
+
+class Columns(NamedTuple):
+    """Of a list; None: found by name, for the id where there is one called ``id``."""
+
+    path: str | None = None
+    id: str | None = None
+
+
+class Listed(NamedTuple):
+    path: str
+    id: str | None
+
+
+def read(file: IO[bytes], name: str, columns: Columns) -> Iterator[Listed]:
+    """``Invalid`` names the list, and the row that has no path."""
+    suffix = os.path.splitext(name)[1].lower()
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        if suffix in (".csv", ".tsv"):
+            yield from _objects(_csv(text, "\t" if suffix == ".tsv" else ","), name, columns)
+        elif suffix == ".txt":
+            yield from (Listed(line, None) for line in map(str.strip, text) if line)
+        elif suffix == ".json":
+            yield from _objects(_json(json.load(text), name), name, columns)
+        else:
+            yield from _objects((json.loads(line) for line in text if line.strip()), name, columns)
+    except UnicodeDecodeError as exc:
+        raise Invalid(name, f"is not UTF-8: {exc}", "Write the list in UTF-8") from exc
+    except (ValueError, RecursionError, csv.Error) as exc:
+        raise Invalid(name, f"is no list that can be read: {exc}") from exc
+    finally:
+        text.detach()  # whoever has opened the file closes it
+
+
+def _csv(text: Iterable[str], delimiter: str) -> Iterator[Mapping[str, Any]]:
+    yield from csv.DictReader(text, delimiter=delimiter)
+
+
+def _json(document: Any, name: str) -> Iterable[Any]:
+    """A list of paths or objects, or kohya's: an object whose keys are the paths."""
+    if isinstance(document, dict):
+        return list(document)
+    if isinstance(document, list):
+        return document
+    raise Invalid(name, "is neither a list nor an object", "Give a list of paths, or of objects with a path")
+
+
+def _objects(rows: Iterable[Any], name: str, columns: Columns) -> Iterator[Listed]:
+    path_name = columns.path
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, str):
+            yield Listed(row, None)
+            continue
+        if not isinstance(row, Mapping):
+            raise Invalid(f"{name}, row {number}", "is neither a path nor an object")
+        path_name = path_name or _path_name(row, name)
+        path = row.get(path_name)
+        if not isinstance(path, str) or not path:
+            raise Invalid(
+                f"{name}, row {number}", f"has no path in '{path_name}'", "Name the column with --path-column"
+            )
+        image_id = row.get(columns.id or "id")
+        if image_id is None and columns.id is not None:
+            raise Invalid(f"{name}, row {number}", f"has no id in '{columns.id}'")
+        yield Listed(path, None if image_id is None else str(image_id))
+
+
+def _path_name(row: Mapping[str, Any], name: str) -> str:
+    found = [each for each in PATH_NAMES if each in row]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"'{each}'" for each in list(row)[:20])
+    detail = f"{' and '.join(found)} could be the path" if found else f"no column of paths; there are {known}"
+    raise Invalid(name, detail, "Name it with --path-column")
+
+
+def place(path: str, base: str) -> str:
+    """Of a path in a list that stands in ``base``."""
+    if is_remote(path) or "://" in path:
+        return path
+    if is_remote(base):
+        return f"{base}/{path.lstrip('/')}"
+    return os.path.normpath(os.path.join(base, path))

@@ -1,0 +1,116 @@
+"""The map and the list of what is not in it, written beside their places and put there whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from bucketline_service.errors import Conflict
+from bucketline_service.maps.source import MAX_ID_BYTES
+from bucketline_service.scan.record import Record, Sized
+
+MARK = b"bucketline.scan"
+"""In the map's metadata: a scan has written it, and a scan may write over it."""
+_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("width", pa.uint32(), nullable=False),
+        pa.field("height", pa.uint32(), nullable=False),
+    ],
+    metadata={MARK: b"1"},
+)
+_ROWS = 1 << 16
+
+
+class Written(NamedTuple):
+    num_images: int
+    num_bad: int
+
+
+def check_is_ours(path: Path) -> None:
+    """Nothing is written over but what a scan has written: ``Conflict`` for any other file."""
+    if not path.exists():
+        return
+    try:
+        metadata = parquet.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        metadata = {}
+    if MARK not in metadata:
+        raise Conflict(f"{path} is there, and no scan has written it. Name another output, or move it away")
+
+
+def write(record: Record, output: Path, bad: Path) -> Written:
+    """Both files, the list first. Without an image the map stays as it was."""
+    with _replaced(bad) as list_file:
+        lister = _BadList(list_file)
+        for each in record.bad():
+            lister.add(each.place, each.member, each.reason)
+        num_images = _write_map(record, output, lister)
+    return Written(num_images, lister.num)
+
+
+class _BadList:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.num = 0
+
+    def add(self, place: str, member: str, reason: str) -> None:
+        row = {"path": place, **({"member": member} if member else {}), "reason": reason}
+        self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        self.num += 1
+
+
+def _write_map(record: Record, output: Path, bad: _BadList) -> int:
+    rows = _good(record, bad)
+    num = 0
+    if (first := next(rows, None)) is None:
+        return 0
+    with _replaced(output) as file, parquet.ParquetWriter(file, _SCHEMA, compression="zstd") as writer:
+        rows = chain([first], rows)
+        while some := list(islice(rows, _ROWS)):
+            columns = [[row[at] for row in some] for at in range(3)]
+            writer.write_table(pa.table(columns, schema=_SCHEMA))
+            num += len(some)
+    return num
+
+
+def _good(record: Record, bad: _BadList) -> Iterator[Sized]:
+    """By id, each once: the one whose place comes first."""
+    last = None
+    for row in record.sized():
+        if last is not None and row.id == last.id:
+            bad.add(row.place, row.member, f"its id {row.id!r} is that of {_where(last)}")
+            continue
+        last = row
+        if not row.id or len(row.id.encode()) > MAX_ID_BYTES:
+            bad.add(row.place, row.member, f"its id is empty, or longer than {MAX_ID_BYTES:,} bytes")
+        else:
+            yield row
+
+
+def _where(row: Sized) -> str:
+    return f"{row.place}, {row.member}" if row.member else row.place
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Any]:
+    """A file that takes the place of ``path`` when it is complete, and is on the disk."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with fresh.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            fresh.unlink()

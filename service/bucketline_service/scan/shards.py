@@ -1,0 +1,106 @@
+"""Units of many images: tar shards, whose members' headers are read, and the tables of img2dataset, which have the
+sizes."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+from bucketline_service.scan.headers import BadImageError, read_size
+from bucketline_service.scan.places import is_utf8, shown, told
+from bucketline_service.scan.units import EXTENSIONS, Ids, Result, Row, Unit, key_id
+
+_TABLE_COLUMNS = ["key", "status", "width", "height"]
+
+
+def tar_rows(file: IO[bytes], unit: Unit, ids: Ids) -> Result:
+    """The images of a tar, whatever its compression. What stands before the place where it is broken is kept."""
+    rows: dict[str, Row] = {}
+    reason = None
+    try:
+        with tarfile.open(fileobj=file, mode="r:*") as tar:
+            for member in _members(tar):
+                if (row := _tar_row(tar, member, unit.place, ids)) is not None:
+                    # a member that was appended again is the one that counts, as for tar
+                    rows[row.member] = row
+            reason = _broken_at(tar)
+    except tarfile.TarError as exc:
+        reason = f"it is no tar that can be read to its end: {exc}"
+    except (EOFError, zlib.error):
+        reason = "it is cut short"
+    return Result(unit.unit, list(rows.values()), reason)
+
+
+def _broken_at(tar: tarfile.TarFile) -> str | None:
+    """tarfile takes a header that is cut or no header at all for the end, as if it were the block of zeros."""
+    stream: Any = tar.fileobj
+    stream.seek(tar.offset)
+    block = stream.read(tarfile.BLOCKSIZE)
+    return (
+        f"it is broken at byte {tar.offset:,}: what follows is not in the map" if block.strip(b"\0") else None
+    )
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := tar.next()) is not None:
+        # tarfile keeps all that it has seen
+        tar.__dict__["members"] = []
+        yield member
+
+
+def _tar_row(tar: tarfile.TarFile, member: tarfile.TarInfo, place: str, ids: Ids) -> Row | None:
+    folder, slash, name = member.name.rpartition("/")
+    stem, _, extension = name.partition(".")
+    if extension.lower() not in EXTENSIONS or not member.isreg() or not stem:
+        return None
+    if not is_utf8(member.name):
+        return Row(shown(member.name), None, None, None, "its name is not UTF-8")
+    image_id = key_id(ids, place, f"{folder}{slash}{stem}")
+    content = tar.extractfile(member)
+    assert content is not None
+    with content:
+        return sized(content, member.name, image_id)
+
+
+def sized(file: IO[bytes], member: str, image_id: str | None) -> Row:
+    try:
+        return Row(member, image_id, *read_size(file), None)
+    except BadImageError as exc:
+        return Row(member, image_id, None, None, str(exc))
+
+
+def is_img2dataset(names: list[str]) -> bool:
+    return all(name in names for name in _TABLE_COLUMNS)
+
+
+def table_rows(file: IO[bytes], unit: Unit, ids: Ids) -> Result:
+    """img2dataset's sizes: those of the images as it has stored them. What it could not download has no row."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows: list[Row] = []
+    try:
+        table = parquet.ParquetFile(file)
+        for batch in table.iter_batches(columns=_TABLE_COLUMNS):
+            rows += [row for each in batch.to_pylist() if (row := _table_row(each, unit.place, ids))]
+    except (pa.ArrowException, OSError) as exc:
+        if isinstance(exc, OSError) and exc.errno is not None:
+            raise
+        return Result(unit.unit, [], f"it is no Parquet file that can be read: {' '.join(str(exc).split())}")
+    return Result(unit.unit, rows)
+
+
+def _table_row(row: dict[str, Any], place: str, ids: Ids) -> Row | None:
+    if row["status"] != "success":
+        return None
+    key, width, height = str(row["key"]), row["width"], row["height"]
+    image_id = key_id(ids, place.removesuffix(".parquet"), key)
+    if not width or not height:
+        return Row(key, image_id, None, None, "img2dataset did not note its size; --open-all opens the image")
+    return Row(key, image_id, int(width), int(height), None)
+
+
+def unreadable(unit: Unit, error: OSError) -> Result:
+    return Result(unit.unit, [], told(error), again=True)

@@ -1,0 +1,178 @@
+"""The command as a person and a script see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.server import run_command
+
+from .images import image, put, read_map
+from .test_resume import many
+
+DEADLINE_S = 60.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < give_up_s
+
+
+def test_a_scan_and_the_map_of_it(folder: Path, output: Path) -> None:
+    for number in range(70):
+        put(folder, f"{number}.jpg")
+    status, out, errors = run_command("scan", str(folder), "-o", str(output))
+    assert (status, errors) == (0, "")
+    assert out.startswith(f"{output}: 70 images\nopened 70 of 70 files and shards in ")
+    status, out, _ = run_command("preview", str(output), "--json")
+    assert (status, json.loads(out)["num_images"]) == (0, 70)
+
+
+def test_what_is_bad_is_in_the_status_and_the_summary(folder: Path, output: Path) -> None:
+    put(folder, "good.jpg")
+    put(folder, "bad.jpg", b"")
+    put(folder, "notes.txt", b"x")
+    bad = output.with_name("bad.jsonl")
+    arguments = ["scan", str(folder), "-o", str(output), "--bad", str(bad), "--json"]
+    status, out, errors = run_command(*arguments)
+    answer = json.loads(out)
+    assert (status, errors, answer.pop("elapsed_s") > 0) == (3, "", True)
+    assert answer == {
+        "output": str(output),
+        "bad": str(bad),
+        "num_images": 1,
+        "num_bad": 1,
+        "num_found": 2,
+        "num_opened": 2,
+        "num_skipped": {"other": 1},
+    }
+    assert json.loads(bad.read_text()) == {"path": f"{folder}/bad.jpg", "reason": "the file is empty"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{folder}/none", "-o", "{output}"], "none: it can not be read: No such file or directory"),
+        (["{folder}", "-o", "{output}"], "bucketline: no image has a size; {output}.bad.jsonl says why"),
+        (["{folder}", "-o", "{output}", "--engine", "spark"], "--engine: 'spark' is none. Give local or ray"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line(
+    folder: Path, output: Path, arguments: list[str], words: str
+) -> None:
+    put(folder, "bad.jpg", b"")
+    names = {"folder": folder, "output": output}
+    status, _, errors = run_command("scan", *(each.format(**names) for each in arguments))
+    assert (status, errors.count("\n")) == (1, 1)
+    assert words.format(**names) in errors
+
+
+def test_without_pillow_it_says_how_to_get_it(folder: Path, output: Path) -> None:
+    hidden = "import sys; sys.modules['PIL'] = None; from bucketline.__main__ import main; main()"
+    command = [sys.executable, "-c", hidden, "scan", str(folder), "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == "bucketline: scan: needs Pillow. pip install 'bucketline[service,scan]'\n"
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+class Terminal:
+    """A scan that shows a person how far it is."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._master, slave = os.openpty()
+        command = [sys.executable, "-m", "bucketline", "scan", *arguments]
+        environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, env=environ
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def wait_for(self, words: str) -> None:
+        until(lambda: words in self.shown or not self._read())
+        assert words in self.shown, self.shown
+
+    def children(self) -> list[int]:
+        pid = self.process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def end(self) -> int:
+        while self._read():
+            pass
+        self.process.communicate()
+        os.close(self._master)
+        return self.process.returncode
+
+    def _read(self) -> bool:
+        """False at its end."""
+        assert select.select([self._master], [], [], DEADLINE_S)[0], self.shown
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # its other end is closed
+            return False
+        self.shown += data.decode()
+        return bool(data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_scan_that_is_stopped_leaves_no_process_and_goes_on(
+    folder: Path, output: Path, number: signal.Signals
+) -> None:
+    many(folder, 4000)
+    terminal = Terminal(str(folder), "-o", str(output), "--workers", "2")
+    terminal.wait_for("opening")
+    until(lambda: len(terminal.children()) >= 2)
+    children = terminal.children()
+    terminal.process.send_signal(number)
+    status = terminal.end()
+    assert status == (-number if number == signal.SIGKILL else 130)
+    assert ("the same command goes on" in terminal.shown) == (number != signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+    assert not output.exists()
+    if number == signal.SIGINT:
+        status, out, errors = run_command("scan", str(folder), "-o", str(output), "--json")
+        assert (status, errors, json.loads(out)["num_images"]) == (0, "", 4000)
+
+
+def test_a_person_sees_the_rate_and_the_time_left(folder: Path, output: Path) -> None:
+    many(folder, 1000)
+    terminal = Terminal(str(folder), "-o", str(output), "--workers", "2")
+    terminal.wait_for("1000/1000")
+    assert terminal.end() == 0
+    assert "/s" in terminal.shown
+    assert "0:00:0" in terminal.shown
+    assert "1,000 images" in terminal.shown
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+def test_a_ray_cluster_finds_the_same(folder: Path, output: Path) -> None:
+    many(folder, 600)
+    put(folder, "bad.jpg", b"x")
+    put(folder, "turned.png", image(40, 30, "PNG", orientation=6))
+    other = output.with_name("other.parquet")
+    assert run_command("scan", str(folder), "-o", str(output), "--engine", "ray")[0] == 3
+    assert run_command("scan", str(folder), "-o", str(other))[0] == 3
+    assert read_map(output) == read_map(other)
+    assert read_map(output)["turned.png"] == (30, 40)
+    again = run_command("scan", str(folder), "-o", str(output), "--engine", "ray", "--json")[1]
+    assert json.loads(again)["num_opened"] == 0
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
+def test_without_ray_it_says_how_to_get_it(folder: Path, output: Path) -> None:
+    put(folder, "a.jpg")
+    status, out, errors = run_command("scan", str(folder), "-o", str(output), "--engine", "ray")
+    assert (status, out) == (1, "")
+    assert errors == "bucketline: scan: needs Ray. pip install 'bucketline[service,scan-ray]'\n"
