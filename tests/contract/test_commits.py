@@ -108,7 +108,9 @@ async def test_a_larger_token_is_fenced_unless_trusted(job: Job) -> None:
 
 
 @pytest.mark.parametrize("is_leased", [False, True])
-async def test_trust_without_a_cursor_adopts_the_lease_where_the_rank_stands(job: Job, is_leased: bool) -> None:
+async def test_trust_without_a_cursor_adopts_the_lease_where_the_rank_stands(
+    job: Job, is_leased: bool
+) -> None:
     stands_at = START
     if is_leased:
         stands_at = (await job.commit((await job.lease()).lease, Cursor(0, 3))).cursor

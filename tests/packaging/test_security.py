@@ -42,7 +42,9 @@ def test_every_python_has_each_pin_once(audit: ModuleType, root: Path) -> None:
         names = [Requirement(pin).name for pin in audit.pins_for(python, constraints)]
         assert len(names) == len(set(names)) > 50
         asked |= set(audit.pins_for(python, constraints))
-    lines = [line for line in constraints.splitlines() if not line.startswith("#") and "== 'win32'" not in line]
+    lines = [
+        line for line in constraints.splitlines() if not line.startswith("#") and "== 'win32'" not in line
+    ]
     assert {str(Requirement(line.split(";")[0].strip())) for line in lines} == asked
 
 
