@@ -217,7 +217,8 @@ class BucketClient:
         if isinstance(place, State):
             start = starting_place(place, world_size, answer, name)
             deal = answer.deal
-            self._loaded = State(self.run, answer.fingerprint, start, deal.consumed(start), world_size)
+            told = start, deal.consumed(start), world_size, deal.lockstep_of(start.epoch)
+            self._loaded = State(self.run, answer.fingerprint, *told)
         self._started = name
         engine.restart(name, start)
         return answer

@@ -16,10 +16,18 @@ def starting_place(state: State, world_size: int, session: Session, name: str) -
     """
     deal = session.deal
     place = state.cursor
-    if deal.world_size == world_size and place >= deal.origin and deal.consumed(place) == state.consumed:
+    is_same_stream = not state.consumed or state.lockstep in (None, deal.lockstep_of(place.epoch))
+    if (
+        deal.world_size == world_size
+        and place >= deal.origin
+        and deal.consumed(place) == state.consumed
+        and is_same_stream
+    ):
         return place
     next_epoch = Cursor(place.epoch + 1, 0)
-    left = session.num_steps * world_size - state.consumed
+    left = session.rolled_over_batches
+    if left is None:  # an older coordinator does not tell; then all epochs are about as long
+        left = session.num_steps * world_size - state.consumed
     if (
         deal.world_size == world_size
         and deal.origin == next_epoch

@@ -50,11 +50,17 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Deal:
     """How a generation deals an epoch's stream to its ranks: in epoch ``origin.epoch`` step ``origin.step``
-    of rank 0 is stream position ``offset``; every other epoch starts at step 0 and position 0."""
+    of rank 0 is stream position ``offset``; every other epoch starts at step 0 and position 0. The stream of that
+    epoch is laid out with ``origin_lockstep``, all others with ``lockstep``; None where there is none to tell."""
 
     origin: Cursor
     offset: int
     world_size: int
+    origin_lockstep: int | None = None
+    lockstep: int | None = None
+
+    def lockstep_of(self, epoch: int) -> int | None:
+        return self.origin_lockstep if epoch == self.origin.epoch else self.lockstep
 
     def consumed(self, cursor: Cursor) -> int:
         """How many batches of the epoch's stream the whole job has finished when every rank stands at
@@ -80,7 +86,8 @@ class Lease:
 class Session:
     """A start of the job. ``cursor`` is the slowest rank's; ``left_out_batches`` and ``mixed_steps`` are what
     a change of the world size costs in this epoch: batches no rank gets, and steps whose ranks differ in
-    resolution."""
+    resolution. ``rolled_over_batches``: what the state dict left of its epoch, where the start begins with the
+    epoch after it; else None."""
 
     generation: int
     cursor: Cursor
@@ -89,6 +96,7 @@ class Session:
     fingerprint: str
     left_out_batches: int
     mixed_steps: int
+    rolled_over_batches: int | None = None
 
     @property
     def world_size(self) -> int:
@@ -108,16 +116,17 @@ class NextAnswer:
 @dataclass(frozen=True, slots=True)
 class State:
     """A state dict, checked. ``consumed`` is its ``offset``: batches of the epoch's stream that the job has
-    finished."""
+    finished. ``lockstep``: with which the stream is laid out; None where it does not tell."""
 
     run: str
     fingerprint: str
     cursor: Cursor
     consumed: int
     world_size: int
+    lockstep: int | None = None
 
     def to_json(self) -> Json:
-        return {
+        told: Json = {
             "run": self.run,
             "fingerprint": self.fingerprint,
             "epoch": self.cursor.epoch,
@@ -125,3 +134,4 @@ class State:
             "offset": self.consumed,
             "world_size": self.world_size,
         }
+        return told if self.lockstep is None else {**told, "lockstep": self.lockstep}

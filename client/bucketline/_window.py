@@ -168,7 +168,8 @@ class Window:
         if self.lease is None or cursor is None:
             return None
         deal = self.lease.deal
-        return State(run, self.lease.fingerprint, cursor, deal.consumed(cursor), deal.world_size)
+        lockstep = deal.lockstep_of(cursor.epoch)
+        return State(run, self.lease.fingerprint, cursor, deal.consumed(cursor), deal.world_size, lockstep)
 
     # --- the thread's side ----------------------------------------------------------------------------------
 

@@ -147,7 +147,19 @@ def _pairs(pairs: Any) -> list[tuple[int, int]] | None:
 
 
 def deal_from(document: Json) -> Deal:
-    return Deal(cursor_from(document["origin"]), int(document["offset"]), int(document["world_size"]))
+    return Deal(
+        origin=cursor_from(document["origin"]),
+        offset=int(document["offset"]),
+        world_size=int(document["world_size"]),
+        origin_lockstep=_whole_or_none(document, "origin_lockstep"),
+        lockstep=_whole_or_none(document, "lockstep"),
+    )
+
+
+def _whole_or_none(document: Json, name: str) -> int | None:
+    """A field that older coordinators do not have."""
+    found = document.get(name)
+    return None if found is None else int(found)
 
 
 def lease_from(document: Json) -> Lease:
@@ -170,6 +182,7 @@ def session_from(document: Json) -> Session:
         fingerprint=str(document["fingerprint"]),
         left_out_batches=int(document["left_out_batches"]),
         mixed_steps=int(document["mixed_steps"]),
+        rolled_over_batches=_whole_or_none(document, "rolled_over_batches"),
     )
 
 
@@ -196,7 +209,12 @@ def state_from(state: Mapping[str, Any]) -> State:
         if not isinstance(state.get(name), str):
             raise UsageError(f"state dict: {name!r} must be a string, not {state.get(name)!r}")
     place = Cursor(numbers["epoch"], numbers["step"])
-    return State(state["run"], state["fingerprint"], place, numbers["offset"], numbers["world_size"])
+    lockstep = state.get("lockstep")
+    if lockstep is not None:
+        lockstep = whole("state dict: 'lockstep'", lockstep, 1)
+    return State(
+        state["run"], state["fingerprint"], place, numbers["offset"], numbers["world_size"], lockstep
+    )
 
 
 def resume_from(resume: str | Mapping[str, Any]) -> str | State:

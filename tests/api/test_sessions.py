@@ -138,7 +138,21 @@ def test_a_rest_that_is_less_than_a_step_is_rolled_over_and_told(put_run: PutRun
     api.ack("run", 0, lease, 0, num_batches - 3)
     session = api.session("run", "s", world_size=4)
     assert session["cursor"] == session["origin"] == {"epoch": 1, "step": 0}
-    assert session["left_out_batches"] == 2 + num_batches % 4
+    assert (session["left_out_batches"], session["rolled_over_batches"]) == (2, 2)
+    assert (session["origin_lockstep"], session["lockstep"]) == (4, 4)
+
+
+def test_another_start_than_the_states_tells_how_much_the_state_had_left(put_run: PutRun, api: Api) -> None:
+    """Under a name that was used before: a client sees that going on there would lose them."""
+    num_batches = put_run(world_size=1, lockstep=1)["num_steps"]
+    late = {**state(api), "step": num_batches - 10, "offset": num_batches - 10}
+    api.session("run", "s", world_size=4, resume={**late, "step": num_batches, "offset": num_batches})
+    again = api.session("run", "s", world_size=4, resume=late)
+    assert (again["rolled_over_batches"], again["left_out_batches"]) == (10, 0)
+    assert again["cursor"] == {"epoch": 1, "step": 0}
+    other = api.session("run", "t", world_size=4, resume=late)
+    assert (other["rolled_over_batches"], other["left_out_batches"]) == (None, 2)
+    assert (other["origin_lockstep"], other["lockstep"]) == (1, 4)
 
 
 @pytest.mark.parametrize("planner", ["line", "novelai"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bucketline_service.state import Begun, Cursor, Generation, Outcome, Store
+from bucketline_service.state import Begun, Commit, Cursor, Generation, Outcome, Store
 from tests.contract.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
@@ -19,6 +19,17 @@ async def test_the_next_generation_begins(job: Job) -> None:
     record = await job.store.read_run(job.run)
     assert record.generation == SECOND
     assert record.document == b"document"
+
+
+async def test_its_lockstep_goes_with_it_and_the_next_has_its_own(job: Job) -> None:
+    for number, lockstep in ((2, 12), (3, None), (4, 1 << 20)):
+        begun = await job.begin(number, session=f"s {number}", offset=7, lockstep=lockstep)
+        assert (begun.begun, begun.generation.lockstep, begun.generation.offset) == (True, lockstep, 7)
+        lease = await job.lease(generation=number)
+        commit = await job.commit(lease.lease, Cursor(0, number), generation=number)
+        assert commit == Commit(Outcome.OK, Cursor(0, number), begun.generation)
+        assert (await job.store.read_run(job.run)).generation == begun.generation
+        assert (await job.store.ranks(job.run))[0] == begun.generation
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])

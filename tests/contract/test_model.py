@@ -222,7 +222,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
         birth: str,
     ) -> None:
         of = self.id(birth, beside)
-        self.compare("begin", Generation(of.number, session, world_size, origin, 3, of.birth), slowest)
+        new = Generation(of.number, session, world_size, origin, 3, of.birth, origin.step or None)
+        self.compare("begin", new, slowest)
 
     @rule(
         rank=RANKS,

@@ -95,6 +95,21 @@ async def test_keys_from_before_there_were_births_go_on(store: Store, server: re
     assert (await job.lease(1, "me", generation=3)).lease > 16385
 
 
+async def test_a_generation_with_a_lockstep_is_nothing_to_who_knows_of_none(
+    store: Store, server: redis.Redis
+) -> None:
+    """An older replica must not deal the epoch otherwise. One without reads as it always did."""
+    job = await Job.create(store, "run")
+    packed = server.get(keys.generation("run"))
+    assert packed == "1.0123456789abcdef 4 0 0 0 -"
+    await job.begin(2, session="12 +x", offset=40, lockstep=8)
+    packed = server.get(keys.generation("run"))
+    assert packed == "2.0123456789abcdef 4 0 0 40/8 +12 +x"
+    with pytest.raises(ValueError, match="40/8"):
+        int(packed.split(" ")[4])  # type: ignore[union-attr]
+    assert (await store.read_run("run")).generation.lockstep == 8
+
+
 async def refused(store: Store, lease: int, reason: str) -> None:
     job = Job(store, "run")
     for verb in (store.ping(), job.commit(lease, Cursor(0, 1)), store.create_run("new", b"", FIRST)):

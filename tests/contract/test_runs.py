@@ -45,7 +45,7 @@ async def test_the_document_is_opaque(store: Store, name: str) -> None:
 
 @pytest.mark.parametrize("session", [None, "", "-", "+", "+x", " two  words "])
 async def test_a_generation_is_read_back(store: Store, name: str, session: str | None) -> None:
-    for generation in (ODD, Generation(1, session, 1, Cursor(1, 2), 3, "b1")):
+    for generation in (ODD, Generation(1, session, 1, Cursor(1, 2), 3, "b1", 6)):
         run = f"{name}-{generation.number}"
         made, _ = await store.create_run(run, b"", generation)
         assert made.generation == generation

@@ -171,11 +171,21 @@ PRAGMA user_version = 1;
 """
 
 
-async def test_a_file_from_before_there_were_births_goes_on(path: Path) -> None:
+VERSION_2 = (
+    VERSION_1.replace("document BLOB", "birth TEXT NOT NULL, document BLOB")
+    .replace("12, x'646f63'", "12, 'b7', x'646f63'")
+    .replace("user_version = 1", "user_version = 2")
+)
+
+
+@pytest.mark.parametrize(("version", "birth"), [(VERSION_1, ""), (VERSION_2, "b7")])
+async def test_a_file_from_before_there_were_births_or_locksteps_goes_on(
+    path: Path, version: str, birth: str
+) -> None:
     with sqlite3.connect(path) as other:
-        other.executescript(VERSION_1)
+        other.executescript(version)
     other.close()
-    second = Generation(2, "s", 4, Cursor(0, 3), 12, birth="")
+    second = Generation(2, "s", 4, Cursor(0, 3), 12, birth, lockstep=None)
     for _ in range(2):  # opened, and opened again
         store = open_store(f"sqlite:///{path}", timeout_s=30.0)
         old = Job(store, "run", second)
@@ -185,7 +195,9 @@ async def test_a_file_from_before_there_were_births_goes_on(path: Path) -> None:
         assert (commit.outcome, commit.cursor) == (Outcome.OK, Cursor(0, 6))
         await store.close()
     store = open_store(f"sqlite:///{path}", timeout_s=30.0)
-    assert (await Job(store, "run", second).begin(3, session="t")).begun
+    third = (await Job(store, "run", second).begin(3, session="t", lockstep=6)).generation
+    assert (await store.read_run("run")).generation == third
+    assert (third.number, third.lockstep) == (3, 6)
     assert (await store.create_run("new", b"", FIRST))[0].generation == FIRST
     await store.close()
     with sqlite3.connect(path) as other:

@@ -11,6 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
+from bucketline_service.state.port import Cursor, Generation
 from tests.coordinator.elastic import Desk, Job
 
 SMALL = {"map": "small", "world_size": 4, "batch_size": 2}
@@ -100,6 +101,7 @@ def begin_at_the_cursor(job: Job, world_size: int, data: st.DataObject) -> None:
 def walk_on(job: Job) -> None:
     """To the epoch's end, and through the epoch after it: that one is as the ledger and the stats have it."""
     if not job.is_over:
+        job.check_told()
         job.go(job.steps_left)
         job.turn()
     if not job.is_over:
@@ -167,6 +169,85 @@ def test_a_world_size_that_divides_lockstep_is_told_of_a_start_within_a_step(des
 
 
 @pytest.mark.parametrize("tails", TAILS)
+def test_after_the_epoch_of_a_change_every_step_has_one_shape_again(desk, tails):
+    """4 ranks, then 6 and 3 and 6 in the midst of one epoch: its stream is laid out for 4 all through it, and so say
+    the states that are saved in it. The epochs after are laid out for 6; and back on 4 it is the plan's own again."""
+    job = Job(desk, desk.run(**SMALL, tails=tails, lockstep=8))
+    job.go(2)
+    for world_size, num_steps in ((6, 1), (3, 3), (6, 2)):
+        job.start(world_size, job.state(), job.tape)
+        job.go(num_steps)
+        assert job.state()["lockstep"] == 8
+    assert job.session.mixed_steps > 0
+    job.check_told()
+    for epoch in (1, 2):
+        job.go(job.steps_left)
+        job.turn()
+        assert (job.tape.epoch, job.tape.lockstep, job.state()["lockstep"]) == (epoch, 12, 12)
+    job.go(1)
+    job.start(4, job.state(), job.tape)
+    assert job.tape.lockstep == 12
+    walk_on(job)
+    assert [ended[1:] for ended in job.tape.ended.values()] == [(6, 8), (6, 12), (4, 12), (4, 8)]
+    assert job.run.lockstep(4) == 8
+
+
+def test_of_a_plan_with_mixed_steps_no_change_makes_another_lockstep(desk):
+    job = Job(desk, desk.run(**SMALL, tails="pad", lockstep=6))
+    for world_size in (5, 6, 12):
+        job.start(world_size, "start", type(job.tape)())
+        assert job.run.lockstep(0) == job.run.lockstep(1) == 6
+
+
+def test_where_no_epoch_has_a_unit_for_so_many_ranks_the_plans_own_stays(desk):
+    """150 images in 12 buckets, ``drop``: no bucket holds 64 of them, though an epoch has more batches."""
+    job = Job(desk, desk.run(**SMALL, tails="drop"))
+    job.start(32, job.state(), job.tape)
+    assert job.run.lockstep(1) == 4
+    assert job.session.mixed_steps > 0
+    walk_on(job)
+
+
+def test_a_state_from_before_there_was_another_lockstep_has_the_plans_own(desk):
+    job = Job(desk, desk.run(**SMALL))
+    job.start(6, job.state(), job.tape)
+    job.go(2)
+    told = job.state()
+    assert told["lockstep"] == 6
+    older = {name: value for name, value in told.items() if name != "lockstep"}
+    for state, lockstep, mixed in ((told, 6, False), (older, 4, True)):
+        session = desk.start(job.name, 6, state)
+        assert [session.run.lockstep(epoch) for epoch in (0, 1)] == [lockstep, 6]
+        assert (session.mixed_steps > 0) == mixed
+
+
+def test_a_start_from_before_there_was_another_lockstep_goes_on_as_it_began(desk):
+    """As an older coordinator has left it: the batches of a job that is at work are not others after an upgrade."""
+    name = desk.run(**SMALL, seed=7)
+    run = desk.open(name)
+    older = Generation(2, "older", 6, Cursor(0, 5), 20, run.generation.birth)
+    assert desk.wait(desk.coordinator.store.begin(name, older, None)).begun
+    run = desk.open(name)
+    assert [run.lockstep(epoch) for epoch in (0, 1, 9)] == [4, 4, 4]
+    assert run.deal.planner_of(0) is run.deal.planner_of(1) is run.plan.planner
+    desk.acknowledge(name, [Cursor(0, 6)] * 6)
+    session = desk.start(name, 6, "cursor")
+    assert (session.cursor, session.run.generation.lockstep) == (Cursor(0, 7), 4)
+    assert [session.run.lockstep(epoch) for epoch in (0, 1)] == [4, 6]
+
+
+@pytest.mark.parametrize("lockstep", [151, 1 << 20])
+def test_a_state_of_a_lockstep_that_no_epoch_can_have_is_refused(desk, lockstep):
+    job = Job(desk, desk.run(**SMALL))
+    job.go(2)
+    before = desk.open(job.name).generation
+    with pytest.raises(Invalid, match=f"can have lockstep {lockstep}") as refused:
+        desk.start(job.name, 6, {**job.state(), "lockstep": lockstep})
+    assert refused.value.field == "resume.lockstep"
+    assert desk.open(job.name).generation == before
+
+
+@pytest.mark.parametrize("tails", TAILS)
 def test_every_last_step_of_a_run_leads_to_its_end(desk, tails):
     """With ``epochs``: from behind the last step, and from before it on more ranks than there are batches left."""
     job = Job(desk, desk.run(**SMALL, tails=tails, epochs=2))
@@ -188,7 +269,7 @@ def test_every_last_step_of_a_run_leads_to_its_end(desk, tails):
     job.start(3, *before)
     walk_on(job)
     assert job.is_over
-    assert job.tape.ended[1] == (1, 3)
+    assert job.tape.ended[1][:2] == (1, 3)
 
 
 def test_a_world_size_beyond_the_epoch_is_refused_with_what_would_do(desk):

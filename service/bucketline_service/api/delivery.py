@@ -43,7 +43,11 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         """A new generation, which fences all leases of the older. Idempotent by ``session``."""
         resume = body.resume.to_state() if isinstance(body.resume, StateDict) else body.resume
         session = await coordinator.sessions.start(run, body.session, body.world_size, resume)
-        costs = {"left_out_batches": session.left_out_batches, "mixed_steps": session.mixed_steps}
+        costs = {
+            "left_out_batches": session.left_out_batches,
+            "mixed_steps": session.mixed_steps,
+            "rolled_over_batches": session.rolled_over_batches,
+        }
         return as_json({**_standing(session.run, session.cursor), **costs})
 
     @router.post(
@@ -91,13 +95,16 @@ def _cursor(cursor: Cursor) -> dict[str, int]:
 
 
 def _standing(run: Run, cursor: Cursor) -> dict[str, Any]:
-    deal = run.deal
+    deal, generation = run.deal, run.generation
+    epoch = generation.origin.epoch
     return {
-        "generation": run.generation.number,
+        "generation": generation.number,
         "world_size": deal.world_size,
         "cursor": _cursor(cursor),
         "num_steps": 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch),
-        "origin": _cursor(run.generation.origin),
-        "offset": run.generation.offset,
+        "origin": _cursor(generation.origin),
+        "offset": generation.offset,
+        "origin_lockstep": run.lockstep(epoch),
+        "lockstep": run.lockstep(epoch + 1),
         "fingerprint": run.document.fingerprint,
     }

@@ -12,6 +12,7 @@ from bucketline_service import names
 from bucketline_service.coordinator import RunSpec
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
 from bucketline_service.coordinator.resume import StateDict as State
+from bucketline_service.planning.spec import MAX_LOCKSTEP
 from bucketline_service.state.port import MAX_WORLD_SIZE
 from bucketline_service.state.port import Cursor as StoreCursor
 
@@ -19,6 +20,7 @@ Epoch = Annotated[int, Field(strict=True, ge=0, le=MAX_EPOCH)]
 Step = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 NumBatches = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 WorldSize = Annotated[int, Field(strict=True, ge=1, le=MAX_WORLD_SIZE)]
+Lockstep = Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 # for OpenAPI alone: check_name tells what would do, which a pattern does not
 _NAME = {"pattern": f"^{names.PATTERN}$"}
@@ -46,7 +48,8 @@ class Ack(Cursor):
 
 
 class StateDict(_In):
-    """What a checkpoint keeps. ``offset``: batches of the epoch's stream that the whole job has consumed."""
+    """What a checkpoint keeps. ``offset``: batches of the epoch's stream that the whole job has consumed;
+    ``lockstep``: with which that is laid out, the spec's where it is not there."""
 
     run: str
     fingerprint: str
@@ -54,9 +57,10 @@ class StateDict(_In):
     step: Step
     offset: Step
     world_size: WorldSize
+    lockstep: Lockstep | None = None
 
     def to_state(self) -> State:
-        return State(
+        state = State(
             run=self.run,
             fingerprint=self.fingerprint,
             epoch=self.epoch,
@@ -64,6 +68,9 @@ class StateDict(_In):
             offset=self.offset,
             world_size=self.world_size,
         )
+        if self.lockstep is not None:
+            state["lockstep"] = self.lockstep
+        return state
 
 
 class SessionIn(_In):
@@ -134,6 +141,10 @@ class Origin(BaseModel):
 
     origin: Cursor
     offset: int
+    origin_lockstep: int | None = Field(
+        description="with which the stream of epoch origin.epoch is laid out; null: planner novelai has none"
+    )
+    lockstep: int | None = Field(description="of every other epoch")
     fingerprint: str
 
 
@@ -144,6 +155,9 @@ class SessionOut(Origin):
     num_steps: int
     left_out_batches: int = Field(description="of this epoch: they do not fill a last step of all ranks")
     mixed_steps: int = Field(description="of this epoch: steps that may hold more than one resolution")
+    rolled_over_batches: int | None = Field(
+        description="what the state dict left of its epoch, where this start began with the epoch after it; else null"
+    )
 
 
 class LeaseOut(Origin):

@@ -108,8 +108,8 @@ def _cursor(state: Any) -> Cursor:
 
 def _stats(run: Run, epoch: int) -> dict[str, Any]:
     """As an epoch is dealt from its start to the present generation's ranks."""
-    plan, world_size = run.plan, run.generation.world_size
-    told = epoch_stats(plan.spec, plan.prepared, plan.sources.images, plan.planner, epoch, world_size)
+    plan, laid, world_size = run.plan, run.laid(epoch), run.generation.world_size
+    told = epoch_stats(laid.spec, plan.prepared, plan.sources.images, laid.planner, epoch, world_size)
     for name, share in zip(plan.sources.names, told["maps"], strict=True):
         share["map"] = name
     return {
@@ -119,7 +119,7 @@ def _stats(run: Run, epoch: int) -> dict[str, Any]:
         "tails": plan.spec.tails,
         "epoch": epoch,
         "world_size": world_size,
-        "lockstep": run.spec.lockstep,
+        "lockstep": run.lockstep(epoch),
         **told,
     }
 
@@ -195,7 +195,7 @@ def _left_out(
     if plan.spec.planner == "novelai":
         return None if served else "last_step"
     portions = Portions.of(sorter, plan.prepared.groups, plan.spec.num_buckets)
-    if not in_service(plan.spec, portions)[buckets].any():
+    if not in_service(run.laid(epoch).spec, portions)[buckets].any():
         return "small_bucket"
     if sum(not each["repeat"] for each in served) < num_asked:
         return "tail"
@@ -235,7 +235,7 @@ def _comings(run: Run, row: int, epoch: int, width: int, height: int) -> list[di
     is in the rest that does not fill a step of all ranks."""
     deal = run.deal
     found = []
-    for place in deal.planner.locate(epoch, row, deal.world_size):
+    for place in deal.planner_of(epoch).locate(epoch, row, deal.world_size):
         at = deal.step_of(epoch, place.position) if epoch >= deal.origin.epoch else None
         target_width, target_height = run.plan.spec.targets[place.bucket]
         fit = cover(width, height, target_width, target_height)

@@ -41,18 +41,33 @@ class Span:
 
 @dataclass(frozen=True)
 class Deal:
-    """``end_epoch``: the first epoch that the run does not have."""
+    """``end_epoch``: the first epoch that the run does not have. ``origin_planner``: that of the origin's epoch, where
+    its stream was begun with another lockstep than those of all others."""
 
     planner: Planner
     world_size: int
     origin: Cursor
     offset: int
     end_epoch: int = MAX_EPOCH
+    origin_planner: Planner | None = None
     _counted: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, planner: Planner, generation: Generation, epochs: int | None) -> Deal:
-        return cls(planner, generation.world_size, generation.origin, generation.offset, epochs or MAX_EPOCH)
+    def of(
+        cls,
+        planner: Planner,
+        generation: Generation,
+        epochs: int | None,
+        origin_planner: Planner | None = None,
+    ) -> Deal:
+        start = generation.world_size, generation.origin, generation.offset
+        return cls(planner, *start, epochs or MAX_EPOCH, origin_planner)
+
+    def planner_of(self, epoch: int) -> Planner:
+        return (self.origin_planner if epoch == self.origin.epoch else None) or self.planner
+
+    def _num_batches(self, epoch: int) -> int:
+        return self.planner_of(epoch).num_batches(epoch, self.world_size)
 
     def _start(self, epoch: int) -> tuple[int, int]:
         """The epoch's first step under this deal, and its stream position."""
@@ -63,7 +78,7 @@ class Deal:
         found = self._counted.get(epoch)
         if found is None:
             step, offset = self._start(epoch)
-            found = step + (self.planner.num_batches(epoch, self.world_size) - offset) // self.world_size
+            found = step + (self._num_batches(epoch) - offset) // self.world_size
             if len(self._counted) >= MAX_COUNTED:
                 self._counted.clear()
             self._counted[epoch] = found
@@ -72,7 +87,7 @@ class Deal:
     def num_left_out(self, epoch: int) -> int:
         """Batches at the end of the epoch's stream that do not fill a step of all ranks."""
         _, offset = self._start(epoch)
-        return (self.planner.num_batches(epoch, self.world_size) - offset) % self.world_size
+        return (self._num_batches(epoch) - offset) % self.world_size
 
     def normal(self, cursor: Cursor) -> Cursor:
         """The same place, as a step that exists: past an epoch's last step stands the next epoch's first."""

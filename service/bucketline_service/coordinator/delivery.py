@@ -201,8 +201,8 @@ class Delivery:
     ) -> list[bytes]:
         """The plan itself, leased or not; with ``world_size``, as a job of that size would be dealt it."""
         run = await self._runs.open(name)
-        deal = run.deal_to(world_size)
-        check_size(run, deal.world_size)
+        check_size(run, world_size or run.generation.world_size)
+        deal = run.dealt_to(world_size).deal
         if rank >= deal.world_size:
             raise _no_rank(run, rank, deal.world_size)
         deal.check_dealt("", cursor)
@@ -214,11 +214,12 @@ class Delivery:
         found: list[bytes] = []
         for span in deal.spans(start, count):
             question = (span.epoch, deal.positions(span, rank), deal.world_size)
+            planner = deal.planner_of(span.epoch)
             is_small = span.count * batch_size <= _IDS_AT_HAND
-            if is_small and deal.planner.is_at_hand(span.epoch, deal.world_size):
-                block = deal.planner.batches(*question)
+            if is_small and planner.is_at_hand(span.epoch, deal.world_size):
+                block = planner.batches(*question)
             else:
-                block = await asyncio.to_thread(deal.planner.batches, *question)
+                block = await asyncio.to_thread(planner.batches, *question)
             found += render(run, span, rank, block)
         return found
 

@@ -63,18 +63,28 @@ class Ledgers:
         _check_epochs(run, first, last)
         if world_size is not None:
             check_size(run, world_size)
-        size = world_size or run.generation.world_size
-        pieces = await asyncio.to_thread(self._open, run, range(first, last + 1), size, format)
+        dealt = run.dealt_to(world_size)
+        pieces = await asyncio.to_thread(self._open, dealt, range(first, last + 1), format)
         return LedgerFile(f"{name}-epochs-{first}-{last}.{format}", format, pieces)
 
-    def _open(self, run: Run, epochs: range, world_size: int, format: Format) -> Iterator[bytes]:
-        plan = run.plan
+    def _open(self, run: Run, epochs: range, format: Format) -> Iterator[bytes]:
+        plan, world_size = run.plan, run.generation.world_size
         valid = of_valid_ids(run, self._maps)
-        made = Ledger(plan.spec, plan.prepared, plan.sources.images, plan.planner, world_size, valid)
+        made: dict[int, Ledger] = {}
+        # all are laid out alike but for the one in which the generation began
+        for epoch in (epochs[0], run.generation.origin.epoch, epochs[-1]):
+            spec, planner = run.laid(epoch)
+            if epoch in epochs and spec.lockstep not in made:
+                made[spec.lockstep] = Ledger(
+                    spec, plan.prepared, plan.sources.images, planner, world_size, valid
+                )
+        for each in made.values():
+            each.join(made.values())
         # an epoch that can not be planned is told now, and not in the midst of the answer
-        plan.planner.batches(epochs.start, np.empty(0, dtype=np.int64), world_size)
-        entries = chain(made.always(), chain.from_iterable(map(made.epoch, epochs)))
-        return pieces(entries, plan.sources, format)
+        run.laid(epochs[0]).planner.batches(epochs[0], np.empty(0, dtype=np.int64), world_size)
+        always = next(iter(made.values())).always()
+        entries = (entry for epoch in epochs for entry in made[run.laid(epoch).spec.lockstep].epoch(epoch))
+        return pieces(chain(always, entries), plan.sources, format)
 
 
 def _check_epochs(run: Run, first: int, last: int) -> None:

@@ -37,6 +37,7 @@ from bucketline_service.maps.resolution_map import Stamp, is_untouched
 from bucketline_service.planning import passes
 from bucketline_service.planning.build import Prepared, new_planner, prepare
 from bucketline_service.planning.groups import Groups
+from bucketline_service.planning.layouts import Layouts
 from bucketline_service.planning.plan import Planner
 from bucketline_service.planning.spec import PlanSpec
 
@@ -81,13 +82,14 @@ class _Order:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that is ready: its planner, and what the stats are made of."""
+    """A plan that is ready: its planner, those of other locksteps, and what the stats are made of."""
 
     fingerprint: str
     spec: PlanSpec
     prepared: Prepared
     sources: Sources
     planner: Planner
+    layouts: Layouts
     order_file: Path
     order_stamp: Stamp
 
@@ -257,7 +259,17 @@ class PlanShelf:
         folder, sources, prepared = self._root / order.fingerprint, order.sources, shelved.prepared
         states = StateFiles(folder / "states")
         planner = new_planner(order.spec, prepared, sources.images, sources.int_ids, states)
-        return Plan(order.fingerprint, order.spec, prepared, sources, planner, folder / _ORDER, shelved.stamp)
+        layouts = Layouts(order.spec, prepared, sources.images, planner)
+        return Plan(
+            order.fingerprint,
+            order.spec,
+            prepared,
+            sources,
+            planner,
+            layouts,
+            folder / _ORDER,
+            shelved.stamp,
+        )
 
     def _teller(self, fingerprint: str, is_forgotten: threading.Event) -> Callable[[float], None]:
         """Keeps the share that is done for those who ask, and logs it where building takes long. Raises ``_Cancelled``

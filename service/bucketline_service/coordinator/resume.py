@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.runs import Run
 from bucketline_service.errors import Invalid
 from bucketline_service.state.port import MAX_WORLD_SIZE, Cursor, Generation
 
 
-class StateDict(TypedDict):
-    """What a checkpoint keeps. ``offset``: batches of the epoch's stream that the whole job has consumed."""
-
+class _Place(TypedDict):
     run: str
     fingerprint: str
     epoch: int
@@ -22,17 +19,25 @@ class StateDict(TypedDict):
     world_size: int
 
 
+class StateDict(_Place, total=False):
+    """What a checkpoint keeps. ``offset``: batches of the epoch's stream that the whole job has consumed. ``lockstep``:
+    with which that stream is laid out; the plan's own where it is not there, as in those that were saved before there
+    was another."""
+
+    lockstep: int
+
+
 @dataclass(frozen=True)
 class Start:
-    """A generation that may begin. ``rolled_over``: batches of the state's epoch that were fewer than a step of all
-    ranks, so that the generation begins in the next epoch."""
+    """A generation that may begin. ``rolled_over``: where it begins with the epoch after the state's, how many batches
+    of that were left, fewer than a step of all ranks; None where it does not."""
 
     generation: Generation
-    rolled_over: int
+    rolled_over: int | None = None
 
 
 def state_dict(run: Run, cursor: Cursor) -> StateDict:
-    return StateDict(
+    state = StateDict(
         run=run.name,
         fingerprint=run.document.fingerprint,
         epoch=cursor.epoch,
@@ -40,23 +45,28 @@ def state_dict(run: Run, cursor: Cursor) -> StateDict:
         offset=run.deal.consumed(cursor),
         world_size=run.generation.world_size,
     )
+    lockstep = run.lockstep(cursor.epoch)
+    if lockstep is not None:
+        state["lockstep"] = lockstep
+    return state
 
 
 def next_start(run: Run, session: str, world_size: int, state: StateDict | None) -> Start:
     """The generation after the present one, beginning where ``state``, of the same plan, says, or at epoch 0."""
     check_size(run, world_size)
+    own, after = run.plan.spec.lockstep, run.lockstep_for(world_size)
 
-    def begin(origin: Cursor, offset: int) -> Generation:
-        return Generation(
-            run.generation.number + 1, session, world_size, origin, offset, run.generation.birth
-        )
+    def begin(origin: Cursor, offset: int = 0, lockstep: int = after) -> Generation:
+        kept = None if lockstep == after == own else lockstep
+        number, birth = run.generation.number + 1, run.generation.birth
+        return Generation(number, session, world_size, origin, offset, birth, kept)
 
     if state is None:
-        return Start(begin(Cursor(0, 0), 0), 0)
+        return Start(begin(Cursor(0, 0)))
     left = _check_state(run, state)
     origin, offset, before = Cursor(state["epoch"], state["step"]), state["offset"], state["world_size"]
     if left == 0:
-        return Start(begin(Cursor(origin.epoch + 1, 0), 0), 0)
+        return Start(begin(Cursor(origin.epoch + 1, 0)), 0)
     if run.spec.planner == "novelai" and offset and (world_size != before or offset != origin.step * before):
         raise Invalid(
             "world_size",
@@ -64,19 +74,20 @@ def next_start(run: Run, session: str, world_size: int, state: StateDict | None)
             f"Finish epoch {origin.epoch} with {before} ranks, or resume at its start (step 0, offset 0); "
             "planner line changes at any step",
         )
-    new = begin(origin, offset)
-    begins = Deal.of(run.plan.planner, new, run.spec.epochs).normal(origin)
+    # a stream that has begun stays as it is laid out; one that begins is laid out for these ranks
+    new = begin(origin, offset, state.get("lockstep", own)) if offset else begin(origin)
+    begins = replace(run, generation=new).deal.normal(origin)
     if begins.epoch != origin.epoch:
-        return Start(begin(begins, 0), left)
-    return Start(new, 0)
+        return Start(begin(begins), left)
+    return Start(new)
 
 
-def rolled_over(run: Run, state: StateDict) -> int:
-    """``Start.rolled_over`` once more, for the present generation, where it began from this state."""
+def rolled_over(run: Run, state: StateDict) -> int | None:
+    """``Start.rolled_over`` once more, for the present generation. It may have begun from another state: then these are
+    as many as a step of all ranks, or more."""
     if run.generation.origin != Cursor(state["epoch"] + 1, 0):
-        return 0
-    left = _check_state(run, state)
-    return left if left < run.generation.world_size else 0
+        return None
+    return _check_state(run, state)
 
 
 def check_size(run: Run, world_size: int) -> None:
@@ -95,8 +106,12 @@ def _check_state(run: Run, state: StateDict) -> int:
     end = run.deal.end_epoch
     if epoch > end or (epoch == end and (step or offset)):
         raise Invalid("resume.epoch", f"{epoch} is past the end of the run", f"It has {end} epochs")
+    lockstep = state.get("lockstep")
+    if lockstep is not None and not run.plan.layouts.may_be(lockstep):
+        hint = "Give the state dict as it was saved"
+        raise Invalid("resume.lockstep", f"no epoch of this plan can have lockstep {lockstep}", hint)
     try:
-        num = run.plan.planner.num_batches(epoch, state["world_size"])
+        num = run.plan.layouts.of(lockstep).planner.num_batches(epoch, state["world_size"])
     except Invalid as error:
         raise Invalid(f"resume.{error.field}", error.detail) from error
     if offset > num or offset < step or (step == 0) != (offset == 0):

@@ -23,6 +23,7 @@ from bucketline_service.coordinator.spec import RunSpec
 from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning, StoreUnavailable
 from bucketline_service.names import check_name
 from bucketline_service.planning.build import check_world_size
+from bucketline_service.planning.layouts import Laid
 from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation, RankRecord, RunRecord, Store
 
 WAIT_FOR_PLAN_S = 2.0
@@ -83,14 +84,32 @@ class Run:
 
     @cached_property
     def deal(self) -> Deal:
-        return Deal.of(self.plan.planner, self.generation, self.spec.epochs)
+        epoch = self.generation.origin.epoch
+        others = self.laid(epoch + 1).planner
+        return Deal.of(others, self.generation, self.spec.epochs, self.laid(epoch).planner)
 
-    def deal_to(self, world_size: int | None) -> Deal:
-        """This generation's deal, or that of a job of another size from each epoch's start."""
+    def lockstep_for(self, world_size: int) -> int:
+        """Of an epoch that so many ranks deal from its start."""
+        return self.plan.layouts.lockstep_for(world_size, self.spec.world_size)
+
+    def laid(self, epoch: int) -> Laid:
+        """How this generation has the epoch's stream laid out."""
+        lockstep = self.generation.lockstep
+        if lockstep is not None and epoch != self.generation.origin.epoch:
+            lockstep = self.lockstep_for(self.generation.world_size)
+        return self.plan.layouts.of(lockstep)
+
+    def lockstep(self, epoch: int) -> int | None:
+        """Of the epoch's stream; None for a planner that has none."""
+        return None if self.spec.planner == "novelai" else self.laid(epoch).spec.lockstep
+
+    def dealt_to(self, world_size: int | None) -> Run:
+        """The run as this generation deals it, or as a job of another size would each epoch from its start."""
         if world_size is None:
-            return self.deal
-        from_start = replace(self.generation, world_size=world_size, origin=Cursor(0, 0), offset=0)
-        return Deal.of(self.plan.planner, from_start, self.spec.epochs)
+            return self
+        lockstep = self.lockstep_for(world_size)
+        start = replace(self.generation, world_size=world_size, origin=Cursor(0, 0), offset=0)
+        return replace(self, generation=replace(start, lockstep=lockstep))
 
 
 class Runs:

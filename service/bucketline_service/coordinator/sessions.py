@@ -19,13 +19,15 @@ _TRIES = 16
 @dataclass(frozen=True)
 class Session:
     """``left_out_batches``: what this start leaves undealt of the epoch in which it begins, and what was left of the
-    epoch before where that was less than a step of all ranks: of a start at the cursor the first answer alone tells
-    that."""
+    epoch before where that was less than a step of all ranks. ``rolled_over_batches``: what the state left of the epoch
+    before, None where this is not the epoch after the state's. Of a start at the cursor the first answer alone tells
+    what was left."""
 
     run: Run
     cursor: Cursor
     left_out_batches: int
     mixed_steps: int
+    rolled_over_batches: int | None
 
 
 class Sessions:
@@ -51,7 +53,7 @@ class Sessions:
             if given is not None and given["fingerprint"] != run.document.fingerprint:
                 raise await explained(self._runs, name, run.document, given["fingerprint"])
             if began is not None:
-                return await asyncio.to_thread(_session, run, rolled_over(run, given) if given else 0)
+                return await asyncio.to_thread(_session, run, rolled_over(run, given) if given else None)
             state, slowest = given, None
             if resume == "cursor":
                 current, slowest = await self.slowest(run)
@@ -60,7 +62,7 @@ class Sessions:
             if slowest is not None:
                 state = state_dict(run, run.deal.normal(slowest))
             size = world_size or (state["world_size"] if state else run.generation.world_size)
-            start = next_start(run, session, size, state)
+            start = await asyncio.to_thread(next_start, run, session, size, state)
             # before it begins: what can not be planned must not fence those who are at work
             new = await asyncio.to_thread(
                 _session, replace(run, generation=start.generation), start.rolled_over
@@ -99,10 +101,12 @@ class Sessions:
         return run, state_dict(run, run.deal.normal(slowest))
 
 
-def _session(run: Run, rolled_over: int = 0) -> Session:
+def _session(run: Run, rolled_over: int | None) -> Session:
     deal, generation = run.deal, run.generation
-    epoch = generation.origin.epoch
+    epoch, world_size = generation.origin.epoch, generation.world_size
+    before = rolled_over if rolled_over is not None and rolled_over < world_size else 0
     if deal.is_over(generation.origin):
-        return Session(run, generation.origin, rolled_over, 0)
-    mixed = run.plan.planner.mixed_steps(epoch, generation.offset, generation.world_size)
-    return Session(run, deal.normal(generation.origin), rolled_over + deal.num_left_out(epoch), mixed)
+        return Session(run, generation.origin, before, 0, rolled_over)
+    mixed = deal.planner_of(epoch).mixed_steps(epoch, generation.offset, world_size)
+    cursor = deal.normal(generation.origin)
+    return Session(run, cursor, before + deal.num_left_out(epoch), mixed, rolled_over)

@@ -26,10 +26,9 @@ from bucketline_service.planning.images import Part
 from bucketline_service.planning.ladder import MAX_SIDE, Ladder
 from bucketline_service.planning.limits import Limits
 from bucketline_service.planning.no_upscale import NoUpscale, needed
-from bucketline_service.planning.spec import FrameBucket, MapShare, PlanSpec
+from bucketline_service.planning.spec import MAX_LOCKSTEP, FrameBucket, MapShare, PlanSpec
 from bucketline_service.state.port import MAX_WORLD_SIZE
 
-MAX_LOCKSTEP = 1 << 20
 NOVELAI_MAX_AR_ERROR = 4.0
 
 _T = TypeVar("_T")

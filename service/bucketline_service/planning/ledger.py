@@ -6,7 +6,7 @@ planner's arithmetic, and what holds for all epochs off one pass over the images
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -71,13 +71,19 @@ class Ledger:
         self._in_service = np.ones(spec.num_buckets, dtype=np.bool_)
         if isinstance(planner, LinePlanner):
             self._in_service = in_service(spec, portions)
-        self._is_served = np.zeros(len(groups.keys), dtype=np.bool_)
+        self._is_served = np.zeros(len(groups.keys), dtype=np.bool_)  # in one of the epochs that are told
         self._is_served[portions.groups[self._in_service[portions.buckets]]] = True
         rounds = np.bincount(
             portions.groups, weights=portions.ends - portions.begins, minlength=len(groups.keys)
         )
         # so many times that no sum of shares makes one more of it
         self._times = np.ceil(np.round(rounds, 9)).astype(np.int64)
+
+    def join(self, others: Iterable[Ledger]) -> None:
+        """Tell some epochs of an answer that tells others as well, laid out with another lockstep: what is never served
+        is what no epoch of them serves, and what only some have no unit for is left out of these."""
+        for other in others:
+            self._is_served |= other._is_served
 
     def always(self) -> Iterator[Entries]:
         """What holds for all epochs: images that are never served, with how often an epoch asks for each, rounded up;

@@ -14,6 +14,8 @@ from bucketline_service.planning.ladder import Ladder, Size
 from bucketline_service.planning.no_upscale import NoUpscale
 
 _I64 = NDArray[np.int64]
+MAX_LOCKSTEP = 1 << 20
+"""Batches."""
 _MAX_PIXELS = 2**53
 """Of a batch, so that sums of them are exact."""
 

@@ -18,7 +18,8 @@ which ``list_runs`` leaves out. To tell, that asks each run's own slot, and so n
 
 Packed values are words parted by single spaces, numbers in decimal:
 
-- generation: ``id world_size epoch step offset session``, session being ``-`` for none, else ``+name``;
+- generation: ``id world_size epoch step offset session``, session being ``-`` for none, else ``+name``; where it has a
+  lockstep, ``offset/lockstep`` for the offset, which who knows of none can not read for another generation;
 - rank record: ``id lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``, of the generation's id.
 
 An id is ``number.birth``, or the number alone in a run that was put before there were births. It is compared as text.
@@ -78,14 +79,14 @@ def pack_session(session: str | None) -> str:
 
 def pack_generation(value: Generation) -> str:
     epoch, step = value.origin
-    return (
-        f"{pack_id(value.id)} {value.world_size} {epoch} {step} {value.offset} {pack_session(value.session)}"
-    )
+    offset = f"{value.offset}" if value.lockstep is None else f"{value.offset}/{value.lockstep}"
+    return f"{pack_id(value.id)} {value.world_size} {epoch} {step} {offset} {pack_session(value.session)}"
 
 
 def unpack_generation(packed: bytes) -> Generation:
-    packed_id, world_size, epoch, step, offset, session = packed.decode().split(" ", 5)
+    packed_id, world_size, epoch, step, place, session = packed.decode().split(" ", 5)
     birth, number = unpack_id(packed_id)
+    offset, _, lockstep = place.partition("/")
     return Generation(
         number=number,
         session=session[1:] if session.startswith("+") else None,
@@ -93,6 +94,7 @@ def unpack_generation(packed: bytes) -> Generation:
         origin=Cursor(int(epoch), int(step)),
         offset=int(offset),
         birth=birth,
+        lockstep=int(lockstep) if lockstep else None,
     )
 
 

@@ -39,7 +39,9 @@ class GenerationId(NamedTuple):
 class Generation:
     """One start of the whole job. In epoch ``origin.epoch`` step ``origin.step`` of rank r stands at stream
     position ``offset + r``; every other epoch starts at step 0 and position 0. ``birth``: letters and digits, drawn
-    when the run was put and the same in all its generations; empty in runs that were put before there were any."""
+    when the run was put and the same in all its generations; empty in runs that were put before there were any.
+    ``lockstep``: with which the stream of epoch ``origin.epoch`` was begun; None where every epoch has the plan's own,
+    as all had in generations that were begun before there was another."""
 
     number: int
     session: str | None
@@ -47,6 +49,7 @@ class Generation:
     origin: Cursor
     offset: int
     birth: str
+    lockstep: int | None = None
 
     @property
     def id(self) -> GenerationId:

@@ -24,7 +24,7 @@ from bucketline_service.state.port import (
 from bucketline_service.state.rules import Held, decide_begin, decide_commit, decide_lease
 from bucketline_service.state.sqlite_file import SqliteFile
 
-GENERATION_COLUMNS = 'number, session, world_size, epoch, step, "offset", birth'
+GENERATION_COLUMNS = 'number, session, world_size, epoch, step, "offset", birth, lockstep'
 RANK_COLUMNS = "rank, number, epoch, step, lease, holder, leased_at_s, lease_epoch, lease_step, last_seen_s"
 
 
@@ -83,7 +83,7 @@ def _create_run(
         return _read_run(run, db), False
     except NotFound:
         db.execute(
-            f"INSERT INTO runs (run, {GENERATION_COLUMNS}, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO runs (run, {GENERATION_COLUMNS}, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (run, *_generation_values(first), document),
         )
         _write_session(run, first, db)
@@ -119,7 +119,7 @@ def _begin(run: str, new: Generation, slowest: Cursor | None, db: sqlite3.Connec
     begun = decide_begin(new, generation, is_used, slowest, stands_at)
     if begun.begun:
         db.execute(
-            f"UPDATE runs SET ({GENERATION_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?) WHERE run = ?",
+            f"UPDATE runs SET ({GENERATION_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?) WHERE run = ?",
             (*_generation_values(new), run),
         )
         _write_session(run, new, db)
@@ -158,12 +158,13 @@ def _generation(run: str, db: sqlite3.Connection) -> Generation:
     row = db.execute(f"SELECT {GENERATION_COLUMNS} FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
         raise NotFound(f"no run {run!r}")
-    number, session, world_size, epoch, step, offset, birth = row
-    return Generation(number, session, world_size, Cursor(epoch, step), offset, birth)
+    number, session, world_size, epoch, step, offset, birth, lockstep = row
+    return Generation(number, session, world_size, Cursor(epoch, step), offset, birth, lockstep)
 
 
 def _generation_values(value: Generation) -> tuple[Any, ...]:
-    return (value.number, value.session, value.world_size, *value.origin, value.offset, value.birth)
+    start = (value.number, value.session, value.world_size, *value.origin, value.offset)
+    return (*start, value.birth, value.lockstep)
 
 
 def _slowest(run: str, generation: Generation, db: sqlite3.Connection) -> Cursor:

@@ -24,7 +24,7 @@ from bucketline_service.errors import StoreUnavailable
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RUNS = """
 CREATE TABLE runs (
     run TEXT PRIMARY KEY,
@@ -35,6 +35,7 @@ CREATE TABLE runs (
     step INTEGER NOT NULL,
     "offset" INTEGER NOT NULL,
     birth TEXT NOT NULL,
+    lockstep INTEGER,
     document BLOB NOT NULL  -- last, so that reading the generation never walks its overflow pages
 );
 """
@@ -61,11 +62,8 @@ CREATE TABLE ranks (
 CREATE TABLE ping (id INTEGER PRIMARY KEY, pings INTEGER NOT NULL);
 INSERT INTO ping VALUES (1, 0);
 """
-FROM_1 = f"""ALTER TABLE runs RENAME TO runs_1;{RUNS}INSERT INTO runs
-    SELECT run, number, session, world_size, epoch, step, "offset", '', document FROM runs_1;
-DROP TABLE runs_1;
-"""
-"""From version 1, which knew no births: a column that is added would stand after the document."""
+_OLD_BIRTHS = {1: "''", 2: "birth"}
+"""Of each older version: 1 knew no births, and 2 no lockstep."""
 
 GROUP_SIZE = 256
 """The most operations in one transaction: bounds how long the first of them waits for the last."""
@@ -253,6 +251,17 @@ def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise StoreUnavailable(f"{path} is a SQLite file of another program: give another file")
-    for statement in (SCHEMA if version == 0 else FROM_1).split(";\n"):
+    for statement in (_upgrade(version) if version else SCHEMA).split(";\n"):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _upgrade(version: int) -> str:
+    """A new table: a column that is added to the old one would stand after the document."""
+    of_old = (
+        f'run, number, session, world_size, epoch, step, "offset", {_OLD_BIRTHS[version]}, NULL, document'
+    )
+    return (
+        f"ALTER TABLE runs RENAME TO runs_{version};{RUNS}INSERT INTO runs SELECT {of_old} FROM runs_{version};\n"
+        f"DROP TABLE runs_{version};\n"
+    )
