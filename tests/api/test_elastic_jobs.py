@@ -54,29 +54,31 @@ def get(url: str, path: str, **params: Any) -> Any:
     return answer.json()
 
 
-def declared(url: str, run: str) -> Counter[int]:
-    """How much oftener than once epoch 0 has images in its whole stream, or less often, as the ledger says."""
+def declared(url: str, run: str, epoch: int, world_size: int) -> Counter[int]:
+    """How much oftener than once the epoch has images that so many ranks deal from its start, or less often, as the
+    ledger says."""
     found: Counter[int] = Counter()
-    rows = httpx.get(f"{url}/v1/runs/{run}/ledger", params={"from": 0, "world_size": 1}).text.splitlines()[1:]
-    for row in rows:
+    asked = {"from": epoch, "world_size": world_size}
+    for row in httpx.get(f"{url}/v1/runs/{run}/ledger", params=asked).text.splitlines()[1:]:
         _, what, _, id, num = row.split(",")
         found[int(json.loads(id))] += {"repeated": 1}.get(what.strip('"'), -1) * int(num)
     return found
 
 
-def rest(url: str, run: str, position: int) -> Counter[int]:
-    """The images of epoch 0's stream from a position on."""
-    if position == get(url, f"{run}/stats")["num_batches"]:
-        return Counter()
-    asked = {"epoch": 0, "step": position, "rank": 0, "count": 1024, "world_size": 1}
-    batches = get(url, f"{run}/batches", **asked)["batches"]
-    return Counter(id for batch in batches if batch["epoch"] == 0 for id in batch["ids"])
+def stream(url: str, run: str, lockstep: int) -> list[Any]:
+    """Epoch 0's batches. As many ranks as the lockstep deal all of them."""
+    found = []
+    for rank in range(lockstep):
+        asked = {"epoch": 0, "step": 0, "rank": rank, "count": 1024 // lockstep, "world_size": lockstep}
+        found += [batch for batch in get(url, f"{run}/batches", **asked)["batches"] if batch["epoch"] == 0]
+    return sorted(found, key=lambda batch: (batch["step"], batch["rank"]))
 
 
 @settings(deadline=None, max_examples=4, phases=[Phase.explicit, Phase.generate])
 @given(st.data())
 def test_clients_that_save_and_load_serve_an_epoch_once(url: str, data: st.DataObject) -> None:
-    """Each start but the last is killed somewhere, after some of its ranks have gone further than the checkpoint."""
+    """Each start but the last is killed somewhere, after some of its ranks have gone further than the checkpoint. In
+    the epoch after, every step has one shape."""
     run = data.draw(st.sampled_from(TAILS), label="tails")
     saved: list[tuple[dict[str, Any], list[Any]]] = []
     state: dict[str, Any] | str = "start"
@@ -97,14 +99,25 @@ def test_clients_that_save_and_load_serve_an_epoch_once(url: str, data: st.DataO
         session = client.load_state_dict(state, world_size)
         for rank in range(world_size):
             served = [*served, *client.epoch(rank)]
+        after = [batch for rank in range(world_size) for batch in client.epoch(rank)]
     assert {batch.epoch for batch in served} == {0}
-    stream = get(url, f"{run}/stats")["num_batches"]
-    assert len(served) + session.left_out_batches == stream
+    assert {batch.epoch for batch in after} == {1}
+    lockstep = session.deal.origin_lockstep
+    planned = stream(url, run, lockstep)
+    assert len(served) + session.left_out_batches == len(planned)
     check_shapes(
         served[len(served) - world_size * (session.num_steps - session.cursor.step) :], session.mixed_steps
     )
-    ids = Counter(id for batch in served for id in batch.ids) + rest(url, run, len(served))
-    ids.subtract(declared(url, run))
+    ids = Counter(id for batch in served for id in batch.ids)
+    ids.update(id for batch in planned[len(served) :] for id in batch["ids"])
+    check_once(url, run, 0, lockstep, ids)
+    check_shapes(after, 0)
+    check_once(url, run, 1, world_size, Counter(id for batch in after for id in batch.ids))
+
+
+def check_once(url: str, run: str, epoch: int, world_size: int, ids: Counter[int]) -> None:
+    """Each image of the run, but for what is declared."""
+    ids.subtract(declared(url, run, epoch, world_size))
     assert set(ids.values()) == {1}
     assert len(ids) == get(url, f"{run}/stats")["num_images"]
 

@@ -52,11 +52,32 @@ def test_a_deal_counts_what_the_job_has_consumed():
 def test_a_state_dict_goes_there_and_back():
     assert _wire.state_from(STATE).to_json() == STATE
     assert _wire.state_from(STATE) == State("r", "f00d", Cursor(2, 510), 4060, 6)
+    told = {**STATE, "lockstep": 8}
+    assert _wire.state_from(told).to_json() == told
+    assert _wire.state_from(told).lockstep == 8
+
+
+def test_a_deal_knows_the_lockstep_of_each_epoch():
+    answer = {"origin": {"epoch": 2, "step": 500}, "offset": 4000, "world_size": 6}
+    deal = _wire.deal_from({**answer, "origin_lockstep": 8, "lockstep": 6})
+    assert [deal.lockstep_of(epoch) for epoch in (1, 2, 3)] == [6, 8, 6]
+    # planner novelai has none, and a coordinator may be older
+    for none in (answer, {**answer, "origin_lockstep": None, "lockstep": None}):
+        assert _wire.deal_from(none) == DEAL
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"step": -1}, {"epoch": True}, {"offset": 1.0}, {"world_size": 0}, {"fingerprint": None}, {"run": 3}],
+    [
+        {"step": -1},
+        {"lockstep": 0},
+        {"lockstep": "8"},
+        {"epoch": True},
+        {"offset": 1.0},
+        {"world_size": 0},
+        {"fingerprint": None},
+        {"run": 3},
+    ],
 )
 def test_what_is_no_state_dict_is_named(change):
     with pytest.raises(UsageError, match=next(iter(change))):
