@@ -202,7 +202,9 @@ class Delivery:
         """The plan itself, leased or not; with ``world_size``, as a job of that size would be dealt it."""
         run = await self._runs.open(name)
         check_size(run, world_size or run.generation.world_size)
-        deal = run.dealt_to(world_size).deal
+        deal = run.deal
+        if world_size is not None:
+            deal = await asyncio.to_thread(lambda: run.dealt_to(world_size).deal)
         if rank >= deal.world_size:
             raise _no_rank(run, rank, deal.world_size)
         deal.check_dealt("", cursor)

@@ -63,11 +63,11 @@ class Ledgers:
         _check_epochs(run, first, last)
         if world_size is not None:
             check_size(run, world_size)
-        dealt = run.dealt_to(world_size)
-        pieces = await asyncio.to_thread(self._open, dealt, range(first, last + 1), format)
+        pieces = await asyncio.to_thread(self._open, run, range(first, last + 1), world_size, format)
         return LedgerFile(f"{name}-epochs-{first}-{last}.{format}", format, pieces)
 
-    def _open(self, run: Run, epochs: range, format: Format) -> Iterator[bytes]:
+    def _open(self, run: Run, epochs: range, num_ranks: int | None, format: Format) -> Iterator[bytes]:
+        run = run.dealt_to(num_ranks)
         plan, world_size = run.plan, run.generation.world_size
         valid = of_valid_ids(run, self._maps)
         made: dict[int, Ledger] = {}

@@ -185,12 +185,15 @@ class Runs:
         except NotFound:
             self._open.pop(name, None)
             raise
-        run = self._open.get(name)
+        run = known = self._open.get(name)
         if run is None or run.encoded != record.document or not run.plan.is_whole:
             document = Document.decode(record.document)
             plan = await self._plan(document, wait_s)
             run = Run(name, document, record.document, plan, record.generation)
         run = self._open[name] = replace(run, generation=record.generation)
+        if run.generation.lockstep and (known is None or known.generation != run.generation):
+            # a planner of thousands of groups takes a while to make
+            await asyncio.to_thread(getattr, run, "deal")
         return run
 
     async def recall(self, name: str) -> Run:
