@@ -229,7 +229,8 @@ def test_batches_tell_what_next_hands_out(put_run: PutRun, api: Api, planner: st
 
 
 def test_batches_for_another_world_size(put_run: PutRun, api: Api) -> None:
-    put_run(lockstep=2)
+    """Of a lockstep that does for both: see test_lockstep.py for another."""
+    put_run(lockstep=4)
     stream = [
         api.get("/v1/runs/run/batches", epoch=1, step=step, rank=rank)["batches"][0]
         for step in range(4)
