@@ -13,11 +13,11 @@ from bucketline_service.coordinator.plans import Plan
 from bucketline_service.coordinator.runs import Run
 from bucketline_service.state.port import Cursor, Generation
 
-NUM_AHEAD = 32
+NUM_AHEAD = 64
 _MAX_IDS = 1 << 12
 """Batches that are planned at least, and the most ids that they may have."""
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 128 << 20
 
 
 def num_ahead(batch_size: int) -> int:
