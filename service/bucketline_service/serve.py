@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -82,6 +83,8 @@ class Config(uvicorn.Config):
 
     def load(self) -> None:
         super().load()
+        gc.collect()
+        gc.freeze()  # what is there by now stays: not to be looked through again and again, some 50 ms each time
         if self._settings.is_renewable and sys.platform != "win32":
             # in the loop, not between any two instructions: half a line of the log may have been written there
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.renew)
