@@ -115,6 +115,7 @@ class RedisServer:
                 # A full pipe would stop the server: keep reading.
                 threading.Thread(target=self._drain, args=(self._process.stdout,), daemon=True).start()
                 return True
+        self._process.stdout.close()
         self.stop()  # it is gone already: the port was taken
         return False
 

@@ -79,6 +79,8 @@ class Load:
     async def run(self, num_connections: int) -> float:
         """Seconds that it took."""
         begin = self.began_s = time.perf_counter()
+        for rank in self.ranks:  # each at its own time, as ranks that began together drift apart
+            rank.due_s = begin + self.every_s * rank.number / len(self.ranks)
         shares = [self.ranks[i::num_connections] for i in range(num_connections)]
         await asyncio.gather(*(self._connection(share) for share in shares if share))
         return time.perf_counter() - begin
