@@ -150,9 +150,15 @@ class Worker:
         self._board.put(self._rank, PROGRESS, done)
         if self._stop_epoch == FOR_EVER:  # towards the end there is nothing to wait for
             time.sleep(STEP_S)
-        while done > min(self._board.column(PROGRESS)) + LEAD:
+        # an epoch may have fewer steps than the first: who is in a later one need not be far ahead
+        while done > min(self._board.column(PROGRESS)) + LEAD and self._is_far_ahead(batch):
             self._end_with_the_driver()
             time.sleep(STEP_S)
+
+    def _is_far_ahead(self, batch: Batch) -> bool:
+        epoch, step = divmod(min(self._board.column(PROGRESS)), self._orders.steps_per_epoch)
+        num_steps = self._client.num_steps(self._rank, epoch) if epoch < batch.epoch else 0
+        return batch.epoch > epoch + 1 or batch.step + (num_steps or 0) > step + LEAD
 
     def _end_with_the_driver(self) -> None:
         """Where it is gone nobody will ever go on."""
