@@ -1,4 +1,4 @@
-"""How fast batches are handed out: the server on one core, the load and Redis on another. `make bench-serving`.
+"""How fast batches are handed out: the server on one core, the load and Redis on another. `make bench`.
 
     python benchmarks/serving.py [--seconds 10] [--ranks 10000 --minutes 10]
 
