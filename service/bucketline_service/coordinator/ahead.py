@@ -11,7 +11,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import accumulate
 
-from bucketline_service.coordinator.plans import Plan
 from bucketline_service.coordinator.runs import Run
 from bucketline_service.state.port import Cursor, Generation
 
@@ -29,12 +28,12 @@ def num_ahead(batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A rank's batches of steps ``step``, … of one epoch, as JSON. Whose they are: ``plan`` and ``generation``.
+    """A rank's batches of steps ``step``, … of one epoch, as JSON. Whose they are says ``generation``, with the run's
+    birth: a run has one plan for life, and to hold that here would keep a deleted run's files open.
 
     ``text`` has them one behind the other, each up to its ``ends``: orjson gives every document more memory than it
     needs, some kilobytes, which is much where it is kept."""
 
-    plan: Plan
     generation: Generation
     epoch: int
     step: int
@@ -67,15 +66,14 @@ class Ahead:
         if stretch is None or stretch.epoch != start.epoch or stretch.step > start.step:
             return None
         found = stretch.batches(start.step - stretch.step, count)
-        is_of_run = stretch.plan is run.plan and stretch.generation == run.generation
-        return found if len(found) == count and is_of_run else None
+        return found if len(found) == count and stretch.generation == run.generation else None
 
     def keep(self, run: Run, rank: int, start: Cursor, batches: list[bytes]) -> None:
         key = (run.name, rank)
         if key in self._stretches:
             self._free_bytes += self._stretches.pop(key).num_bytes
         ends = array("L", accumulate(map(len, batches)))
-        stretch = Stretch(run.plan, run.generation, start.epoch, start.step, b"".join(batches), ends)
+        stretch = Stretch(run.generation, start.epoch, start.step, b"".join(batches), ends)
         self._stretches[key] = stretch
         self._free_bytes -= stretch.num_bytes
         while self._free_bytes < 0:
