@@ -3,12 +3,14 @@
 #   make test         every test, on SQLite and a real Redis
 #   make chaos        1,000 faults on jobs of several ranks, and the proof from their logs; CHAOS_ARGS="--seed 7 --faults 100"
 #   make test-torch  the tests of bucketline.torch, in a venv of its own with torch (large)
+#   make test-ray     the scan over Ray, in a venv of its own with Ray (large)
 #   make lint         ruff, mypy, import-linter
 #   make bench        the benchmarks
 #   make bench-large  100,000,000 images through the service; LARGE_ARGS="--num 1e9 --kills 0.2,0.7" for more
 #   make fuzz         call the API with what it allows and what it does not, for long; FUZZ_ARGS="--examples 1000" for more
 #   make bench-peers  bucketline beside other planners, in a venv of its own; PEERS_ARGS="--sizes 1e5,1e6" for less
-#   make pictures     draw the pictures of docs/planning.md anew
+#   make pictures     draw the pictures of docs/planning.md and docs/guides anew
+#   make site         docs/ as a site, in build/site; a link that leads nowhere is an error
 #   make image-check  build the Dockerfile without Docker, run it on a read-only root as its user (root, Debian)
 #   make audit        known vulnerabilities of what is pinned; AUDIT_ARGS=--strict fails where nobody can be asked
 #   make constraints  renew the pins in constraints.txt
@@ -16,19 +18,21 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
+TORCH_ARGS ?= -n 2 --dist loadfile
 PEERS_ARGS ?=
 CHAOS_ARGS ?= --seed 1 --faults 1000
 
 VENV := .venv
 PEERS_VENV := .venv-peers
 TORCH_VENV := .venv-torch
+RAY_VENV := .venv-ray
 BIN := $(VENV)/bin
 SERVICE := $(VENV)/.installed-service
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-torch chaos lint fuzz bench bench-large bench-peers pictures image-check audit constraints clean check-python
+.PHONY: help demo test test-torch test-ray chaos lint fuzz bench bench-large bench-peers pictures site image-check audit constraints clean check-python
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +49,9 @@ chaos: $(DEV)
 
 test-torch: $(TORCH_VENV)/.installed
 	$(TORCH_VENV)/bin/python -m pytest tests/torch $(TORCH_ARGS)
+
+test-ray: $(RAY_VENV)/.installed
+	$(RAY_VENV)/bin/python -m pytest tests/scan/test_ray.py
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -67,6 +74,10 @@ bench-peers: $(PEERS_VENV)/.installed
 pictures: $(DOCS)
 	$(BIN)/python -m docs.pictures.make
 
+site: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
+	@echo "build/site/index.html, or with its search: $(BIN)/python -m http.server -d build/site"
+
 image-check:
 	scripts/image-check
 
@@ -77,7 +88,7 @@ constraints:
 	$(PYTHON) scripts/update-constraints.py
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) $(TORCH_VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS_VENV) $(TORCH_VENV) $(RAY_VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp says what is installed; it grows old when the requirements change.
@@ -105,7 +116,13 @@ $(PEERS_VENV)/.installed: pyproject.toml benchmarks/peers-requirements.txt | che
 $(TORCH_VENV)/.installed: pyproject.toml constraints.txt tests/torch/requirements.txt | check-python
 	@echo "installing bucketline, its service, torch and its relatives into $(TORCH_VENV) (once; some minutes)"
 	@$(PYTHON) -m venv $(TORCH_VENV)
-	@$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service]' -r tests/torch/requirements.txt
+	@$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,scan]' -r tests/torch/requirements.txt
+	@touch $@
+
+$(RAY_VENV)/.installed: pyproject.toml constraints.txt | check-python
+	@echo "installing bucketline, its service and Ray into $(RAY_VENV) (once; some minutes)"
+	@$(PYTHON) -m venv $(RAY_VENV)
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,scan-ray]' pytest
 	@touch $@
 
 $(BIN)/python: | check-python

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
@@ -35,7 +35,8 @@ class Images(Dataset):
         self.folder = folder
 
     def __getitem__(self, item: Item):
-        with Image.open(self.folder / item.id) as image:
+        with Image.open(self.folder / item.id) as stored:
+            image = ImageOps.exif_transpose(stored)
             cut = fit(image.size, (item.width, item.height), crop="random", epoch=item.epoch, id=item.id)
             image = image.convert("RGB").resize(cut.resize_size).crop(cut.crop_box)
         pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
@@ -62,7 +63,8 @@ def put_run(url: str, folder: Path, batch_size: int, world_size: int) -> None:
     """The map of the folder's images, and a run over it; those that are there already are left as they are."""
     rows = ["id,width,height"]
     for file in sorted(folder.iterdir()):
-        with Image.open(file) as image:
+        with Image.open(file) as stored:
+            image = ImageOps.exif_transpose(stored)
             rows.append(f"{file.name},{image.width},{image.height}")
     with Operator(url) as operator:
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """\
-# Every package that bucketline (service, dev, docs and the other extras) is built, run and tested with, direct or not, on Python 3.10 to 3.13.
+# Every package that bucketline and its extras are built, run and tested with, direct or not, on Python 3.10 to 3.13.
 # Written by `make constraints`. Use it so: pip install -c constraints.txt '.[service]'
 """
 

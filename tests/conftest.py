@@ -12,9 +12,20 @@ import pytest
 from tests.redis_server import RedisServer, ServerMissingError
 from tests.redis_sets import ClusterSet, SentinelSet
 
+try:
+    from hypothesis import settings
+except ImportError:  # the venvs of torch and of Ray do without
+    pass
+else:
+    settings.register_profile("suite", max_examples=int(os.environ.get("BUCKETLINE_TEST_EXAMPLES", "50")))
+    settings.load_profile("suite")
+
 if hasattr(signal, "SIGHUP"):
     # a runner under nohup ignores it, and so would all that the tests start and hang up on
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # likewise a runner that a script has put into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 T = TypeVar("T", RedisServer, SentinelSet, ClusterSet)
 

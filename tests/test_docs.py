@@ -6,10 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from prometheus_client import generate_latest
-
 from bucketline_service.api.problems import CODES
-from bucketline_service.metrics import Metrics
 from bucketline_service.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -25,15 +22,6 @@ def first_cells(text: str, header: str) -> list[str]:
 
 def test_operations_has_every_setting() -> None:
     assert set(first_cells(OPERATIONS, "| setting | default | what it is |")) == set(Settings.model_fields)
-
-
-def test_operations_has_every_metric() -> None:
-    metrics = Metrics()
-    samples = generate_latest(metrics.registry).decode()
-    exported = set(re.findall(r"^# TYPE bucketline_(\S+) \w+$", samples, re.MULTILINE))
-    told = OPERATIONS.split("`/metrics` has, prefixed `bucketline_`:")[1].split("\n\n")[0]
-    named = set(re.findall(r"`(\w+)`", told))
-    assert named == exported
 
 
 def test_protocol_has_every_error_code_with_its_status() -> None:

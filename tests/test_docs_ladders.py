@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from benchmarks import ladders as benchmark
+from rich.console import Console
 
+from bucketline_service import preview, tables
 from bucketline_service.coordinator.ladders import AnyLadder
 from bucketline_service.planning.presets import PRESETS
+from tests.server import COCO
 
 DOC = (Path(__file__).parents[1] / "docs" / "ladders.md").read_text()
 
@@ -38,3 +43,15 @@ def test_every_preset_is_there_with_its_number_of_sizes() -> None:
     assert {name: int(cells[0].split(",")[0]) for name, cells in told.items()} == {
         name: len(sizes) for name, sizes in PRESETS.items()
     }
+
+
+def test_the_comparison_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    commands, shown = re.findall(
+        r"^```(?:bash)?\n(.*?)^```$", DOC.split("## Choosing one")[1], re.MULTILINE | re.DOTALL
+    )
+    specs = {name: json.loads(text) for text, name in re.findall(r"echo '([^']*)' > (\w+)\.json", commands)}
+    assert re.findall(r"--spec (\w+)", commands) == list(specs)
+    answer = preview.run(COCO, list(specs.values()), list(specs), {})
+    tables.previews(Console(width=80), answer, list(specs))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == shown.splitlines()

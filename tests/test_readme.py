@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import pytest
@@ -20,103 +16,21 @@ from pydantic import BaseModel
 from bucketline import Operator
 from bucketline_service.coordinator.ladders import FittedLadder, GeometricLadder, KohyaLadder, TiersLadder
 from bucketline_service.coordinator.spec import AssignSpec, RunSpec
-from tests.redis_server import find_server
+from tests.shell import ROOT, Document, Shell
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-PATIENCE = 100_000
-"""Looks at a port that a process on its way out still listens on, some 10 µs each."""
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-def block(language: str, holding: str) -> str:
-    """The one example of a language that holds a text."""
-    (found,) = (text for kind, text in BLOCKS if kind == language and holding in text)
-    return found
-
-
-class Shell:
-    """Runs README's shell examples in a folder, one after the other, and ends what they leave running."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port, self.redis_port = _free_port(), _free_port()
-        tools = folder / "tools"
-        tools.mkdir()
-        (tools / "redis-server").symlink_to(find_server())
-        self._environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("BUCKETLINE_")},
-            "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            # a user whose server listens elsewhere sets these; the examples name the defaults
-            "BUCKETLINE_PORT": str(self.port),
-            "BUCKETLINE_URL": self.url,
-        }
-        self._sessions: list[int] = []
-        (folder / "service").symlink_to(ROOT / "service")  # the examples run in a checkout
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def with_ports(self, text: str) -> str:
-        return (
-            text.replace(":7700", f":{self.port}")
-            .replace(":6379", f":{self.redis_port}")
-            .replace("redis-server ", f"redis-server --port {self.redis_port} ")
-        )
-
-    def run(self, text: str) -> list[str]:
-        """The lines that it prints; it fails where any command does."""
-        out = self.folder / "out"
-        command = ["bash", "-euo", "pipefail", "-c", self.with_ports(text)]
-        with out.open("w") as file:
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self._environ,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            self._sessions.append(process.pid)
-            status = process.wait()
-        assert status == 0, out.read_text()
-        return out.read_text().splitlines()
-
-    def end(self) -> None:
-        """End what still runs, and wait until its ports are free."""
-        for pid in self._sessions:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGTERM)
-        self._sessions.clear()
-        for port in (self.port, self.redis_port):
-            for _ in range(PATIENCE):
-                if not _listens(port):
-                    break
-            else:
-                raise AssertionError(f"port {port} is still served")
+README = Document(ROOT / "README.md")
+block = README.block
 
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    shell = Shell(tmp_path_factory.mktemp("readme"))
+    shell = Shell(tmp_path_factory.mktemp("readme"), redis=True)
+    (shell.folder / "service").symlink_to(ROOT / "service")  # the examples run in a checkout
     try:
         shell.run(block("bash", "map put"))
         yield shell
     finally:
         shell.end()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 WORKER = """
@@ -220,7 +134,7 @@ LADDERS: list[type[BaseModel]] = [
 
 def _rows() -> dict[str, tuple[str, str]]:
     """Of each field its default, and what it is."""
-    table = README.split("## The run spec")[1].split("\n\n")[2]
+    table = README.text.split("## The run spec")[1].split("\n\n")[2]
     cells = [line.split("|") for line in table.splitlines()[2:]]
     return {field.strip(" `"): (default.strip(" `"), text) for _, field, default, text, _ in cells}
 
@@ -277,7 +191,7 @@ def test_the_spec_table_says_which_ladder_has_a_field_and_its_own_default(kind: 
             assert f"{name} (there `{json.dumps(about.default)}`)" in text, field
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", README.text))))
 def test_links_lead_somewhere(target: str) -> None:
     assert (ROOT / target).is_file()
 

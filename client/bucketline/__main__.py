@@ -12,6 +12,7 @@ EXTRA_MODULES = frozenset(
         "httptools",
         "numpy",
         "orjson",
+        "plotly",
         "prometheus_client",
         "pyarrow",
         "pydantic",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from . import _wire
-from ._checks import seconds
+from ._checks import includes, seconds
 from ._errors import CoordinatorUnavailable, PlanFailed, UsageError
 from ._transport import Transport, Urls, Verify, check_urls
 from ._types import Batch, Json
@@ -73,6 +73,7 @@ class Operator:
         format: str | None = None,
         content_type: str | None = None,
         columns: Mapping[str, str] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Json:
         """Upload a resolution map: a file (streamed), bytes, or ``{"uri": …}`` for one that the coordinator
         can read.
@@ -80,7 +81,8 @@ class Operator:
         ``format`` is one of ``csv``, ``jsonl``, ``parquet``, ``arrow``, ``npz``, ``pickle``; unless given it
         follows from the file's suffix. ``columns`` names the columns of ``id``, ``width`` and ``height``,
         and of ``orientation``, ``num_repeats`` and ``num_frames`` where there are such, if the coordinator
-        does not find them by itself; an empty name leaves one of these three out.
+        does not find them by itself; an empty name leaves one of these three out. ``progress`` is called with how
+        many bytes of a file are sent, from 0 on again where the upload is repeated.
         """
         target = _wire.path("maps", name)
         names = tuple((f"{what}_column", column) for what, column in (columns or {}).items())
@@ -93,7 +95,7 @@ class Operator:
             return self._ask(_wire.upload(target, names, lambda: data, content_type))
         file = Path(source)
         file.stat()  # a missing file is the caller's mistake: tell it before anything is sent
-        return self._ask(_wire.upload(target, names, lambda: _chunks(file), content_type))
+        return self._ask(_wire.upload(target, names, lambda: _chunks(file, progress), content_type))
 
     def maps(self) -> list[Json]:
         return self._get_list(_wire.path("maps"), "maps")
@@ -107,16 +109,25 @@ class Operator:
     # --- runs -----------------------------------------------------------------------------------------------
 
     def put_run(
-        self, name: str, spec: Mapping[str, Any], *, wait: bool = True, timeout_s: float = 3600.0
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        *,
+        wait: bool = True,
+        timeout_s: float = 3600.0,
+        progress: Callable[[Json], None] | None = None,
     ) -> Json:
         """Create the run, or find that it is there with the same spec. ``wait`` until its plan is ready, up
-        to ``timeout_s``; ``PlanFailed`` where it can not be planned."""
+        to ``timeout_s``; ``PlanFailed`` where it can not be planned. ``progress`` is called with each document of
+        the run that is still planned."""
         timeout_s = seconds("timeout_s", timeout_s, may_be_zero=True)
         started_s = time.monotonic()
         document = self._ask(_wire.Request("PUT", _wire.run_path(name), body=dict(spec)))
         while wait and document.get("status") == "planning":
             if time.monotonic() - started_s > timeout_s:
                 raise self._transport.unavailable(f"when {name} is planned", None, 0, timeout_s)
+            if progress is not None:
+                progress(document)
             time.sleep(POLL_S)
             document = self.run(name)
         if wait and document.get("status") == "failed":
@@ -141,11 +152,21 @@ class Operator:
         return self._get(_wire.run_path(run, "images", id), epoch=epoch, map=map)
 
     def batches(
-        self, run: str, epoch: int, step: int, rank: int, count: int = 1, *, world_size: int | None = None
+        self,
+        run: str,
+        epoch: int,
+        step: int,
+        rank: int,
+        count: int = 1,
+        *,
+        world_size: int | None = None,
+        include: Sequence[str] = (),
     ) -> list[Batch]:
-        """The plan itself from one step on, moving nothing."""
+        """The plan itself from one step on, moving nothing. ``include``: as of ``BucketClient``."""
         what = _wire.run_path(run, "batches")
-        document = self._get(what, epoch=epoch, step=step, rank=rank, count=count, world_size=world_size)
+        place = {"epoch": epoch, "step": step, "rank": rank}
+        besides = ",".join(includes(include)) or None
+        document = self._get(what, **place, count=count, world_size=world_size, include=besides)
         return _wire.read(document, _wire.batches_from, what)
 
     def ledger(
@@ -228,6 +249,27 @@ class Operator:
         document = self._transport.call(request, max(timeout_s, self._timeout_s))[1]
         return _wire.read(document, lambda document: list(document["previews"]), request.path)
 
+    # --- the coordinator ------------------------------------------------------------------------------------
+
+    def events(
+        self, run: str | None = None, *, limit: int | None = None, after: int | None = None
+    ) -> list[Json]:
+        """What has happened of late, newest first, of one run or of all: 100 unless ``limit`` says otherwise, up to
+        1,000. ``after`` the ``id`` of the newest that is known, only what is new."""
+        path = _wire.path("events")
+        document = self._get(path, run=run, limit=limit, after=after)
+        return _wire.read(document, lambda document: list(document["events"]), path)
+
+    def status(self) -> Json:
+        """Whether the coordinator can serve: its ``version``, ``status``, and ``map_root`` where it has one.
+        ``CoordinatorUnavailable`` where it can not, or where its store can not be reached."""
+        return {**self._get("/healthz"), **self._get("/readyz")}
+
+    @property
+    def url(self) -> str:
+        """The replica that is asked at present, without a name and password in its address."""
+        return self._transport.url
+
     # --- the end --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -265,7 +307,13 @@ def _content_type(source: str | os.PathLike[str] | bytes, format: str | None) ->
     return CONTENT_TYPES[format]
 
 
-def _chunks(file: Path) -> Iterator[bytes]:
+def _chunks(file: Path, progress: Callable[[int], None] | None) -> Iterator[bytes]:
+    num_bytes = 0
     with file.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
+            if progress is not None:
+                progress(num_bytes)
             yield chunk
+            num_bytes += len(chunk)
+    if progress is not None:
+        progress(num_bytes)

@@ -1,28 +1,101 @@
 """What the service counts, for Prometheus. One instance per app, with a registry of its own.
 
-Labels are bounded: routes are templates, runs are as many as the operator has put.
+Labels are bounded: routes are templates, runs are as many as the operator has put. None is of a rank, of which there
+may be 16,384 a run: what is told of ranks is told of the slowest, and which it is.
+
+What is counted, each process counts. What is read (``READ``) is read of the store at each scrape, so that every process
+and every replica tells the same.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
     Metric,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from bucketline_service.version import VERSION
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's own name; it looks at it when it is imported."""
+
+
+OF_RUN = {
+    "ranks": "Ranks of the run's present start",
+    "leased_ranks": "Ranks that have taken a lease in it",
+    "generation": "Number of the run's present start",
+    "rank_lag_steps": "Steps of the slowest rank behind the leader",
+    "slowest_rank": "The slowest rank; of several the one that was not heard of for longest",
+    "slowest_epoch": "Epoch of the slowest rank",
+    "slowest_step": "Step of the slowest rank",
+    "epoch_steps": "Steps of the slowest rank's epoch",
+    "done": "1 where all ranks have finished the run's last epoch",
+    "last_seen_timestamp_seconds": "When a rank was last heard of",
+    "slowest_rank_seen_timestamp_seconds": "When the slowest rank was last heard of",
+}
+"""What is read of each run that is ready, by its name."""
+
+READ = {
+    "build_info": "1; what is running",
+    "store_up": "1 where the store answered as this was read",
+    "map_root_up": "1 unless there is a map root and it does not answer",
+    "run_status": "1 of the status that the run has: planning, ready or failed",
+    **OF_RUN,
+}
+
+
+@dataclass(frozen=True)
+class RunReading:
+    """A run at one moment. ``values`` are of ``OF_RUN``; what can not be told is not among them."""
+
+    status: str
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+class _Readings(Collector):
+    """What was read last."""
+
+    def __init__(self) -> None:
+        self.is_store_up = True
+        self.is_root_up = True
+        self.runs: Mapping[str, RunReading] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        runs = self.runs
+        for name, what in READ.items():
+            samples = [*self._samples(name, runs)]
+            labels = [*(samples[0][0] if samples else ())]
+            family = GaugeMetricFamily(f"bucketline_{name}", what, labels=labels)
+            for labelled, value in samples:
+                family.add_metric([*labelled.values()], value)
+            yield family
+
+    def _samples(self, name: str, runs: Mapping[str, RunReading]) -> Iterable[tuple[dict[str, str], float]]:
+        """Each with its labels."""
+        if name in OF_RUN:
+            for run, reading in runs.items():
+                if name in reading.values:
+                    yield {"run": run}, reading.values[name]
+        elif name == "run_status":
+            for run, reading in runs.items():
+                yield {"run": run, "status": reading.status}, 1
+        elif name == "build_info":
+            yield {"version": VERSION}, 1
+        else:
+            yield {}, self.is_store_up if name == "store_up" else self.is_root_up
 
 
 class _Registry(CollectorRegistry):
@@ -35,10 +108,10 @@ class _Registry(CollectorRegistry):
 
 
 class Metrics:
-    """Counters, gauges and histograms; names as exported, all prefixed ``bucketline_``.
+    """Counters, histograms, and what is read; names as exported, all prefixed ``bucketline_``.
 
     Where the environment names a folder in ``MULTIPROCESS``, worker processes count into files in it, each tells the
-    sum of all. prometheus_client then has no metrics of the process, and can not drop the series of a deleted run.
+    sum of all. prometheus_client then has no metrics of the process, and can not drop the counts of a deleted run.
     """
 
     def __init__(self) -> None:
@@ -66,11 +139,12 @@ class Metrics:
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
             registry=registry,
         )
-        self.map_root_up = Gauge(
-            "bucketline_map_root_up",
-            "1 unless there is a map root and it does not answer",
+        self.store_seconds = Histogram(
+            "bucketline_store_seconds",
+            "Time of the store's verbs, those that failed among them",
+            ["verb"],
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
             registry=registry,
-            multiprocess_mode="mostrecent",
         )
         self.batches = self._counter("batches_served", "Batches handed out")
         self.acks = self._counter("acks", "Acknowledgements taken")
@@ -78,19 +152,12 @@ class Metrics:
         self.sessions = self._counter("sessions", "Generations begun")
         self.fences = self._counter("fences", "Requests refused as fenced")
         self.adoptions = self._counter("adoptions", "Leases adopted after the store had lost state")
-        self.rank_lag = self._gauge("rank_lag_steps", "Steps of the slowest rank behind the leader")
-        self.slowest_step = self._gauge("slowest_step", "Step of the slowest rank")
-        self.slowest_epoch = self._gauge("slowest_epoch", "Epoch of the slowest rank")
+        self._read = _Readings()
+        registry.register(self._read)
 
     def _counter(self, name: str, what: str) -> Counter:
         """By run."""
         return Counter(f"bucketline_{name}", what, ["run"], registry=self.registry)
-
-    def _gauge(self, name: str, what: str) -> Gauge:
-        """By run; of several processes the one that was scraped last tells it."""
-        return Gauge(
-            f"bucketline_{name}", what, ["run"], registry=self.registry, multiprocess_mode="mostrecent"
-        )
 
     def request(self, method: str, route: str, status: int, took_s: float) -> None:
         """Count one, and how long it took."""
@@ -108,35 +175,44 @@ class Metrics:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(
+            self._read
+        )  # not through the files, which keep what a process that is gone has read
         return generate_latest(registry)
-
-    @property
-    def _gauges(self) -> tuple[Gauge, ...]:
-        return self.rank_lag, self.slowest_step, self.slowest_epoch
 
     @property
     def _counters(self) -> tuple[Counter, ...]:
         return self.batches, self.acks, self.leases, self.sessions, self.fences, self.adoptions
 
-    def runs(self) -> set[str]:
-        """Those that have series here."""
+    def tell(self, runs: Mapping[str, RunReading]) -> None:
+        """What was read of all runs that there are. Each counts from 0, as Prometheus does not see the first count of a
+        series that it did not know; those of other runs are dropped."""
+        self._read.is_store_up, self._read.runs = True, runs
+        for run in runs:
+            for counter in self._counters:
+                counter.labels(run)
+        for run in self._counted() - set(runs):
+            self.forget_run(run)
+
+    def tell_store_down(self) -> None:
+        """Nothing is told of runs until they can be read again: that they stand still could not be told from it."""
+        self._read.is_store_up, self._read.runs = False, {}
+
+    def tell_map_root(self, is_up: bool) -> None:
+        self._read.is_root_up = is_up
+
+    def _counted(self) -> set[str]:
+        """Runs that have counts here."""
         return {
             sample.labels["run"]
-            for metric in (*self._counters, *self._gauges)
-            for family in metric.collect()
+            for counter in self._counters
+            for family in counter.collect()
             for sample in family.samples
         }
 
-    def forget_gauges(self, run: str) -> None:
-        """Drop a run's series that are read rather than counted."""
-        self._forget(run, self._gauges)
-
     def forget_run(self, run: str) -> None:
         """Drop a deleted run's series."""
-        self._forget(run, (*self._counters, *self._gauges))
-
-    @staticmethod
-    def _forget(run: str, metrics: tuple[Counter | Gauge, ...]) -> None:
-        for metric in metrics if MULTIPROCESS not in os.environ else ():
+        self._read.runs = {name: reading for name, reading in self._read.runs.items() if name != run}
+        for counter in self._counters if MULTIPROCESS not in os.environ else ():
             with suppress(KeyError):  # older prometheus_client: the run has no such series
-                metric.remove(run)
+                counter.remove(run)

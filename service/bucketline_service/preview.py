@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from bucketline_service.coordinator.previews import MAX_SPECS, Preview, previews
 from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import Columns, MapStore, format_for_suffix
+from bucketline_service.version import VERSION
 
 DEFAULT = {"world_size": 8, "batch_size": 8}
 
@@ -44,6 +47,29 @@ def run(
         for spec, plan in zip(specs, plans, strict=True)
     ]
     return answer
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """Short, and all different where the files are."""
+    times = Counter(file.stem for file in files)
+    return [
+        file.stem if times[file.stem] == 1 else str(file.with_suffix("") if file.suffix == ".json" else file)
+        for file in files
+    ]
+
+
+def report(
+    answer: dict[str, Any],
+    names: Sequence[str],
+    specs: Sequence[Mapping[str, Any]],
+    file: Path,
+    columns: Mapping[str, str],
+) -> str:
+    """One HTML page of the answer that ``run`` gave for these."""
+    from bucketline_service.figures.report import html  # plotly is not wanted by the table
+
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    return html({**answer, "map": str(file)}, names, given=specs, columns=columns, version=VERSION, date=date)
 
 
 def _plan(spec: Mapping[str, Any], name: str) -> PlanFields | Invalid:

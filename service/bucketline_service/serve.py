@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from bucketline_service import connections, events, logs, tls
+from bucketline_service import connections, dashboard, events, logs, tls
 from bucketline_service.api import ApiSettings, Tokens, create_app
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.plans import PlanShelf
@@ -27,6 +27,7 @@ from bucketline_service.maps import MapStore, Root, RootedMapStore
 from bucketline_service.metrics import MULTIPROCESS, Metrics
 from bucketline_service.settings import Settings
 from bucketline_service.state import open_store
+from bucketline_service.telemetry import Traces
 from bucketline_service.version import VERSION
 
 GRACEFUL_S = 20
@@ -45,8 +46,12 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
             "Let this process's user write there, or give another with --data-dir or BUCKETLINE_DATA_DIR"
         ) from error
     metrics = Metrics()
+    traces = Traces() if settings.otel else None
+    store = open_store(settings.store_url, timeout_s=settings.store_timeout_s)
+    if traces is not None:
+        store = traces.store(store, "sqlite" if settings.store_url.startswith("sqlite") else "redis")
     coordinator = Coordinator(
-        open_store(settings.store_url, timeout_s=settings.store_timeout_s),
+        store,
         _open_maps(settings, data_dir),
         PlanShelf(data_dir / "plans", on_built=metrics.plan_seconds.observe),
         metrics,
@@ -59,7 +64,9 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
         max_upload_bytes=settings.max_upload_bytes,
         max_json_bytes=settings.max_json_bytes,
     )
-    return create_app(coordinator, api, VERSION)
+    app = create_app(coordinator, api, VERSION, traces)
+    app.include_router(dashboard.routes())
+    return app
 
 
 def _open_maps(settings: Settings, data_dir: Path) -> MapStore:

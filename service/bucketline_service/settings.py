@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     client_timeout_s: float = Field(
         60.0, gt=0, description="how long a client may be silent in the midst of a request or an answer"
     )
+    otel: bool = Field(False, description="traces by OpenTelemetry; OTEL_… variables say where to")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+
+from bucketline_service import comparison
 
 Json = dict[str, Any]
-PRUNED = (
-    "max_ar_error",
-    "max_crop_loss",
-    "min_size",
-    "bucket_no_upscale",
-    "num_frames",
-    "num_repeats",
-    "valid_ids",
-)
-"""Reasons of the planner, which is not loaded for a table."""
+_WIDE = 10_000
 _BAR = 30
 _NAME = 20
+_SHORT_NAME = 12
+_BEST = "*"
 
 
-def _table(*columns: str) -> Table:
-    """Words to the left, numbers (marked by ``#``) to the right."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(
-            column.lstrip("#"), justify="right" if column.startswith("#") else "left", no_wrap=True
-        )
-    return table
+class Columns:
+    """A table: words to the left, numbers (marked by ``#``) to the right. Where a terminal is too narrow, columns
+    marked by ``?`` are left out, from the last on."""
+
+    def __init__(self, *columns: str) -> None:
+        self._columns = columns
+        self._rows: list[tuple[tuple[RenderableType, ...], str]] = []
+
+    def add_row(self, *cells: RenderableType, style: str = "") -> None:
+        self._rows.append((cells, style))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        kept = list(range(len(self._columns)))
+        optional = [index for index in kept if self._columns[index].endswith("?")]
+        table = self._table(kept)
+        while console.is_terminal and optional and _width(table, console, options) > options.max_width:
+            kept.remove(optional.pop())
+            table = self._table(kept)
+        yield table
+
+    def _table(self, kept: list[int]) -> Table:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for index in kept:
+            name = self._columns[index]
+            table.add_column(
+                name.lstrip("#").rstrip("?"),
+                justify="right" if name.startswith("#") else "left",
+                no_wrap=True,
+            )
+        for cells, style in self._rows:
+            table.add_row(*(cells[index] for index in kept), style=style)
+        return table
+
+
+def _width(table: Table, console: Console, options: ConsoleOptions) -> int:
+    """That it would have if there were room."""
+    return Measurement.get(console, options.update(width=_WIDE), table).maximum
 
 
 def map_line(console: Console, answer: Json) -> None:
@@ -43,7 +67,7 @@ def map_line(console: Console, answer: Json) -> None:
 
 
 def maps(console: Console, answer: Json) -> None:
-    table = _table("map", "#images", "ids", "digest")
+    table = Columns("map", "#images", "ids?", "digest?")
     for each in answer["maps"]:
         table.add_row(each["map"], f"{each['num_images']}", each["id_kind"], each["digest"][:16])
     console.print(table if answer["maps"] else "no maps yet: bucketline map put NAME FILE")
@@ -65,7 +89,7 @@ def _status(run: Json) -> str:
 
 
 def runs(console: Console, answer: Json) -> None:
-    table = _table("run", "map", "status", "#ranks", "#generation", "#epoch", "#step", "#steps")
+    table = Columns("run", "map?", "status", "#ranks?", "#generation?", "#epoch", "#step", "#steps")
     for each in answer["runs"]:
         state = each["state"] or {"epoch": "", "step": ""}
         cells = (
@@ -75,13 +99,21 @@ def runs(console: Console, answer: Json) -> None:
             state["step"],
             each["num_steps"] or "",
         )
-        table.add_row(each["run"], each["spec"]["map"], _status(each), *map(str, cells))
-    console.print(table if answer["runs"] else "no runs yet: bucketline run put NAME SPEC.json")
+        table.add_row(each["run"], _maps_of(each["spec"]), _status(each), *map(str, cells))
+    hint = "no runs yet: bucketline run put NAME --map MAP --world-size N --batch-size N"
+    console.print(table if answer["runs"] else hint)
+
+
+def _maps_of(spec: Json) -> str:
+    first, *others = [spec["map"]] if spec.get("maps") is None else [each["map"] for each in spec["maps"]]
+    return f"{first}" + (f" and {len(others)} more" if others else "")
 
 
 def buckets(console: Console, stats: Json) -> None:
     """The bucket table: what each holds, and what becomes of its tail in an epoch. Fits 80 columns."""
-    table = _table("#", "#size", "#aspect", "#images", "", "#batches", "#spilled", "#out", "#again", "#crop")
+    table = Columns(
+        "#", "#size", "#aspect?", "#images", "?", "#batches", "#spilled?", "#out?", "#again?", "#crop"
+    )
     most = max((bucket["num_images"] for bucket in stats["buckets"]), default=0) or 1
     for each in stats["buckets"]:
         tail, loss = each["tail"], each["crop_loss_served"]
@@ -112,28 +144,11 @@ def buckets(console: Console, stats: Json) -> None:
     )
 
 
-def run_detail(console: Console, answer: Json) -> None:
-    runs(console, {"runs": [answer["run"]]})
-    if answer["run"]["detail"]:
-        console.print(answer["run"]["detail"])
-    if "stats" not in answer:
-        return
-    console.print()
-    buckets(console, answer["stats"])
-    console.print()
-    table = _table("#rank", "#epoch", "#step", "#behind", "#batches/s", "holder")
-    for each in answer["ranks"]:
-        rate = each["batches_per_s"]
-        cells = (each["rank"], each["epoch"], each["step"], each["steps_behind"])
-        table.add_row(*map(str, cells), "" if rate is None else f"{rate:.1f}", each["holder"] or "")
-    console.print(table)
-
-
 def map_detail(console: Console, answer: Json) -> None:
     map_line(console, answer)
     histogram = answer["histogram"]["aspect"]
     most = max(histogram["num_images"], default=0) or 1
-    table = _table("#aspect", "#images", "")
+    table = Columns("#aspect", "#images", "")
     for low, high, num_images in zip(
         histogram["edges"], histogram["edges"][1:], histogram["num_images"], strict=False
     ):
@@ -142,70 +157,46 @@ def map_detail(console: Console, answer: Json) -> None:
     console.print(table)
 
 
-def _pruned_by(reason: str, stats: Json) -> object:
-    return stats["pruned"].get(reason, 0)
-
-
-_COSTS: list[tuple[str, Callable[[Json], object]]] = [
-    ("images", lambda stats: stats["num_images"]),
-    ("  assigned", lambda stats: stats["num_assigned"]),
-    ("  pruned", lambda stats: sum(stats["pruned"].values())),
-    *((f"    {reason}", partial(_pruned_by, reason)) for reason in PRUNED),
-    ("crop loss, mean", lambda stats: f"{stats['crop_loss']['mean']:.2%}"),
-    ("  median", lambda stats: f"{stats['crop_loss']['median']:.2%}"),
-    ("  p95", lambda stats: f"{stats['crop_loss']['p95']:.2%}"),
-    ("  max", lambda stats: f"{stats['crop_loss']['max']:.2%}"),
-    ("  as served", lambda stats: f"{stats['crop_loss_served']:.2%}"),
-    ("aspect error, mean", lambda stats: f"{stats['aspect_error']['mean']:.4f}"),
-    ("  median", lambda stats: f"{stats['aspect_error']['median']:.4f}"),
-    ("  p95", lambda stats: f"{stats['aspect_error']['p95']:.4f}"),
-    ("  max", lambda stats: f"{stats['aspect_error']['max']:.4f}"),
-    ("batches an epoch", lambda stats: stats["num_batches"]),
-    ("steps", lambda stats: stats["num_steps"]),
-    ("  of mixed shapes", lambda stats: stats["mixed_steps"]),
-    ("  imbalance", lambda stats: f"{stats['step_imbalance']:.3f}"),
-    ("left out", lambda stats: stats["dropped"]),
-    ("  in every epoch", lambda stats: stats["never_served"]),
-    ("repeated", lambda stats: stats["repeated"]),
-    ("spilled", lambda stats: stats["spilled"]),
-    ("shapes", lambda stats: stats["num_shapes"]),
-    ("  largest", lambda stats: "{width}x{height}".format(**stats["largest_shape"])),
-]
-
-
 def previews(console: Console, answer: Json, names: list[str]) -> None:
-    """A column for each spec; where they do not fit beside each other, the rest in a table below. A reason that prunes
-    no image of any has no row."""
-    prunes = {reason for each in answer["previews"] for reason, num in _all_pruned(each).items() if num}
-    costs = [
-        (label, cell) for label, cell in _COSTS if label.strip() in prunes or label.strip() not in PRUNED
-    ]
-    columns = []
-    for name, each in zip(names, answer["previews"], strict=True):
-        cells = [str(cell(each["stats"])) if "stats" in each else "-" for _, cell in costs]
-        columns.append([_shortened(name), *cells])
-    first = max(len(label) for label, _ in costs)
+    """A column for each spec; where they do not fit beside each other, the rest in a table below."""
+    rows = comparison.rows(answer, separator="")
+    labels = ["  " * row.level + row.label for row in rows]
+    first = max(map(len, labels))
+    cells = [[_marked(row, column) for row in rows] for column in range(len(names))]
+    longest = max(
+        _least_name(console.width - first, len(names)), *(len(cell) for each in cells for cell in each)
+    )
+    heads = comparison.short_names(names, longest)
+    columns = [[head, *each] for head, each in zip(heads, cells, strict=True)]
     while columns:
         fits, width = 0, first
         while fits < len(columns) and (not fits or width + 2 + max(map(len, columns[fits])) <= console.width):
             width += 2 + max(map(len, columns[fits]))
             fits += 1
         here, columns = columns[:fits], columns[fits:]
-        table = _table("", *(f"#{column[0]}" for column in here))
-        for row, (label, _) in enumerate(costs, start=1):
-            table.add_row(label, *(column[row] for column in here))
+        table = Columns("", *(f"#{column[0]}" for column in here))
+        for at, label in enumerate(labels, start=1):
+            table.add_row(label, *(_coloured(column[at]) for column in here))
         console.print(table)
         if columns:
             console.print()
+    if any(any(row.best) for row in rows):
+        console.print(f"{_BEST} best of its row")
     for name, each in zip(names, answer["previews"], strict=True):
         if "problem" in each:
             console.print(f"{name}: {each['problem']['detail']}")
 
 
-def _all_pruned(preview: Json) -> dict[str, int]:
-    found: dict[str, int] = preview["stats"]["pruned"] if "stats" in preview else {}
-    return found
+def _marked(row: comparison.Row, column: int) -> str:
+    """The mark has a column of its own in a row that has one, so that numbers stay below each other."""
+    mark = _BEST if row.best[column] else " "
+    return (row.cells[column] or "-") + (mark if len(row.cells) > 1 else "")
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
+def _coloured(cell: str) -> Text:
+    return Text(cell, style="bold green" if cell.endswith(_BEST) else "")
+
+
+def _least_name(width: int, num: int) -> int:
+    """Long enough to tell names apart; as long as lets all columns stand beside each other, where that is more."""
+    return min(_NAME, max(_SHORT_NAME, width // num - 2))

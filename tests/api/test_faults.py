@@ -89,9 +89,14 @@ def test_a_store_that_is_gone_and_back(
     ]:
         assert api.ask(method, path, 503, json=body).json()["code"] == "store_unavailable"
     api.ask("GET", "/healthz", 200)
-    assert "bucketline_store_errors_total 1" in api.ask("GET", "/metrics", 200).text
+    text = api.ask("GET", "/metrics", 200).text
+    assert "bucketline_store_errors_total 1" in text
+    assert "bucketline_store_up 0.0" in text
+    assert 'bucketline_store_seconds_count{verb="ping"} 1.0' in text  # the one that failed
+    assert "bucketline_slowest_step{" not in text
     own_redis_server.start()
     until(lambda: api.ask("GET", "/readyz").status_code == 200)
+    assert 'bucketline_slowest_step{run="run"} 0.0' in api.ask("GET", "/metrics", 200).text
     assert api.cursors("run") == [(0, 2), (0, 0)]
     assert [run["run"] for run in api.get("/v1/runs")["runs"]] == ["run"]
     assert api.get("/v1/runs/run")["generation"] == 1
@@ -275,6 +280,9 @@ def test_two_workers_share_one_port_and_their_counts(start: Callable[..., Server
         assert 'bucketline_acks_total{run="run"} 8.0' in text
         assert 'bucketline_batches_served_total{run="run"} 9.0' in text
         assert 'bucketline_rank_lag_steps{run="run"} 8.0' in text
+    api.ask("DELETE", "/v1/runs/run", 204)
+    for _ in range(4):
+        assert "bucketline_rank_lag_steps{" not in httpx.get(f"{server.url}/metrics", timeout=WAIT_S).text
     assert server.stop() == (0, "")
 
 

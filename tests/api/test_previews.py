@@ -129,3 +129,55 @@ def test_novelai_is_for_integer_ids_and_not_too_many(api: Api, monkeypatch: pyte
     monkeypatch.setattr(preview, "MAX_NOVELAI_IMAGES", 39)
     problem = api.post("/v1/previews", body)["previews"][0]["problem"]
     assert (problem["field"], "up to 39 images" in problem["detail"]) == ("planner", True)
+
+
+def test_people_get_a_table_and_charts(shared_api: Api) -> None:
+    """Where they ask for them; the numbers are the same, and the best of a row is marked."""
+    specs = [SPEC, {**SPEC, "tails": "drop"}, {**SPEC, "assign": {"min_size": 5000}}]
+    body = {"map": "small", "specs": specs}
+    plain = shared_api.post("/v1/previews", body)
+    told = shared_api.post("/v1/previews?figure=dark", {**body, "names": ["<b>one", "two", "three"]})
+    assert "comparison" not in plain
+    figures = [each.pop("figure", None) for each in told["previews"]]
+    found = told.pop("comparison")
+    assert told == plain
+    assert [figure is not None for figure in figures] == [True, True, False]
+    stats = [each["stats"] for each in plain["previews"][:2]]
+    rows = {row["label"]: row for row in found["rows"]}
+    assert rows["left out"]["cells"] == [*(f"{each['dropped']:,}" for each in stats), None]
+    assert rows["left out"]["best"] == [True, False, False]
+    assert rows["images"]["best"] == rows["of mixed shapes"]["best"] == [False] * 3
+    assert "min_size" not in rows
+    names = found["figure"]["layout"]["yaxis"]["ticktext"]
+    assert names == ["&lt;b&gt;one", "two", "three"]
+    light, narrow = (
+        shared_api.post(f"/v1/previews?figure={query}", body)["comparison"]["figure"]["layout"]
+        for query in ("light", "light&narrow=true")
+    )
+    assert light["template"] != found["figure"]["layout"]["template"]
+    assert light["yaxis"]["ticktext"][2] == "spec 3"
+    assert light["height"] < narrow["height"]
+
+
+def test_a_reason_that_prunes_has_a_row(shared_api: Api) -> None:
+    specs = [SPEC, {**SPEC, "assign": {"min_size": 520}}]
+    told = shared_api.post("/v1/previews?figure=light", {"map": "small", "specs": specs})
+    rows = {row["label"]: row for row in told["comparison"]["rows"]}
+    num = told["previews"][1]["stats"]["pruned"]["min_size"]
+    assert rows["min_size"]["cells"] == rows["pruned"]["cells"] == ["0", str(num)]
+    assert (rows["min_size"]["level"], rows["pruned"]["best"]) == (2, [True, False])
+
+
+@pytest.mark.parametrize(
+    ("query", "more", "field"),
+    [
+        ("figure=blue", {}, "figure"),
+        ("narrow=perhaps", {}, "narrow"),
+        ("theme=dark", {}, "theme"),
+        ("figure=dark", {"names": ["one", "two"]}, "names"),
+        ("figure=dark", {"names": [""]}, "names.0"),
+    ],
+)
+def test_a_chart_that_can_not_be(shared_api: Api, query: str, more: dict[str, Any], field: str) -> None:
+    body = {"map": "small", "specs": [SPEC], **more}
+    assert shared_api.post(f"/v1/previews?{query}", body, 422)["field"] == field

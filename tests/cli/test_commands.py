@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -13,8 +15,13 @@ import typer
 from typer.testing import CliRunner
 
 from bucketline_service import cli, tables
+from bucketline_service.cli import shown
+from bucketline_service.cli.common import console
+from tests.cli.commands import run_here
 from tests.server import COCO, ServerProcess, run_command
 
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs" / "cli.md").read_text()
 SPEC = {"map": "coco", "world_size": 4, "batch_size": 8}
 
 
@@ -33,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def ask(server: ServerProcess, *arguments: str, token: str = "o", **more: str) -> tuple[int, str, str]:
     environ = {"BUCKETLINE_URL": server.url, "BUCKETLINE_TOKEN": token, "COLUMNS": "40", **more}
-    status, out, errors = run_command(*arguments, environ=environ)
+    status, out, errors = run_here(*arguments, **environ)
     assert "\x1b" not in out + errors, "colours in a pipe"
     return status, out, errors
 
@@ -160,18 +167,17 @@ def test_deleted_runs_and_maps_are_gone(server: ServerProcess, tmp_path: Path) -
 def test_a_run_that_is_planned_shows_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     run = {"run": "r", "status": "planning", "progress": 0.42, "detail": None, "num_steps": None}
     run |= {"world_size": 2, "generation": 1, "state": None, "spec": {"map": "m"}}
-    tables.run_line(cli._console(), run)
-    tables.run_detail(cli._console(), {"run": run})
-    tables.runs(cli._console(), {"runs": [run]})
+    tables.run_line(console(), run)
+    shown.run_detail(console(), {"run": run})
+    tables.runs(console(), {"runs": [run]})
     assert capsys.readouterr().out.count("planning 42%") == 3
 
 
 def test_a_coordinator_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    hurry = (
-        f"from bucketline_service import cli; cli.TIMEOUT_S = 0.1; cli.app(['run', 'list', '--url', '{url}'])"
-    )
+    hurry = "from bucketline_service import cli; cli.common.TIMEOUT_S = 0.1; "
+    hurry += f"cli.app(['run', 'list', '--url', '{url}'])"
     done = subprocess.run([sys.executable, "-c", hurry], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"bucketline: {url} ")
@@ -228,3 +234,30 @@ def test_ledger(server: ServerProcess, tmp_path: Path) -> None:
     assert (status, out) == (1, "")
     assert "world_size" in errors
     assert "format: one of csv, parquet" in ask(server, "run", "ledger", "run", "-o", "l.txt")[2]
+
+
+def test_who_may_not_is_told_which_variable_says_who_it_is(server: ServerProcess) -> None:
+    for token, words in (
+        ("", "set BUCKETLINE_TOKEN\n"),
+        ("x", "BUCKETLINE_TOKEN holds another\n"),
+        ("w", "set BUCKETLINE_TOKEN to an operator's\n"),
+    ):
+        status, out, errors = ask(server, "run", "delete", "none", token=token)
+        assert (status, out, errors.count("\n")) == (1, "", 1)
+        assert errors.endswith(words)
+
+
+def test_docs_have_every_command() -> None:
+    told = re.findall(r"^\| `bucketline ([a-z ]+)` \|", DOCS, re.MULTILINE)
+    assert sorted(told) == sorted(
+        " ".join(path) for path, each in COMMANDS.items() if not hasattr(each, "commands")
+    )
+
+
+def test_docs_examples_print_what_is_written(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    examples = re.findall(r"^\$ bucketline (.*)\n((?:(?!\$ |```).*\n)*)", DOCS, re.MULTILINE)
+    assert len(examples) == 3
+    for command, told in examples:
+        assert ask(server, *shlex.split(command)) == (0, told, "")
+    ask(server, "run", "delete", "first")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bucketline_service import tables
+from bucketline_service import comparison, tables
 from bucketline_service.planning.groups import PRUNED
 from tests.server import COCO, run_command
 
@@ -46,7 +46,9 @@ def test_specs_stand_side_by_side(tmp_path: Path, specs: list[str]) -> None:
     assert rows[""] == list(SPECS)
     assert rows["images"] == ["5000", "5000", "5000", "-"]
     assert rows["steps"][0] == "156"
-    assert rows["repeated"][0] == "0" < rows["repeated"][1]
+    # the fewest are marked, all of them
+    assert rows["repeated"] == ["0*", rows["repeated"][1], "0*", "-"]
+    assert int(rows["repeated"][1]) > 0
     last = out.splitlines()[-1]
     assert last.startswith("impossible: assign: all images are pruned: 5000 by min_size")
 
@@ -93,11 +95,17 @@ def test_a_map_that_can_not_be_read(tmp_path: Path, file: str) -> None:
     assert errors.startswith("bucketline: ")
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The answer of one spec."""
+    answer: dict[str, Any] = json.loads(preview(tmp_path_factory.mktemp("one"), str(COCO), "--json")[1])
+    return answer
+
+
 @pytest.mark.parametrize("width", [40, 80, 100, 240])
-def test_the_table_fits_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, width: int) -> None:
-    spec = tmp_path / "spec.json"
-    spec.write_text(json.dumps(SPECS["spill"]))
-    one = json.loads(preview(tmp_path, str(COCO), "--spec", str(spec), "--json")[1])
+def test_the_table_fits_the_terminal(
+    capsys: pytest.CaptureFixture[str], one: dict[str, Any], width: int
+) -> None:
     answer = {**one, "previews": one["previews"] * 16}
     names = [f"{'a-very-long-name-of-a-spec' if number % 3 else 's'}-{number}" for number in range(16)]
     tables.previews(Console(width=width, markup=False, emoji=False, highlight=False), answer, names)
@@ -159,4 +167,44 @@ def test_the_table_tells_what_prunes_and_how_far_off(tmp_path: Path) -> None:
 
 
 def test_reasons_are_the_planners() -> None:
-    assert tables.PRUNED == PRUNED
+    assert comparison.PRUNED == PRUNED
+
+
+@pytest.mark.parametrize("names", ["sdxl-fitted-with-{}-buckets", "sdxl-fitted-{}", "{}-fitted-of-coco"])
+def test_four_specs_stand_in_eighty_columns(
+    capsys: pytest.CaptureFixture[str], one: dict[str, Any], names: str
+) -> None:
+    """Names that would not fit are shortened, and are told apart; one column has nothing to mark."""
+    console = Console(width=80, markup=False, emoji=False, highlight=False)
+    tables.previews(
+        console, {**one, "previews": one["previews"] * 4}, [names.format(num) for num in (4, 8, 16, 32)]
+    )
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert len(set(head.split())) == 4
+    assert sum(line.startswith("images ") for line in lines) == 1
+    assert max(map(len, lines)) <= 80
+    tables.previews(console, one, ["alone"])
+    assert "*" not in capsys.readouterr().out
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    options = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "spec.json").write_text(json.dumps(SPECS["spill"]))
+        options += ["--spec", str(tmp_path / folder / "spec.json")]
+    _, out, _ = preview(tmp_path, str(COCO), *options)
+    assert [name[-6:] for name in out.split()[:2]] == ["a/spec", "b/spec"]
+
+
+def test_a_report_that_can_not_be_written(tmp_path: Path) -> None:
+    spec = tmp_path / "impossible.json"
+    spec.write_text(json.dumps(SPECS["impossible"]))
+    report = tmp_path / "none" / "report.html"
+    status, _, errors = preview(tmp_path, str(COCO), "--html", str(report))
+    assert (status, errors.splitlines()) == (1, [f"bucketline: {report}: No such file or directory"])
+    (tmp_path / "scratch").rmdir()
+    kept = tmp_path / "kept.html"
+    kept.write_text("as it was")
+    status, _, _ = preview(tmp_path, str(COCO), "--spec", str(spec), "--html", str(kept))
+    assert (status, kept.read_text()) == (1, "as it was")

@@ -20,7 +20,9 @@ OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def flags() -> set[str]:
-    return set(re.findall(r"--[a-z][a-z-]+", run_command("serve", "--help")[1])) - {"--help"}
+    """Of a switch, that which turns it on."""
+    found = set(re.findall(r"--[a-z][a-z-]+", run_command("serve", "--help")[1])) - {"--help"}
+    return found - {each.replace("--", "--no-", 1) for each in found}
 
 
 def test_every_setting_is_a_flag_but_the_tokens() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketline import Operator, UsageError
+from bucketline import Cursor, Operator, UsageError
 from bucketline.geometry import Fit, fit
 from bucketline_service.planning.geometry import cover
 
@@ -32,6 +32,32 @@ def test_it_is_what_the_coordinator_tells_of_an_image(url, run):
             cut = fit((told["width"], told["height"]), (near["width"], near["height"]))
             assert cut.resize_size == (near["resize_width"], near["resize_height"])
             assert (cut.crop_left, cut.crop_top) == (near["crop_left"], near["crop_top"])
+
+
+def test_batches_bring_it_along_where_the_client_asks(url, run, connect):
+    """Through every door, and the same: what is handed out, what is read ahead, and the plan."""
+    client = connect(include=["crop", "original_size"])
+    handed = [client.next_batch(0) for _ in range(3)]
+    assert handed == list(itertools.islice(client.reader(0, holder=client.holder).epoch(Cursor(0, 0)), 3))
+    with Operator(url) as operator:
+        assert handed == operator.batches(run, 0, 0, 0, 3, include=["original_size", "crop"])
+        [plain] = operator.batches(run, 0, 0, 0)
+        assert (plain.original_sizes, plain.resize_sizes, plain.crop_left_tops) == (None, None, None)
+        told = operator.image(run, handed[0].ids[7])
+        assert handed[0].original_sizes[7] == (told["width"], told["height"])
+        with pytest.raises(UsageError, match="'original_size' and 'crop'"):
+            operator.batches(run, 0, 0, 0, include=["size"])
+    for batch in handed:
+        cuts = [fit(size, (batch.width, batch.height)) for size in batch.original_sizes]
+        assert batch.resize_sizes == [cut.resize_size for cut in cuts]
+        assert batch.crop_left_tops == [(cut.crop_left, cut.crop_top) for cut in cuts]
+        assert len(cuts) == len(batch.ids)
+
+
+def test_a_client_may_ask_for_one_of_the_two(connect):
+    batch = connect(include=["crop"]).next_batch(0)
+    assert batch.original_sizes is None
+    assert len(batch.resize_sizes) == len(batch.crop_left_tops) == len(batch.ids)
 
 
 @given(*sizes, st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers() | st.text(max_size=8))

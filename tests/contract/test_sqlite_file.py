@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.state import Cursor, Generation, Outcome, RunRecord, open_store
+from bucketline_service.state import Cursor, Generation, KeptEvent, NewEvent, Outcome, RunRecord, open_store
 from bucketline_service.state.sqlite import SqliteStore
 from bucketline_service.state.sqlite_file import GROUP_SIZE, SCHEMA_VERSION
 from tests.contract.jobs import FIRST, Job
@@ -103,6 +103,19 @@ async def test_an_operation_that_fails_takes_nothing_of_its_group_along(job: Job
     assert await job.store.session("run", "half") is None
 
 
+async def test_events_that_can_not_be_written_take_no_commit_along(job: Job) -> None:
+    """A group whose transaction fails fails as a whole: they are in one of their own."""
+    store = job.store
+    assert isinstance(store, SqliteStore)
+    lease = (await job.lease()).lease
+    await store._file.run(lambda db: db.execute("DROP TABLE events"), writes=True)
+    asked = [job.commit(lease, Cursor(0, step)) for step in range(1, 4)]
+    asked.insert(1, store.record([NewEvent("mark", None, b"")], 0))  # type: ignore[arg-type]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers if isinstance(answer, Exception)] == [StoreUnavailable]
+    assert (await job.record()).cursor == Cursor(0, 3)  # type: ignore[union-attr]
+
+
 async def test_what_an_operation_wrote_before_it_failed_is_undone(job: Job) -> None:
     store = job.store
     assert isinstance(store, SqliteStore)
@@ -178,8 +191,15 @@ VERSION_2 = (
 )
 
 
-@pytest.mark.parametrize(("version", "birth"), [(VERSION_1, ""), (VERSION_2, "b7")])
-async def test_a_file_from_before_there_were_births_or_locksteps_goes_on(
+VERSION_3 = (
+    VERSION_2.replace("document BLOB", "lockstep INTEGER, document BLOB")
+    .replace("'b7', x'646f63'", "'b7', NULL, x'646f63'")
+    .replace("user_version = 2", "user_version = 3")
+)
+
+
+@pytest.mark.parametrize(("version", "birth"), [(VERSION_1, ""), (VERSION_2, "b7"), (VERSION_3, "b7")])
+async def test_a_file_from_before_there_were_births_or_locksteps_or_events_goes_on(
     path: Path, version: str, birth: str
 ) -> None:
     with sqlite3.connect(path) as other:
@@ -199,6 +219,8 @@ async def test_a_file_from_before_there_were_births_or_locksteps_goes_on(
     assert (await store.read_run("run")).generation == third
     assert (third.number, third.lockstep) == (3, 6)
     assert (await store.create_run("new", b"", FIRST))[0].generation == FIRST
+    await store.record([NewEvent("mark", "run", b"told")], 7)
+    assert await store.events("run", 0, 10) == [KeptEvent(7, "run", b"told")]
     await store.close()
     with sqlite3.connect(path) as other:
         assert other.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
@@ -206,7 +228,7 @@ async def test_a_file_from_before_there_were_births_or_locksteps_goes_on(
         tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     other.close()
     assert columns[-1] == "document"  # else each reading of a generation would walk over it
-    assert tables == {"runs", "sessions", "ranks", "ping"}
+    assert tables == {"runs", "sessions", "ranks", "events", "ping"}
 
 
 async def test_another_programs_file_is_refused_and_left_alone(path: Path) -> None:

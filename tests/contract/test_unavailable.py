@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.state import Cursor, Store, open_store
+from bucketline_service.state import Cursor, NewEvent, Store, open_store
 from tests.contract.jobs import FIRST, START, Job
 from tests.contract.test_runs import UNKNOWN
 
@@ -92,7 +92,9 @@ async def test_the_same_store_works_again_after_an_outage(outage: Outage, name: 
     await patient.close()
 
 
-@pytest.mark.parametrize("verb", [*UNKNOWN, "ping", "list_runs", "create_run", "delete_run"])
+@pytest.mark.parametrize(
+    "verb", [*UNKNOWN, "ping", "list_runs", "create_run", "delete_run", "record", "events"]
+)
 async def test_every_verb_says_that_the_store_is_gone(outage: Outage, name: str, verb: str) -> None:
     url, is_out = outage
     verbs = {
@@ -101,11 +103,16 @@ async def test_every_verb_says_that_the_store_is_gone(outage: Outage, name: str,
         "list_runs": lambda store, _: store.list_runs(),
         "create_run": lambda store, run: store.create_run(run, b"", FIRST),
         "delete_run": lambda store, run: store.delete_run(run),
+        "record": lambda store, run: store.record([NewEvent("mark", run, b"")], 0),
+        "events": lambda store, run: store.events(run, 0, 1),
     }
     store = await answering(open_store(url, timeout_s=SHORT_S))
+    told: list[StoreUnavailable] = []
+    store.watch(told.append)
     with is_out(), pytest.raises(StoreUnavailable) as caught:
         await verbs[verb](store, name)
     assert str(caught.value)
+    assert told == [caught.value]
     await store.close()
 
 

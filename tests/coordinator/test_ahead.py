@@ -20,13 +20,15 @@ def api(world: World) -> Api:
     return api
 
 
-def planned(api: Api, rank: int, cursor: dict[str, int], count: int) -> Any:
-    return api.get("/v1/runs/run/batches", rank=rank, count=count, **cursor)["batches"]
+def planned(api: Api, rank: int, cursor: dict[str, int], count: int, include: list[str] | None = None) -> Any:
+    more = {"include": ",".join(include)} if include else {}
+    return api.get("/v1/runs/run/batches", rank=rank, count=count, **cursor, **more)["batches"]
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_any_questions_are_answered_by_the_plan(api: Api, seed: int) -> None:
-    """Ranks ask for some batches, now again for the same, now elsewhere; sessions begin with other world sizes."""
+    """Ranks ask for some batches, now again for the same, now elsewhere, now with more to be told of them; sessions
+    begin with other world sizes."""
     drawn = random.Random(seed)
     api.put("/v1/runs/run", {"map": "small", "world_size": 2, "batch_size": 4, "tails": "pad", "epochs": 40})
     for session in range(4):
@@ -36,8 +38,9 @@ def test_any_questions_are_answered_by_the_plan(api: Api, seed: int) -> None:
         acks: list[dict[str, Any]] = [{} for _ in leases]
         for _ in range(60):
             rank, count = drawn.randrange(world_size), drawn.choice([1, 1, 1, 2, 3, 5, 40])
-            answer = api.next("run", rank, leases[rank], count=count, **acks[rank])
-            assert answer["batches"] == planned(api, rank, answer["cursor"], count)
+            include = drawn.choice([[], [], ["crop"], ["original_size", "crop"]])
+            answer = api.next("run", rank, leases[rank], count=count, include=include, **acks[rank])
+            assert answer["batches"] == planned(api, rank, answer["cursor"], count, include)
             if drawn.random() < 0.8:
                 last = answer["batches"][0]
                 acks[rank] = {"ack": {"epoch": last["epoch"], "step": last["step"]}}

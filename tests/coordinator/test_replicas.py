@@ -134,7 +134,7 @@ def test_a_worker_of_the_old_run_is_fenced_where_its_replica_saw_nothing(
         answer = one.next("run", 0, old, 409, ack={"epoch": 0, "step": step}, generation=1)
         assert answer["code"] == "fenced"
     assert one.cursors("run") == [(0, 0), (0, 0)]
-    assert "adoptions_total{" not in one.ask("GET", "/metrics", 200).text
+    assert 'bucketline_adoptions_total{run="run"} 0.0' in one.ask("GET", "/metrics", 200).text
 
 
 @pytest.mark.parametrize("verb", ["lease", "begin", "session", "ranks", "commit"])

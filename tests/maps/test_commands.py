@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bucketline import Operator
-from tests.server import ServerProcess, run_command
+from tests.cli.commands import run_here
+from tests.server import ServerProcess
 
 RICH = "id,width,height,orientation,often,frames\n1,640,480,landscape,2.5,\n2,640,480,portrait,0,121\n"
 
@@ -22,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def ask(server: ServerProcess, *arguments: str) -> tuple[int, str, str]:
-    return run_command(*arguments, environ={"BUCKETLINE_URL": server.url})
+    return run_here(*arguments, BUCKETLINE_URL=server.url)
 
 
 def test_columns_are_named_or_left_out_and_shown(server: ServerProcess, tmp_path: Path) -> None:

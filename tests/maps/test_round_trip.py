@@ -85,7 +85,7 @@ MORE = {"orientation": [1, 6, 0], "num_repeats": [0.5, 3, 1], "frames": [1, 9, 1
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None)
 def test_a_damaged_file_is_a_map_or_invalid(name: str, data: st.DataObject) -> None:
     format, write = WRITERS[name]
     with tempfile.TemporaryDirectory() as directory:

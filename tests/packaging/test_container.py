@@ -59,7 +59,7 @@ def services(root: Path) -> dict[str, dict[str, Any]]:
     return loaded
 
 
-@pytest.mark.parametrize("name", ["coordinator", "coordinator-b", "proxy", "redis"])
+@pytest.mark.parametrize("name", ["coordinator", "coordinator-b", "proxy", "redis", "prometheus", "grafana"])
 def test_services_can_write_to_their_volume_only(root: Path, name: str) -> None:
     service = services(root)[name]
     assert service["read_only"] is True
@@ -70,7 +70,7 @@ def test_services_can_write_to_their_volume_only(root: Path, name: str) -> None:
 
 def test_each_service_has_one_health_check(root: Path) -> None:
     """The coordinator's is its image's, which asks at the port that it is told to listen on."""
-    for name in ("redis", "proxy"):
+    for name in ("redis", "proxy", "prometheus", "grafana"):
         assert services(root)[name]["healthcheck"]["test"]
     for name in ("coordinator", "coordinator-b"):
         assert "healthcheck" not in services(root)[name]
@@ -94,13 +94,15 @@ def test_the_coordinator_waits_for_redis_and_will_not_start_without_tokens(root:
     assert required == {"BUCKETLINE_WORKER_TOKEN", "BUCKETLINE_OPERATOR_TOKEN"}
 
 
-def test_without_its_profile_there_is_no_second_replica_and_no_proxy(root: Path) -> None:
+def test_without_its_profile_nothing_is_beside_the_coordinator_and_redis(root: Path) -> None:
     profiles = {name: service.get("profiles") for name, service in services(root).items()}
     assert profiles == {
         "coordinator": None,
         "redis": None,
         "coordinator-b": ["replicas"],
         "proxy": ["replicas"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
     }
 
 

@@ -13,6 +13,8 @@ NAMED = [
     "bucketline/py.typed",
     "bucketline_service/py.typed",
     "bucketline_service/data/coco-5k.csv",
+    "bucketline_service/dashboard/static/index.html",
+    "bucketline_service/dashboard/static/app.js",
 ]
 
 

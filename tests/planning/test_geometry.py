@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketline_service.planning.geometry import Fit, cover, crop_loss
+from bucketline_service.planning.geometry import Fit, cover, cover_each, crop_loss
 
 image_side = st.integers(1, 2**31 - 1)
 target_side = st.integers(1, 65_536)
@@ -51,6 +51,15 @@ def test_both_functions_give_the_exact_loss(width, height, target_width, target_
     assert loss.dtype == np.float64
     assert loss[0] == float(exact)
     assert cover(width, height, target_width, target_height).crop_loss == float(exact)
+
+
+@given(st.lists(st.tuples(image_side, image_side, target_side, target_side), max_size=20))
+def test_many_are_fitted_as_one_is(sides):
+    sizes = np.array(sides, dtype=np.int64).reshape(-1, 4)
+    cuts = cover_each(sizes[:, :2], sizes[:, 2:])
+    fits = [cover(*each) for each in sides]
+    assert cuts.resize_sizes.tolist() == [list(fit[:2]) for fit in fits]
+    assert cuts.crop_left_tops.tolist() == [list(fit[2:4]) for fit in fits]
 
 
 def test_the_loss_takes_targets_for_each_image_and_small_integers():

@@ -155,6 +155,10 @@ def test_the_summary_is_that_of_plain_loops():
         for quantile, share in (("median", 0.5), ("p95", 0.95)):
             exact = np.quantile(values, share, method="inverted_cdf")
             assert exact - (1 + exact) ** 2 / 65_536 <= found[quantile] <= exact
+        told = found["quantiles"]
+        exact = np.quantile(values, np.linspace(0, 1, len(told)), method="inverted_cdf")
+        assert told == pytest.approx(exact, abs=2e-4)
+        assert (len(told) > 20, told[-1]) == (True, found["max"])
     for bucket, found in enumerate(case.summary["bucket_crop_loss"]):
         mine = losses[case.bucket == bucket]
         assert found == pytest.approx({"mean": mine.mean(), "max": mine.max()}, abs=1e-6)

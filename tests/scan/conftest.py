@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gs_server import GsServer
 from tests.s3_server import ENVIRON, S3Server
 
 
@@ -34,3 +35,10 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture(scope="module")
+def gs() -> Iterator[GsServer]:
+    server = GsServer()
+    yield server
+    server.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,8 +64,9 @@ class Scanned(NamedTuple):
 def scan(paths: Sequence[Path | str], output: Path, watcher: Any = None, **options: Any) -> Scanned:
     """``sizes`` by id; ``bad``: reasons, by the path's last part, with the member where there is one."""
     wish = {name: options.pop(name) for name in list(options) if name in Wish._fields}
+    clock = options.pop("clock", time.monotonic)
     job = Job([str(path) for path in paths], output, Wish(**wish), **options)
-    summary = run(job, watcher or Unseen())
+    summary = run(job, watcher or Unseen(), clock)
     sizes = read_map(output) if summary.num_images else {}
     rows = [json.loads(line) for line in job.bad_path.read_text("utf-8").splitlines()]
     assert len(rows) == summary.num_bad

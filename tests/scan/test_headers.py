@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from pillow_heif import register_heif_opener
@@ -20,7 +21,7 @@ from bucketline_service.maps import checks
 from bucketline_service.scan import units
 from bucketline_service.scan.headers import BadImageError, Size, read_size
 
-from .images import exif, image
+from .images import ORIENTATION, exif, image
 
 FORMATS = {
     "jpeg": lambda **more: image(format="JPEG", **more),
@@ -115,6 +116,42 @@ def test_other_chunks_turn_nothing(kind: bytes) -> None:
 
 def test_exif_that_can_not_be_read_turns_nothing() -> None:
     assert of_scan(image(format="JPEG", exif=b"Exif\0\0no TIFF")) == (40, 30)
+
+
+def rich_exif(order: str) -> bytes:
+    """As of a camera: texts before and behind the orientation."""
+    entries = Image.Exif()
+    entries.endian = order
+    entries[0x010F], entries[0x0110], entries[0x0131] = (
+        "A camera's maker",
+        "model",
+        "a program and its version",
+    )
+    entries[ORIENTATION] = 6
+    entries[0x011A] = 72.0
+    return entries.tobytes()
+
+
+@given(
+    order=st.sampled_from("<>"),
+    damage=st.lists(st.tuples(st.integers(0, 95), st.integers(0, 255)), max_size=4),
+    end=st.integers(8, 200),
+)
+@example(order="<", damage=[], end=200)
+@example(order=">", damage=[], end=200)
+def test_exif_in_any_state_turns_as_pillow_says(order: str, damage: list[tuple[int, int]], end: int) -> None:
+    data = bytearray(rich_exif(order))
+    for at, value in damage:
+        data[at % len(data)] = value
+    jpeg = image(format="JPEG", exif=bytes(data[:end]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            turned = Image.open(io.BytesIO(jpeg)).getexif().get(ORIENTATION) in (5, 6, 7, 8)
+        except Exception:
+            turned = False
+    assert of_scan(jpeg) == ((30, 40) if turned else (40, 30))
+    assert turned or damage or end < 200
 
 
 class Counted(io.BytesIO):

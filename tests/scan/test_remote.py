@@ -1,4 +1,4 @@
-"""Object stores, on a real S3 server."""
+"""Object stores, on real servers of Amazon's protocol and of Google's."""
 
 from __future__ import annotations
 
@@ -16,22 +16,32 @@ from .test_shards import KEYS, SAMPLES, tar
 
 
 class Bucket:
-    def __init__(self, server: S3Server, name: str) -> None:
-        self.name = server.make(name)
-        self.query = f"?endpoint_override=127.0.0.1:{server.port}&scheme=http"
-        place = f"127.0.0.1:{server.port}"
-        self._system = fs.S3FileSystem(endpoint_override=place, scheme="http", region="us-east-1")
+    """A prefix of a bucket. ``place``: its URI as a scan shows it, without user and query."""
+
+    def __init__(self, root_uri: str) -> None:
+        self._system, self._root = fs.FileSystem.from_uri(root_uri)
+        self._uri, _, self._query = root_uri.partition("?")
+        self.place = f"{root_uri.partition('://')[0]}://{self._root}"
+
+    def uri(self, key: str) -> str:
+        return f"{self._uri}/{key}?{self._query}"
 
     def put(self, key: str, data: bytes) -> None:
-        with self._system.open_output_stream(f"{self.name}/{key}") as stream:
+        with self._system.open_output_stream(f"{self._root}/{key}") as stream:
             stream.write(data)
 
     def keys(self) -> list[str]:
-        return [repr(each) for each in self._system.get_file_info(fs.FileSelector(self.name, recursive=True))]
+        return [
+            repr(each) for each in self._system.get_file_info(fs.FileSelector(self._root, recursive=True))
+        ]
 
 
-def test_a_prefix(s3: S3Server, output: Path) -> None:
-    bucket = Bucket(s3, "prefix")
+@pytest.fixture(params=["s3", "gs"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    return Bucket(request.getfixturevalue(request.param).new_root())
+
+
+def test_a_prefix(bucket: Bucket, output: Path) -> None:
     for key, data in {
         "set/a.jpg": image(40, 30),
         "set/b/c.png": image(30, 40, "PNG", orientation=6),
@@ -43,8 +53,7 @@ def test_a_prefix(s3: S3Server, output: Path) -> None:
     }.items():
         bucket.put(key, data)
     before = bucket.keys()
-    uri = f"s3://{bucket.name}/set"
-    done = scan([uri + bucket.query], output)
+    done = scan([bucket.uri("set")], output)
     assert done.sizes == {"a.jpg": (40, 30), "b/c.png": (40, 30), **KEYS}
     assert done.bad == {
         "bad.jpg": "it is no image, or its header is broken",
@@ -52,23 +61,23 @@ def test_a_prefix(s3: S3Server, output: Path) -> None:
     }
     assert bucket.keys() == before
     bucket.put("set/a.jpg", image(41, 30))
-    again = scan([uri + bucket.query], output)
+    again = scan([bucket.uri("set")], output)
     assert (again.summary.num_opened, again.sizes["a.jpg"]) == (1, (41, 30))
-    full = scan([uri + "/b/c.png" + bucket.query], output, ids=Ids.FULL)
-    assert list(full.sizes) == [f"{uri}/b/c.png"]
+    full = scan([bucket.uri("set/b/c.png")], output, ids=Ids.FULL)
+    assert list(full.sizes) == [f"{bucket.place}/set/b/c.png"]
 
 
-def test_a_list_of_objects(s3: S3Server, output: Path, folder: Path) -> None:
-    bucket = Bucket(s3, "listed")
+def test_a_list_of_objects(bucket: Bucket, output: Path) -> None:
     bucket.put("x/a.jpg", image())
-    bucket.put("x/l.jsonl", b'{"path": "a.jpg"}\n{"path": "s3://listed/x/none.jpg"}\n')
-    done = scan([f"s3://{bucket.name}/x/l.jsonl{bucket.query}"], output)
+    none = f"{bucket.place}/x/none.jpg"
+    bucket.put("x/l.jsonl", f'{{"path": "a.jpg"}}\n{{"path": "{none}"}}\n'.encode())
+    done = scan([bucket.uri("x/l.jsonl")], output)
     assert (done.sizes, list(done.bad)) == ({"a.jpg": (40, 30)}, ["none.jpg"])
 
 
-def test_what_does_not_answer_is_tried_again_and_shows_no_secret(s3: S3Server, output: Path) -> None:
-    bucket = Bucket(s3, "silent")
+def test_what_is_not_there_shows_no_secret(s3: S3Server, output: Path) -> None:
+    query = s3.new_root().partition("?")[2]
     with pytest.raises(Invalid) as caught:
-        scan(["s3://key:s3cret@none/x" + bucket.query], output)
+        scan([f"s3://key:s3cret@none/x?{query}"], output)
     assert "s3cret" not in str(caught.value)
     assert str(caught.value).startswith("s3://none/x: ")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 from contextlib import closing
+from multiprocessing import active_children
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bucketline_service.errors import Conflict, Invalid
-from bucketline_service.scan.engines import CHUNK, FEW
+from bucketline_service.scan.engines import CHUNK, num_cores
 from bucketline_service.scan.record import Record
 
 from .images import Unseen, image, put, scan
@@ -98,7 +100,7 @@ def many(folder: Path, num: int) -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_what_is_stopped_goes_on(folder: Path, output: Path, num_workers: int) -> None:
-    num = (FEW + 2) * CHUNK + 7
+    num = 3 * CHUNK + 7
     many(folder, num)
     with pytest.raises(KeyboardInterrupt):
         scan([folder], output, Stopping(2), num_workers=num_workers)
@@ -114,12 +116,35 @@ def test_what_is_stopped_goes_on(folder: Path, output: Path, num_workers: int) -
 
 
 def test_processes_find_what_one_finds(folder: Path, output: Path) -> None:
-    many(folder, (FEW + 2) * CHUNK + 1)
+    many(folder, 2 * CHUNK + 1)
     put(folder, "bad.jpg", b"x")
     one = scan([folder], output, num_workers=1)
     other = scan([folder], output.with_name("other.parquet"), num_workers=2)
     assert other[1:] == one[1:]
     assert output.read_bytes() == output.with_name("other.parquet").read_bytes()
+
+
+class Counting(Unseen):
+    """How many processes there are when a chunk is noted."""
+
+    def __init__(self) -> None:
+        self.nums: list[int] = []
+
+    def opened(self, num_units: int, num_images: int) -> None:
+        self.nums.append(len(active_children()))
+
+
+@pytest.mark.skipif(num_cores() == 1, reason="has one core")
+def test_processes_are_for_what_takes_long(folder: Path, output: Path) -> None:
+    many(folder, 3 * CHUNK)
+    here, soon, later = Counting(), Counting(), Counting()
+    scan([folder], output, here, num_workers=1)
+    scan([folder], output.with_name("soon.parquet"), soon, clock=lambda: 0.0)
+    assert here.nums == soon.nums == [0, 0, 0]
+    ticks = itertools.count()
+    done = scan([folder], output.with_name("later.parquet"), later, clock=lambda: float(next(ticks)))
+    assert later.nums[0] == 0 < later.nums[1]
+    assert len(done.sizes) == 3 * CHUNK
 
 
 def test_an_old_map_stays_until_the_new_one_is_whole(folder: Path, output: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,3 +55,17 @@ def start(url: str) -> Iterator[Callable[..., BucketClient]]:
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BUCKETLINE_SESSION", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Those that scikit-image ships: many sizes, grey and colour, PNG and JPEG."""
+    import skimage
+
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for file in (Path(skimage.__file__).parent / "data").iterdir():
+        if file.suffix in (".png", ".jpg"):
+            shutil.copy(file, folder)
+    assert len(list(folder.iterdir())) > 20
+    return folder

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from bucketline import Operator
 from tests.client.coordinators import ROOT, Coordinator
+from tests.torch.processes import DEADLINE_S, kill, lines_until
 
 torch = pytest.importorskip("torch", reason="see make test-torch")
 pytest.importorskip("skimage")
 pytest.importorskip("PIL.Image")
-
-DEADLINE_S = 120
-
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """Those that scikit-image ships: many sizes, grey and colour, PNG and JPEG."""
-    import skimage
-
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for file in (Path(skimage.__file__).parent / "data").iterdir():
-        if file.suffix in (".png", ".jpg"):
-            shutil.copy(file, folder)
-    assert len(list(folder.iterdir())) > 20
-    return folder
 
 
 def launch(
@@ -55,25 +37,14 @@ def launch(
     )
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that it has started: torchrun's are in no group of its own."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in family(int(child)))]
-
-
 def test_killed_and_gone_on_with_on_three_processes(photographs: Path, tmp_path: Path) -> None:
     coordinator, checkpoint = Coordinator(tmp_path), tmp_path / "run.pt"
     try:
         first = launch(coordinator.url, photographs, checkpoint, 2, 1000)
-        assert first.stdout is not None
-        deadline_s = time.monotonic() + DEADLINE_S
-        said = []
-        while sum("step of" in line for line in said) < 3 and time.monotonic() < deadline_s:
-            said.append(first.stdout.readline())
-        for pid in family(first.pid):
-            os.kill(pid, signal.SIGKILL)
-        said.append(first.communicate()[0])
-        assert checkpoint.exists(), "".join(said)
+        said = "".join(lines_until(first, lambda line: "step of" in line) for _ in range(3))
+        kill(first)
+        said += first.communicate()[0]
+        assert checkpoint.exists(), said
         at = torch.load(checkpoint, weights_only=False)["data"]
         assert at["step"] > 0
 

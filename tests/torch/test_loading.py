@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bucketline import BucketClient, Operator, UsageError
+from bucketline.geometry import fit
 from tests.client.coordinators import put_run
 
 from .conftest import NUM_STEPS
@@ -93,6 +94,23 @@ def test_items_tell_all_of_an_image(plan: list[Seen], url: str, start: Callable[
         [known] = operator.batches("small", 0, 0, 0, 1)
     assert batch == [Item(id, known.width, known.height, 0, 0, known.bucket) for id in known.ids]
     assert next(iter(BucketBatchSampler(start(), 0, ids_only=True))) == plan[0][2]
+
+
+def test_items_bring_the_geometry_along(url: str) -> None:
+    """To the loader's workers, so that a dataset needs no second look-up."""
+    with BucketClient(url, "small", include=["original_size", "crop"]) as client:
+        client.start_session(2, "start", session="geometry")
+        loader = data.DataLoader(
+            Names(), batch_sampler=BucketBatchSampler(client, 0), num_workers=1, collate_fn=list
+        )
+        for item in next(iter(loader)):
+            cut = fit(item.original_size, (item.width, item.height))
+            assert (item.resize_size, item.crop_left_top) == (cut.resize_size, (cut.crop_left, cut.crop_top))
+        dataset = BucketIterableDataset(client, lambda batch: set(batch.resize_sizes), rank=0)
+        loader = data.DataLoader(dataset, batch_size=None, num_workers=1)
+        batch, loaded = next(dataset.follow(loader))
+        size = batch.width, batch.height
+        assert loaded == {fit(original_size, size).resize_size for original_size in batch.original_sizes}
 
 
 def test_a_run_of_repeats(url: str, start: Callable[..., BucketClient]) -> None:

@@ -12,12 +12,23 @@ from typing import Any, cast
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from bucketline_service.api import delivery, ledger, maps, operations, previews, problems, runs
+from bucketline_service.api import (
+    delivery,
+    events,
+    figures,
+    ledger,
+    maps,
+    operations,
+    previews,
+    problems,
+    runs,
+)
 from bucketline_service.api.auth import Guards, Tokens
 from bucketline_service.api.middleware import HeadAsGet, LimitBody, Observe
 from bucketline_service.api.shortcut import Refuse, Shortcut
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import BucketlineError
+from bucketline_service.telemetry import NameSpans, Traces
 
 _DESCRIPTION = """Plans aspect-ratio buckets and hands out batches of one resolution to every rank of a training job.
 
@@ -25,7 +36,7 @@ Axis order is (width, height). Errors are RFC 9457 problem documents with a stab
 """
 
 
-# Newer releases of FastAPI look at each request for three OpenTelemetry providers that nobody has set up here.
+# Newer releases of FastAPI look at each request for three OpenTelemetry providers that nobody has set up.
 _NO_TELEMETRY: dict[str, Any] = (
     {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
     if "telemetry" in inspect.signature(FastAPI).parameters
@@ -47,13 +58,20 @@ class ApiSettings:
     max_json_bytes: int = 64 << 20
 
 
-def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) -> FastAPI:
+def create_app(
+    coordinator: Coordinator, settings: ApiSettings, version: str, traces: Traces | None = None
+) -> FastAPI:
     """The service over a coordinator, which it closes when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if traces is not None:
+            traces.start()
+        coordinator.started(version)
         yield
         await coordinator.close()
+        if traces is not None:
+            await traces.stop()
 
     app: FastAPI = FastAPIOffline(
         title="bucketline",
@@ -64,17 +82,19 @@ def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) ->
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,  # a spec that goes in comes out as the same type
-        **_NO_TELEMETRY,
+        **(traces.for_fastapi if traces else _NO_TELEMETRY),
     )
     guards = Guards.of(settings.tokens)
     problems.install(app, coordinator.metrics)
     app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
     app.include_router(runs.routes(coordinator, guards))
     app.include_router(ledger.routes(coordinator, guards))
+    app.include_router(figures.routes(coordinator, guards))
     deliver = delivery.routes(coordinator, guards)
     app.include_router(deliver)
     app.include_router(previews.routes(coordinator, guards))
-    app.include_router(operations.routes(coordinator))
+    app.include_router(events.routes(coordinator, guards))
+    app.include_router(operations.routes(coordinator, version))
     app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
     app.add_middleware(Observe, metrics=coordinator.metrics)
     app.add_middleware(HeadAsGet)
@@ -88,4 +108,6 @@ def create_app(coordinator: Coordinator, settings: ApiSettings, version: str) ->
         max_bytes=settings.max_json_bytes,
         refuse=cast(Refuse, app.exception_handlers[BucketlineError]),
     )
+    if traces is not None:
+        app.add_middleware(NameSpans)
     return app

@@ -13,6 +13,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from bucketline_service.api.figures import FigureOut
 from bucketline_service.api.problems import Problem, from_pydantic
 from bucketline_service.coordinator.map_specs import MAX_MAPS, MapSpec
 from bucketline_service.coordinator.previews import MAX_SPECS
@@ -25,6 +26,10 @@ class Spread(BaseModel):
     median: float
     p95: float
     max: float
+    quantiles: list[float] | None = Field(
+        None,
+        description="evenly spaced, from the least to the most; not there where an older release planned",
+    )
 
 
 class Loss(BaseModel):
@@ -125,6 +130,9 @@ def _of_one(given: Any, read: ValidatorFunctionWrapHandler) -> PlanFields | Inva
     return found
 
 
+PlanName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
 class PreviewsIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -134,6 +142,9 @@ class PreviewsIn(BaseModel):
     )
     specs: list[Annotated[PlanFields, WrapValidator(_of_one)]] = Field(
         min_length=1, max_length=MAX_SPECS, description="run specs without their map"
+    )
+    names: Annotated[list[PlanName], Field(min_length=1, max_length=MAX_SPECS)] | None = Field(
+        None, description="of the specs, for a chart; spec 1 and so on unless given"
     )
 
 
@@ -145,9 +156,26 @@ class PreviewOut(BaseModel):
     )
     stats: EpochStats | None = Field(None, description="of epoch 0")
     problem: Problem | None = Field(None, description="why the spec can not be met")
+    figure: FigureOut | None = Field(None, description="with ?figure: images and batches of each bucket")
+
+
+class RowOut(BaseModel):
+    """A row of the table of plans."""
+
+    label: str
+    level: int = Field(description="how deep it stands below the row that it belongs to")
+    help: str = Field(description="what it is")
+    cells: list[str | None] = Field(description="of each spec; null where it can not be met")
+    best: list[bool] = Field(description="which of them no other is better than; none where all are the same")
+
+
+class ComparisonOut(BaseModel):
+    rows: list[RowOut]
+    figure: FigureOut = Field(description="crop loss, images not trained on, steps and shapes, side by side")
 
 
 class PreviewsOut(BaseModel):
     map: str | None
     num_images: int
     previews: list[PreviewOut] = Field(description="in the order of the specs")
+    comparison: ComparisonOut | None = Field(None, description="with ?figure: for people")

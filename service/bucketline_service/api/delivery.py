@@ -79,6 +79,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
             ack=body.ack.to_store() if body.ack else None,
             begin=body.begin.to_store() if body.begin else None,
             count=body.count,
+            include=frozenset(body.include or ()),
         )
         return as_json({**vars(found), "batches": as_list(found.batches), "cursor": _cursor(found.cursor)})
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from bucketline_service import events
 from bucketline_service.api.problems import documented
-from bucketline_service.api.wire import Readiness, Status, as_json
+from bucketline_service.api.wire import Health, Readiness, as_json
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import BucketlineError
 
 
-def routes(coordinator: Coordinator) -> APIRouter:
+def routes(coordinator: Coordinator, version: str) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
-    @router.get("/healthz", summary="Is the process up?", response_model=Status)
+    @router.get("/healthz", summary="Is the process up?", response_model=Health)
     async def healthz() -> Response:
         """Answers as long as the process does; it asks neither store nor maps."""
-        return as_json({"status": "up"})
+        return as_json({"status": "up", "version": version})
 
     @router.get("/readyz", summary="Can it serve?", response_model=Readiness, responses=documented(503))
     async def readyz() -> Response:
@@ -39,11 +41,13 @@ def routes(coordinator: Coordinator) -> APIRouter:
     async def metrics() -> Response:
         """Prometheus' text format: requests, batches, leases, lag of the slowest rank, and the process' own."""
         try:
-            await coordinator.refresh_gauges()
+            await coordinator.refresh_readings()
         except BucketlineError as error:
-            # what is counted is told all the same; the gauges keep their last value
+            # what is counted is told all the same
             coordinator.metrics.store_errors.inc()
             events.emit("gauges_not_refreshed", detail=error.detail)
-        return Response(coordinator.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        # in a thread: with a thousand runs it takes some tenths of a second
+        text = await asyncio.to_thread(coordinator.metrics.exposition)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
@@ -20,7 +20,9 @@ from bucketline_service.api.wire import (
     as_list,
 )
 from bucketline_service.coordinator import Coordinator, RunSpec
+from bucketline_service.coordinator.batches import INCLUDES, Include, Includes
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
+from bucketline_service.errors import Invalid
 from bucketline_service.state.port import MAX_WORLD_SIZE, Cursor
 
 EpochQuery = Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0")]
@@ -36,6 +38,15 @@ CountQuery = Annotated[int, Query(ge=1, le=MAX_COUNT, description="batches wante
 WorldSizeQuery = Annotated[
     int | None,
     Query(ge=1, le=MAX_WORLD_SIZE, description="ranks to deal each epoch to; as the run's are unless given"),
+]
+IncludeQuery = Annotated[
+    str | None,
+    Query(
+        max_length=256,
+        description=f"what batches are to tell besides, of {', '.join(INCLUDES)}: with commas between them",
+        # for OpenAPI alone: _includes tells what would do, which a pattern does not
+        json_schema_extra={"pattern": "^({0})(,({0}))*$".format("|".join(INCLUDES))},
+    ),
 ]
 
 
@@ -166,7 +177,19 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
         rank: RankQuery,
         count: CountQuery = 1,
         world_size: WorldSizeQuery = None,
+        include: IncludeQuery = None,
     ) -> Response:
         """Batches of a rank: pure, moves nothing. With ``world_size``, as a job of that size is dealt each epoch."""
-        found = await coordinator.delivery.batches(run, rank, Cursor(epoch, step), count, world_size)
+        start, besides = Cursor(epoch, step), _includes(include)
+        found = await coordinator.delivery.batches(run, rank, start, count, world_size, besides)
         return as_json({"batches": as_list(found)})
+
+
+def _includes(given: str | None) -> Includes:
+    words = [] if given is None else given.split(",")
+    for word in words:
+        if word not in INCLUDES:
+            raise Invalid(
+                "include", f"batches can not tell {word[:80]!r}", f"Known are {', '.join(INCLUDES)}"
+            )
+    return frozenset(cast("list[Include]", words))

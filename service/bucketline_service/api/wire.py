@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bucketline_service import names
 from bucketline_service.coordinator import RunSpec
+from bucketline_service.coordinator.batches import INCLUDES, Include
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
+from bucketline_service.coordinator.journal import EventName
 from bucketline_service.coordinator.resume import StateDict as State
 from bucketline_service.planning.spec import MAX_LOCKSTEP
 from bucketline_service.state.port import MAX_WORLD_SIZE
@@ -98,6 +100,9 @@ class NextIn(_In):
     ack: Ack | None = Field(None, description="the last step finished")
     begin: Cursor | None = Field(None, alias="from", description="first step wanted; the cursor unless given")
     count: NumBatches = Field(1, description="batches wanted")
+    include: list[Include] | None = Field(
+        None, max_length=len(INCLUDES), description="what batches are to tell besides"
+    )
 
 
 class UriIn(_In):
@@ -121,6 +126,17 @@ class BatchOut(BaseModel):
     maps: list[str] | None = Field(None, description="of each id; only where the run has several maps")
     repeats: list[bool] | None = Field(
         None, description="only where an id comes oftener in its epoch than asked for, to fill a tail"
+    )
+    original_sizes: list[tuple[int, int]] | None = Field(
+        None, description="(width, height) of each id as the map has it; where original_size is included"
+    )
+    resize_sizes: list[tuple[int, int]] | None = Field(
+        None, description="(width, height) to scale each to before the crop; where crop is included"
+    )
+    crop_left_tops: list[tuple[int, int]] | None = Field(
+        None,
+        description="(left, top) in the scaled image of the width x height that are then cut out of its middle; where "
+        "crop is included",
     )
 
 
@@ -260,13 +276,11 @@ class RanksOut(BaseModel):
     ranks: list[RankOut]
 
 
-class Nearest(BaseModel):
-    """The bucket nearest to an image, and what fitting the image to it does."""
+class _Fitted(BaseModel):
+    """What fitting an image to ``width`` x ``height`` does."""
 
-    bucket: int
     width: int
     height: int
-    aspect_error: float = Field(description="difference of the aspects")
     resize_width: int = Field(description="pixels the image is scaled to before the crop")
     resize_height: int
     crop_left: int = Field(description="pixels cut off at the left of the scaled image")
@@ -274,7 +288,14 @@ class Nearest(BaseModel):
     crop_loss: float = Field(description="the share of the image that is cut off")
 
 
-class Coming(BaseModel):
+class Nearest(_Fitted):
+    """The bucket nearest to an image, and what fitting the image to it does."""
+
+    bucket: int
+    aspect_error: float = Field(description="difference of the aspects")
+
+
+class Coming(_Fitted):
     """One time that an image comes in an epoch. ``step`` and ``rank`` are null where another generation dealt it, or
     where it is in the rest that does not fill a step of all ranks."""
 
@@ -283,9 +304,6 @@ class Coming(BaseModel):
     position: int = Field(description="of its batch in the epoch's stream")
     slot: int = Field(description="of the image in its batch")
     bucket: int = Field(description="served at; another than the image's own where it is spilled")
-    width: int
-    height: int
-    crop_loss: float
     repeat: bool = Field(description="oftener than asked for, to fill a tail")
 
 
@@ -317,11 +335,56 @@ class Status(BaseModel):
     status: str
 
 
+class Health(Status):
+    version: str
+
+
 class Readiness(Status):
     map_root: str | None = Field(
         None,
         description="where there is one: ready, or unavailable (runs go on whose maps are here, others wait)",
     )
+
+
+class EventFields(BaseModel):
+    """Which are there depends on the event."""
+
+    version: str | None = Field(None, description="coordinator_started: of the coordinator")
+    map: str | None = Field(None, description="map_put, map_deleted")
+    num_images: int | None = Field(None, description="map_put")
+    digest: str | None = Field(None, description="map_put")
+    maps: str | None = Field(None, description="run_put: of the run, with commas between them")
+    planner: str | None = Field(None, description="run_put")
+    world_size: int | None = Field(None, description="run_put, session_begun")
+    took_s: float | None = Field(None, description="run_planned: null where the plan was there already")
+    session: str | None = Field(None, description="session_begun; fenced: the one that asked")
+    generation: int | None = Field(
+        None,
+        description="session_begun, lease_given, fenced: the present one; store_lost_state: the lost one",
+    )
+    epoch: int | None = Field(None, description="session_begun, lease_adopted: of the cursor")
+    step: int | None = Field(None, description="session_begun, lease_adopted: of the cursor")
+    holder: str | None = Field(None, description="lease_given: the new one")
+    num_ranks: int | None = Field(None, description="where one event tells of many ranks")
+    lasted_s: float | None = Field(None, description="store_back: how long the store was gone")
+    detail: str | None = Field(None, description="run_failed, store_unavailable, map_root_unavailable: why")
+
+
+class EventOut(BaseModel):
+    id: int = Field(description="larger than those of all that were told before")
+    at: float = Field(description="Unix seconds; of several, the last")
+    since: float = Field(description="Unix seconds; of several, the first")
+    event: EventName
+    run: str | None
+    rank: int | None
+    count: int = Field(description="how often it came; of a fence and the like, several may be told as one")
+    fields: EventFields
+    replica: str = Field(description="host of the coordinator that tells it")
+    pid: int = Field(description="its process there")
+
+
+class EventsOut(BaseModel):
+    events: list[EventOut] = Field(description="newest first")
 
 
 def as_json(content: Any, status: int = 200) -> Response:

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from bucketline_service.coordinator.answers import Answers
 from bucketline_service.coordinator.delivery import Delivery
+from bucketline_service.coordinator.journal import Journal
 from bucketline_service.coordinator.ledger import Ledgers
 from bucketline_service.coordinator.library import Library
 from bucketline_service.coordinator.plans import PlanShelf
 from bucketline_service.coordinator.previews import Previews
+from bucketline_service.coordinator.readings import Readings
 from bucketline_service.coordinator.runs import Runs
 from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.coordinator.spec import RunSpec
-from bucketline_service.errors import BucketlineError, Conflict, StoreUnavailable, TooLarge
+from bucketline_service.coordinator.timed import timed
+from bucketline_service.errors import Conflict, TooLarge
 from bucketline_service.maps import Columns, MapInfo, MapStore, ResolutionMap
 from bucketline_service.metrics import Metrics
 from bucketline_service.state.port import Store
@@ -38,24 +41,30 @@ class Coordinator:
         *,
         max_runs: int = 1000,
     ) -> None:
-        self.store = store
+        self.store = store = timed(store, metrics.store_seconds)
         self.maps = maps
         self.metrics = metrics
         self._plans = plans
         self._max_runs = max_runs
-        self._library = Library(maps)
-        self.runs = Runs(store, self._library, plans, clock)
+        self._is_started = False
+        self.journal = Journal(store, clock)
+        self._library = Library(maps, self.journal)
+        self.runs = Runs(store, self._library, plans, clock, self.journal)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
         self.answers = Answers(self.runs, self.sessions, maps)
         self.ledgers = Ledgers(self.runs, self.sessions, maps)
         self.previews = Previews(self._library)
+        self._readings = Readings(self.runs, metrics)
 
     async def put_map(
         self, name: str, source: Path, file_format: str, columns: Columns
     ) -> tuple[ResolutionMap, bool]:
         """Check and store a map; True where it is new. Reading happens off the event loop."""
-        return await self._library.do(self.maps.put, name, source, file_format, columns)
+        stored, created = await self._library.do(self.maps.put, name, source, file_format, columns)
+        if created:
+            self.journal.tell("map_put", map=name, num_images=stored.num_images, digest=stored.digest)
+        return stored, created
 
     async def list_maps(self) -> list[MapInfo]:
         return await self._library.do(self.maps.list)
@@ -70,6 +79,7 @@ class Coordinator:
                 f"map {name!r} is in use by {', '.join(users[:5])}. Delete these runs first", runs=users
             )
         await self._library.do(self.maps.delete, name)
+        self.journal.tell("map_deleted", map=name)
 
     async def put_run(self, name: str, spec: RunSpec) -> bool:
         """``Runs.put``, but for a run that would be one too many: each costs memory, and time at every scrape."""
@@ -84,27 +94,13 @@ class Coordinator:
 
     async def delete_run(self, name: str) -> None:
         await self.runs.delete(name)
+        self.journal.tell("run_deleted", name)
         self.metrics.forget_run(name)
 
-    async def refresh_gauges(self) -> None:
-        """Set what is read rather than counted: each run's slowest rank and its lag. A run that is not ready has none,
-        nor has one that was deleted through another replica."""
+    async def refresh_readings(self) -> None:
+        """Read what ``/metrics`` tells of the store, the map root and the runs."""
         await self.is_root_there()
-        names = await self.runs.names()
-        for name in names:
-            try:
-                ranks = await self.answers.ranks(name)
-            except StoreUnavailable:
-                raise
-            except BucketlineError:
-                self.metrics.forget_gauges(name)
-                continue
-            slowest = max(ranks, key=lambda rank: int(rank["steps_behind"]))
-            self.metrics.rank_lag.labels(name).set(slowest["steps_behind"])
-            self.metrics.slowest_epoch.labels(name).set(slowest["epoch"])
-            self.metrics.slowest_step.labels(name).set(slowest["step"])
-        for name in self.metrics.runs() - set(names):
-            self.metrics.forget_run(name)
+        await self._readings.refresh()
 
     async def is_ready(self) -> None:
         """Raise ``StoreUnavailable`` unless store and maps can be used. A map root is not asked: all replicas would
@@ -115,10 +111,18 @@ class Coordinator:
     async def is_root_there(self) -> bool:
         """Whether the map root answers; True where there is none."""
         there = await self._library.is_root_there()
-        self.metrics.map_root_up.set(there)
+        self.metrics.tell_map_root(there)
         return there
 
+    def started(self, version: str) -> None:
+        """Told once it serves; that it has stopped is told then as well."""
+        self._is_started = True
+        self.journal.tell("coordinator_started", version=version)
+
     async def close(self) -> None:
+        if self._is_started:
+            self.journal.tell("coordinator_stopped")
+        await self.journal.close()
         await asyncio.to_thread(self._library.close)
         await asyncio.to_thread(self._plans.close)
         await self.store.close()

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import accumulate
 
+from bucketline_service.coordinator.batches import Includes
 from bucketline_service.coordinator.runs import Run
 from bucketline_service.state.port import Cursor, Generation
 
@@ -29,12 +30,14 @@ def num_ahead(batch_size: int) -> int:
 @dataclass(frozen=True)
 class Stretch:
     """A rank's batches of steps ``step``, … of one epoch, as JSON. Whose they are says ``generation``, with the run's
-    birth: a run has one plan for life, and to hold that here would keep a deleted run's files open.
+    birth: a run has one plan for life, and to hold that here would keep a deleted run's files open. ``include``: what
+    they tell besides.
 
     ``text`` has them one behind the other, each up to its ``ends``: orjson gives every document more memory than it
     needs, some kilobytes, which is much where it is kept."""
 
     generation: Generation
+    include: Includes
     epoch: int
     step: int
     text: bytes
@@ -60,20 +63,22 @@ class Ahead:
         self._stretches: OrderedDict[tuple[str, int], Stretch] = OrderedDict()
         self._free_bytes = max_bytes
 
-    def take(self, run: Run, rank: int, start: Cursor, count: int) -> list[bytes] | None:
+    def take(self, run: Run, rank: int, start: Cursor, count: int, include: Includes) -> list[bytes] | None:
         """The ``count`` batches from ``start`` on, None where they are not all here."""
         stretch = self._stretches.get((run.name, rank))
         if stretch is None or stretch.epoch != start.epoch or stretch.step > start.step:
             return None
+        if stretch.include != include:
+            return None
         found = stretch.batches(start.step - stretch.step, count)
         return found if len(found) == count and stretch.generation == run.generation else None
 
-    def keep(self, run: Run, rank: int, start: Cursor, batches: list[bytes]) -> None:
+    def keep(self, run: Run, rank: int, start: Cursor, batches: list[bytes], include: Includes) -> None:
         key = (run.name, rank)
         if key in self._stretches:
             self._free_bytes += self._stretches.pop(key).num_bytes
         ends = array("L", accumulate(map(len, batches)))
-        stretch = Stretch(run.generation, start.epoch, start.step, b"".join(batches), ends)
+        stretch = Stretch(run.generation, include, start.epoch, start.step, b"".join(batches), ends)
         self._stretches[key] = stretch
         self._free_bytes -= stretch.num_bytes
         while self._free_bytes < 0:

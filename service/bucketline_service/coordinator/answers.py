@@ -65,8 +65,15 @@ class Answers:
         return found
 
     async def stats(self, name: str) -> dict[str, Any]:
+        return await self.stats_of(*await self.present(name))
+
+    async def present(self, name: str) -> tuple[Run, int]:
+        """The run, and the slowest rank's epoch."""
         run, state = await self._sessions.state(await self._runs.open(name))
-        return await asyncio.to_thread(_stats, run, min(state["epoch"], run.deal.end_epoch - 1))
+        return run, min(state["epoch"], run.deal.end_epoch - 1)
+
+    async def stats_of(self, run: Run, epoch: int) -> dict[str, Any]:
+        return await asyncio.to_thread(_stats, run, epoch)
 
     async def ranks(self, name: str) -> list[dict[str, Any]]:
         """Every rank of the present generation, by rank; those that never took a lease stand at the origin."""
@@ -222,11 +229,7 @@ def _fitted(spec: PlanSpec, bucket: int, width: int, height: int) -> dict[str, A
         "width": target_width,
         "height": target_height,
         "aspect_error": abs(width / height - float(spec.aspects[bucket])),
-        "resize_width": fit.resize_width,
-        "resize_height": fit.resize_height,
-        "crop_left": fit.crop_left,
-        "crop_top": fit.crop_top,
-        "crop_loss": fit.crop_loss,
+        **fit._asdict(),
     }
 
 
@@ -248,7 +251,7 @@ def _comings(run: Run, row: int, epoch: int, width: int, height: int) -> list[di
                 "bucket": place.bucket,
                 "width": target_width,
                 "height": target_height,
-                "crop_loss": fit.crop_loss,
+                **fit._asdict(),
                 "repeat": place.repeat,
             }
         )

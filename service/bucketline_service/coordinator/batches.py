@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from itertools import pairwise
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from bucketline_service.coordinator.deal import Span
 from bucketline_service.coordinator.runs import Run
+from bucketline_service.planning.geometry import cover_each
 from bucketline_service.planning.plan import BatchBlock
+
+Include = Literal["original_size", "crop"]
+"""What batches tell besides where they are asked to."""
+
+INCLUDES: tuple[Include, ...] = get_args(Include)
+Includes = frozenset[Include]
+NOTHING: Includes = frozenset()
 
 
 class Batch(TypedDict, total=False):
     """``num_frames`` is there only where the run has ``frame_buckets``; ``maps``, one name an id, where it has several
-    maps; ``repeats``, one bool an id, where an id comes oftener in its epoch than asked for, to fill a tail."""
+    maps; ``repeats``, one bool an id, where an id comes oftener in its epoch than asked for, to fill a tail;
+    ``original_sizes``, and ``resize_sizes`` with ``crop_left_tops``, int64[ids, 2] each, where they are asked for."""
 
     epoch: int
     step: int
@@ -26,11 +37,17 @@ class Batch(TypedDict, total=False):
     ids: list[int] | list[str] | list[int | str]
     maps: list[str]
     repeats: list[bool]
+    original_sizes: NDArray[np.int64]
+    resize_sizes: NDArray[np.int64]
+    crop_left_tops: NDArray[np.int64]
 
 
-def render(run: Run, span: Span, rank: int, block: BatchBlock) -> list[bytes]:
+def render(run: Run, span: Span, rank: int, block: BatchBlock, include: Includes = NOTHING) -> list[bytes]:
     """The batches of ``span``, one a step, each as JSON."""
-    return [orjson.dumps(batch) for batch in documents(run, span, rank, block)]
+    batches = documents(run, span, rank, block)
+    if include:
+        _add_geometry(run, block, include, batches)
+    return [orjson.dumps(batch, option=orjson.OPT_SERIALIZE_NUMPY) for batch in batches]
 
 
 def documents(run: Run, span: Span, rank: int, block: BatchBlock) -> list[Batch]:
@@ -64,3 +81,19 @@ def documents(run: Run, span: Span, rank: int, block: BatchBlock) -> list[Batch]
         for i in np.flatnonzero(np.add.reduceat(block.repeats, block.bounds[:-1])).tolist():
             batches[i]["repeats"] = block.repeats[bounds[i] : bounds[i + 1]].tolist()
     return batches
+
+
+def _add_geometry(run: Run, block: BatchBlock, include: Includes, batches: list[Batch]) -> None:
+    """Sizes as the map keeps them, and how each image comes to its batch's size."""
+    sizes = np.stack(run.plan.sources.images.at(block.rows), axis=1).astype(np.int64)
+    bounds = block.bounds.tolist()
+    places = [slice(*place) for place in pairwise(bounds)]
+    if "original_size" in include:
+        for batch, place in zip(batches, places, strict=True):
+            batch["original_sizes"] = sizes[place]
+    if "crop" in include:
+        targets = np.array(run.plan.spec.targets, dtype=np.int64)[block.buckets]
+        cuts = cover_each(sizes, np.repeat(targets, np.diff(block.bounds), axis=0))
+        for batch, place in zip(batches, places, strict=True):
+            batch["resize_sizes"] = cuts.resize_sizes[place]
+            batch["crop_left_tops"] = cuts.crop_left_tops[place]

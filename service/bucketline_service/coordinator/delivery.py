@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bucketline_service import events
+from bucketline_service import events, telemetry
 from bucketline_service.coordinator.ahead import Ahead, num_ahead
-from bucketline_service.coordinator.batches import render
-from bucketline_service.coordinator.deal import MAX_COUNT, Deal
+from bucketline_service.coordinator.batches import NOTHING, Includes, render
+from bucketline_service.coordinator.deal import MAX_COUNT, Deal, Span
 from bucketline_service.coordinator.resume import check_size
 from bucketline_service.coordinator.runs import Run, Runs, lease_floor
 from bucketline_service.errors import Fenced, Invalid, NotFound, StoreUnavailable
@@ -46,6 +46,7 @@ class Delivery:
 
     def __init__(self, runs: Runs, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._runs = runs
+        self._journal = runs.journal
         self._metrics = metrics
         self._clock = clock
         self._ahead = Ahead()
@@ -56,6 +57,7 @@ class Delivery:
         for _ in range(_TRIES):
             if session is not None and session != run.generation.session:
                 self._metrics.fences.labels(name).inc()
+                self._journal.tell("fenced", name, rank, session=session, generation=run.generation.number)
                 raise Fenced(
                     f"session {session!r} is not the run's present one, generation {run.generation.number} "
                     f"(session {run.generation.session!r}). Start the session first, or a newer one has taken over",
@@ -68,6 +70,9 @@ class Delivery:
             record = await self._runs.store.lease(name, rank, holder, run.generation.id, proposed, now_s)
             if record is not None:
                 self._metrics.leases.labels(name).inc()
+                if record.lease >= proposed and record.leased_at_s == now_s:  # not the one that it has
+                    number = run.generation.number
+                    self._journal.tell("lease_given", name, rank, holder=holder, generation=number)
                 return Lease(run, record)
             run = await self._runs.open(name)
         raise StoreUnavailable("generations kept changing; ask again")
@@ -82,34 +87,36 @@ class Delivery:
         ack: Cursor | None = None,
         begin: Cursor | None = None,
         count: int = 1,
+        include: Includes = NOTHING,
     ) -> Next:
         """Acknowledge step ``ack`` (the last that the rank has finished), then the ``count`` batches from ``begin`` or
-        the cursor on. Naming the lease's ``generation`` lets a store that has lost the lease be told of it."""
+        the cursor on, which tell besides what they ``include``. Naming the lease's ``generation`` lets a store that has
+        lost the lease be told of it."""
         run = await self._runs.recall(name)
         run, commit = await self._commit(run, rank, lease, generation, ack, begin)
         deal = run.deal
         cursor = deal.normal(commit.cursor)
         start = deal.normal(begin) if begin else cursor
-        batches, after = await self._next_batches(run, rank, start, count)
+        batches, after = await self._next_batches(run, rank, start, count, include)
         self._metrics.batches.labels(name).inc(len(batches))
         return Next(
             batches, cursor, 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch), deal.is_over(after)
         )
 
     async def _next_batches(
-        self, run: Run, rank: int, start: Cursor, count: int
+        self, run: Run, rank: int, start: Cursor, count: int, include: Includes
     ) -> tuple[list[bytes], Cursor]:
         """The batches of a rank from ``start`` on, and the cursor after them; from those at hand where they are."""
-        batches = self._ahead.take(run, rank, start, count)
+        batches = self._ahead.take(run, rank, start, count, include)
         if batches is None:
             run = await self._runs.whole(run)
             batch_size = run.plan.spec.most_images
             left = 0 if run.deal.is_over(start) else run.deal.num_steps(start.epoch) - start.step
             num = max(count, min(left, num_ahead(batch_size)))  # no epoch is planned before it is asked for
-            planned = await self._batches(run, run.deal, rank, start, num)
+            planned = await self._batches(run, run.deal, rank, start, num, include)
             batches = planned[: min(count, most_in_answer(batch_size))]
             if len(batches) < min(left, len(planned)):
-                self._ahead.keep(run, rank, start, planned[:left])
+                self._ahead.keep(run, rank, start, planned[:left], include)
         return batches, run.deal.after(start, len(batches))
 
     async def _commit(
@@ -166,6 +173,8 @@ class Delivery:
             raise wrong
         if commit.outcome is Outcome.ADOPTED:
             self._metrics.adoptions.labels(run.name).inc()
+            epoch, step = commit.cursor
+            self._journal.tell("lease_adopted", run.name, rank, epoch=epoch, step=step)
             events.emit("store_lost_state", run=run.name, rank=rank, cursor=list(commit.cursor))
         if ack is None:
             return
@@ -182,6 +191,7 @@ class Delivery:
         if generation is not None and generation > run.generation.number and _is_of(run, rank, lease):
             return self._lost(run, rank, lease, generation)
         self._metrics.fences.labels(run.name).inc()
+        self._journal.tell("fenced", run.name, rank, generation=run.generation.number)
         return Fenced(_why_fenced(rank, lease), generation=run.generation.number)
 
     def _lost(self, run: Run, rank: int, lease: int, generation: int) -> Fenced:
@@ -189,6 +199,7 @@ class Delivery:
         nobody can tell how the epoch was dealt."""
         self._metrics.fences.labels(run.name).inc()
         events.emit("store_lost_state", run=run.name, rank=rank, generation=generation)
+        self._journal.tell("store_lost_state", run.name, rank, generation=generation)
         return Fenced(
             f"the store has lost lease {lease} of rank {rank}, given in generation {generation}, and with it that "
             f"start of the job; it is at generation {run.generation.number} now. Nothing was changed. Start a new "
@@ -197,7 +208,13 @@ class Delivery:
         )
 
     async def batches(
-        self, name: str, rank: int, cursor: Cursor, count: int, world_size: int | None
+        self,
+        name: str,
+        rank: int,
+        cursor: Cursor,
+        count: int,
+        world_size: int | None,
+        include: Includes = NOTHING,
     ) -> list[bytes]:
         """The plan itself, leased or not; with ``world_size``, as a job of that size would be dealt it."""
         run = await self._runs.open(name)
@@ -208,22 +225,29 @@ class Delivery:
         if rank >= deal.world_size:
             raise _no_rank(run, rank, deal.world_size)
         deal.check_dealt("", cursor)
-        return await self._batches(run, deal, rank, cursor, count)
+        return await self._batches(run, deal, rank, cursor, count, include)
 
-    async def _batches(self, run: Run, deal: Deal, rank: int, start: Cursor, count: int) -> list[bytes]:
+    async def _batches(
+        self, run: Run, deal: Deal, rank: int, start: Cursor, count: int, include: Includes
+    ) -> list[bytes]:
         batch_size = run.plan.spec.most_images
         count = min(count, most_in_answer(batch_size))
         found: list[bytes] = []
         for span in deal.spans(start, count):
-            question = (span.epoch, deal.positions(span, rank), deal.world_size)
             planner = deal.planner_of(span.epoch)
             is_small = span.count * batch_size <= _IDS_AT_HAND
+            question = (run, deal, span, rank, include)
             if is_small and planner.is_at_hand(span.epoch, deal.world_size):
-                block = planner.batches(*question)
+                found += _planned(*question)
             else:
-                block = await asyncio.to_thread(planner.batches, *question)
-            found += render(run, span, rank, block)
+                found += await asyncio.to_thread(_planned, *question)
         return found
+
+
+def _planned(run: Run, deal: Deal, span: Span, rank: int, include: Includes) -> list[bytes]:
+    with telemetry.span("plan batches", run=run.name, rank=rank, epoch=span.epoch, num_batches=span.count):
+        block = deal.planner_of(span.epoch).batches(span.epoch, deal.positions(span, rank), deal.world_size)
+        return render(run, span, rank, block, include)
 
 
 def most_in_answer(batch_size: int) -> int:

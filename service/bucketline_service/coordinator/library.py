@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from bucketline_service import events
+from bucketline_service.coordinator.journal import Journal
 from bucketline_service.errors import Planning, StoreUnavailable
 from bucketline_service.maps import MapStore, ResolutionMap
 
@@ -24,8 +25,9 @@ _T = TypeVar("_T")
 class Library:
     """Opens maps, and fetches those that are not here, each once."""
 
-    def __init__(self, maps: MapStore) -> None:
+    def __init__(self, maps: MapStore, journal: Journal) -> None:
         self.maps = maps
+        self._journal = journal
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="bucketline-maps")
         # one at a time: they would only wait for each other, and keep the other threads from what is quick
         self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="bucketline-fetch")
@@ -65,6 +67,9 @@ class Library:
         was_gone, self._is_gone = self._is_gone, problem is not None
         if problem is not None and not was_gone:
             events.emit("map_root_unavailable", detail=str(problem))
+            self._journal.tell("map_root_unavailable", detail=str(problem))
+        if problem is None and was_gone:
+            self._journal.tell("map_root_back")
         return problem is None
 
     def close(self) -> None:

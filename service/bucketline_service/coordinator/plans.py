@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service import events
+from bucketline_service import events, telemetry
 from bucketline_service.coordinator.sources import Sources
 from bucketline_service.coordinator.workbench import Workbench
 from bucketline_service.errors import Invalid, Planning, StoreUnavailable
@@ -161,6 +162,7 @@ class PlanShelf:
         self._on_built = on_built
         self._tasks: dict[str, asyncio.Task[Plan | Invalid]] = {}
         self._shares: dict[str, float] = {}
+        self._took_s: dict[str, float] = {}
         self._forgotten: dict[str, threading.Event] = {}
         self._openers = ThreadPoolExecutor(_OPENERS, thread_name_prefix="bucketline-open")
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="bucketline-plan")
@@ -206,6 +208,18 @@ class PlanShelf:
         """The share of a plan's building that is done, 0 to 1; 0 where it waits for others or for the disk."""
         return self._shares.get(fingerprint, 0.0)
 
+    async def settled(self, fingerprint: str) -> Plan | Invalid | None:
+        """What becomes of a plan that is on its way here; None where there is none, or where it came to nothing."""
+        task = self._tasks.get(fingerprint)
+        if task is None:
+            return None
+        await asyncio.wait([task])
+        return None if _may_do_better(task) else task.result()
+
+    def took_s(self, fingerprint: str) -> float | None:
+        """How long building the plan took; None where this process has not built it."""
+        return self._took_s.get(fingerprint)
+
     def forget(self, fingerprint: str) -> None:
         """Drop a plan that no run uses any more, and stop its building; whoever still reads its files goes on."""
         is_forgotten = self._forgotten.pop(fingerprint, None)
@@ -213,6 +227,7 @@ class PlanShelf:
             is_forgotten.set()
         self._tasks.pop(fingerprint, None)
         self._shares.pop(fingerprint, None)
+        self._took_s.pop(fingerprint, None)
         for folder in (fingerprint, f"{_WORK}{fingerprint}"):
             shutil.rmtree(self._root / folder, ignore_errors=True)
 
@@ -224,7 +239,8 @@ class PlanShelf:
         loop = asyncio.get_running_loop()
         plan = await loop.run_in_executor(self._openers, self._try, self._open, order)
         if plan is None:
-            plan = await loop.run_in_executor(self._builder, self._try, self._open_or_build, order)
+            run = copy_context().run  # the thread's part of the trace of who asked first
+            plan = await loop.run_in_executor(self._builder, run, self._try, self._open_or_build, order)
         assert plan is not None
         return plan
 
@@ -251,8 +267,10 @@ class PlanShelf:
             # a neighbour may have built it while this one waited
             shelved = _shelved(self._root / order.fingerprint, order.sources.maps, order.is_doubted)
             if shelved is None:
-                shelved = self._build(order)
-                self._on_built(time.perf_counter() - begin)
+                with telemetry.span("plan build", fingerprint=order.fingerprint):
+                    shelved = self._build(order)
+                took_s = self._took_s[order.fingerprint] = time.perf_counter() - begin
+                self._on_built(took_s)
         return self._plan(order, shelved)
 
     def _plan(self, order: _Order, shelved: _Shelved) -> Plan:

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.coordinator.deal import Deal
 from bucketline_service.coordinator.fingerprint import fingerprint, ids_digest
+from bucketline_service.coordinator.journal import Journal
 from bucketline_service.coordinator.library import Library
 from bucketline_service.coordinator.plans import Plan, PlanShelf
 from bucketline_service.coordinator.sources import Sources, Valid
@@ -115,13 +117,22 @@ class Run:
 class Runs:
     """The catalogue. Opened runs are remembered; the store's answers say when what is remembered is old."""
 
-    def __init__(self, store: Store, library: Library, plans: PlanShelf, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        library: Library,
+        plans: PlanShelf,
+        clock: Callable[[], float],
+        journal: Journal,
+    ) -> None:
         self.store = store
+        self.journal = journal
         self._library = library
         self._maps = library.maps
         self._plans = plans
         self._clock = clock
         self._open: dict[str, Run] = {}
+        self._followed: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def put(self, name: str, spec: RunSpec) -> bool:
         """Create the run; whether this call made it. Its plan may still be on the way: see ``status``.
@@ -147,7 +158,36 @@ class Runs:
             except Invalid:
                 await self._forget(document.fingerprint)
                 raise
-        return await self._create(name, document)
+        created = await self._create(name, document)
+        if created:
+            maps = ", ".join(each.map for each in spec.sources)
+            self.journal.tell("run_put", name, maps=maps, world_size=spec.world_size, planner=spec.planner)
+            self._follow(name, document)
+        return created
+
+    def _follow(self, name: str, document: Document, *, is_here: bool = False) -> None:
+        """Tell when the plan is ready or has failed; with ``is_here``, if it was built in this process."""
+        key = (name, document.fingerprint)
+
+        async def follow() -> None:
+            settled = await self._plans.settled(document.fingerprint)
+            try:
+                if isinstance(settled, Plan):
+                    check_world_size(settled.planner, document.spec.world_size)
+                elif settled is not None:
+                    raise settled.with_traceback(None)
+            except Invalid as error:
+                self.journal.tell("run_failed", name, detail=error.detail)
+                return
+            took_s = self._plans.took_s(document.fingerprint)
+            if settled is not None and (took_s is not None or not is_here):
+                self.journal.tell("run_planned", name, took_s=took_s and round(took_s, 3))
+
+        if key not in self._followed:
+            # in a context of its own: it is no part of the request
+            task = Context().run(asyncio.get_running_loop().create_task, follow())
+            self._followed[key] = task
+            task.add_done_callback(lambda _: self._followed.pop(key, None))
 
     async def _create(self, name: str, document: Document) -> bool:
         first = Generation(1, None, document.spec.world_size, Cursor(0, 0), 0, birth=secrets.token_hex(8))
@@ -188,7 +228,12 @@ class Runs:
         run = known = self._open.get(name)
         if run is None or run.encoded != record.document or not run.plan.is_whole:
             document = Document.decode(record.document)
-            plan = await self._plan(document, wait_s)
+            try:
+                plan = await self._plan(document, wait_s)
+            except Planning:
+                # who put the run may have been stopped meanwhile
+                self._follow(name, document, is_here=True)
+                raise
             run = Run(name, document, record.document, plan, record.generation)
         run = self._open[name] = replace(run, generation=record.generation)
         if run.generation.lockstep and (known is None or known.generation != run.generation):
@@ -196,10 +241,10 @@ class Runs:
             await asyncio.to_thread(getattr, run, "deal")
         return run
 
-    async def recall(self, name: str) -> Run:
+    async def recall(self, name: str, wait_s: float = WAIT_FOR_PLAN_S) -> Run:
         """The run as it was read last, which costs no store call: for a commit, which is stale where it is another. Its
         plan may be damaged since: see ``whole``."""
-        return self._open.get(name) or await self.open(name)
+        return self._open.get(name) or await self.open(name, wait_s)
 
     async def whole(self, run: Run) -> Run:
         """The run, with its plan opened anew where the files of that were touched since. Raises ``StoreUnavailable``
@@ -217,7 +262,8 @@ class Runs:
         while True:
             generation, records = await self.store.ranks(run.name)
             if generation.birth == run.generation.birth:
-                return replace(run, generation=generation), records
+                # the same run where it is: what it has worked out of the deal is of use again
+                return run if generation == run.generation else replace(run, generation=generation), records
             run = await self.open(run.name)
 
     async def status(self, document: Document) -> tuple[str, str | None]:

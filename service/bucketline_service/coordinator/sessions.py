@@ -70,6 +70,16 @@ class Sessions:
             answer = await store.begin(name, start.generation, slowest)
             if answer.begun:
                 self._metrics.sessions.labels(name).inc()
+                generation = start.generation
+                self._runs.journal.tell(
+                    "session_begun",
+                    name,
+                    session=session,
+                    generation=generation.number,
+                    world_size=generation.world_size,
+                    epoch=new.cursor.epoch,
+                    step=new.cursor.step,
+                )
                 return new
         raise StoreUnavailable("other sessions or ranks kept changing the run; ask again")
 
@@ -77,6 +87,7 @@ class Sessions:
         generation = run.generation
         if began != generation.number:
             self._metrics.fences.labels(run.name).inc()
+            self._runs.journal.tell("fenced", run.name, session=session, generation=generation.number)
             raise Fenced(
                 f"session {session!r} began generation {began}, and generation {generation.number} has taken over. "
                 "Start with a new session name",

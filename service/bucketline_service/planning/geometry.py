@@ -7,7 +7,7 @@ out. Everything is (width, height) in pixels. The field names are those of SDXL'
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,14 @@ class Fit(NamedTuple):
     crop_left: int
     crop_top: int
     crop_loss: float
+
+
+class Cuts(NamedTuple):
+    """Of N images, int64[N, 2] each: the resized image as (width, height), the crop's top left corner in it as
+    (left, top)."""
+
+    resize_sizes: NDArray[np.int64]
+    crop_left_tops: NDArray[np.int64]
 
 
 def crop_loss(
@@ -65,5 +73,17 @@ def cover(width: int, height: int, target_width: int, target_height: int) -> Fit
     )
 
 
-def _nearest(dividend: int, divisor: int) -> int:
+def cover_each(sizes: NDArray[np.int64], target_sizes: NDArray[np.int64]) -> Cuts:
+    """``cover`` of many: images [N, 2] for targets [N, 2], both (width, height), with sides as ``crop_loss`` takes
+    them."""
+    crossed = sizes * target_sizes[:, ::-1]  # width * target_height, height * target_width
+    is_longer = crossed >= crossed[:, ::-1]  # than the target's, so that the other side decides the scale
+    resize_sizes = np.where(is_longer, _nearest(crossed, sizes[:, ::-1]), target_sizes)
+    return Cuts(resize_sizes, (resize_sizes - target_sizes) // 2)
+
+
+_N = TypeVar("_N", int, NDArray[np.int64])
+
+
+def _nearest(dividend: _N, divisor: _N) -> _N:
     return (2 * dividend + divisor) // (2 * divisor)

@@ -17,6 +17,9 @@ _F64 = NDArray[np.float64]
 
 _BINS = 1 << 16
 
+NUM_QUANTILES = 41
+"""Of a spread that is told: evenly spaced, from the least to the most."""
+
 
 class Spread:
     """Mean and maximum, exact; quantiles to 1 / 65,536 * (1 + x)**2, from counts, so that N does not matter."""
@@ -49,15 +52,26 @@ class Spread:
         self._counts, self._totals = array[:_BINS].copy(), array[_BINS : _BINS + 2].copy()
         self._max = float(array[-1])
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         num, total = self._totals.tolist()
-        median, p95 = (self._quantile(num, share) for share in (0.5, 0.95))
-        return {"mean": total / num if num else 0.0, "median": median, "p95": p95, "max": self._max}
+        shares = np.array([0.5, 0.95, *np.linspace(0.0, 1.0, NUM_QUANTILES)[:-1]])
+        median, p95, *quantiles = self._quantiles(num, shares).tolist()
+        return {
+            "mean": total / num if num else 0.0,
+            "median": median,
+            "p95": p95,
+            "max": self._max,
+            "quantiles": [*quantiles, self._max],
+        }
 
-    def _quantile(self, num: float, share: float) -> float:
-        # the lower edge of the bin, so that what fits exactly is told as 0
-        at = min(int(np.searchsorted(np.cumsum(self._counts), share * num)), _BINS - 1) / _BINS
-        return min(at / (1.0 - at), self._max)
+    def _quantiles(self, num: float, shares: _F64) -> _F64:
+        # the lower edge of the bin, so that what fits exactly is told as 0; the least of all is in the first bin
+        # that holds anything
+        sums = np.cumsum(self._counts)
+        wanted = np.maximum(shares * num, sums[np.searchsorted(sums, 0.0, side="right") % _BINS])
+        at = np.minimum(np.searchsorted(sums, np.minimum(wanted, sums[-1])), _BINS - 1) / _BINS
+        found: _F64 = np.minimum(at / (1.0 - at), self._max)
+        return found
 
 
 def _weighted(values: _F64, weights: NDArray[Any] | None) -> _F64:

@@ -3,41 +3,48 @@ results come out in any order; never more are on their way than are being worked
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from typing import Any
 
 from bucketline_service.errors import BucketlineError
 from bucketline_service.scan.places import is_remote
-from bucketline_service.scan.units import Kind, Result, Unit
+from bucketline_service.scan.units import Kind, Result, Row, Unit
 from bucketline_service.scan.work import Reader, Setting
 
 CHUNK = 256
 """Files; a shard has a chunk of its own."""
-FEW = 8
-"""Chunks of files that are not worth starting processes for."""
+ALONE_S = 0.3
+"""What is done sooner is not worth starting processes for."""
 _FEW_SHARDS = 2
 _AHEAD = 2
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _READER: list[Reader] = []
 
+_Packed = list[tuple[Any, ...]]
+"""Units or results without their types, which pickle in half the time."""
 
-def chunks(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+
+def chunks(units: Iterable[Unit], num_files: int = CHUNK) -> Iterator[list[Unit]]:
     """Of files that are all remote or all local, or one shard."""
     chunk: list[Unit] = []
     for unit in units:
         if unit.kind is not Kind.FILE:
             yield [unit]
             continue
-        if len(chunk) == CHUNK or (chunk and is_remote(chunk[0].place) != is_remote(unit.place)):
+        if len(chunk) == num_files or (chunk and is_remote(chunk[0].place) != is_remote(unit.place)):
             yield chunk
             chunk = []
         chunk.append(unit)
@@ -46,17 +53,34 @@ def chunks(units: Iterable[Unit]) -> Iterator[list[Unit]]:
 
 
 def on_this_machine(
-    setting: Setting, units: Iterable[Unit], num_workers: int | None = None
+    setting: Setting,
+    units: Iterable[Unit],
+    num_workers: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Generator[list[Result], None, None]:
-    """By as many processes as the machine has cores that this one may use, unless there is little to do."""
-    rest = chunks(units)
-    first = list(islice(rest, FEW + 1))
-    num_workers = num_workers or num_cores()
-    num_shards = sum(chunk[0].kind is Kind.TAR for chunk in first)
-    if num_workers == 1 or (len(first) <= FEW and num_shards <= _FEW_SHARDS):
-        reader = Reader(setting)
-        return (reader.read(chunk) for chunk in chain(first, rest))
-    return _by_processes(setting, chain(first, rest), num_workers)
+    """By ``num_workers`` processes; unless told, by as many as there are cores that this one may use, once it is plain
+    that there is more to do than it takes to start them."""
+    work = chunks(units)
+    if num_workers is None and num_cores() > 1:
+        first = list(islice(work, _FEW_SHARDS + 1))
+        work = chain(first, work)
+        if sum(chunk[0].kind is Kind.TAR for chunk in first) <= _FEW_SHARDS:
+            yield from _alone(setting, work, clock, until_s=clock() + ALONE_S)
+        num_workers = num_cores()
+    if num_workers in (None, 1):
+        yield from _alone(setting, work, clock)
+    else:
+        yield from _by_processes(setting, work, num_workers)
+
+
+def _alone(
+    setting: Setting, work: Iterator[list[Unit]], clock: Callable[[], float], until_s: float = math.inf
+) -> Iterator[list[Result]]:
+    reader = Reader(setting)
+    for chunk in work:
+        yield reader.read(chunk)
+        if clock() > until_s:
+            return
 
 
 def num_cores() -> int:
@@ -64,29 +88,36 @@ def num_cores() -> int:
 
 
 def _by_processes(
-    setting: Setting, work: Iterator[Sequence[Unit]], num_workers: int
+    setting: Setting, work: Iterator[list[Unit]], num_workers: int
 ) -> Generator[list[Result], None, None]:
+    if (first := next(work, None)) is None:
+        return
+    work = chain([first], work)
     # spawned, since pyarrow's threads do not outlive a fork
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start, initargs=(setting,))
-    going: set[Future[list[Result]]] = set()
+    ended, end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start, initargs=(setting, ended))
+    going: set[Future[_Packed]] = set()
     try:
         while True:
             for chunk in islice(work, num_workers * _AHEAD - len(going)):
                 with _undisturbed():
-                    going.add(pool.submit(_read, chunk))
+                    going.add(pool.submit(_read, [(unit.unit, unit.place, int(unit.kind)) for unit in chunk]))
             if not going:
                 return
             finished, going = wait(going, return_when=FIRST_COMPLETED)
             for each in finished:
-                yield each.result()
+                yield [_result(*packed) for packed in each.result()]
     except BrokenProcessPool as exc:
         raise BucketlineError(
             "a process that opens images was ended, by the system's lack of memory perhaps. What is done is kept: "
             "the same command goes on, with fewer --workers if need be"
         ) from exc
     finally:
+        # whoever still opens a shard need not finish it: nobody would take the answer
+        end.close()
         pool.shutdown(wait=True, cancel_futures=True)
+        ended.close()
 
 
 @contextmanager
@@ -102,21 +133,25 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(setting: Setting) -> None:
-    """In each process. Ctrl-C goes to all of them, and is the parent's to answer; without it they end."""
+def _start(setting: Setting, ended: Connection) -> None:
+    """In each process. Ctrl-C goes to all of them, and is the parent's to answer; they end when it says so, or has
+    ended itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(ended,), daemon=True).start()
     _READER[:] = [Reader(setting)]
 
 
-def _end_with(sentinel: int) -> None:
-    wait_for([sentinel])
+def _end_with(ended: Connection) -> None:
+    wait_for([ended])
     os._exit(1)
 
 
-def _read(chunk: Sequence[Unit]) -> list[Result]:
-    return _READER[0].read(chunk)
+def _read(chunk: _Packed) -> _Packed:
+    units = [Unit(number, place, Kind(kind)) for number, place, kind in chunk]
+    return [(unit, [tuple(row) for row in rows], *more) for unit, rows, *more in _READER[0].read(units)]
+
+
+def _result(unit: int, rows: _Packed, *more: Any) -> Result:
+    return Result(unit, [Row._make(row) for row in rows], *more)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +22,9 @@ _JPEG_ENDS = frozenset({0x01, *range(0xD0, 0xDB)})
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_ORIENTED = (b"Raw profile type", b"XML:com.adobe.xmp")
 _PNG_TAIL_BYTES = 4096
+_BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+_TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+"""Of one value of a tag, by its type."""
 _MEMORY: dict[str, bool] = {}
 
 
@@ -157,12 +160,56 @@ def _orientation(data: bytes | None) -> int:
     """1 as well where the EXIF can not be read: the pixels can."""
     if not data:
         return 1
+    try:
+        found = _plain_orientation(data)
+    except struct.error:
+        found = None
+    return _orientation_by_pillow(data) if found is None else found
+
+
+def _plain_orientation(data: bytes) -> int | None:
+    """In a tenth of Pillow's time, which makes all the tags; None wherever its answer could be another."""
+    start = 6 if data.startswith(b"Exif\0\0") else 0
+    order = _BYTE_ORDERS.get(data[start : start + 4])
+    if order is None:
+        return None
+    num_bytes = len(data) - start
+    at = start + struct.unpack_from(order + "I", data, start + 4)[0]
+    end = at + 2 + 12 * struct.unpack_from(order + "H", data, at)[0]
+    if end > len(data):
+        return None
+    found = None
+    for tag, kind, count, value, offset in _entries(order, data[at + 2 : end]):
+        if tag == ORIENTATION:
+            if (kind, count) != (3, 1) or found is not None:
+                return None
+            found = value
+        elif found is None:
+            size = _TAG_BYTES.get(kind)
+            # Pillow reads no further than to a tag whose value is cut
+            if size is None or (size * count > 4 and offset + size * count > num_bytes):
+                return None
+    return 1 if found is None else found
+
+
+def _entries(order: str, table: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+    """Tag, type, count, and what follows them as a number and as an offset."""
+    shorts = struct.iter_unpack(order + "HHIH2x", table)
+    for (tag, kind, count, value), (offset,) in zip(
+        shorts, struct.iter_unpack(order + "8xI", table), strict=True
+    ):
+        yield tag, kind, count, value, offset
+
+
+def _orientation_by_pillow(data: bytes) -> int:
     from PIL import Image
 
     exif = Image.Exif()
     try:
-        exif.load(data)
-        return _whole(exif.get(ORIENTATION))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exif.load(data)
+            return _whole(exif.get(ORIENTATION))
     except Exception:  # whatever the bytes make of Pillow
         return 1
 

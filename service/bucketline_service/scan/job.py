@@ -84,7 +84,7 @@ def run(job: Job, watcher: Watcher, clock: Callable[[], float] = time.monotonic)
         if not num_found:
             raise Invalid(", ".join(job.paths), "there is no image, shard or table in it")
         watcher.opening(num_todo)
-        _open(job, Setting(job.wish.ids, reaches), record, watcher)
+        _open(job, Setting(job.wish.ids, reaches), record, watcher, clock)
         watcher.writing()
         written = output.write(record, job.output, job.bad_path)
         record.forget()
@@ -123,14 +123,14 @@ def _find(job: Job, finder: Finder, record: Record, watcher: Watcher) -> None:
             watcher.found(num)
 
 
-def _open(job: Job, setting: Setting, record: Record, watcher: Watcher) -> None:
+def _open(job: Job, setting: Setting, record: Record, watcher: Watcher, clock: Callable[[], float]) -> None:
     results: Generator[list[Result], None, None]
     if job.engine == "ray":
         from bucketline_service.scan.ray_engine import on_a_cluster
 
         results = on_a_cluster(setting, record.todo())
     else:
-        results = engines.on_this_machine(setting, record.todo(), job.num_workers)
+        results = engines.on_this_machine(setting, record.todo(), job.num_workers, clock)
     # processes end before anything else goes on
     with closing(results):
         for some in results:

@@ -33,6 +33,9 @@ class Entry(NamedTuple):
     reason: str | None = None
 
 
+_Entries = list[Entry]
+
+
 def is_remote(place: str) -> bool:
     return place.partition("://")[0] in SCHEMES and "://" in place
 
@@ -75,7 +78,11 @@ def shown(name: str) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    return not any("\ud800" <= sign <= "\udfff" for sign in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Places:
@@ -85,6 +92,7 @@ class Places:
     def __init__(self, reaches: Mapping[str, Reach]) -> None:
         self._reaches = reaches
         self._systems: dict[str, Any] = {}
+        self._trees: dict[str, _Entries] = {}
 
     @contextmanager
     def open(self, place: str, *, sequential: bool = False) -> Iterator[IO[bytes]]:
@@ -108,16 +116,41 @@ class Places:
             raise FileNotFoundError(2, "there is nothing", place)
         return _remote_entry(info)
 
-    def list(self, place: str) -> list[Entry]:
+    def list(self, place: str) -> _Entries:
         """By name."""
         if not is_remote(place):
             with os.scandir(place) as scanned:
                 return sorted((_scanned(each) for each in scanned), key=lambda entry: entry.name)
+        if place.startswith("s3://"):
+            entries = [_remote_entry(each) for each in self._infos(place, recursive=False)]
+        else:
+            entries = self._of_tree(place)
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def _infos(self, place: str, *, recursive: bool) -> Iterable[Any]:
         from pyarrow import fs
 
         system, path = self._system(place)
-        infos = system.get_file_info(fs.FileSelector(path))
-        return sorted((_remote_entry(each) for each in infos), key=lambda entry: entry.name)
+        infos: Iterable[Any] = system.get_file_info(fs.FileSelector(path, recursive=recursive))
+        return infos
+
+    def _of_tree(self, place: str) -> _Entries:
+        """pyarrow, asked for one folder of Google's, leaves out folders that have no object of their own, as few have
+        (apache/arrow#35993). So it is asked for all that is below, and each folder is told when its turn comes."""
+        if place not in self._trees:
+            scheme = place.partition("://")[0]
+            known = {place}
+            for info in self._infos(place, recursive=True):
+                path = f"{scheme}://{info.path}".rstrip("/")
+                if info.is_file:
+                    self._trees.setdefault(os.path.dirname(path), []).append(_remote_entry(info))
+                folder = os.path.dirname(path) if info.is_file else path
+                while folder not in known:
+                    known.add(folder)
+                    above, name = os.path.split(folder)
+                    self._trees.setdefault(above, []).append(Entry(name, is_folder=True))
+                    folder = above
+        return self._trees.pop(place, [])
 
     def _system(self, place: str) -> tuple[Any, str]:
         scheme, _, path = place.partition("://")

@@ -6,7 +6,7 @@ stays small at any number of images, as SQLite sorts on disk what does not fit."
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,19 +135,18 @@ class Record:
                 return
             last = rows[-1][0]
 
-    def done(self, results: Iterable[Result]) -> None:
+    def done(self, results: Sequence[Result]) -> None:
         """All at once."""
         with self._transaction():
-            for result in results:
-                self._db.execute("DELETE FROM images WHERE unit = ?", (result.unit,))
-                self._db.executemany(
-                    "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)",
-                    ((result.unit, *row) for row in result.rows),
-                )
-                self._db.execute(
-                    "UPDATE units SET todo = ?, reason = ? WHERE unit = ?",
-                    (result.again, result.reason, result.unit),
-                )
+            self._db.executemany("DELETE FROM images WHERE unit = ?", ((each.unit,) for each in results))
+            self._db.executemany(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)",
+                ((each.unit, *row) for each in results for row in each.rows),
+            )
+            self._db.executemany(
+                "UPDATE units SET todo = ?, reason = ? WHERE unit = ?",
+                ((each.again, each.reason, each.unit) for each in results),
+            )
 
     def sized(self) -> Iterator[Sized]:
         """By id; of one id by place."""

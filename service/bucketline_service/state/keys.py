@@ -4,12 +4,13 @@
 | --- | --- | --- |
 | ``bucketline:runs`` | set | the names of the runs |
 | ``bucketline:ping`` | string | ``1``: proves that Redis takes writes; on a cluster see ``PINGS`` |
+| ``bucketline:events`` | zset | the newest events by id, packed; of all runs |
 | ``bucketline:{run}:generation`` | string | the present generation, packed; where it is, the run is |
 | ``bucketline:{run}:document`` | string | ``RunRecord.document``, as it came |
 | ``bucketline:{run}:sessions`` | hash | session name -> generation number, all that ever began |
 | ``bucketline:{run}:ranks`` | hash | rank -> record, packed; those of older generations too |
 
-Life time: the first two for ever, a run's keys until ``delete_run``. Nothing expires.
+Life time: the first three for ever, a run's keys until ``delete_run``. Nothing expires.
 
 ``{run}`` is a hash tag, braces included: all keys of a run are in one slot of a cluster. The index is in
 another, so it is written in a step of its own, after the run was created or deleted. A crash between the two, or an
@@ -20,9 +21,11 @@ Packed values are words parted by single spaces, numbers in decimal:
 
 - generation: ``id world_size epoch step offset session``, session being ``-`` for none, else ``+name``; where it has a
   lockstep, ``offset/lockstep`` for the offset, which who knows of none can not read for another generation;
-- rank record: ``id lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``, of the generation's id.
+- rank record: ``id lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``, of the generation's id;
+- event: ``mark run document``, run being ``-`` for none, else ``+name``.
 
-An id is ``number.birth``, or the number alone in a run that was put before there were births. It is compared as text.
+A generation's id is ``number.birth``, or the number alone in a run that was put before there were births. It is
+compared as text.
 
 The name is last, for it may hold spaces. Lua reads by position, and leaves numbers text where it can: tokens
 go up to 2^53, and ``tostring`` keeps 14 digits.
@@ -30,9 +33,10 @@ go up to 2^53, and ``tostring`` keeps 14 digits.
 
 from __future__ import annotations
 
-from bucketline_service.state.port import Cursor, Generation, GenerationId, RankRecord
+from bucketline_service.state.port import Cursor, Generation, GenerationId, KeptEvent, NewEvent, RankRecord
 
 RUNS = "bucketline:runs"
+EVENTS = "bucketline:events"
 PINGS = ["bucketline:ping", *(f"bucketline:ping:{number}" for number in range(1, 4))]
 """A cluster has all of them, in slots far apart; else there is the first alone."""
 
@@ -73,14 +77,14 @@ def unpack_id(packed: str) -> GenerationId:
     return GenerationId(birth, int(number))
 
 
-def pack_session(session: str | None) -> str:
-    return "-" if session is None else f"+{session}"
+def pack_name(name: str | None) -> str:
+    return "-" if name is None else f"+{name}"
 
 
 def pack_generation(value: Generation) -> str:
     epoch, step = value.origin
     offset = f"{value.offset}" if value.lockstep is None else f"{value.offset}/{value.lockstep}"
-    return f"{pack_id(value.id)} {value.world_size} {epoch} {step} {offset} {pack_session(value.session)}"
+    return f"{pack_id(value.id)} {value.world_size} {epoch} {step} {offset} {pack_name(value.session)}"
 
 
 def unpack_generation(packed: bytes) -> Generation:
@@ -113,3 +117,12 @@ def unpack_rank(rank: int, packed: bytes) -> tuple[GenerationId, RankRecord]:
         last_seen_s=float(last_seen_s),
     )
     return unpack_id(packed_id), record
+
+
+def pack_event(event: NewEvent) -> bytes:
+    return f"{event.mark} {pack_name(event.run)} ".encode() + event.document
+
+
+def unpack_event(packed: bytes, score: bytes) -> KeptEvent:
+    _, run, document = packed.split(b" ", 2)
+    return KeptEvent(int(score), run[1:].decode() if run.startswith(b"+") else None, document)

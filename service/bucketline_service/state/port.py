@@ -4,20 +4,27 @@ Every verb is one atomic operation and writes absolute values behind a compare, 
 answer changes nothing more. Times are Unix seconds, given by the caller: a store reads no clock. A store that
 answers late or not at all raises ``StoreUnavailable``; an unknown run raises ``NotFound``.
 
-Life times: a run's keys live until ``delete_run``; nothing expires.
+Life times: a run's keys live until ``delete_run``, an event until there are ``MAX_EVENTS`` newer ones; nothing expires.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
+
+from bucketline_service.errors import StoreUnavailable
 
 LEASE_STRIDE = 1 << 14
 """A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank."""
 
 MAX_WORLD_SIZE = LEASE_STRIDE
 """Ranks of one run: a token has no room for more."""
+
+
+MAX_EVENTS = 1000
+"""The newest that are kept."""
 
 
 class Cursor(NamedTuple):
@@ -120,6 +127,25 @@ class Begun:
     generation: Generation
 
 
+@dataclass(frozen=True)
+class NewEvent:
+    """What operators are to hear of. ``mark``: no other event has it, so that a repeat is known. ``run``: of which it
+    is told, if of one. ``document`` is opaque to the store. Neither mark nor run has a space."""
+
+    mark: str
+    run: str | None
+    document: bytes
+
+
+@dataclass(frozen=True)
+class KeptEvent:
+    """``id``: 1 or more, and larger than those of all that were recorded before."""
+
+    id: int
+    run: str | None
+    document: bytes
+
+
 class Store(Protocol):
     """What both back ends do; ``tests/contract`` runs one suite over them. All verbs are safe under
     concurrency, between threads, processes and machines."""
@@ -172,5 +198,17 @@ class Store(Protocol):
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
         """One consistent reading: the present generation and its ranks that have a record, by rank."""
+
+    async def record(self, events: Sequence[NewEvent], least_id: int) -> None:
+        """Append the events in their order, but for those whose mark is kept already, and drop what is older than the
+        newest ``MAX_EVENTS``. The id of each is one more than that of the newest, and ``least_id`` or more: a store
+        that has lost its events gives no id again to who counts with time. An event outlives its run."""
+
+    async def events(self, run: str | None, after: int, limit: int) -> list[KeptEvent]:
+        """The newest ``limit`` events with an id larger than ``after``, of one run or of all, newest first."""
+
+    def watch(self, on_unavailable: Callable[[StoreUnavailable], None]) -> None:
+        """From now on tell each ``StoreUnavailable`` that a verb raises, but for a closed store's, in the loop in which
+        it is raised."""
 
     async def close(self) -> None: ...

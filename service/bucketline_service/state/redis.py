@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
@@ -19,18 +19,30 @@ from bucketline_service.errors import NotFound, StoreUnavailable
 from bucketline_service.state import keys
 from bucketline_service.state.port import (
     LEASE_STRIDE,
+    MAX_EVENTS,
     Begun,
     Commit,
     CommitRequest,
     Cursor,
     Generation,
     GenerationId,
+    KeptEvent,
+    NewEvent,
     Outcome,
     RankRecord,
     RunRecord,
 )
 from bucketline_service.state.redis_clients import Client, ClusterClient, open_client
-from bucketline_service.state.redis_scripts import BEGIN, COMMIT, CREATE_RUN, LEASE, RANKS, SESSION, Script
+from bucketline_service.state.redis_scripts import (
+    BEGIN,
+    COMMIT,
+    CREATE_RUN,
+    LEASE,
+    RANKS,
+    RECORD,
+    SESSION,
+    Script,
+)
 from bucketline_service.state.rules import SEEN_EVERY_S
 from bucketline_service.state.together import Together
 
@@ -57,6 +69,7 @@ class RedisStore:
         self._touch = int(touch)
         self._is_closed = False
         self._commits = Together(self._commit)
+        self._on_unavailable: Callable[[StoreUnavailable], None] = lambda _: None
 
     async def ping(self) -> None:
         # A write, not only PING: that answers on a read-only replica and on a full server as well.
@@ -88,7 +101,7 @@ class RedisStore:
             CREATE_RUN,
             [keys.generation(run), keys.document(run), keys.sessions(run)],
             [
-                *(keys.pack_generation(first), first.number, keys.pack_session(first.session)),
+                *(keys.pack_generation(first), first.number, keys.pack_name(first.session)),
                 *(document, self._touch),
             ],
         )
@@ -137,7 +150,7 @@ class RedisStore:
             [keys.generation(run), keys.sessions(run), keys.ranks(run)],
             [
                 *(keys.pack_generation(new), new.number, follows),
-                *(keys.pack_session(new.session), *_cursor_args(slowest)),
+                *(keys.pack_name(new.session), *_cursor_args(slowest)),
             ],
         )
         begun, packed = _found(run, await self._answer(script))
@@ -186,6 +199,22 @@ class RedisStore:
         present = [record for of, record in stored if of == generation.id]
         return generation, sorted(present, key=lambda record: record.rank)
 
+    async def record(self, events: Sequence[NewEvent], least_id: int) -> None:
+        packed = [keys.pack_event(event) for event in events]
+        await self._answer(self._script(RECORD, [keys.EVENTS], [least_id, MAX_EVENTS, *packed]))
+
+    async def events(self, run: str | None, after: int, limit: int) -> list[KeptEvent]:
+        # of one run: Redis can not look into them, and there are not many
+        num = limit if run is None else MAX_EVENTS
+        asked = self._ask("ZREVRANGEBYSCORE", keys.EVENTS, "+inf", f"({after}", "WITHSCORES", "LIMIT", 0, num)
+        answer = await self._answer(asked)
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        found = [keys.unpack_event(packed, score) for packed, score in pairs]
+        return [event for event in found if run in (None, event.run)][:limit]
+
+    def watch(self, on_unavailable: Callable[[StoreUnavailable], None]) -> None:
+        self._on_unavailable = on_unavailable
+
     async def close(self) -> None:
         """Closing again does nothing."""
         self._is_closed = True
@@ -208,9 +237,14 @@ class RedisStore:
         try:
             return await asyncio.wait_for(asked, self._timeout_s)
         except (asyncio.TimeoutError, RedisTimeoutError) as exc:
-            raise StoreUnavailable(f"Redis did not answer within {self._timeout_s:g} s") from exc
+            raise self._unavailable(f"Redis did not answer within {self._timeout_s:g} s") from exc
         except UNAVAILABLE as exc:
-            raise StoreUnavailable(f"Redis: {exc}") from exc
+            raise self._unavailable(f"Redis: {exc}") from exc
+
+    def _unavailable(self, detail: str) -> StoreUnavailable:
+        error = StoreUnavailable(detail)
+        self._on_unavailable(error)
+        return error
 
 
 def _pack_commit(request: CommitRequest) -> str:

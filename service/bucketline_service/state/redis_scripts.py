@@ -14,8 +14,8 @@ class Script:
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS = (
-    Script(name) for name in ("create_run", "session", "begin", "lease", "commit", "ranks")
+CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS, RECORD = (
+    Script(name) for name in ("create_run", "session", "begin", "lease", "commit", "ranks", "record")
 )
 
 WRITES = frozenset({"SET", "SADD", "SREM", "UNLINK"})

@@ -7,17 +7,21 @@ systems.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from bucketline_service.errors import NotFound
+from bucketline_service.errors import NotFound, StoreUnavailable
 from bucketline_service.state.port import (
+    MAX_EVENTS,
     Begun,
     Commit,
     CommitRequest,
     Cursor,
     Generation,
     GenerationId,
+    KeptEvent,
+    NewEvent,
     RankRecord,
     RunRecord,
 )
@@ -66,6 +70,16 @@ class SqliteStore:
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
         return await self._file.run(partial(_ranks, run), writes=False)
+
+    async def record(self, events: Sequence[NewEvent], least_id: int) -> None:
+        # by itself: where it fails, on a disk that is all but full, it takes no commit along
+        await self._file.run(partial(_record, events, least_id), writes=True, alone=True)
+
+    async def events(self, run: str | None, after: int, limit: int) -> list[KeptEvent]:
+        return await self._file.run(partial(_events, run, after, limit), writes=False)
+
+    def watch(self, on_unavailable: Callable[[StoreUnavailable], None]) -> None:
+        self._file.on_unavailable = on_unavailable
 
     async def close(self) -> None:
         await self._file.close()
@@ -151,6 +165,23 @@ def _ranks(run: str, db: sqlite3.Connection) -> tuple[Generation, list[RankRecor
     select = f"SELECT {RANK_COLUMNS} FROM ranks WHERE run = ? AND number = ? ORDER BY rank"
     rows = db.execute(select, (run, generation.number))
     return generation, [_held_of(row).record for row in rows]
+
+
+def _record(events: Sequence[NewEvent], least_id: int, db: sqlite3.Connection) -> None:
+    (newest,) = db.execute("SELECT max(id) FROM events").fetchone()
+    event_id = max(newest or 0, least_id - 1)
+    for event in events:
+        values = (event_id + 1, event.mark, event.run, event.document)
+        event_id += db.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?)", values).rowcount
+    db.execute(
+        "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)",
+        (MAX_EVENTS,),
+    )
+
+
+def _events(run: str | None, after: int, limit: int, db: sqlite3.Connection) -> list[KeptEvent]:
+    select = "SELECT id, run, document FROM events WHERE id > ? AND (? IS NULL OR run = ?) ORDER BY id DESC LIMIT ?"
+    return [KeptEvent(*row) for row in db.execute(select, (after, run, run, limit))]
 
 
 def _generation(run: str, db: sqlite3.Connection) -> Generation:

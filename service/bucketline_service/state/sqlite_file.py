@@ -24,7 +24,7 @@ from bucketline_service.errors import StoreUnavailable
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 RUNS = """
 CREATE TABLE runs (
     run TEXT PRIMARY KEY,
@@ -39,7 +39,15 @@ CREATE TABLE runs (
     document BLOB NOT NULL  -- last, so that reading the generation never walks its overflow pages
 );
 """
-SCHEMA = f"""{RUNS}CREATE TABLE sessions (
+EVENTS = """
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    mark TEXT NOT NULL UNIQUE,
+    run TEXT,
+    document BLOB NOT NULL
+);
+"""
+SCHEMA = f"""{RUNS}{EVENTS}CREATE TABLE sessions (
     run TEXT NOT NULL,
     session TEXT NOT NULL,
     number INTEGER NOT NULL,
@@ -63,7 +71,7 @@ CREATE TABLE ping (id INTEGER PRIMARY KEY, pings INTEGER NOT NULL);
 INSERT INTO ping VALUES (1, 0);
 """
 _OLD_BIRTHS = {1: "''", 2: "birth"}
-"""Of each older version: 1 knew no births, and 2 no lockstep."""
+"""Of each version whose runs were others: 1 knew no births, and 2 no lockstep. 3 knew no events."""
 
 GROUP_SIZE = 256
 """The most operations in one transaction: bounds how long the first of them waits for the last."""
@@ -79,6 +87,7 @@ LOCK_RETRY_S = 0.01
 class _Operation:
     run: Callable[[sqlite3.Connection], Any]
     writes: bool
+    alone: bool
     answer: Future[Any] = field(default_factory=Future)
     result: Any = None
     error: Exception | None = None
@@ -95,6 +104,7 @@ class SqliteFile:
 
     def __init__(self, path: str, timeout_s: float) -> None:
         self.path = Path(path).absolute()
+        self.on_unavailable: Callable[[StoreUnavailable], None] = lambda _: None
         self._timeout_s = timeout_s
         self._pending: deque[_Operation] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-sqlite")
@@ -102,13 +112,15 @@ class SqliteFile:
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None  # of the file that was opened first
 
-    async def run(self, operation: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
-        """The function's result, after its transaction is committed.
+    async def run(
+        self, operation: Callable[[sqlite3.Connection], T], *, writes: bool, alone: bool = False
+    ) -> T:
+        """The function's result, after its transaction is committed, which is its own where it is ``alone``.
 
         Past the deadline raises ``StoreUnavailable``: an operation not begun by then is dropped, one under
         way may still be committed.
         """
-        queued = _Operation(operation, writes)
+        queued = _Operation(operation, writes, alone)
         self._pending.append(queued)
         try:
             # One drain for each operation: one that finds the queue empty was served by an earlier drain.
@@ -118,9 +130,12 @@ class SqliteFile:
         try:
             answer: T = await asyncio.wait_for(asyncio.wrap_future(queued.answer), self._timeout_s)
         except asyncio.TimeoutError as exc:
-            raise StoreUnavailable(
-                f"SQLite did not answer within {self._timeout_s:g} s: {self.path}"
-            ) from exc
+            late = StoreUnavailable(f"SQLite did not answer within {self._timeout_s:g} s: {self.path}")
+            self.on_unavailable(late)
+            raise late from exc
+        except StoreUnavailable as exc:
+            self.on_unavailable(exc)
+            raise
         return answer
 
     async def close(self) -> None:
@@ -133,6 +148,8 @@ class SqliteFile:
     def _drain(self) -> None:
         group: list[_Operation] = []
         while self._pending and len(group) < GROUP_SIZE:
+            if group and (self._pending[0].alone or group[0].alone):
+                break
             operation = self._pending.popleft()
             if operation.answer.set_running_or_notify_cancel():
                 group.append(operation)
@@ -257,11 +274,13 @@ def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _upgrade(version: int) -> str:
-    """A new table: a column that is added to the old one would stand after the document."""
+    if version not in _OLD_BIRTHS:
+        return EVENTS
+    # a new table: a column that is added to the old one would stand after the document
     of_old = (
         f'run, number, session, world_size, epoch, step, "offset", {_OLD_BIRTHS[version]}, NULL, document'
     )
     return (
         f"ALTER TABLE runs RENAME TO runs_{version};{RUNS}INSERT INTO runs SELECT {of_old} FROM runs_{version};\n"
-        f"DROP TABLE runs_{version};\n"
+        f"DROP TABLE runs_{version};\n{EVENTS}"
     )

@@ -1,0 +1,72 @@
+"""``bucketline map``: resolution maps on a coordinator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bucketline_service import tables
+from bucketline_service.cli.common import (
+    LOCAL,
+    AsJson,
+    HeightColumn,
+    IdColumn,
+    MapName,
+    NumFramesColumn,
+    NumRepeatsColumn,
+    OrientationColumn,
+    Url,
+    WidthColumn,
+    call,
+    columns,
+    connect,
+    delete,
+    errors,
+    tell,
+)
+from bucketline_service.cli.progress import uploading
+
+app = typer.Typer(help="Resolution maps on a coordinator: put, list, show, delete.", no_args_is_help=True)
+
+
+@app.command("put")
+def map_put(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name from now on.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON lines, Parquet, Arrow, npz, pkl.")],
+    id_column: IdColumn = None,
+    width_column: WidthColumn = None,
+    height_column: HeightColumn = None,
+    orientation_column: OrientationColumn = None,
+    num_repeats_column: NumRepeatsColumn = None,
+    num_frames_column: NumFramesColumn = None,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a resolution map."""
+    named = columns(
+        id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
+    )
+    with errors(), connect(url) as operator:
+        with uploading(file) as progress:
+            answer = operator.put_map(name, file, columns=named, progress=progress)
+        tell(answer, as_json, tables.map_line)
+
+
+@app.command("list")
+def map_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """The maps that are there."""
+    call(url, lambda operator: {"maps": operator.maps()}, as_json, tables.maps)
+
+
+@app.command("show")
+def map_show(name: MapName, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """One map, with the histogram of its aspects."""
+    call(url, lambda operator: operator.map(name), as_json, tables.map_detail)
+
+
+@app.command("delete")
+def map_delete(name: MapName, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Delete a map that no run uses."""
+    delete(url, "map", name, as_json)

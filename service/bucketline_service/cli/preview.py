@@ -1,0 +1,75 @@
+"""``bucketline preview``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bucketline_service import tables
+from bucketline_service.cli.common import (
+    AsJson,
+    HeightColumn,
+    IdColumn,
+    NumFramesColumn,
+    NumRepeatsColumn,
+    OrientationColumn,
+    WidthColumn,
+    columns,
+    errors,
+    tell,
+)
+from bucketline_service.cli.spec import read_spec
+
+
+def preview(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The resolution map: CSV, JSON lines, Parquet, Arrow, npz, pkl."),
+    ],
+    spec: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A run spec, a JSON file; several are shown side by side. Its map is not looked at."
+        ),
+    ] = None,
+    id_column: IdColumn = None,
+    width_column: WidthColumn = None,
+    height_column: HeightColumn = None,
+    orientation_column: OrientationColumn = None,
+    num_repeats_column: NumRepeatsColumn = None,
+    num_frames_column: NumFramesColumn = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a report there as well: one page that works without a network."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What plans would cost, from a file of sizes and without a server: images used, crop loss, steps, what is left
+    out. Without --spec: that of the defaults, on 8 ranks with batches of 8."""
+    from bucketline_service import preview as desk  # the planner is not wanted by the other commands
+
+    with errors():
+        specs = [read_spec(each) for each in spec or []]
+        named = columns(
+            id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
+        )
+        sources = [str(each) for each in spec or [file]]
+        answer = desk.run(file, specs or [desk.DEFAULT], sources, named)
+        names = desk.names_of(spec) if spec else ["defaults"]
+        problems = [each["problem"]["detail"] for each in answer["previews"] if "problem" in each]
+        is_in_vain = len(problems) == len(answer["previews"])
+        if is_in_vain and not as_json:
+            for source, problem in zip(sources, problems, strict=True):
+                own = problem if problem.startswith(source) else f"{source}: {problem}"
+                print(f"bucketline: {' '.join(own.split())}", file=sys.stderr)
+            raise typer.Exit(1)
+        tell(answer, as_json, lambda console, answer: tables.previews(console, answer, names))
+        if html is not None and not is_in_vain:
+            page = desk.report(answer, names, specs or [desk.DEFAULT], file, named)
+            num_bytes = html.write_bytes(page.encode())
+            print(f"{html}: {num_bytes:,} bytes", file=sys.stderr)
+        if is_in_vain:
+            raise typer.Exit(1)

@@ -1,0 +1,61 @@
+"""How far what takes long has come: on standard error, only for a person, and gone when it is done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+@contextmanager
+def uploading(file: Path) -> Iterator[Callable[[int], None]]:
+    """To be told how many bytes are sent. What comes after the last is the coordinator's work."""
+    total = file.stat().st_size if file.is_file() else None
+    with _progress(DownloadColumn(), TransferSpeedColumn()) as progress:
+        task = progress.add_task(file.name, total=total)
+
+        def told(num_bytes: int) -> None:
+            doing = "checking" if num_bytes == total else "sending"
+            progress.update(task, completed=num_bytes, description=f"{doing} {file.name}")
+
+        yield told
+
+
+@contextmanager
+def planning(run: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """To be told the run's document while it is planned."""
+    with _progress(TaskProgressColumn()) as progress:
+        task = progress.add_task(f"planning {run}", total=None)
+
+        def told(document: dict[str, Any]) -> None:
+            progress.update(task, completed=document["progress"] or 0.0, total=1.0)
+
+        yield told

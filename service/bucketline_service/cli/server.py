@@ -1,0 +1,76 @@
+"""``bucketline serve`` and ``bucketline demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bucketline_service.cli.common import errors
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind [127.0.0.1]; others need tokens.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port [7700]; 0 takes a free one.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="sqlite:///PATH, redis://HOST:PORT/DB, redis+sentinel://… or redis+cluster://… "
+            "[SQLite in the data directory]."
+        ),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Maps, plans, state [./bucketline-data].")] = None,
+    store_timeout_s: Annotated[
+        float | None, typer.Option(help="How long the store may take before the answer is 503 [2.0].")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port [1].")] = None,
+    worker_token_file: Annotated[Path | None, typer.Option(help="Workers' tokens, one a line.")] = None,
+    operator_token_file: Annotated[Path | None, typer.Option(help="Operators' tokens, one a line.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM: serves https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, not encrypted.")] = None,
+    map_root: Annotated[
+        str | None,
+        typer.Option(help="Where replicas share maps: s3://…, gs://…, file:///FOLDER [the data directory]."),
+    ] = None,
+    map_source: Annotated[
+        str | None, typer.Option(help="Folders that PUT /v1/maps may name files under.")
+    ] = None,
+    max_upload_bytes: Annotated[
+        int | None, typer.Option(help="Largest map that may be uploaded [17179869184, which is 16 GiB].")
+    ] = None,
+    max_json_bytes: Annotated[int | None, typer.Option(help="Longest JSON body [8388608, 8 MiB].")] = None,
+    max_runs: Annotated[int | None, typer.Option(help="Most runs in the store [1000].")] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Connections to one process; more get 503 [20000].")
+    ] = None,
+    client_timeout_s: Annotated[
+        float | None, typer.Option(help="How long a client may pause in a request or an answer [60].")
+    ] = None,
+    otel: Annotated[
+        bool | None, typer.Option("--otel/--no-otel", help="OpenTelemetry traces; see OTEL_… [off].")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
+) -> None:
+    """Run the coordinator.
+
+    Every option is also BUCKETLINE_… in the environment: --data-dir is BUCKETLINE_DATA_DIR. The tokens themselves are
+    environment only, BUCKETLINE_WORKER_TOKEN and BUCKETLINE_OPERATOR_TOKEN: others can read a command line.
+    """
+    given = dict(locals())
+    from bucketline_service import serve as door  # the web framework is not wanted by the other commands
+    from bucketline_service.settings import Settings
+
+    with errors():
+        door.serve(Settings.load(**given))
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for looking around.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the plan.")] = 42,
+) -> None:
+    """One epoch of a real map on 4 worker processes, one of them killed on the way, and the proof."""
+    from bucketline_service import demo as show
+
+    with errors():
+        raise typer.Exit(show.run(keep=keep, seed=seed))

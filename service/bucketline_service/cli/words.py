@@ -1,0 +1,34 @@
+"""Times and shares as a person reads them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def lasting(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    if seconds < 99.5:
+        return f"{max(seconds, 0.0):.0f} s"
+    for index, (unit_s, unit) in enumerate(_UNITS):
+        if seconds >= unit_s:
+            whole, rest = divmod(seconds, unit_s)
+            below = int(rest // _UNITS[index + 1][0]) if index < 2 else 0
+            return f"{whole:.0f} {unit}" + (f" {below} {_UNITS[index + 1][1]}" if below else "")
+    raise AssertionError(seconds)
+
+
+def clock(at_s: float) -> str:
+    """Time of day, here."""
+    return f"{datetime.fromtimestamp(at_s):%H:%M:%S}"
+
+
+def moment(at_s: float) -> str:
+    """Of any day, the same everywhere."""
+    return f"{datetime.fromtimestamp(at_s, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def counted(num: int, what: str) -> str:
+    """``1 rank``, ``2 ranks``."""
+    return f"{num:,} {what}{'' if num == 1 else 's'}"

@@ -1,0 +1,219 @@
+"""Plans side by side: what is compared of their previews, in which words, and whose value is the best.
+
+The one table behind the terminal, the report and the dashboard. Standard library alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+
+PRUNED = (
+    "max_ar_error",
+    "max_crop_loss",
+    "min_size",
+    "bucket_no_upscale",
+    "num_frames",
+    "num_repeats",
+    "valid_ids",
+)
+"""Reasons of the planner, which is not loaded for a table."""
+
+
+class Row(NamedTuple):
+    """``level``: how deep the label stands below the row that it belongs to. ``help``: what it is. ``cells``: one for
+    each preview, None where its spec can not be met. ``best``: which of them, none where all are the same or no value
+    is better than another."""
+
+    label: str
+    level: int
+    help: str
+    cells: list[str | None]
+    best: list[bool]
+
+
+class _Cost(NamedTuple):
+    """``better``: whether 1, more, or -1, less, is; 0 where that depends on what one wants."""
+
+    label: str
+    level: int
+    value: Callable[[Json], Any]
+    help: str
+    form: str = "num"
+    better: int = 0
+
+
+def rows(answer: Json, separator: str = ",") -> list[Row]:
+    """Of the answer of ``POST /v1/previews``, or ``bucketline preview --json``. ``separator``: of thousands. A reason
+    that prunes no image of any spec has no row."""
+    stats = [each.get("stats") for each in answer["previews"]]
+    prunes = {reason for each in stats if each for reason, num in each["pruned"].items() if num}
+    return [_row(cost, stats, separator) for cost in _COSTS if cost.label not in {*PRUNED} - prunes]
+
+
+def _row(cost: _Cost, stats: Sequence[Json | None], separator: str) -> Row:
+    values = [None if each is None else cost.value(each) for each in stats]
+    cells = [None if value is None else _FORMS[cost.form](value, separator) for value in values]
+    return Row(cost.label, cost.level, cost.help, cells, _best(values, cells, cost.better))
+
+
+def _best(values: Sequence[Any], cells: Sequence[str | None], better: int) -> list[bool]:
+    known = [index for index, value in enumerate(values) if value is not None]
+    # as shown: of two that read the same none is the better
+    if not better or len({cells[index] for index in known}) < 2:
+        return [False] * len(cells)
+    first = max(known, key=lambda index: better * values[index])
+    return [cell == cells[first] for cell in cells]
+
+
+def _pruned_by(reason: str, stats: Json) -> int:
+    return int(stats["pruned"].get(reason, 0))
+
+
+def _of(name: str, what: str, stats: Json) -> float:
+    return float(stats[name][what])
+
+
+def mean_area_px(stats: Json) -> float:
+    """Pixels of a mean image, or frame of a clip, as it is served."""
+    served = [
+        (each["num_batches"] * each["batch_size"], each["width"] * each["height"])
+        for each in stats["buckets"]
+    ]
+    return float(sum(num * area for num, area in served) / sum(num for num, _ in served))
+
+
+def shape(of: Json) -> str:
+    """Its size in a word, and the length of its clips where it has one."""
+    frames = of.get("num_frames")
+    return f"{of['width']}x{of['height']}" + (f"x{frames}" if frames else "")
+
+
+def short_names(names: Sequence[str], most: int) -> list[str]:
+    """Each in at most so many letters, and told apart where they can be: without the middle, or, where that is what
+    they differ in, without what they all begin and end with."""
+    short = [_without_middle(name, most) for name in names]
+    if len(set(short)) == len(set(names)):
+        return short
+    head = _num_shared(names)
+    rest = [name[head:] for name in names]
+    tail = _num_shared([name[::-1] for name in rest])
+    own = [f"…{name[: len(name) - tail]}{'…' if tail else ''}" for name in rest]
+    return [_without_middle(name, most) for name in own]
+
+
+def _num_shared(names: Sequence[str]) -> int:
+    """With how many letters all of them begin."""
+    return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+
+
+def _without_middle(name: str, most: int) -> str:
+    if len(name) <= most:
+        return name
+    tail = (most - 1) // 2
+    return name[: most - 1 - tail] + "…" + name[len(name) - tail :]
+
+
+_FORMS: dict[str, Callable[[Any, str], str]] = {
+    "num": lambda value, separator: f"{value:,}".replace(",", separator),
+    "share": lambda value, _: f"{value:.2%}",
+    "error": lambda value, _: f"{value:.4f}",
+    "ratio": lambda value, _: f"{value:.3f}",
+    "area": lambda value, _: f"{value / 1e6:.3f} MP",
+    "shape": lambda value, _: shape(value),
+}
+
+_COSTS = (
+    _Cost("images", 0, lambda stats: stats["num_images"], "in the map"),
+    _Cost("assigned", 1, lambda stats: stats["num_assigned"], "images that have a bucket", better=1),
+    _Cost("pruned", 1, lambda stats: sum(stats["pruned"].values()), "images that have none", better=-1),
+    *(_Cost(reason, 2, partial(_pruned_by, reason), "pruned for this reason") for reason in PRUNED),
+    _Cost(
+        "crop loss, mean",
+        0,
+        partial(_of, "crop_loss", "mean"),
+        "the share of an image's pixels that is cut away in its own bucket",
+        "share",
+        -1,
+    ),
+    _Cost("median", 1, partial(_of, "crop_loss", "median"), "half of the images lose no more", "share", -1),
+    _Cost("p95", 1, partial(_of, "crop_loss", "p95"), "95 of 100 images lose no more", "share", -1),
+    _Cost("max", 1, partial(_of, "crop_loss", "max"), "what the worst image loses", "share", -1),
+    _Cost(
+        "as served",
+        1,
+        lambda stats: stats["crop_loss_served"],
+        "the mean of what an epoch serves, images moved to another bucket included",
+        "share",
+        -1,
+    ),
+    _Cost(
+        "aspect error, mean",
+        0,
+        partial(_of, "aspect_error", "mean"),
+        "the difference of width / height between image and bucket",
+        "error",
+        -1,
+    ),
+    _Cost("median", 1, partial(_of, "aspect_error", "median"), "of half of the images", "error", -1),
+    _Cost("p95", 1, partial(_of, "aspect_error", "p95"), "of 95 in 100 images", "error", -1),
+    _Cost("max", 1, partial(_of, "aspect_error", "max"), "of the worst image", "error", -1),
+    _Cost("batches an epoch", 0, lambda stats: stats["num_batches"], "of all ranks together"),
+    _Cost("steps", 0, lambda stats: stats["num_steps"], "of each rank in an epoch"),
+    _Cost(
+        "of mixed shapes",
+        1,
+        lambda stats: stats["mixed_steps"],
+        "steps at which ranks may have different sizes, and wait for each other",
+        better=-1,
+    ),
+    _Cost(
+        "imbalance",
+        1,
+        lambda stats: stats["step_imbalance"],
+        "pixels of each step's slowest rank over the ranks' mean; 1 is none",
+        "ratio",
+        -1,
+    ),
+    _Cost("left out", 0, lambda stats: stats["dropped"], "images that an epoch does not serve", better=-1),
+    _Cost(
+        "in every epoch",
+        1,
+        lambda stats: stats["never_served"],
+        "those of buckets too small to be served, ever",
+        better=-1,
+    ),
+    _Cost("repeated", 0, lambda stats: stats["repeated"], "images served again to fill a batch", better=-1),
+    _Cost(
+        "spilled",
+        0,
+        lambda stats: stats["spilled"],
+        "images that an epoch serves in another bucket than their own",
+        better=-1,
+    ),
+    _Cost(
+        "shapes",
+        0,
+        lambda stats: stats["num_shapes"],
+        "distinct sizes of batches: a compiled model is compiled for each",
+        better=-1,
+    ),
+    _Cost(
+        "largest",
+        1,
+        lambda stats: stats["largest_shape"],
+        "the size whose batches need the most memory",
+        "shape",
+    ),
+    _Cost(
+        "size, mean",
+        0,
+        mean_area_px,
+        "megapixels of an image as served: detail that is seen, and work",
+        "area",
+    ),
+)

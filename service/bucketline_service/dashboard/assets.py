@@ -1,0 +1,61 @@
+"""The page's files as they are sent: read, told apart by a digest, and packed, once a process."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+PAGE = "index.html"
+PLOTLY = "plotly.min.js"
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_WHERE = "{{assets}}"
+
+
+@dataclass(frozen=True)
+class Asset:
+    media_type: str
+    plain: bytes
+
+    @cached_property
+    def packed(self) -> bytes:
+        return gzip.compress(self.plain, 6, mtime=0)
+
+
+@dataclass(frozen=True)
+class Assets:
+    """``digest`` is of all files: another release has other addresses, so that a browser may keep what it has."""
+
+    digest: str
+    by_name: dict[str, Asset]
+
+    @classmethod
+    def load(cls) -> Assets:
+        """From the package, and plotly's own copy of plotly.js."""
+        found = {each.name: each.read_bytes() for each in _files() if _suffix(each.name) in _TYPES}
+        found[PLOTLY] = (files("plotly") / "package_data" / PLOTLY).read_bytes()
+        whole = hashlib.sha256()
+        for name in sorted(found):
+            whole.update(f"{name} {len(found[name])} ".encode() + found[name])
+        digest = whole.hexdigest()[:16]
+        found[PAGE] = found[PAGE].replace(_WHERE.encode(), f"assets/{digest}".encode())
+        made = {name: Asset(_TYPES[_suffix(name)], data) for name, data in found.items()}
+        for asset in made.values():
+            _ = asset.packed  # now, in this thread
+        return cls(digest, made)
+
+
+def _files() -> list[Path]:
+    return sorted((Path(__file__).parent / "static").iterdir())
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :]

@@ -1,0 +1,77 @@
+"""Routes of the page. They need no token: they tell nothing of any run."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+
+from bucketline_service.dashboard.assets import PAGE, Asset, Assets
+from bucketline_service.errors import NotFound
+
+# plotly.js sets styles of its own, and draws pictures that are kept by way of blob and data
+_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_FOR_EVER = "public, max-age=31536000, immutable"
+
+
+def routes() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+    shelf = _Shelf()
+
+    @router.get("/")
+    async def page(request: Request) -> Response:
+        assets = await shelf.assets()
+        return _answer(request, assets, PAGE, assets.by_name[PAGE], "no-cache")
+
+    @router.get("/assets/{digest}/{name}")
+    async def asset(request: Request, digest: str, name: str) -> Response:
+        """A page of another release, of a replica that is not up to date yet, gets what is here, and keeps nothing."""
+        assets = await shelf.assets()
+        found = assets.by_name.get(name)
+        if found is None or name == PAGE:
+            raise NotFound(f"the dashboard has no file {name[:80]!r}")
+        return _answer(request, assets, name, found, _FOR_EVER if digest == assets.digest else "no-store")
+
+    return router
+
+
+class _Shelf:
+    """Loaded when it is first asked for: most replicas are never looked at."""
+
+    def __init__(self) -> None:
+        self._loading: asyncio.Task[Assets] | None = None
+
+    async def assets(self) -> Assets:
+        if self._loading is None or (self._loading.done() and self._loading.exception()):
+            self._loading = asyncio.create_task(asyncio.to_thread(Assets.load))
+        return await asyncio.shield(self._loading)
+
+
+def _answer(request: Request, assets: Assets, name: str, found: Asset, cache: str) -> Response:
+    is_packed = "gzip" in request.headers.get("accept-encoding", "")
+    tag = f'"{assets.digest}-{name}{"-gzip" if is_packed else ""}"'
+    headers = {**_HEADERS, "Cache-Control": cache, "ETag": tag, "Vary": "Accept-Encoding"}
+    if tag in [
+        each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")
+    ]:
+        return Response(status_code=304, headers=headers)
+    if is_packed:
+        headers["Content-Encoding"] = "gzip"
+    return Response(found.packed if is_packed else found.plain, headers=headers, media_type=found.media_type)

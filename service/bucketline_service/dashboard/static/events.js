@@ -1,0 +1,50 @@
+/** What happened lately: sessions, fences, faults of the store. */
+
+import { get } from "./api.js";
+import { enc, h, num, runLink, section, when } from "./dom.js";
+import { number, showLink, table, text } from "./table.js";
+
+const told = (fields) =>
+  Object.entries(fields ?? {})
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join(" · ");
+
+let is_there = true;
+
+export function events(run) {
+  const of_run = { name: "Run", text: (row) => row.run ?? "", show: (cell, row) => row.run && showLink(cell, row.run, runLink(row.run)) };
+  const list = table({
+    caption: "Events, the newest first",
+    what: "event",
+    page_size: 10,
+    key: (row) => row.id,
+    columns: [
+      { name: "Time", ...text((row) => when(row.at)) },
+      { name: "Event", ...text((row) => row.event.replaceAll("_", " ") + (row.count > 1 ? `, ${num(row.count)} times` : "")) },
+      ...(run ? [] : [of_run]),
+      { name: "Rank", ...number((row) => num(row.rank)) },
+      { name: "Details", wide: true, ...text((row) => told(row.fields)) },
+    ],
+  });
+  const none = h("p", { class: "quiet" }, "No events: no session has begun, no lease was fenced, and the store had no fault.");
+  list.element.hidden = true;
+  const element = section("Events", none, list.element);
+
+  return {
+    element,
+    async refresh(signal) {
+      if (!is_there) return;
+      let found = [];
+      try {
+        found = (await get(`v1/events?limit=100${run ? `&run=${enc(run)}` : ""}`, { signal })).events;
+      } catch (error) {
+        // a replica that is not up to date yet keeps none
+        if (error.status !== 404) throw error;
+        is_there = false;
+      }
+      none.hidden = found.length > 0;
+      list.element.hidden = !found.length;
+      list.update(found);
+    },
+  };
+}

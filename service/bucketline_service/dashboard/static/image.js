@@ -1,0 +1,139 @@
+/** Where is an image, why, and when does it come? */
+
+import { get } from "./api.js";
+import { duration, enc, h, newId, num, percent, plural, runLink, section, setText, size, svg } from "./dom.js";
+import { tiles } from "./tiles.js";
+
+const LEFT_OUT = {
+  not_drawn: "It comes less than once an epoch, and this is not one of its epochs.",
+  small_bucket: "Its bucket has fewer images than a unit, and these tails never serve it.",
+  tail: "It is in the rest of its bucket that fills no unit in this epoch.",
+  last_step: "It is in the batches that do not fill a last step of all ranks.",
+};
+const PRUNED = {
+  valid_ids: "it is not among the run's valid_ids",
+  max_ar_error: "its aspect is max_ar_error or more from the nearest bucket's",
+  max_crop_loss: "more than max_crop_loss of it would be cut away",
+  min_size: "its shorter side has fewer pixels than min_size",
+};
+
+export function search(run) {
+  const [id_field, epoch_field] = [newId("image"), newId("epoch")];
+  const field = h("input", { id: id_field, type: "search", autocomplete: "off", spellcheck: "false", required: true });
+  const epoch = h("input", { id: epoch_field, type: "number", min: 0, step: 1, placeholder: "present" });
+  const result = h("div", { class: "result", "aria-live": "polite" });
+  const left = h("p", { class: "soon" });
+  const form = h(
+    "form", { class: "search", role: "search", onsubmit: submit },
+    h("div", { class: "field grow" }, h("label", { for: id_field }, "Image id"), field),
+    h("div", { class: "field" }, h("label", { for: epoch_field }, "Epoch"), epoch),
+    h("button", { type: "submit", class: "primary" }, "Find"),
+  );
+  const element = section("Where is an image?", form, result, left);
+  let present = null;
+  let ranks = [];
+  let turn = 0;
+  let found = null;
+
+  function submit(event) {
+    event.preventDefault();
+    const id = field.value.trim();
+    if (!id) return;
+    const query = epoch.value === "" ? "" : `?epoch=${enc(epoch.value)}`;
+    const address = `${runLink(run)}/images/${enc(id)}${query}`;
+    // the same again is asked again
+    if (location.hash === address) find({ id, query: new URLSearchParams(query) });
+    else location.hash = address;
+  }
+
+  async function find({ id, query }) {
+    const mine = ++turn;
+    found = null;
+    setText(left, "");
+    if (!id) {
+      result.replaceChildren();
+      return;
+    }
+    field.value = id;
+    epoch.value = query.get("epoch") ?? "";
+    const asked = query.toString();
+    try {
+      const about = await get(`v1/runs/${enc(run)}/images/${enc(id)}${asked ? `?${asked}` : ""}`);
+      if (mine !== turn) return;
+      found = about;
+      result.replaceChildren(...answer(id, about));
+      setText(left, soon(found, present, ranks));
+    } catch (error) {
+      if (mine !== turn || error.status === 401) return;
+      result.replaceChildren(h("h3", {}, `Image ${id}`), h("p", { class: "wrong" }, error.message));
+    }
+  }
+
+  return {
+    element,
+    find,
+    standing(at, told) {
+      [present, ranks] = [at, told];
+      setText(left, soon(found, present, ranks));
+    },
+  };
+}
+
+/** `id` as it was asked for: numbers past 2^53 are not what JavaScript reads. */
+function answer(id, about) {
+  const { nearest } = about;
+  const facts = tiles();
+  const is_in = about.pruned === null;
+  facts.update([
+    ["Image", size(about.width, about.height), `aspect ${about.aspect.toFixed(3)}, map ${about.map}`],
+    [is_in ? "Bucket" : "Nearest bucket", size(nearest.width, nearest.height), `number ${nearest.bucket}, aspect error ${nearest.aspect_error.toFixed(3)}`],
+    ["Scaled to", size(nearest.resize_width, nearest.resize_height), `then cropped at ${nearest.crop_left}, ${nearest.crop_top}`],
+    [is_in ? "Crop loss" : "Would lose", percent(nearest.crop_loss), "of the image is cut away"],
+  ]);
+  return [
+    h("h3", {}, `Image ${id}`),
+    h("ul", { class: "verdict" }, verdict(about).map((line) => h("li", {}, line))),
+    h("div", { class: "fit" }, picture(about), facts.element),
+  ];
+}
+
+function verdict(about) {
+  if (about.pruned) return [`Pruned: ${PRUNED[about.pruned] ?? about.pruned}. It comes in no epoch.`];
+  const lines = about.served.map((coming) => come(about, coming));
+  if (about.left_out) lines.push(`${about.served.length ? "Not as often as asked for" : `Does not come in epoch ${about.epoch}`}. ${LEFT_OUT[about.left_out] ?? about.left_out}`);
+  return lines.length ? lines : [`Does not come in epoch ${about.epoch}.`];
+}
+
+function come(about, coming) {
+  const where = coming.bucket === about.bucket ? "" : ` at ${size(coming.width, coming.height)}, a neighbour of its bucket, whose tail it is in`;
+  const again = coming.repeat ? " once more, to fill a tail" : "";
+  if (coming.step === null) return `Stands at position ${num(coming.position)} of epoch ${about.epoch}${where}${again}, which is dealt to no step of the present ranks.`;
+  return `Comes in epoch ${about.epoch} at step ${num(coming.step)} on rank ${coming.rank}, as number ${coming.slot} of its batch${where}${again}.`;
+}
+
+/** From now until it comes; nothing where that is another epoch's business. */
+function soon(about, present, ranks) {
+  const coming = about?.served.find((each) => each.step !== null);
+  if (!coming) return "";
+  const rank = ranks[coming.rank];
+  if (!rank || rank.epoch < about.epoch) return "";
+  if (rank.epoch > about.epoch || coming.step < rank.step) return `Rank ${rank.rank} is past it.`;
+  const left = coming.step - rank.step;
+  const time = present?.per_s > 0 ? `, in about ${duration(left / present.per_s)}` : "";
+  return left ? `That is ${plural(left, "step")} from where rank ${rank.rank} is now${time}.` : `Rank ${rank.rank} is there now.`;
+}
+
+/** The image as it is scaled, and the part of it that stays. */
+function picture({ nearest }) {
+  const { resize_width, resize_height, crop_left, crop_top, width, height } = nearest;
+  const most = Math.max(resize_width, resize_height);
+  const line = most / 150;
+  return svg(
+    "svg", {
+      viewBox: `${-line} ${-line} ${resize_width + 2 * line} ${resize_height + 2 * line}`, class: "crop", role: "img",
+      "aria-label": `${size(width, height)} is kept of the scaled ${size(resize_width, resize_height)}`,
+    },
+    svg("rect", { class: "cut", width: resize_width, height: resize_height }),
+    svg("rect", { class: "kept", x: crop_left, y: crop_top, width, height, "stroke-width": line }),
+  );
+}

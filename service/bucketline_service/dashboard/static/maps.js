@@ -1,0 +1,60 @@
+/** One map: how large its images are. */
+
+import { get, poll, watch } from "./api.js";
+import { figure } from "./charts.js";
+import { empty, enc, few, h, num, size } from "./dom.js";
+import { tiles } from "./tiles.js";
+import { number, table, text } from "./table.js";
+
+export function mapView(main, name) {
+  document.title = `${name} · bucketline`;
+  const body = h("div", { class: "stack" }, h("p", { class: "quiet" }, "Loading…"));
+  main.append(h("p", { class: "crumbs" }, h("a", { href: "#/" }, "Overview"), " / Maps"), h("h1", {}, name), body);
+  let end = () => {};
+  // a map never changes: once is enough
+  end = poll(async (signal) => {
+    let about;
+    try {
+      about = await get(`v1/maps/${enc(name)}`, { signal });
+    } catch (error) {
+      if (error.status === 404) body.replaceChildren(empty(h("h2", {}, "No such map"), error.message));
+      throw error;
+    }
+    show(body, name, about);
+    end();
+    end = watch();
+  });
+  return () => end();
+}
+
+function show(body, name, about) {
+  const { width, height, aspect } = about.histogram;
+  const numbers = table({
+    caption: "Images by aspect",
+    what: "aspect",
+    key: (row) => row.low,
+    columns: [
+      { name: "Aspect", ...text((row) => `${row.low.toFixed(2)} to ${row.high.toFixed(2)}`) },
+      { name: "Images", ...number((row) => num(row.num_images)) },
+    ],
+  });
+  numbers.update(aspect.num_images.map((num_images, at) => ({ low: aspect.edges[at], high: aspect.edges[at + 1], num_images })));
+  const facts = tiles();
+  facts.update([
+    ["Images", num(about.num_images)],
+    ["Samples an epoch", num(about.num_repeats?.total ?? about.num_images)],
+    ["Smallest", size(width.min_px, height.min_px), "least width and least height, px"],
+    ["Largest", size(width.max_px, height.max_px), "most width and most height, px"],
+    ["Ids", about.id_kind === "int64" ? "numbers" : "strings"],
+    ...(about.num_frames ? [["Frames", `${few(about.num_frames.min)} to ${few(about.num_frames.max)}`]] : []),
+    ["Digest", about.digest.slice(0, 8), "of the content"],
+  ]);
+  body.replaceChildren(
+    facts.element,
+    h(
+      "div", { class: "grid" },
+      figure("Aspects", "How many images have which width / height", `v1/maps/${enc(name)}/figures/aspects`, numbers.element).element,
+      figure("Sizes", "How many images are how wide and how high", `v1/maps/${enc(name)}/figures/sizes`).element,
+    ),
+  );
+}

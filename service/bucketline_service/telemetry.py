@@ -1,0 +1,190 @@
+"""OpenTelemetry's traces, where somebody has asked for them; else nothing of it is imported, and ``span`` does nothing.
+
+FastAPI makes the span of each request, and reads ``traceparent``. This adds which route, run and rank it is of, also on
+the short way to ``next``, and the spans below it: of the store's verbs, and of what is planned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bucketline_service.errors import Invalid
+from bucketline_service.version import VERSION
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span, Tracer
+
+T = TypeVar("T")
+
+UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What probes and scrapers ask all the time."""
+
+_ATTRIBUTES = {"run": "bucketline.run", "rank": "bucketline.rank", "map": "bucketline.map"}
+"""Of a path's parameters."""
+
+_OFF: AbstractContextManager[None] = nullcontext()
+_tracer: Tracer | None = None
+
+
+def span(name: str, **attributes: str | int) -> AbstractContextManager[Any]:
+    """A span around some work, below the one that is current. ``attributes`` get the prefix ``bucketline.``."""
+    if _tracer is None:
+        return _OFF
+    about = {f"bucketline.{key}": value for key, value in attributes.items()}
+    return _tracer.start_as_current_span(name, attributes=about)
+
+
+class Traces:
+    """The traces of one process. The standard ``OTEL_*`` variables say where they go, under which name, and which of
+    them. Raises ``Invalid`` where the extra is not installed, or where a variable asks for what there is not."""
+
+    def __init__(self) -> None:
+        global _tracer
+        try:
+            from fastapi import telemetry  # noqa: F401 - older releases have none
+            from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+            from opentelemetry.sdk.trace import TracerProvider
+        except ImportError as error:
+            raise _missing(error) from error
+        self._exporter = _exporter(os.environ.get("OTEL_TRACES_EXPORTER") or "otlp")
+        given = Resource.create()
+        named = "OTEL_SERVICE_NAME" in os.environ or "service.name" in os.environ.get(
+            "OTEL_RESOURCE_ATTRIBUTES", ""
+        )
+        name = given.attributes[SERVICE_NAME] if named else "bucketline"
+        about = Resource({SERVICE_NAME: name, "service.version": VERSION})
+        self._provider: TracerProvider = TracerProvider(resource=given.merge(about), shutdown_on_exit=False)
+        _tracer = self._provider.get_tracer("bucketline", VERSION)
+
+    @property
+    def for_fastapi(self) -> dict[str, Any]:
+        """What its app is made with."""
+        config = {
+            "tracer_provider": self._provider,
+            "tracing": True,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": lambda scope: scope.get("path") in UNTRACED,
+        }
+        return {"telemetry": config}
+
+    def start(self) -> None:
+        """Send from now on: by a thread of this process, so not before it is the one that serves."""
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        if self._exporter is not None:
+            self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
+
+    async def stop(self) -> None:
+        """Send what is left."""
+        await asyncio.to_thread(self._provider.shutdown)
+
+    def store(self, store: T, system: str) -> T:
+        """The store, whose verbs have spans where they are part of what is traced. ``system``: its kind."""
+        assert _tracer is not None
+        return cast(T, _TracedStore(store, _tracer, system))
+
+
+def _missing(error: ImportError) -> Invalid:
+    return Invalid(
+        "otel",
+        f"traces need OpenTelemetry, and there is no {error.name}",
+        "pip install 'bucketline[otel]', or leave it off",
+    )
+
+
+def _exporter(kind: str) -> SpanExporter | None:
+    if kind == "none":
+        return None
+    if kind == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        return ConsoleSpanExporter()
+    if kind != "otlp":
+        raise Invalid("otel", f"OTEL_TRACES_EXPORTER={kind} is not known here", "Use otlp, console or none")
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_PROTOCOL"
+    )
+    if protocol not in (None, "", "http/protobuf"):
+        raise Invalid(
+            "otel", f"OTLP over {protocol} is not known here", "Set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+        )
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError as error:
+        raise _missing(error) from error
+    return OTLPSpanExporter()
+
+
+class _TracedStore:
+    def __init__(self, store: Any, tracer: Tracer, system: str) -> None:
+        self._store = store
+        self._tracer = tracer
+        self._system = system
+
+    def __getattr__(self, verb: str) -> Any:
+        ask: Callable[..., Any] = getattr(self._store, verb)
+        if not inspect.iscoroutinefunction(ask):
+            return ask
+        from opentelemetry.trace import SpanKind, get_current_span
+
+        attributes = {"db.system.name": self._system, "db.operation.name": verb}
+
+        async def asked(*arguments: Any, **named: Any) -> Any:
+            if not get_current_span().is_recording():  # not what the coordinator asks for itself
+                return await ask(*arguments, **named)
+            with self._tracer.start_as_current_span(
+                f"store {verb}", kind=SpanKind.CLIENT, attributes=attributes
+            ):
+                return await ask(*arguments, **named)
+
+        setattr(self, verb, asked)  # from now on it is found before this is asked
+        return asked
+
+
+class NameSpans:
+    """Tells the span of a request which route it took, and of which run, rank or map it is. To stand around all else:
+    what goes the short way comes by no other place."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        from opentelemetry.trace import get_current_span
+
+        self._app = app
+        self._current: Callable[[], Span] = get_current_span
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = self._current()
+
+        async def named(message: Message) -> None:
+            route = scope.get("route")
+            if message["type"] == "http.response.start" and request.is_recording():
+                _name(request, scope, getattr(route, "path_format", None), getattr(route, "path_regex", None))
+            await send(message)
+
+        await self._app(scope, receive, named)
+
+
+def _name(request: Span, scope: Scope, route: str | None, regex: re.Pattern[str] | None) -> None:
+    if route is None or regex is None:
+        return
+    request.update_name(f"{scope['method']} {route}")
+    request.set_attribute("http.route", route)
+    found = regex.fullmatch(scope["path"])
+    for parameter, value in (found.groupdict() if found else {}).items():
+        if parameter in _ATTRIBUTES:
+            request.set_attribute(_ATTRIBUTES[parameter], value)

@@ -1,0 +1,159 @@
+"""What an operator sees of a run that is being consumed."""
+
+from __future__ import annotations
+
+import csv
+import re
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.checked import Api
+from tests.dashboard.conftest import OpenPage
+from tests.dashboard.job import NASTY, RUN, TOKENS, Job
+from tests.server import ServerProcess
+
+FIGURES = 6
+
+
+def tile(page: Page, name: str) -> Locator:
+    return page.locator(".tile").filter(has=page.locator("dt", has_text=re.compile(f"^{name}$")))
+
+
+def as_operator(server: ServerProcess) -> Api:
+    return server.api(TOKENS["BUCKETLINE_OPERATOR_TOKEN"])
+
+
+def test_progress_moves_while_one_looks(open_page: OpenPage, job: Job) -> None:
+    done = job.advance(2, 0, 1, 2, 3) + 1
+    watch = open_page()
+    row = watch.page.get_by_role("row", name=re.compile(rf"^{RUN} "))
+    expect(row).to_contain_text(f"{done} / ")
+    before = float(row.get_by_role("progressbar").evaluate("bar => bar.value"))
+    done = job.advance(3, 0, 1, 2, 3) + 1
+    expect(row).to_contain_text(f"{done} / ")
+    assert float(row.get_by_role("progressbar").evaluate("bar => bar.value")) > before
+    # by now it has seen the run move
+    expect(row).to_contain_text("Running")
+    expect(row.get_by_role("cell").nth(3)).to_have_text(re.compile(r"^[\d.,]+$"))
+    watch.page.get_by_role("link", name=RUN).first.click()
+    expect(watch.page.get_by_role("heading", name=RUN, level=1)).to_be_visible()
+    assert watch.page.url.endswith(f"#/runs/{RUN}")
+    expect(watch.page.locator(".runline")).to_contain_text(f"{done} / ")
+
+
+def test_the_slowest_rank_comes_first(open_page: OpenPage, job: Job) -> None:
+    """A rank that goes no further is seen to fall behind, with who holds it."""
+    job.advance(1, 0, 1, 2, 3)
+    page = open_page(f"#/runs/{RUN}").page
+    ranks = page.get_by_role("region", name="Ranks, the slowest first")
+    expect(ranks.get_by_role("row")).to_have_count(1 + 4)
+    job.advance(4, 0, 1, 3)
+    job.advance(1, 2)
+    first = ranks.locator("tbody tr").first
+    expect(first.get_by_role("rowheader")).to_have_text("2")
+    expect(first.get_by_role("cell").nth(1)).to_have_text("behind")
+    expect(first.get_by_role("cell").nth(0)).to_have_text(re.compile(r"^[1-9]\d*$"))
+    expect(first.get_by_role("cell").nth(5)).to_have_text(re.compile("now|ago"))
+    expect(first.get_by_role("cell").nth(6)).to_contain_text(":")
+    expect(page.get_by_role("img", name=re.compile("4 ranks, the slowest is 2, "))).to_be_visible()
+    expect(page.locator(".kinds")).to_contain_text("behind: 1 rank")
+    expect(tile(page, "Largest lag")).to_contain_text("rank 2")
+    page.get_by_label("Filter by rank").fill("front")
+    expect(ranks.locator("tbody tr")).to_have_count(3)
+    job.advance(3, 2)
+
+
+def test_charts_have_the_plans_numbers(open_page: OpenPage, server: ServerProcess) -> None:
+    stats: dict[str, Any] = as_operator(server).get(f"/v1/runs/{RUN}/stats")
+    page = open_page(f"#/runs/{RUN}").page
+    expect(page.locator(".plot[data-drawn]")).to_have_count(FIGURES)
+    buckets = page.locator("figure").filter(has=page.get_by_role("heading", name="Buckets", exact=True))
+    # of each bucket one bar of images and one of batches
+    expect(buckets.locator(".trace.bars .point")).to_have_count(2 * len(stats["buckets"]))
+    drawn = buckets.locator(".plot").evaluate("plot => plot.data.map((trace) => trace.y)")
+    assert drawn == [[bucket[name] for bucket in stats["buckets"]] for name in ("num_images", "num_batches")]
+    largest = max(stats["buckets"], key=lambda bucket: int(bucket["num_images"]))
+    buckets.get_by_text("Show numbers").click()
+    row = buckets.get_by_role("row", name=re.compile(f"{largest['width']} . {largest['height']}"))
+    expect(row).to_contain_text(f"{largest['num_images']:,}")
+    pruned = page.locator("figure").filter(has=page.get_by_role("heading", name="Pruned"))
+    expect(pruned).to_contain_text(f"{stats['pruned']['max_crop_loss']:,} (")
+    expect(tile(page, "Images")).to_contain_text(f"{stats['num_images']:,}")
+
+
+def test_where_an_image_is_why_and_when_it_comes(open_page: OpenPage, server: ServerProcess) -> None:
+    api = as_operator(server)
+    batch = api.get(f"/v1/runs/{RUN}/batches", epoch=0, step=70, rank=1)["batches"][0]
+    served = batch["ids"][3]
+    page = open_page(f"#/runs/{RUN}").page
+    result = page.locator(".result")
+    page.get_by_label("Image id").fill(str(served))
+    page.get_by_role("button", name="Find").click()
+    expect(result).to_contain_text("Comes in epoch 0 at step 70 on rank 1, as number 3 of its batch")
+    expect(tile(page, "Bucket")).to_contain_text(f"{batch['width']} × {batch['height']}")  # noqa: RUF001
+    expect(page.locator(".soon")).to_contain_text("from where rank 1 is now")
+    assert page.url.endswith(f"#/runs/{RUN}/images/{served}")
+    # in another epoch it comes elsewhere, and the address says so
+    told = api.get(f"/v1/runs/{RUN}/images/{served}", epoch=3)["served"][0]
+    page.get_by_label("Epoch", exact=True).fill("3")
+    page.get_by_role("button", name="Find").click()
+    expect(result).to_contain_text(f"Comes in epoch 3 at step {told['step']:,} on rank {told['rank']}")
+    assert page.url.endswith("?epoch=3")
+
+
+def test_an_image_that_is_pruned_and_one_that_is_not_there(
+    open_page: OpenPage, server: ServerProcess
+) -> None:
+    api = as_operator(server)
+    ledger = api.ask("GET", f"/v1/runs/{RUN}/ledger").text.splitlines()
+    pruned = next(row["id"] for row in csv.DictReader(ledger) if row["what"] == "pruned")
+    watch = open_page(f"#/runs/{RUN}/images/{pruned}")
+    page = watch.page
+    expect(page.locator(".result")).to_contain_text("Pruned: more than max_crop_loss of it would be cut away")
+    expect(tile(page, "Would lose")).to_be_visible()
+    watch.forgiven = {404}
+    page.get_by_label("Image id").fill("no-such")
+    page.get_by_label("Image id").press("Enter")
+    expect(page.locator(".result .wrong")).to_contain_text("no-such")
+
+
+def test_ids_that_are_markup_are_text(open_page: OpenPage) -> None:
+    """Both what is asked for and what is answered; a dialog or a request for ``x`` would be a fault."""
+    watch = open_page("#/runs/nasty")
+    page = watch.page
+    page.get_by_label("Image id").fill(f"{NASTY}1")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".result h3")).to_have_text(f"Image {NASTY}1")
+    expect(page.locator(".verdict")).to_contain_text("Comes in epoch")
+    watch.forgiven = {404}
+    page.get_by_label("Image id").fill(f"{NASTY}none")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".result .wrong")).to_contain_text(NASTY)
+    assert page.locator("main img").count() == 0
+    assert not any(path.endswith("/x") for path in watch.asked)
+
+
+def test_what_happened_is_told(open_page: OpenPage, server: ServerProcess) -> None:
+    page = open_page(f"#/runs/{RUN}").page
+    table = page.get_by_role("region", name="Events", exact=True)
+    expect(table).to_contain_text("run put")
+    as_operator(server).put("/v1/runs/other", {"map": "coco", "world_size": 1, "batch_size": 8}, 201)
+    page.get_by_role("link", name="Overview").first.click()
+    expect(table.get_by_role("link", name="other", exact=True).first).to_be_visible()
+    as_operator(server).ask("DELETE", "/v1/runs/other", 204)
+    expect(table).to_contain_text("run deleted")
+
+
+def test_a_run_that_is_not_there(open_page: OpenPage) -> None:
+    watch = open_page("#/runs/gone")
+    watch.forgiven = {404}
+    expect(watch.page.get_by_role("heading", name="No such run")).to_be_visible()
+
+
+def test_a_map(open_page: OpenPage) -> None:
+    page = open_page("#/maps/coco").page
+    expect(page.locator(".plot[data-drawn]")).to_have_count(2)
+    expect(tile(page, "Largest")).to_contain_text("640 × 640")  # noqa: RUF001
+    page.get_by_text("Show numbers").first.click()
+    expect(page.get_by_role("region", name="Images by aspect")).to_contain_text("1.24 to 1.35")

@@ -1,0 +1,271 @@
+"""The guides in docs/guides are true: their specs are taken, their code runs, and what they call the same is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from bucketline import BucketClient, Invalid, NotFound, Operator
+from tests.server import COCO, ServerProcess
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+GUIDES = Path(__file__).parents[1] / "docs" / "guides"
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = sorted(path.stem for path in GUIDES.glob("*.md"))
+
+
+def blocks(guide: str, language: str) -> list[str]:
+    text = (GUIDES / f"{guide}.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def block(guide: str, language: str, holding: str) -> str:
+    """The one that holds a text."""
+    (found,) = (text for text in blocks(guide, language) if holding in text)
+    return found
+
+
+SPECS = [(guide, json.loads(text)) for guide in NAMES for text in blocks(guide, "json")]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A coordinator that has COCO under every name that the guides call a map."""
+    server = ServerProcess(tmp_path_factory.mktemp("guides"))
+    try:
+        with Operator(server.url) as operator:
+            for spec in (spec for _, spec in SPECS):
+                for name in [spec["map"]] if "map" in spec else [each["map"] for each in spec["maps"]]:
+                    operator.put_map(name, COCO)
+        yield server.url
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def operator(url: str) -> Iterator[Operator]:
+    with Operator(url) as operator:
+        yield operator
+
+
+@pytest.mark.parametrize(
+    "at", range(len(SPECS)), ids=[f"{guide}-{at}" for at, (guide, _) in enumerate(SPECS)]
+)
+def test_every_spec_makes_a_run(operator: Operator, at: int) -> None:
+    _, spec = SPECS[at]
+    kept = operator.put_run(f"spec-{at}", spec)["spec"]
+    for field, value in spec.items():
+        if field in ("ladder", "assign"):
+            assert kept[field].items() >= value.items()
+        elif field not in ("maps", "gradient_accumulation_steps"):
+            assert kept[field] == value
+
+
+@pytest.mark.parametrize("guide", NAMES)
+def test_all_python_is_python(guide: str) -> None:
+    for text in blocks(guide, "python"):
+        body = text + "        pass\n" if text.rstrip().endswith(":") else text
+        compile(body, guide, "exec")
+
+
+def loop(code: str, url: str, **names: Any) -> list[tuple[list[int], int, int]]:
+    """Run a guide's training loop: the ids and sizes of the batches that it trained on."""
+    seen: list[tuple[list[int], int, int]] = []
+    scope = {
+        "BucketClient": BucketClient,
+        "load_images": lambda ids, width, height: (list(ids), width, height),
+        "train_step": seen.append,
+        "url": url,
+        **names,
+    }
+    exec(compile(code, "guide", "exec"), scope)
+    if "client" in scope:
+        scope["client"].close()
+    return seen
+
+
+# --- NovelAI's BucketManager ---------------------------------------------------------------------------------
+
+
+def golden_batches(golden: dict[str, Any], rank: int) -> list[tuple[list[int], int, int]]:
+    return [(ids, width, height) for epoch in golden["epochs"] for width, height, ids in epoch[rank]]
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((GOLDEN / "novelai-defaults.json").read_text())
+    return found
+
+
+def put_novelai(operator: Operator, run: str, num_fields: int) -> dict[str, Any]:
+    (spec,) = (
+        spec
+        for guide, spec in SPECS
+        if guide == "from-novelai" and "planner" in spec and len(spec) == num_fields
+    )
+    with suppress(NotFound):  # of a test before
+        operator.delete_run(run)
+    operator.put_run(run, spec)
+    return spec
+
+
+def test_the_loop_after_gives_the_recorded_batches_into_the_second_epoch(
+    operator: Operator, url: str, defaults: dict[str, Any]
+) -> None:
+    put_novelai(operator, "novelai", 5)
+    num_steps = defaults["batches_per_rank"] + 20
+    found = loop(block("from-novelai", "python", "BucketClient"), url, rank=2, num_steps=num_steps)
+    assert found == golden_batches(defaults, 2)[:num_steps]
+
+
+def test_a_training_moves_over_in_its_midst(operator: Operator, url: str, defaults: dict[str, Any]) -> None:
+    put_novelai(operator, "novelai", 5)
+    epoch, step = 2, 17
+    with BucketClient(url, run="novelai", session="moved") as client:
+        code = block("from-novelai", "python", "load_state_dict")
+        names = {"client": client, "epoch": epoch, "step": step, "url": url, "Operator": Operator}
+        exec(compile(code, "guide", "exec"), names)
+        found = [client.next_batch(3) for _ in range(5)]
+    expected = golden_batches(defaults, 3)[epoch * defaults["batches_per_rank"] + step :][:5]
+    assert [(list(batch.ids), batch.width, batch.height) for batch in found] == expected
+
+
+def test_all_parameters_given_are_those_of_the_recording(operator: Operator, url: str) -> None:
+    golden = json.loads((GOLDEN / "novelai-odd.json").read_text())
+    spec = put_novelai(operator, "odd", 7)
+    own = {
+        "bsz": spec["batch_size"],
+        "world_size": spec["world_size"],
+        "seed": spec["seed"],
+        **spec["ladder"],
+    }
+    assert golden["settings"].items() <= own.items()
+    with BucketClient(url, run="odd") as client:
+        found = [client.next_batch(4) for _ in range(30)]
+    expected = golden_batches(golden, 4)[:30]
+    assert [(list(batch.ids), batch.width, batch.height) for batch in found] == expected
+
+
+def test_an_id_that_the_map_lacks_is_an_error_as_said(operator: Operator) -> None:
+    with pytest.raises(Invalid, match="valid_ids"):
+        operator.put_run(
+            "lacking",
+            {"map": "coco", "planner": "novelai", "world_size": 1, "batch_size": 8, "valid_ids": [-1]},
+        )
+
+
+# --- kohya's sd-scripts --------------------------------------------------------------------------------------
+
+
+def kohya() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The guide's dataset config, and the spec that it becomes."""
+    (config,) = (tomllib.loads(text) for text in blocks("from-kohya", "toml"))
+    (spec,) = (spec for guide, spec in SPECS if guide == "from-kohya" and "maps" in spec)
+    return config, spec
+
+
+def test_every_key_of_the_config_is_in_the_spec() -> None:
+    config, spec = kohya()
+    general, (dataset,) = config["general"], config["datasets"]
+    assert general.pop("enable_bucket") is True
+    assert spec["ladder"] == {"kind": "kohya", **general}
+    assert spec["batch_size"] == dataset["batch_size"]
+    subsets = [(Path(each["image_dir"]).name, each["num_repeats"]) for each in dataset["subsets"]]
+    assert [(each["map"], each["num_repeats"]) for each in spec["maps"]] == subsets
+
+
+def select_bucket(size: tuple[int, int], sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """As sd-scripts' BucketManager.select_bucket does: of equally near buckets the first."""
+    if size in sizes:
+        return size
+    return min(sizes, key=lambda bucket: abs(bucket[0] / bucket[1] - size[0] / size[1]))
+
+
+@pytest.mark.parametrize("metric", ["abs", "log"])
+def test_images_go_to_the_buckets_that_they_go_to_there(operator: Operator, metric: str) -> None:
+    _, spec = kohya()
+    operator.put_run(f"kohya-{metric}", {**spec, "assign": {"metric": metric}})
+    buckets = operator.stats(f"kohya-{metric}")["buckets"]
+    found = {(bucket["width"], bucket["height"]): bucket["num_images"] for bucket in buckets}
+    with COCO.open() as file:
+        images = [(int(row["width"]), int(row["height"])) for row in csv.DictReader(file)]
+    counts = Counter(select_bucket(size, list(found)) for size in images)
+    expected = {size: counts[size] * len(spec["maps"]) for size in found}
+    assert (found == expected) is (metric == "abs")
+
+
+def test_num_repeats_of_1_is_once(operator: Operator) -> None:
+    _, spec = kohya()
+    operator.put_run("repeats", spec)
+    told = {each["map"]: each for each in operator.stats("repeats")["maps"]}
+    assert told["landscapes"]["num_samples"] == 5000
+    assert told["portraits"]["num_samples"] == 3 * 5000
+
+
+# --- diffusers -----------------------------------------------------------------------------------------------
+
+
+def test_the_scripts_rows_become_a_map(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = [(640, 480), (300, 500)]
+    rows = [{"image": SimpleNamespace(size=size)} for size in sizes]
+    code = block("from-diffusers", "python", "map.csv")
+    exec(compile(code, "guide", "exec"), {"dataset": {"train": rows}, "image_column": "image"})
+    assert operator.put_map("rows", tmp_path / "map.csv")["num_images"] == 2
+    with (tmp_path / "map.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [(int(row["id"]), (int(row["width"]), int(row["height"]))) for row in written] == [
+        *enumerate(sizes)
+    ]
+
+
+def test_the_sizes_of_the_flag_are_those_of_the_ladder_with_the_width_first() -> None:
+    text = (GUIDES / "from-diffusers.md").read_text()
+    (flag,) = re.findall(r'`--aspect_ratio_buckets "([^"]+)"`', text)
+    pairs = [[int(side) for side in pair.split(",")] for pair in flag.split(";")]
+    (ladder,) = (
+        spec["ladder"]
+        for guide, spec in SPECS
+        if guide == "from-diffusers" and spec["ladder"]["kind"] == "explicit"
+    )
+    assert ladder["sizes"] == [[width, height] for height, width in pairs]
+
+
+# --- lavender-data -------------------------------------------------------------------------------------------
+
+
+def test_shards_become_a_map_and_the_loop_after_runs(
+    operator: Operator, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards" / "images").mkdir(parents=True)
+    for shard in range(2):
+        ids = range(50 * shard, 50 * (shard + 1))
+        columns = {"id": list(ids), "width": [640] * 50, "height": [480] * 50, "caption": ["of it"] * 50}
+        file = tmp_path / "shards" / "images" / f"shard.{shard:05}.parquet"
+        pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    exec(compile(block("from-lavender-data", "python", "pyarrow"), "guide", "exec"), {})
+    operator.put_map("shards", tmp_path / "map.parquet")
+    (spec,) = (spec for guide, spec in SPECS if guide == "from-lavender-data")
+    operator.put_run("training", {**spec, "map": "shards", "epochs": 1})
+    code = block("from-lavender-data", "python", "client.epoch")
+    seen = [loop(code, url, rank=rank) for rank in range(2)]
+    assert sorted(image for rank in seen for ids, _, _ in rank for image in ids) == list(range(100))
