@@ -18,10 +18,15 @@ def family(pid: int) -> list[int]:
     return [pid, *(each for child in children for each in family(int(child)))]
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """It and its family at once, without a word."""
+def kill(process: subprocess.Popen[str]) -> str:
+    """It and its family at once, without a word; what it had printed that nobody has read."""
     for pid in family(process.pid):
         os.kill(pid, signal.SIGKILL)
+    assert process.stdout is not None
+    with process.stdout:
+        rest = process.stdout.read()  # communicate() knows nothing of what readline() has read ahead
+    process.wait()
+    return rest
 
 
 def lines_until(process: subprocess.Popen[str], is_last: Callable[[str], bool]) -> str:

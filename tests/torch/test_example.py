@@ -42,8 +42,7 @@ def test_killed_and_gone_on_with_on_three_processes(photographs: Path, tmp_path:
     try:
         first = launch(coordinator.url, photographs, checkpoint, 2, 1000)
         said = "".join(lines_until(first, lambda line: "step of" in line) for _ in range(3))
-        kill(first)
-        said += first.communicate()[0]
+        said += kill(first)
         assert checkpoint.exists(), said
         at = torch.load(checkpoint, weights_only=False)["data"]
         assert at["step"] > 0

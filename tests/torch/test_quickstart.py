@@ -25,8 +25,8 @@ from playwright.sync_api import expect  # noqa: E402
 from tests.dashboard.browser import Browser, Watch  # noqa: E402
 
 GUIDE = Document(ROOT / "docs" / "quickstart.md")
-TOLD = re.compile(r"epoch (\d+), rank (\d+): \(\d+, 3, \d+, \d+\) (\(.*\))")
-"""Epoch, rank and ids of a step that has been taken into training."""
+TOLD = re.compile(r"epoch (\d+), rank (\d+): \(\d+, 3, \d+, \d+\) (\([^()]*\))")
+"""Epoch, rank and ids of a step that is taken into training; ranks may write into each other's lines."""
 
 
 @pytest.fixture
@@ -74,22 +74,20 @@ def test_ten_lines_to_a_batch_then_torchrun_killed_and_gone_on_with_on_three(
     job = torchrun(shell, 2)
     said = lines_until(job, lambda line: "epoch 1, rank 0" in line)
     expect(row.get_by_role("progressbar")).not_to_have_attribute("value", "0")
-    kill(job)
-    said += job.communicate()[0]
+    said += kill(job)
     at = torch.load(shell.folder / "checkpoint.pt")["data"]
+    with Operator(shell.url) as operator:
+        stats = operator.stats("first")
 
     job = torchrun(shell, 3)
     epochs = range(at["epoch"] + 2)
     # whoever is in an epoch has waited for the others' last step of the one before
-    said_after = lines_until(job, lambda line: line.startswith(f"epoch {len(epochs)},"))
+    said_after = lines_until(job, lambda line: f"epoch {len(epochs)}, " in line)
     row.get_by_role("link", name="first").click()
     ranks = watch.page.get_by_role("region", name="Ranks, the slowest first")
     expect(ranks.get_by_role("row")).to_have_count(1 + 3)
     kill(job)
-    job.communicate()
 
-    with Operator(shell.url) as operator:
-        stats = operator.stats("first")
     num_kept = at["epoch"] * stats["num_steps"] + at["step"]
     before = [
         told for rank in "01" for told in [told for told in TOLD.findall(said) if told[1] == rank][:num_kept]
@@ -101,5 +99,5 @@ def test_ten_lines_to_a_batch_then_torchrun_killed_and_gone_on_with_on_three(
         seen = Counter(id for ids in trained for id in ast.literal_eval(ids))
         assert set(seen.values()) == {1}, "no image twice"
         assert seen.keys() <= photos
-        # a step of three ranks that would not be whole is left out besides
-        assert len(photos) - len(seen) <= stats["dropped"] + 2 * 3
+        # what does not fill a unit of two ranks, or of three, and a last step of three
+        assert len(photos) - len(seen) < 2 * 2 + 3 * 2, epoch
