@@ -193,7 +193,7 @@ def test_the_spec_table_says_which_ladder_has_a_field_and_its_own_default(kind: 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", README.text))))
 def test_links_lead_somewhere(target: str) -> None:
-    assert (ROOT / target).is_file()
+    assert (ROOT / target.partition("#")[0]).is_file()  # anchors: test_docs_site
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\S+)", block("bash", "make demo"), re.MULTILINE))
