@@ -16,7 +16,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.pem,target=/run/secrets/ca.pem \
     mkdir -p client/bucketline service/bucketline_service \
     && touch README.md LICENSE client/bucketline/__init__.py service/bucketline_service/__init__.py \
-    && /opt/bucketline/bin/pip install '.[service]'
+    && /opt/bucketline/bin/pip install '.[service,otel]'
 COPY README.md LICENSE ./
 COPY client client
 COPY service service
