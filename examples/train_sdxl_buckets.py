@@ -10,8 +10,11 @@ Pillow.
 """
 
 import argparse
+import csv
+import io
 import os
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,27 +62,30 @@ class Denoiser(torch.nn.Module):
         return self.last(self.first(noisy) + conditions[:, :, None, None])
 
 
+def images_in(folder: Path) -> list[Path]:
+    """Not what else lies there, such as captions."""
+    known = Image.registered_extensions()
+    return [file for file in sorted(folder.iterdir()) if known.get(file.suffix.lower()) in Image.OPEN]
+
+
 def put_run(url: str, folder: Path, batch_size: int, world_size: int) -> None:
-    """The map of the folder's images, and a run over it; those that are there already are left as they are."""
-    rows = ["id,width,height"]
-    for file in sorted(folder.iterdir()):
+    """The map of the folder's images (``bucketline scan`` makes one of any folder), and a run over it. Where they are
+    there already nothing is changed; other images or another batch size are a ``Conflict`` that says so."""
+    rows = io.StringIO()
+    table = csv.writer(rows)
+    table.writerow(["id", "width", "height"])
+    for file in images_in(folder):
         with Image.open(file) as stored:
             image = ImageOps.exif_transpose(stored)
-            rows.append(f"{file.name},{image.width},{image.height}")
+            table.writerow([file.name, image.width, image.height])
+    ladder = {"kind": "novelai", "max_size": [128, 128], "divisible": 16, "min_dim": 64, "dim_limit": 256}
+    # with a lockstep of 1 the few images of a small folder fill more batches; ranks then may have different shapes
+    spec = {"map": RUN, "batch_size": batch_size, "lockstep": 1, "ladder": {**ladder, "base_res": [128, 128]}}
     with Operator(url) as operator:
-        try:
-            operator.run(RUN)
-        except NotFound:
-            operator.put_map(RUN, ("\n".join(rows) + "\n").encode(), format="csv")
-            ladder = {
-                "kind": "novelai",
-                "max_size": [128, 128],
-                "divisible": 16,
-                "min_dim": 64,
-                "dim_limit": 256,
-            }
-            spec = {"map": RUN, "world_size": world_size, "batch_size": batch_size, "lockstep": 1}
-            operator.put_run(RUN, {**spec, "ladder": {**ladder, "base_res": [128, 128]}})
+        with suppress(NotFound):
+            world_size = operator.run(RUN)["spec"]["world_size"]  # as it was begun with
+        operator.put_map(RUN, rows.getvalue().encode(), format="csv")
+        operator.put_run(RUN, {**spec, "world_size": world_size})
 
 
 def train_step(model, optimizer, pixels, time_ids) -> float:
@@ -101,7 +107,7 @@ def tell(epoch: int, seen: Counter, num_images: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train in aspect-ratio buckets.")
-    parser.add_argument("images", type=Path, help="a folder of images, and of nothing else")
+    parser.add_argument("images", type=Path, help="a folder of images; those below it are not looked at")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=2)
@@ -113,7 +119,7 @@ def main() -> None:
     if rank == 0:
         put_run(options.url, options.images, options.batch_size, world_size)
     dist.barrier()
-    num_images = sum(1 for _ in options.images.iterdir())
+    num_images = len(images_in(options.images))
     model = DistributedDataParallel(Denoiser())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     seen: dict[int, Counter] = {}

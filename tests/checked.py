@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from jsonschema import Draft202012Validator
 
 PROBLEM = "application/problem+json"
 UNDOCUMENTED = {404, 405}
@@ -25,6 +24,7 @@ class Contract:
             if "properties" in schema and name != "Problem":
                 schema.setdefault("additionalProperties", False)
         self._components = strict
+        self._validators: dict[str, Any] = {}
         self._paths = [
             (re.compile(re.sub(r"\{\w+\}", "[^/]+", path.replace("{id}", ".+"))), operations)
             for path, operations in document["paths"].items()
@@ -46,11 +46,20 @@ class Contract:
             return
         assert media_type in content, f"content type {media_type!r}, not {list(content)}: {told}"
         if media_type.endswith("json"):
-            schema = {**content[media_type]["schema"], "components": self._components}
-            errors = [error.message for error in Draft202012Validator(schema).iter_errors(response.json())]
+            validator = self._validator(content[media_type]["schema"])
+            errors = [error.message for error in validator.iter_errors(response.json())]
             assert not errors, f"{errors[:3]}: {told}"
         if media_type == PROBLEM:
             _check_problem(response)
+
+    def _validator(self, schema: dict[str, Any]) -> Any:
+        """To make one takes longer than most answers."""
+        from jsonschema_rs import Draft202012Validator  # the venvs of torch and of Ray do without
+
+        key = repr(schema)
+        if key not in self._validators:
+            self._validators[key] = Draft202012Validator({**schema, "components": self._components})
+        return self._validators[key]
 
     def _responses(self, method: str, path: str) -> dict[str, Any]:
         for pattern, operations in self._paths:

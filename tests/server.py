@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
 
 from bucketline_service.api import ApiSettings, create_app
 from bucketline_service.coordinator import Coordinator
@@ -33,10 +32,10 @@ STARTED = re.compile(r"bucketline: listening on (https?)://[\d.]+:(\d+)\n")
 _contracts: list[Contract] = []
 
 
-def _contract(app: FastAPI) -> Contract:
-    """Every app has the same; to generate it takes longer than most tests."""
+def _contract(document: Callable[[], dict[str, Any]]) -> Contract:
+    """Every coordinator has the same; to generate it takes longer than most tests, so that only the first is asked."""
     if not _contracts:
-        _contracts.append(Contract(app.openapi()))
+        _contracts.append(Contract(document()))
     return _contracts[0]
 
 
@@ -72,7 +71,7 @@ class Replica:
         self._thread.start()
         self._stack = AsyncExitStack()
         self._client: httpx.AsyncClient = self._wait(self._open())
-        self.api = Api(self.send, _contract(self.app))
+        self.api = Api(self.send, _contract(self.app.openapi))
 
     async def _open(self) -> httpx.AsyncClient:
         await self._stack.enter_async_context(self.app.router.lifespan_context(self.app))
@@ -127,7 +126,8 @@ class ServerProcess:
         self.url = f"{started[1]}://127.0.0.1:{self._port}"
 
     def api(self, token: str | None = None) -> Api:
-        return Api(self._sender(token), Contract(self._sender(token)("GET", "/openapi.json").json()))
+        send = self._sender(token)
+        return Api(send, _contract(lambda: send("GET", "/openapi.json").json()))
 
     def _sender(self, token: str | None) -> Callable[..., httpx.Response]:
         def send(method: str, path: str, **request: Any) -> httpx.Response:

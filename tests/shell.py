@@ -26,6 +26,9 @@ class Document:
         self.text = file.read_text()
         self._blocks = re.findall(r"^```(\w+)\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL)
 
+    def blocks(self, language: str) -> list[str]:
+        return [text for kind, text in self._blocks if kind == language]
+
     def block(self, language: str, holding: str) -> str:
         """The one example of a language that holds a text."""
         (found,) = (text for kind, text in self._blocks if kind == language and holding in text)

@@ -35,7 +35,8 @@ def main() -> None:
         missing = (exc.name or "").partition(".")[0]
         if missing not in EXTRA_MODULES and exc.name != "bucketline_service":
             raise
-        print(f"bucketline: the commands need {missing}: pip install 'bucketline[service]'", file=sys.stderr)
+        extras = "service,scan" if sys.argv[1:2] == ["scan"] else "service"
+        print(f"bucketline: the commands need {missing}: pip install 'bucketline[{extras}]'", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -126,6 +126,8 @@ class PlanMismatch(Refused):
 
     ``expected`` is the run's fingerprint, ``given`` the state's. ``differs`` says in what: ``version`` (the
     planner's), ``map``, ``valid_ids``, ``buckets`` (their sizes or batch sizes) or ``spec`` (its rest).
+
+    Or the run itself was planned by a release of the coordinator with another version of the planner.
     """
 
     @property

@@ -88,6 +88,11 @@ class Operator:
         names = tuple((f"{what}_column", column) for what, column in (columns or {}).items())
         if isinstance(source, Mapping):
             return self._ask(_wire.Request("PUT", target, body=dict(source), params=names))
+        if not isinstance(source, bytes) and Path(source).is_dir():
+            made = f"{Path(source).resolve().name}.parquet"
+            raise UsageError(
+                f"{source}: is a folder; make a map of its images: bucketline scan {source} -o {made}"
+            )
         if content_type is None:
             content_type = _content_type(source, format)
         if isinstance(source, bytes):
@@ -243,11 +248,28 @@ class Operator:
     ) -> list[Json]:
         """What each of up to 16 run specs (their ``map`` left out) would cost on a map: ``{"spec", "stats"}``, or
         ``{"spec", "problem"}`` where it can not be met. Nothing is kept."""
+        document = self._preview({"map": map, "specs": [dict(spec) for spec in specs]}, (), timeout_s)
+        return _wire.read(document, lambda document: list(document["previews"]), _wire.path("previews"))
+
+    def compare(
+        self,
+        map: str,
+        specs: Mapping[str, Mapping[str, Any]],
+        *,
+        theme: str = "light",
+        narrow: bool = False,
+        timeout_s: float = 600.0,
+    ) -> Json:
+        """The same of specs by name, for people: ``previews`` in their order, and ``comparison`` with the ``rows`` of a
+        table and the ``figure`` of a chart. Each preview that can be met has a ``figure`` too. Figures are plotly's:
+        ``plotly.graph_objects.Figure(figure)``, for a ``light`` or a ``dark`` ground; ``narrow`` for a phone."""
+        body = {"map": map, "specs": [dict(spec) for spec in specs.values()], "names": list(specs)}
+        return self._preview(body, (("figure", theme), ("narrow", str(narrow).lower())), timeout_s)
+
+    def _preview(self, body: Json, params: tuple[tuple[str, str], ...], timeout_s: float) -> Json:
         timeout_s = seconds("timeout_s", timeout_s)
-        body = {"map": map, "specs": [dict(spec) for spec in specs]}
-        request = _wire.Request("POST", _wire.path("previews"), body=body, timeout_s=timeout_s)
-        document = self._transport.call(request, max(timeout_s, self._timeout_s))[1]
-        return _wire.read(document, lambda document: list(document["previews"]), request.path)
+        request = _wire.Request("POST", _wire.path("previews"), body=body, params=params, timeout_s=timeout_s)
+        return self._transport.call(request, max(timeout_s, self._timeout_s))[1]
 
     # --- the coordinator ------------------------------------------------------------------------------------
 
@@ -296,11 +318,12 @@ class Operator:
 
 def _content_type(source: str | os.PathLike[str] | bytes, format: str | None) -> str:
     if format is None:
-        suffix = "" if isinstance(source, bytes) else Path(source).suffix.lower()
-        format = SUFFIXES.get(suffix)
+        if isinstance(source, bytes):
+            raise UsageError(f"format: of bytes, one of {', '.join(CONTENT_TYPES)} is needed")
+        format = SUFFIXES.get(Path(source).suffix.lower())
         if format is None:
             raise UsageError(
-                f"format: pass one of {', '.join(CONTENT_TYPES)}; it does not follow from {suffix!r}"
+                f"{source}: its name does not say its format: name it {', '.join(SUFFIXES)}, or pass format="
             )
     if format not in CONTENT_TYPES:
         raise UsageError(f"format: one of {', '.join(CONTENT_TYPES)}, not {format!r}")

@@ -92,7 +92,7 @@ def fit(
 
 
 def _size(name: str, size: Sequence[int]) -> Size:
-    if isinstance(size, (str, bytes)) or len(size) != 2:
+    if isinstance(size, (str, bytes)) or not hasattr(size, "__len__") or len(size) != 2:
         raise UsageError(f"{name}: (width, height) was expected, not {size!r}")
     return whole(f"{name}: width", size[0], 1), whole(f"{name}: height", size[1], 1)
 

@@ -111,7 +111,7 @@ def shoot(browser: Browser, url: str, options: dict[str, Any]) -> bytes:
     page.goto(url)
     page.locator(".plot[data-drawn]").nth(5).wait_for(timeout=60_000)
     page.locator(".kinds", has_text="behind").wait_for(timeout=60_000)
-    page.locator(".pill[data-state=running]").wait_for(timeout=60_000)
+    page.locator(".title .pill[data-state=running]").wait_for(timeout=60_000)
     page.wait_for_timeout(12_000)  # until it has seen enough to tell how fast the run goes
     picture = page.screenshot()
     context.close()

@@ -6,7 +6,7 @@ BucketlineError
 +- NotFound           no such map, run, rank or image
 +- Conflict           the name is taken by other content, or the thing is in use
 +- Fenced             a newer lease or generation has taken over; nothing was changed
-+- PlanMismatch       a state dict of another plan
++- PlanMismatch       a state dict of another plan, or a run of another release's
 +- Planning           the plan is still being built: come back
 +- StoreUnavailable   the store is late or gone: nothing is known, come back
 """

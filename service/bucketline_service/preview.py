@@ -29,6 +29,9 @@ def run(
     """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at. What is wrong
     with one spec is its own problem, and begins with where it is from, of ``names``; ``columns``: those of the file
     that are named. Raises ``Invalid`` for a file that is no map, or too many specs."""
+    if file.is_dir():
+        hint = f"Make a map of its images: bucketline scan {file} -o {file.resolve().name}.parquet"
+        raise Invalid(str(file), "is a folder", hint)
     if len(specs) > MAX_SPECS:
         raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]

@@ -127,9 +127,10 @@ class TestDocument:
         targets = [first or second for first, second in links]
         assert any("swagger-ui" in target for target in targets)
         for target in targets:
-            assert target.startswith("/")
-            assert not target.startswith("//")
-            assert send("GET", target).status_code == 200
+            # below the page, wherever a proxy has put it
+            assert re.match(r"[a-z]", target)
+            assert "//" not in target
+            assert send("GET", f"/{target}").status_code == 200
         assert "https://" not in re.sub(r"<!--.*?-->", "", page)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -14,10 +15,11 @@ import pytest
 
 from bucketline import Operator
 from bucketline_service.api import Tokens
+from bucketline_service.coordinator import runs
 from bucketline_service.coordinator.journal import EVENT_NAMES
 from tests.checked import Api
 from tests.redis_server import RedisServer
-from tests.server import ServerProcess
+from tests.server import Replica, ServerProcess
 from tests.worlds import SMALL, World
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
@@ -96,6 +98,52 @@ def test_a_runs_life(world: World, after: int) -> None:
     assert {each["run"] for each in told} == {None, "run"}
     assert [each["at"] >= each["since"] > time.time() - 600 for each in told] == [True] * len(told)
     assert str(old) not in str(told)
+
+
+def test_a_plan_that_can_not_be_made(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "WAIT_FOR_PLAN_S", 0.0)  # a plan that takes longer than its run's request
+    api.put_csv("small", SMALL, 201)
+    api.put("/v1/runs/vast", {**SPEC, "world_size": 1000})
+    events = until(api, has("run_failed"), run="vast")
+    assert names(events)[-2:] == ["run_put", "run_failed"]
+    assert events[-1]["fields"]["detail"] == api.get("/v1/runs/vast")["detail"]
+    assert "only 200 are assigned" in events[-1]["fields"]["detail"]
+
+
+def test_a_store_that_was_put_back_to_an_older_state(tmp_path: Path) -> None:
+    """Rank 1 of ``adopted`` changed hands since, ``lost`` was started anew."""
+    state, copy = tmp_path / "state", tmp_path / "copy"
+    state.mkdir()
+
+    def replica() -> Replica:
+        return Replica(f"sqlite:///{state / 'state.sqlite'}", tmp_path / "data")
+
+    first = replica()
+    first.api.put_csv("small", SMALL, 201)
+    for run in ("adopted", "lost"):
+        first.api.put(f"/v1/runs/{run}", SPEC, 201)
+        first.api.lease(run, 1, "old")
+    first.close()
+    shutil.copytree(state, copy)
+    second = replica()
+    adopted = second.api.lease("adopted", 1, "new")["lease"]
+    second.api.session("lost", "start 1")
+    lost = second.api.lease("lost", 1, "new")["lease"]
+    second.close()
+    shutil.rmtree(state)
+    copy.rename(state)
+    third = replica()
+    try:
+        third.api.next("adopted", 1, adopted, generation=1, ack={"epoch": 0, "step": 4})
+        assert third.api.next("lost", 1, lost, 409, generation=2)["code"] == "fenced"
+        events = until(third.api, lambda found: {"lease_adopted", "store_lost_state"} <= {*names(found)})
+    finally:
+        third.close()
+    told = {each["event"]: each for each in events}
+    assert [told["lease_adopted"][name] for name in ("run", "rank", "count")] == ["adopted", 1, 1]
+    assert [told["lease_adopted"]["fields"][name] for name in ("epoch", "step")] == [0, 5]
+    assert [told["store_lost_state"][name] for name in ("run", "rank", "count")] == ["lost", 1, 1]
+    assert told["store_lost_state"]["fields"] == {"generation": 2}
 
 
 def test_a_page_asks_for_what_is_new(api: Api, put_run: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.checked import Api
+from tests.cli.commands import run_here
 from tests.redis_server import RedisServer
 from tests.server import ServerProcess, popen, run_command
 from tests.worlds import SMALL
@@ -166,7 +167,6 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     [
         (["--host", "0.0.0.0"], {}, "BUCKETLINE_WORKER_TOKEN"),
         (["--host", "0.0.0.0"], {"BUCKETLINE_WORKER_TOKEN": " , "}, "BUCKETLINE_WORKER_TOKEN"),
-        (["--store", "mysql://x"], {}, "store"),
         (["--workers", "0"], {}, "workers"),
         (["--log-level", "loud"], {}, "log_level"),
         (["--port", "70000"], {}, "port"),
@@ -178,17 +178,24 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 def test_settings_that_are_wrong(
     tmp_path: Path, flags: list[str], environ: dict[str, str], word: str
 ) -> None:
-    arguments = [
-        "serve",
-        "--data-dir",
-        str(tmp_path / "data"),
-        *([] if "--port" in flags else ["--port", "0"]),
-    ]
-    status, out, errors = run_command(*arguments, *flags, environ=environ)
+    # on a port that is taken: what is not refused for its settings is refused for that, and does not go on for ever
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = ["--port", str(taken.getsockname()[1])]
+        arguments = ["serve", "--data-dir", str(tmp_path / "data"), *port, *flags]
+        status, out, errors = run_here(*arguments, **environ)
     assert (status, out) == (1, "")
+    assert "can not be bound" not in errors
     assert errors.startswith("bucketline: ")
     assert errors.count("\n") == 1
     assert word in errors
+
+
+def test_a_store_that_is_none(tmp_path: Path) -> None:
+    """Found when it is opened, with the port bound: the process ends all the same."""
+    flags = ["--port", "0", "--data-dir", str(tmp_path / "data"), "--store", "mysql://x"]
+    status, out, errors = run_command("serve", *flags)
+    assert (status, out, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith("bucketline: store")
 
 
 def test_tokens_by_file_and_by_environment(start: Callable[..., ServerProcess], tmp_path: Path) -> None:

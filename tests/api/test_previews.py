@@ -65,6 +65,7 @@ def test_nothing_is_kept(api: Api) -> None:
         ({"assign": {"min_size": 5000}}, "invalid", "assign"),
         ({"valid_ids": [1, 2, 999]}, "invalid", "valid_ids"),
         ({"valid_ids": "nothing"}, "not_found", None),
+        ({"valid_ids": "no name"}, "invalid", "valid_ids"),
     ],
 )
 def test_one_that_can_not_be_met_does_not_hide_the_others(

@@ -108,6 +108,7 @@ UNMEETABLE = [
     ({"assign": {"min_size": 60_000}}, "assign"),
     ({"valid_ids": [1, 2, 1000]}, "valid_ids"),
     ({"valid_ids": ["a"]}, "valid_ids"),
+    ({"valid_ids": "no name"}, "valid_ids"),
     ({"valid_ids": [10**30]}, "valid_ids"),
     ({"planner": "novelai", "tails": "pad"}, "tails"),
     ({"planner": "novelai", "lockstep": 2}, "lockstep"),

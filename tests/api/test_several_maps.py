@@ -156,6 +156,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"maps": [{"map": "cats"}, {"map": "dogs"}], "valid_ids": [41]}, "valid_ids", "of which map"),
     ({"maps": [{"map": "cats"}, {"map": "dogs", "valid_ids": [1]}]}, "maps.1.valid_ids", "1"),
     ({"maps": [{"map": "dogs", "valid_ids": [1]}]}, "maps.0.valid_ids", "1"),
+    ({"maps": [{"map": "cats"}, {"map": "dogs", "valid_ids": "no name"}]}, "maps.1.valid_ids", "'no name'"),
     ({"maps": [{"map": "cats"}, {"map": "named", "valid_ids": [1]}]}, "maps.1.valid_ids", ""),
     ({"maps": [{"map": "cats"}, {"map": "dogs"}], "planner": "novelai"}, "maps", "one map"),
     (

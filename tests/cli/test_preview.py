@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.console import Console
 
 from bucketline_service import comparison, tables
 from bucketline_service.planning.groups import PRUNED
-from tests.server import COCO, run_command
+from tests.cli.commands import run_here
+from tests.server import COCO
 
 SPECS: dict[str, dict[str, Any]] = {
     "spill": {"map": "any", "world_size": 4, "batch_size": 8},
@@ -34,7 +36,9 @@ def preview(folder: Path, *arguments: str) -> tuple[int, str, str]:
     """With a temporary folder of its own, which is empty again afterwards."""
     scratch = folder / "scratch"
     scratch.mkdir()
-    answer = run_command("preview", *arguments, environ={"TMPDIR": str(scratch), "TERM": "dumb"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        answer = run_here("preview", *arguments)
     assert list(scratch.iterdir()) == []
     return answer
 
@@ -86,13 +90,32 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, content: str, words: st
     assert words in errors
 
 
-@pytest.mark.parametrize("file", ["/none.csv", "{tmp}/map.xyz", "{tmp}/broken.csv"])
-def test_a_map_that_can_not_be_read(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("/none.csv", "/none.csv"),
+        ("{tmp}/map.xyz", "map.xyz"),
+        ("{tmp}/broken.csv", "--width-column"),
+        ("{tmp}", "is a folder. Make a map of its images: bucketline scan "),
+    ],
+)
+def test_a_map_that_can_not_be_read(tmp_path: Path, file: str, words: str) -> None:
     (tmp_path / "map.xyz").write_text("")
     (tmp_path / "broken.csv").write_text("id,width\n1,2\n")
     status, out, errors = preview(tmp_path, file.replace("{tmp}", str(tmp_path)))
     assert (status, out, errors.count("\n")) == (1, "", 1)
     assert errors.startswith("bucketline: ")
+    assert words in errors
+
+
+def test_too_few_images_for_the_defaults_and_what_would_do(tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text("id,width,height\n1,640,480\n")
+    status, out, errors = preview(tmp_path, str(tmp_path / "few.csv"))
+    assert (status, out, errors.count("\n")) == (1, "", 1)
+    assert (
+        "few.csv: the defaults, 8 ranks with batches of 8 (--spec FILE.json has others): batch_size: "
+        in errors
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,15 @@ import pytest
 from bucketline_service import cli, events, logs
 from bucketline_service.errors import Invalid
 from bucketline_service.settings import NO_FLAGS, Settings
-from tests.server import ServerProcess, run_command
+from tests.cli.commands import run_here
+from tests.server import ServerProcess
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def flags() -> set[str]:
     """Of a switch, that which turns it on."""
-    found = set(re.findall(r"--[a-z][a-z-]+", run_command("serve", "--help")[1])) - {"--help"}
+    found = set(re.findall(r"--[a-z][a-z-]+", run_here("serve", "--help")[1])) - {"--help"}
     return found - {each.replace("--", "--no-", 1) for each in found}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 import trustme
 
+from tests.cli.commands import run_here
 from tests.server import run_command
 
 
@@ -72,14 +74,27 @@ def test_it_does_not_start(
         if file
         for word in (name, str(files / file))
     ]
-    code, out, errors = run_command(
-        "serve", "--port", "0", "--workers", workers, "--data-dir", str(tmp_path / "data"), *flags
-    )
+    # on a port that is taken: what is not refused for its certificate is refused for that, and does not go on for ever
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, out, errors = run_here(
+            "serve", "--port", port, "--workers", workers, "--data-dir", str(tmp_path / "data"), *flags
+        )
     assert (code, out) == (1, "")
     assert errors.startswith(f"bucketline: {setting}: ")
     assert words in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_process_stays_behind(files: Path, tmp_path: Path, workers: str) -> None:
+    flags = ["--tls-cert", str(files / "cert.pem"), "--tls-key", str(files / "other.pem")]
+    code, out, errors = run_command(
+        "serve", "--port", "0", "--workers", workers, "--data-dir", str(tmp_path / "data"), *flags
+    )
+    assert (code, out, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith("bucketline: tls_key: ")
 
 
 def test_a_key_that_may_not_be_read_is_named(files: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ HURRY = (
     "from bucketline_service import cli; cli.watching.LOOK_S = 0.2; "
     "cli.app(['top', *{arguments!r}, '--interval-s', '0.1'])"
 )
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 RUN = {"run": "r", "status": "ready", "progress": None, "detail": None, "num_steps": 100, "world_size": 2}
-RUN |= {"generation": 1, "session": None, "fingerprint": "f", "state": {"epoch": 0, "step": 40}}
+RUN |= {"generation": 1, "session": None, "fingerprint": "f", "state": {"epoch": 0, "step": 40, "offset": 80}}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,15 @@ def test_it_follows_a_run_through_its_steps_and_through_the_coordinators_restart
         _, left, after = terminal.said.rpartition("\x1b[?1049l")
         assert left, "the terminal is not left as it was"
         assert "big: ready, epoch 0 step 13/52 (25%)" in after
+        assert COLOUR.search(terminal.said)
+
+
+def test_no_color_is_kept_to_on_a_terminal(server: ServerProcess) -> None:
+    command = HURRY.format(arguments=["idle", "--once", "--url", server.url])
+    with Terminal("-c", command, NO_COLOR="1") as terminal:
+        assert terminal.end() == 0
+    assert "epoch 0" in terminal.said
+    assert not COLOUR.search(terminal.said)
 
 
 def test_without_a_terminal_it_is_a_line_a_look(server: ServerProcess) -> None:
@@ -113,6 +124,8 @@ def test_once(server: ServerProcess) -> None:
     status, out, errors = run_here("top", "idle", "--once", **url)
     assert (status, errors) == (0, "")
     assert sorted(rank for rank, _, _ in rows(out.splitlines())) == list(range(12))
+    # the one that has moved says nothing of the others
+    assert " left" not in out.splitlines()[1]
     status, out, _ = run_here("top", "--once", **url)
     assert (status, out.splitlines()[3].split()[:2]) == (0, ["big", "ready"])
     document = json.loads(run_here("top", "idle", "--once", "--json", **url)[1])
@@ -132,6 +145,13 @@ def drawn(look: Look, run: str | None = "r") -> str:
 def test_what_a_run_is_about() -> None:
     half = drawn(Look(1000.0, [RUN], rates={"r": 0.5}))
     assert half.count("epoch 0 step 40/100 (40%), 0.5 steps/s, 2 min left") == 2
+    resumed = {**RUN, "state": {"epoch": 0, "step": 40, "offset": 360}}
+    assert (
+        drawn(Look(1000.0, [resumed], rates={"r": 0.02})).count(
+            "step 40/100 (75%), 0.02 steps/s, 50 min left"
+        )
+        == 2
+    )
     planned = {**RUN, "status": "planning", "progress": 0.43, "state": None, "num_steps": None}
     assert drawn(Look(1000.0, [planned])).count("planning 43%") == 2
     over = {**RUN, "num_steps": 0, "state": {"epoch": 3, "step": 0}}

@@ -167,7 +167,7 @@ def test_a_second_process_takes_the_rank_over(url, run, connect):
     assert old.next_batch(0).step == 0
     assert new.next_batch(0).step == 0
     assert old.next_batch(0).step == 1  # at hand, and nobody has told it yet
-    with pytest.raises(Fenced):
+    with pytest.raises(Fenced, match="bucketline run ranks"):
         old.flush()
     for _ in range(2):  # though there are batches at hand: for good, and without taking the rank back
         with pytest.raises(Fenced):

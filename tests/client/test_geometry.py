@@ -110,6 +110,7 @@ def test_what_sdxl_is_told():
         (((1, 1), (1, 2.5)), "target_size: height"),
         (((1, 2, 3), (1, 1)), "original_size"),
         (((1, 1), "11"), "target_size"),
+        (((1, 1), 512), "target_size"),
         (((1, 1), (1, 1), "middle"), "crop"),
         (((1, 1), (1, 1), "random"), "id"),
     ],

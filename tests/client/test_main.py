@@ -25,19 +25,27 @@ main()
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def run(missing):
-    return subprocess.run([sys.executable, "-c", WITHOUT, missing, "--help"], capture_output=True, text=True)
+def run(missing, *arguments):
+    command = [sys.executable, "-c", WITHOUT, missing, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("missing", ["typer", "bucketline_service"])
-def test_it_says_how_to_get_the_commands(missing):
-    done = run(missing)
+@pytest.mark.parametrize(
+    ("missing", "command", "extras"),
+    [
+        ("typer", "--help", "service"),
+        ("bucketline_service", "serve", "service"),
+        ("typer", "scan", "service,scan"),
+    ],
+)
+def test_it_says_how_to_get_the_commands(missing, command, extras):
+    done = run(missing, command)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"bucketline: the commands need {missing}: pip install 'bucketline[service]'\n"
+    assert done.stderr == f"bucketline: the commands need {missing}: pip install 'bucketline[{extras}]'\n"
 
 
 def test_another_missing_module_is_seen_as_the_bug_that_it_is():
-    assert "ModuleNotFoundError" in run("bucketline_service.cli").stderr
+    assert "ModuleNotFoundError" in run("bucketline_service.cli", "--help").stderr
 
 
 def test_the_extra_is_known_whole():

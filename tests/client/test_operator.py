@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import socket
 import threading
 
@@ -15,6 +16,7 @@ from bucketline import (
     Invalid,
     NotFound,
     Operator,
+    PlanFailed,
     ProtocolError,
     Unauthorized,
     UsageError,
@@ -62,6 +64,18 @@ def test_previews(url, run):
         with pytest.raises(Invalid) as caught:
             operator.preview("none", [])
     assert caught.value.field == "specs"
+
+
+def test_plans_side_by_side_with_charts(url, run):
+    with Operator(url) as operator:
+        specs = {"four": {"world_size": 4, "batch_size": 8}, "none": {"world_size": 4, "batch_size": 9999}}
+        found = operator.compare(operator.run(run)["spec"]["map"], specs, theme="dark", narrow=True)
+        with pytest.raises(Invalid) as caught:
+            operator.compare(operator.run(run)["spec"]["map"], specs, theme="grey")
+    assert caught.value.field == "figure"
+    assert [sorted(each) for each in found["previews"]] == [["figure", "spec", "stats"], ["problem", "spec"]]
+    assert found["comparison"]["rows"][0]["cells"] == ["5,000", None]
+    assert "four" in str(found["comparison"]["figure"]["data"])
 
 
 def test_batches_for_another_world_size(url, run):
@@ -168,14 +182,38 @@ def test_what_is_refused_before_anything_is_sent(tmp_path):
     with Operator("http://127.0.0.1:9") as operator:
         with pytest.raises(FileNotFoundError):
             operator.put_map("m", tmp_path / "none.csv")
-        with pytest.raises(UsageError, match="format"):
+        with pytest.raises(UsageError, match=r"map.xlsx: .* name it .csv"):
             operator.put_map("m", tmp_path / "map.xlsx")
+        with pytest.raises(UsageError, match="format"):
+            operator.put_map("m", b"")
+        with pytest.raises(UsageError, match=f"bucketline scan {tmp_path} -o {tmp_path.name}.parquet"):
+            operator.put_map("m", tmp_path, format="csv")
         with pytest.raises(UsageError, match="format"):
             operator.put_map("m", b"", format="xlsx")
         with pytest.raises(UsageError, match="timeout_s"):
             operator.put_run("r", {}, timeout_s="3")
     with pytest.raises(UsageError, match="timeout_s"):
         Operator("http://127.0.0.1:9", timeout_s="3")
+
+
+def test_how_far_a_run_is_planned_is_told_until_it_is(canned, monkeypatch):
+    monkeypatch.setattr("bucketline._operator.POLL_S", 0.01)
+
+    def answers(*found):
+        return [
+            Canned(200, {"Content-Type": "application/json"}, json.dumps({"run": "r", **each}).encode())
+            for each in found
+        ]
+
+    begun, further = ({"status": "planning", "progress": share} for share in (0.1, 0.6))
+    canned.script["/r"] = answers(begun, further, {"status": "ready", "progress": None})
+    told = []
+    with Operator(canned.url) as operator:
+        assert operator.put_run("r", {}, progress=told.append)["status"] == "ready"
+    assert [each["progress"] for each in told] == [0.1, 0.6]
+    canned.script["/r"] = answers(begun, {"status": "failed", "detail": "no memory"})
+    with Operator(canned.url) as operator, pytest.raises(PlanFailed, match="no memory"):
+        operator.put_run("r", {})
 
 
 def test_what_the_coordinator_refuses(url):

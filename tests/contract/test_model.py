@@ -26,7 +26,7 @@ from bucketline_service.state import (
 )
 
 BOUNDED = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -1,4 +1,4 @@
-"""Atomicity: 32 threads at once, and exactly one winner."""
+"""Atomicity: 16 threads at once, and exactly one winner."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bucketline_service.state import (
     RunRecord,
     Store,
 )
+from bucketline_service.state.redis_clients import MAX_CONNECTIONS
 from tests.contract.jobs import FIRST, START, Job, token
 from tests.contract.threads import NUM_THREADS, in_store, race
 
@@ -182,7 +183,7 @@ def test_commits_that_race_a_begin_change_nothing_after_it(url: str, name: str) 
 
 def test_more_requests_than_connections_wait_for_one(url: str, name: str) -> None:
     """Of one store, at once, and all to the same node of a cluster."""
-    num = 4 * NUM_THREADS
+    num = 2 * MAX_CONNECTIONS
 
     async def scenario(store: Store) -> None:
         job = await Job.create(store, name, Generation(1, None, num, START, 0, "b"))

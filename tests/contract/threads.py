@@ -12,7 +12,7 @@ from bucketline_service.state import Store, open_store
 
 T = TypeVar("T")
 
-NUM_THREADS = 32
+NUM_THREADS = 16
 TIMEOUT_S = 60.0
 
 

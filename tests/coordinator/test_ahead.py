@@ -36,7 +36,7 @@ def test_any_questions_are_answered_by_the_plan(api: Api, seed: int) -> None:
         api.session("run", f"session-{session}", world_size=world_size, resume="cursor")
         leases = [api.lease("run", rank)["lease"] for rank in range(world_size)]
         acks: list[dict[str, Any]] = [{} for _ in leases]
-        for _ in range(60):
+        for _ in range(30):
             rank, count = drawn.randrange(world_size), drawn.choice([1, 1, 1, 2, 3, 5, 40])
             include = drawn.choice([[], [], ["crop"], ["original_size", "crop"]])
             answer = api.next("run", rank, leases[rank], count=count, include=include, **acks[rank])

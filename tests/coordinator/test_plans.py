@@ -298,6 +298,15 @@ def test_a_plan_on_disk_is_opened_while_another_is_built(
     world.close()
 
 
+def test_a_plan_on_disk_is_ready_at_the_first_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart nothing is planned, however short the look is."""
+    put(world)
+    monkeypatch.setattr(runs, "STATUS_WAIT_S", 0.0)
+    assert [run["status"] for run in world.replica().api.get("/v1/runs")["runs"]] == ["ready"]
+    assert world.replica().api.get("/v1/runs/run")["status"] == "ready"
+    world.close()
+
+
 def test_a_refused_run_leaves_no_plan_unless_another_needs_it(world: World) -> None:
     api = world.replica().api
     api.put_csv("small", SMALL)

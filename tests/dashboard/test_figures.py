@@ -178,7 +178,8 @@ def test_a_notebook_needs_plotly_alone() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_the_api_loads_plotly_when_it_is_asked() -> None:
-    code = "import sys; import bucketline_service.serve; print('plotly' in sys.modules)"
+def test_a_start_loads_neither_plotly_nor_arrows_functions() -> None:
+    heavy = {"plotly", "pyarrow.compute"}
+    code = f"import sys; import bucketline_service.serve; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "set()"

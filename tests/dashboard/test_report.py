@@ -83,7 +83,9 @@ def test_the_table_is_the_answers(page: Page, report: Report) -> None:
     assert cells["largest"] == [*(f"{shape['width']}x{shape['height']}" for shape in shapes), "-"]
     best = page.locator("tr", has_text="of mixed shapes").locator("td.best")
     assert best.all_inner_texts() == ["0", "0"]
-    expect(page.locator(".problem")).to_contain_text("none can not be met: map: '</script><script>alert(1)")
+    expect(page.locator(".problem")).to_contain_text(
+        "none can not be met: valid_ids: '</script><script>alert(1)"
+    )
 
 
 @pytest.mark.parametrize(("width", "name"), [(1280, "<img src=x o…r=alert(1)>"), (390, "<img sr…rt(1)>")])

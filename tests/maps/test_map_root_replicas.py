@@ -19,6 +19,7 @@ from tests.worlds import SMALL
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
 DEADLINE_S = 30.0
+UNAVAILABLE, BACK = "map_root_unavailable", "map_root_back"
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -46,6 +47,11 @@ def new_replica(tmp_path: Path, shared: Path) -> Iterator[Callable[..., Api]]:
     yield start
     for each in opened:
         each.close()
+
+
+def told_of_the_root(api: Api) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = api.get("/v1/events")["events"]
+    return [each for each in events if each["event"] in (UNAVAILABLE, BACK)]
 
 
 def batches(api: Api, run: str = "run") -> Any:
@@ -135,6 +141,9 @@ def test_without_its_root_it_serves_what_it_has(new_replica: Callable[..., Api],
     for api in (one, two):
         assert api.get("/readyz") == {"status": "ready", "map_root": "ready"}
         assert "bucketline_map_root_up 1.0" in api.ask("GET", "/metrics", 200).text
+    until(lambda: {each["event"] for each in told_of_the_root(one)} == {UNAVAILABLE, BACK})
+    details = [each["fields"].get("detail", "") for each in told_of_the_root(one)]
+    assert any(shared.as_uri() in detail for detail in details)
 
 
 def test_a_damaged_object_stops_a_run_until_it_is_put_again(

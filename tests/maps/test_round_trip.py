@@ -64,7 +64,9 @@ def test_a_file_cut_anywhere_is_a_shorter_map_or_invalid(
     write(cut, ids, [640, 1, 1000, 7], [480, 1, 2000, 9])
     assert store.put("whole", cut, format)[1]
     before = contents(root)
-    for length in reversed(range(cut.stat().st_size)):
+    size = cut.stat().st_size
+    # of a long file every third length, and each near its ends, where it says what it is
+    for length in (n for n in reversed(range(size)) if n % 3 == 0 or min(n, size - n) < 32 or size < 500):
         os.truncate(cut, length)
         try:
             opened, _ = store.put("cut", cut, format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import sqlite3
@@ -12,8 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from bucketline_service.errors import Conflict, Invalid
+from bucketline_service.scan import headers
 from bucketline_service.scan.engines import CHUNK, num_cores
 from bucketline_service.scan.record import Record
 
@@ -78,6 +81,33 @@ def test_what_could_not_be_read_is_tried_again(folder: Path, output: Path) -> No
     path.with_suffix(".away").rename(path)
     again = scan([folder], output)
     assert (again.summary.num_opened, list(again.sizes), again.bad) == (1, ["a.jpg", "b.jpg"], {})
+
+
+def test_what_lacked_a_plugin_that_is_there_now_is_opened_again(
+    folder: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    heic = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48))).save(heic)
+    put(folder, "a.heic", heic.getvalue())
+    put(folder, "b.jpg")
+    put(folder, "c.jpg", b"x")
+    # a machine without it, whose Pillow knows no HEIC
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    monkeypatch.setitem(headers._MEMORY, "pillow_heif", False)
+    first = scan([folder], output)
+    assert (list(first.sizes), first.bad["a.heic"]) == (["b.jpg"], headers.NEEDS["pillow_heif"])
+    assert scan([folder], output).summary.num_opened == 0
+    monkeypatch.undo()
+    again = scan([folder], output)
+    assert (again.summary.num_opened, again.sizes["a.heic"], list(again.bad)) == (1, (64, 48), ["c.jpg"])
+
+
+@pytest.mark.parametrize("name", ["images", "images/none"])
+def test_where_there_is_nothing_no_record_is_left(folder: Path, output: Path, name: str) -> None:
+    with pytest.raises(Invalid):
+        scan([folder.parent / name], output)
+    assert list(output.parent.iterdir()) == []
 
 
 class Stopping(Unseen):

@@ -168,3 +168,15 @@ def test_a_table_that_breaks_off(folder: Path, output: Path) -> None:
     path.write_bytes(data)
     done = scan([folder], output)
     assert (done.sizes, "no Parquet file that can be read" in done.bad["00000.parquet"]) == ({}, True)
+
+
+def test_a_table_whose_values_no_map_can_hold(folder: Path, output: Path) -> None:
+    columns = {"status": ["success"] * 3, "width": [2**40, -1, 300], "height": [1, 1, 256]}
+    pq.write_table(pa.table({"key": ["long", "short", "good"], **columns}), folder / "00000.parquet")
+    not_text = pa.array([b"a", b"\xff", b"c"]).view(pa.string())
+    pq.write_table(pa.table({"key": not_text, **columns}), folder / "00001.parquet")
+    done = scan([folder], output)
+    assert done.sizes == {"good": (300, 256)}
+    assert done.bad.keys() == {"00000.parquet/long", "00000.parquet/short", "00001.parquet"}
+    assert "a side is 1 to 1,000,000 pixels" in done.bad["00000.parquet/long"]
+    assert "no Parquet file that can be read" in done.bad["00001.parquet"]

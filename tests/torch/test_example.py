@@ -39,6 +39,8 @@ def launch(
 
 def test_killed_and_gone_on_with_on_three_processes(photographs: Path, tmp_path: Path) -> None:
     coordinator, checkpoint = Coordinator(tmp_path), tmp_path / "run.pt"
+    num_images = len(list(photographs.iterdir()))
+    (photographs / "caption, of one.txt").write_text("a photograph")
     try:
         first = launch(coordinator.url, photographs, checkpoint, 2, 1000)
         said = "".join(lines_until(first, lambda line: "step of" in line) for _ in range(3))
@@ -51,7 +53,6 @@ def test_killed_and_gone_on_with_on_three_processes(photographs: Path, tmp_path:
         out, _ = second.communicate(timeout=DEADLINE_S)
         assert second.returncode == 0, out
         assert f"on 3 processes from {at}" in out
-        num_images = len(list(photographs.iterdir()))
         told = re.findall(r"epoch (\d+): (\d+) images once, (\d+) oftener, (\d+) left out", out)
         assert [int(epoch) for epoch, *_ in told] == [at["epoch"], at["epoch"] + 1]
         with Operator(coordinator.url) as operator:

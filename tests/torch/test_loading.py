@@ -192,6 +192,18 @@ def test_loaders_that_can_not_be_followed_are_refused(kind: Any, start: Callable
         list(job.source.follow(data.DataLoader([1, 2, 3])))
 
 
+@KINDS
+def test_a_checkpoint_without_a_state_is_refused(kind: Any, start: Callable[..., BucketClient]) -> None:
+    with pytest.raises(UsageError, match=r"state: .* not None"):
+        kind(start()).source.load_state_dict({"model": {}}.get("data"))
+
+
+def test_batches_of_batches_are_refused(start: Callable[..., BucketClient]) -> None:
+    dataset = BucketIterableDataset(start(), None, 0)
+    with pytest.raises(UsageError, match="batch_size=None"):
+        list(dataset.follow(data.DataLoader(dataset)))
+
+
 def test_two_passes_at_once_are_refused(start: Callable[..., BucketClient]) -> None:
     sampler = BucketBatchSampler(start(), 0)
     first, second = iter(sampler), iter(sampler)

@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from .._client import BucketClient
 from .._errors import UsageError
 from .._types import Batch, Cursor
-from ._follow import check_loader
+from ._follow import check_loader, check_state
 from ._seat import seat_of
 from ._share import Share
 
@@ -68,6 +68,11 @@ class BucketIterableDataset(IterableDataset[Any]):
         Leaving the loop early leaves the batch in hand unfinished, until it is entered again.
         """
         check_loader(loader)
+        if getattr(loader, "batch_size", None) is not None:
+            raise UsageError(
+                "loader: would put batches of batches together, and what the dataset gives are batches: "
+                "DataLoader(dataset, batch_size=None)"
+            )
         self._finish_in_hand()
         if self._place is None:
             state = self.client.state_dict(self.rank)
@@ -109,6 +114,7 @@ class BucketIterableDataset(IterableDataset[Any]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly at ``state``, on as many ranks or others, and with any number of workers. Every process of the
         job calls it with the same state, before its loader is iterated. It begins the client's session."""
+        check_state(state)
         if get_worker_info() is None and state:
             self.client.load_state_dict(state, self.world_size)
             state = self.client.state_dict()

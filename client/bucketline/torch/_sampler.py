@@ -15,7 +15,7 @@ from .. import _wire
 from .._client import BucketClient
 from .._errors import NotFound, UsageError
 from .._types import Batch
-from ._follow import check_loader
+from ._follow import check_loader, check_state
 from ._items import Item, items_of
 from ._seat import check_world_size, seat_of
 
@@ -133,6 +133,7 @@ class BucketBatchSampler:
 
         The client's session (see ``BucketClient.start_session`` for its name) begins with the first batch.
         """
+        check_state(state)
         if state:
             self._loaded = _wire.state_from(state).to_json()
             self._forget()

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi_offline import FastAPIOffline
+from starlette.responses import HTMLResponse
 
 from bucketline_service.api import (
     delivery,
@@ -42,6 +44,9 @@ _NO_TELEMETRY: dict[str, Any] = (
     if "telemetry" in inspect.signature(FastAPI).parameters
     else {}
 )
+
+
+_DOCS_ASSETS = "docs-assets"
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ def create_app(
         version=version,
         description=_DESCRIPTION,
         lifespan=lifespan,
-        static_url="/docs-assets",
+        docs_url=None,
+        static_url=f"/{_DOCS_ASSETS}",
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,  # a spec that goes in comes out as the same type
@@ -95,6 +101,7 @@ def create_app(
     app.include_router(previews.routes(coordinator, guards))
     app.include_router(events.routes(coordinator, guards))
     app.include_router(operations.routes(coordinator, version))
+    _add_docs(app)
     app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
     app.add_middleware(Observe, metrics=coordinator.metrics)
     app.add_middleware(HeadAsGet)
@@ -111,3 +118,18 @@ def create_app(
     if traces is not None:
         app.add_middleware(NameSpans)
     return app
+
+
+def _add_docs(app: FastAPI) -> None:
+    """FastAPIOffline's own page names its files from the root: below another path of a proxy they are not there."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=f"{app.title} API",
+            oauth2_redirect_url=None,
+            swagger_js_url=f"{_DOCS_ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_DOCS_ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{_DOCS_ASSETS}/favicon.png",
+        )

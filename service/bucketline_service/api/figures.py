@@ -94,7 +94,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         summary="See a run as a chart",
         dependencies=readers,
         response_model=FigureOut,
-        responses=documented(401, 404, 422, 503),
+        responses=documented(401, 404, 409, 422, 503),
     )
     async def run_figure(run: RunPath, figure: RunFigure, theme: ThemeQuery = "light") -> Response:
         """Plotly's JSON. ``ranks`` is of ``/ranks``, all others of ``/stats``."""
@@ -114,7 +114,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         summary="See a map as a chart",
         dependencies=readers,
         response_model=FigureOut,
-        responses=documented(401, 404, 422, 503),
+        responses=documented(401, 404, 409, 422, 503),
     )
     async def map_figure(map: MapPath, figure: MapFigure, theme: ThemeQuery = "light") -> Response:
         """Plotly's JSON of the map's histogram: ``sizes``, width by height, or ``aspects``."""

@@ -51,7 +51,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         summary="List what epochs leave out and repeat",
         dependencies=[Depends(guards.any)],
         response_class=StreamingResponse,
-        responses={**_TABLE, **documented(401, 404, 422, 503)},
+        responses={**_TABLE, **documented(401, 404, 409, 422, 503)},
     )
     async def ledger(
         request: Request,

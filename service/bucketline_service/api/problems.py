@@ -49,7 +49,7 @@ _TITLES = {
     "not_found": "No such thing",
     "conflict": "Taken or in use",
     "fenced": "A newer lease or generation has taken over",
-    "plan_mismatch": "A state of another plan",
+    "plan_mismatch": "Of another plan",
     "planning": "The plan is being built",
     "store_unavailable": "The store is late or gone",
     "unauthorized": "A token is needed",

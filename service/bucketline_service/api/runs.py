@@ -125,7 +125,7 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
         summary="See where every rank stands",
         dependencies=readers,
         response_model=RanksOut,
-        responses=documented(401, 404, 422, 503),
+        responses=documented(401, 404, 409, 422, 503),
     )
     async def ranks(run: RunPath) -> Response:
         """Each rank's cursor, who holds it, how far it is behind the leader and how fast it goes."""
@@ -141,7 +141,7 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
         summary="Weigh what a plan costs",
         dependencies=readers,
         response_model=StatsOut,
-        responses=documented(401, 404, 422, 503),
+        responses=documented(401, 404, 409, 422, 503),
     )
     async def stats(run: RunPath) -> Response:
         """What the plan costs: per bucket and over all, exact for every epoch (``novelai``: for the present one)."""
@@ -152,7 +152,7 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
         summary="Ask why an image is where it is",
         dependencies=readers,
         response_model=ImageOut,
-        responses=documented(401, 404, 422, 503),
+        responses=documented(401, 404, 409, 422, 503),
     )
     async def image(
         run: RunPath,
@@ -168,7 +168,7 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
         summary="Read the plan itself",
         dependencies=readers,
         response_model=Batches,
-        responses=documented(401, 404, 422, 503),
+        responses=documented(401, 404, 409, 422, 503),
     )
     async def batches(
         run: RunPath,

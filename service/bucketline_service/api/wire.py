@@ -256,6 +256,7 @@ class RunOut(BaseModel):
     world_size: int
     num_steps: int | None = Field(description="of the slowest rank's epoch")
     state: StateDict | None = Field(description="the state dict at the slowest rank's cursor")
+    last_seen: float | None = Field(description="when any rank was last heard of, Unix seconds, exact to 10")
 
 
 class RunsOut(BaseModel):

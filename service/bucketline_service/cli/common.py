@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ NumRepeatsColumn = Annotated[
 ]
 NumFramesColumn = Annotated[str | None, typer.Option(help=f"Its column of frames of videos [{OPTIONAL}].")]
 COLUMNS = ("id", "width", "height", "orientation", "num_repeats", "num_frames")
+_COLUMN = re.compile(rf"\b(?:{'|'.join(COLUMNS)})_column\b")
+"""As the API calls what is an option here."""
 
 
 def columns(*given: str | None) -> dict[str, str]:
@@ -119,7 +122,7 @@ def _fail(reason: str, error: Exception) -> NoReturn:
 
 def _with_advice(error: BucketlineError | ClientError) -> str:
     """The error, and which option or variable of the command line mends it."""
-    said = str(error)
+    said = _COLUMN.sub(lambda found: f"--{found[0].replace('_', '-')}", str(error))
     if isinstance(error, Unauthorized):
         is_set = os.environ.get("BUCKETLINE_TOKEN", "").strip()
         return f"{said}: " + ("BUCKETLINE_TOKEN holds another" if is_set else "set BUCKETLINE_TOKEN")

@@ -89,7 +89,12 @@ def _share(run: Json) -> float:
         return float(run["progress"] or 0.0)
     if not run["state"]:
         return 0.0
-    return float(run["state"]["step"] / run["num_steps"]) if run["num_steps"] else 1.0
+    if not run["num_steps"]:
+        return 1.0
+    # of its batches: begun on other ranks, an epoch has steps of more than one size
+    done = run["state"]["offset"]
+    left = (run["num_steps"] - run["state"]["step"]) * run["world_size"]
+    return float(done / (done + left)) if left else 1.0
 
 
 def _status(run: Json) -> str:
@@ -109,7 +114,7 @@ def _pace(look: Look, run: Json) -> str:
     rate, left_s = look.rates.get(run["run"]), look.left_s(run)
     if not rate:
         return ""
-    return f"{rate:.1f} steps/s" + (f", {words.lasting(left_s)} left" if left_s is not None else "")
+    return f"{words.rate(rate)} steps/s" + (f", {words.lasting(left_s)} left" if left_s is not None else "")
 
 
 def _about(run: Json, ranks: list[Json]) -> str:
@@ -133,7 +138,7 @@ def _runs_table(look: Look, most: int, now_s: float) -> RenderableType:
             ProgressBar(total=1.0, completed=_share(run), width=BAR_WIDTH // 2),
             _place(run),
             f"{run['world_size']:,}",
-            f"{rate:.1f}" if rate else "",
+            words.rate(rate) if rate else "",
             words.lasting(left_s) if left_s is not None else "",
         )
     return table

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 from bucketline import CoordinatorUnavailable, NotFound, Operator
@@ -14,6 +13,8 @@ from bucketline import CoordinatorUnavailable, NotFound, Operator
 Json = dict[str, Any]
 PACE_S = 60.0
 """Over how long the rate is taken."""
+STILL_S = 15.0
+"""After how long without a word a rank does not count as moving, or five of its steps where these take longer."""
 NUM_EVENTS = 20
 
 
@@ -95,7 +96,7 @@ class Asker:
         return Look(
             self._wall(),
             runs,
-            sorted(ranks, key=lambda each: (-each["steps_behind"], each["rank"])),
+            sorted(ranks, key=_slowness),
             self._events(operator),
             {run: rate for run, rate in rates.items() if rate is not None},
         )
@@ -104,8 +105,7 @@ class Asker:
         seen = self._paces.setdefault(run["run"], Pace()).note(run, now_s)
         if seen is not None:
             return seen
-        told = [each["batches_per_s"] for each in ranks if each["batches_per_s"] is not None]
-        return median(told) if told else None
+        return _mean(min(ranks, key=_slowness), self._wall()) if ranks else None
 
     def _events(self, operator: Operator) -> list[Json]:
         """The newest last."""
@@ -113,6 +113,16 @@ class Asker:
             return operator.events(self._run, limit=NUM_EVENTS)[::-1]
         except NotFound:  # a coordinator older than they are
             return []
+
+
+def _slowness(rank: Json) -> tuple[int, int]:
+    return -rank["steps_behind"], rank["rank"]
+
+
+def _mean(rank: Json, now_s: float) -> float | None:
+    """Steps a second since its lease of a rank that still moves."""
+    rate: float | None = rank["batches_per_s"]
+    return rate if rate and now_s - rank["last_seen"] < max(STILL_S, 5 / rate) else None
 
 
 def reason(error: CoordinatorUnavailable) -> str:

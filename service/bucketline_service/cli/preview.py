@@ -56,7 +56,11 @@ def preview(
         named = columns(
             id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
         )
-        sources = [str(each) for each in spec or [file]]
+        sources = (
+            [str(each) for each in spec]
+            if spec
+            else [f"{file}: the defaults, 8 ranks with batches of 8 (--spec FILE.json has others)"]
+        )
         answer = desk.run(file, specs or [desk.DEFAULT], sources, named)
         names = desk.names_of(spec) if spec else ["defaults"]
         problems = [each["problem"]["detail"] for each in answer["previews"] if "problem" in each]

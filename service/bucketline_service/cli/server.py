@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -58,8 +59,11 @@ def serve(
     environment only, BUCKETLINE_WORKER_TOKEN and BUCKETLINE_OPERATOR_TOKEN: others can read a command line.
     """
     given = dict(locals())
+    gc.disable()  # what is imported stays: to look through it again and again is a tenth of the start
     from bucketline_service import serve as door  # the web framework is not wanted by the other commands
     from bucketline_service.settings import Settings
+
+    gc.enable()
 
     with errors():
         door.serve(Settings.load(**given))

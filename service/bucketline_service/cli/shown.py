@@ -114,7 +114,7 @@ def ranks_table(ranks: list[Json], now_s: float) -> tables.Columns:
     for each in ranks:
         rate, last_seen = each["batches_per_s"], each["last_seen"]
         cells = [*map(str, (each["rank"], each["epoch"], each["step"], each["steps_behind"]))]
-        cells.append("" if rate is None else f"{rate:.1f}")
+        cells.append("" if rate is None else words.rate(rate))
         cells.append("never" if last_seen is None else f"{words.lasting(now_s - last_seen)} ago")
         table.add_row(*cells, each["holder"] or "", style="yellow" if each["steps_behind"] else "")
     return table

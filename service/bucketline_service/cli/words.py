@@ -32,3 +32,8 @@ def moment(at_s: float) -> str:
 def counted(num: int, what: str) -> str:
     """``1 rank``, ``2 ranks``."""
     return f"{num:,} {what}{'' if num == 1 else 's'}"
+
+
+def rate(per_s: float) -> str:
+    """``12``, ``1.0``, ``0.033``: a step may take a minute."""
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.1f}" if per_s >= 0.1 else f"{per_s:.2g}"

@@ -34,10 +34,10 @@ class Answers:
 
     async def run(self, name: str) -> dict[str, Any]:
         document, record = await self._runs.read(name)
-        generation, state, num_steps = record.generation, None, None
+        generation, state, num_steps, last_seen_s = record.generation, None, None, None
         status, detail = await self._runs.status(document)
         if status == "ready":
-            run, state = await self._sessions.state(await self._runs.open(name))
+            run, state, last_seen_s = await self._sessions.standing(await self._runs.open(name))
             document, generation = run.document, run.generation
             over = run.deal.is_over(_cursor(state))
             num_steps = 0 if over else run.deal.num_steps(state["epoch"])
@@ -53,6 +53,7 @@ class Answers:
             **_about(generation),
             "num_steps": num_steps,
             "state": state,
+            "last_seen": last_seen_s,
         }
 
     async def runs(self) -> list[dict[str, Any]]:

@@ -292,5 +292,6 @@ def _why_fenced(rank: int, lease: int) -> str:
         return f"lease {lease} is not of rank {rank} but of rank {lease % LEASE_STRIDE}; nothing was changed"
     return (
         f"lease {lease} of rank {rank} does not count: another holder or a newer generation has taken over, or it was "
-        "never given. Nothing was changed. Stop this worker, or take the lease anew if it is the right one"
+        "never given. Nothing was changed. Stop this worker, or take the lease anew if it is the right one; who holds "
+        "the rank now stands in the run's ranks (bucketline run ranks)"
     )

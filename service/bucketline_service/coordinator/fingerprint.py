@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from bucketline_service.errors import PlanMismatch
 from bucketline_service.planning.build import VERSION
 from bucketline_service.planning.spec import PlanSpec
 
@@ -49,6 +50,20 @@ def differences(one: str, other: str) -> list[str]:
     if len(ours) != len(PARTS) + 1 or len(theirs) != len(ours):
         return ["version"]
     return [part for part, a, b in zip(PARTS, ours, theirs, strict=False) if a != b]
+
+
+def check_release(fingerprint: str) -> None:
+    """``PlanMismatch`` for a plan of a release whose planner had another version: this one's batches are others."""
+    version = fingerprint.partition("-")[0]
+    if version != str(VERSION):
+        raise PlanMismatch(
+            f"the run was planned by another release of bucketline: version {version[:20]} of the planner, while this "
+            f"one has {VERSION} and would hand out other batches. Let its job finish on a coordinator of that release, "
+            "or delete the run, put it anew, and start it with resume: start. That begins at epoch 0: checkpoints of "
+            "the old plan are refused",
+            given=fingerprint,
+            differs=["version"],
+        )
 
 
 def ids_digest(ids: list[int] | list[str]) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, StrictInt, StrictStr
 
 from bucketline_service.coordinator.ladders import SpecModel
 from bucketline_service.errors import Invalid
+from bucketline_service.names import check_name
 
 MAX_REPEATS = 10_000
 MAX_MAPS = 256
@@ -45,7 +46,7 @@ class Repeats(SpecModel):
 
     def counted(self: _R, field: str) -> _R:
         """With ``num_repeats`` written out. ``field``: what the two stand in. Raises ``Invalid``."""
-        self.check_listed(field)
+        self.check_valid_ids(field)
         if self.repeats is None:
             return self.model_copy(update={"num_repeats": self.times})
         if self.num_repeats is not None:
@@ -54,7 +55,9 @@ class Repeats(SpecModel):
             )
         return self.model_copy(update={"num_repeats": self.repeats + 1.0, "repeats": None})
 
-    def check_listed(self, field: str) -> None:
+    def check_valid_ids(self, field: str) -> None:
+        if isinstance(self.valid_ids, str):
+            check_name(f"{field}valid_ids", self.valid_ids)
         if isinstance(self.valid_ids, list) and len(self.valid_ids) > MAX_LISTED_IDS:
             raise Invalid(
                 f"{field}valid_ids",
@@ -73,7 +76,7 @@ class MapSpec(Repeats):
     )
 
     def counted(self: _M, field: str) -> _M:
-        self.check_listed(field)
+        self.check_valid_ids(field)
         return self if self.weight is not None else super().counted(field)
 
 

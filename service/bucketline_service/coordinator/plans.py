@@ -53,6 +53,9 @@ _PIECE = 1 << 22
 
 _OPENERS = 2
 
+OPEN_WAIT_S = 1.0
+"""How long one waits at least for a plan that is on disk: it is soon there, and nothing that is still to be planned."""
+
 TELL_EVERY_S = 5.0
 """How far a plan is that takes longer than this is logged as often."""
 
@@ -192,6 +195,8 @@ class PlanShelf:
             task = self._tasks[fingerprint] = asyncio.ensure_future(self._get(order))
             # a failure that nobody waits for is still no "exception was never retrieved"
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if not task.done() and (self._root / fingerprint / _ABOUT).exists():
+            wait_s = max(wait_s, OPEN_WAIT_S)
         done, _ = await asyncio.wait([task], timeout=wait_s)
         if not done:
             raise Planning("the plan is being built", retry_after=RETRY_AFTER_S)

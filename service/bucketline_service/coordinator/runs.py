@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.coordinator.deal import Deal
-from bucketline_service.coordinator.fingerprint import fingerprint, ids_digest
+from bucketline_service.coordinator.fingerprint import check_release, fingerprint, ids_digest
 from bucketline_service.coordinator.journal import Journal
 from bucketline_service.coordinator.library import Library
 from bucketline_service.coordinator.plans import Plan, PlanShelf
@@ -137,8 +137,8 @@ class Runs:
     async def put(self, name: str, spec: RunSpec) -> bool:
         """Create the run; whether this call made it. Its plan may still be on the way: see ``status``.
 
-        Raises ``Conflict`` for another spec under the name, ``Invalid`` where the spec can not be met; then nothing is
-        kept.
+        Raises ``Conflict`` for another spec under the name, ``PlanMismatch`` for a run of another release, ``Invalid``
+        where the spec can not be met; then nothing is kept.
         """
         check_name("run", name)
         spec = spec.resolved()
@@ -148,6 +148,7 @@ class Runs:
             pass
         else:
             _same_spec(name, standing, spec)
+            check_release(standing.fingerprint)
             # who made it may have died before all was written, or before replicas had it: creating it again mends that
             return await self._create(name, replace(standing, created_at_s=self._clock()))
         document = await self._library.do(self._document, spec)
@@ -219,7 +220,8 @@ class Runs:
         await self._forget(document.fingerprint)
 
     async def open(self, name: str, wait_s: float = WAIT_FOR_PLAN_S) -> Run:
-        """The run as the store has it now, ready. Raises ``NotFound``, ``Planning``, or what planning it raises."""
+        """The run as the store has it now, ready. Raises ``NotFound``, ``Planning``, what planning it raises, or
+        ``PlanMismatch`` where another release has planned it."""
         try:
             record = await self.store.read_run(name)
         except NotFound:
@@ -347,7 +349,8 @@ class Runs:
         await asyncio.to_thread(self._plans.forget, fingerprint)
 
     async def _plan(self, document: Document, wait_s: float) -> Plan:
-        """Raises ``Planning``, and what planning it raises, ``Invalid`` for too many ranks among it."""
+        """Raises ``Planning``, ``PlanMismatch``, and what planning raises, ``Invalid`` for too many ranks among it."""
+        check_release(document.fingerprint)
         plan = await self._built(document, wait_s)
         check_world_size(plan.planner, document.spec.world_size)
         return plan

@@ -11,7 +11,7 @@ from bucketline_service.coordinator.resume import StateDict, next_start, rolled_
 from bucketline_service.coordinator.runs import Run, Runs
 from bucketline_service.errors import Conflict, Fenced, StoreUnavailable
 from bucketline_service.metrics import Metrics
-from bucketline_service.state.port import Cursor
+from bucketline_service.state.port import Cursor, RankRecord
 
 _TRIES = 16
 
@@ -102,14 +102,24 @@ class Sessions:
     async def slowest(self, run: Run) -> tuple[Run, Cursor]:
         """The slowest rank's cursor, and the run under the generation that it belongs to."""
         run, records = await self._runs.with_ranks(run)
-        if len(records) < run.generation.world_size:
-            return run, run.generation.origin
-        return run, min(record.cursor for record in records)
+        return run, _slowest(run, records)
 
     async def state(self, run: Run) -> tuple[Run, StateDict]:
         """The state dict at the slowest rank's cursor, and the run under the generation that it belongs to."""
         run, slowest = await self.slowest(run)
         return run, state_dict(run, run.deal.normal(slowest))
+
+    async def standing(self, run: Run) -> tuple[Run, StateDict, float | None]:
+        """As ``state``, and when any rank was last heard of."""
+        run, records = await self._runs.with_ranks(run)
+        last_seen_s = max((record.last_seen_s for record in records), default=None)
+        return run, state_dict(run, run.deal.normal(_slowest(run, records))), last_seen_s
+
+
+def _slowest(run: Run, records: list[RankRecord]) -> Cursor:
+    if len(records) < run.generation.world_size:
+        return run.generation.origin
+    return min(record.cursor for record in records)
 
 
 def _session(run: Run, rolled_over: int | None) -> Session:

@@ -51,6 +51,11 @@ def aspects(answer: Json, *, theme: Theme = "light") -> go.Figure:
     filled = _filled(told["num_images"])
     edges, counts = _edges(told["edges"], filled), told["num_images"][filled]
     spans = [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]
+    # all that is narrower or wider is in the outermost
+    if filled.start == 0:
+        spans[0] = f"under {edges[1]:.2f}"
+    if filled.stop == len(told["num_images"]):
+        spans[-1] = f"{edges[-2]:.2f} and over"
     figure = go.Figure(
         go.Scatter(
             x=edges,

@@ -33,16 +33,13 @@ def check_unpacked(what: str, num_bytes: int, packed_bytes: int) -> None:
         )
 
 
-def check_parquet(file: Any, columns: list[str], packed_bytes: int) -> None:
-    """Of the columns that are read, by the file's own footer."""
+def check_parquet(file: Any, packed_bytes: int) -> None:
+    """By the file's own footer: of each row group, with the columns that nobody reads. The columns' own sizes are not
+    looked at: on a damaged footer pyarrow ends the process in ``row_group(0).column(0)``, where its readers raise."""
     about = file.metadata
     check_unpacked("the map", about.num_rows * ROW_BYTES, packed_bytes)
     for group in range(about.num_row_groups):
-        for index in range(about.num_columns):
-            chunk = about.row_group(group).column(index)
-            if chunk.path_in_schema in columns:
-                what = f"column {chunk.path_in_schema[:80]!r} of row group {group}"
-                check_unpacked(what, chunk.total_uncompressed_size, max(0, chunk.total_compressed_size))
+        check_unpacked(f"row group {group}", about.row_group(group).total_byte_size, packed_bytes)
 
 
 def check_arrow(path: Path, offset: int) -> int:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
+from bucketline_service.maps import compute as pc
 from bucketline_service.maps.numeric import Rule, check_numbers, first_true, plain, wrong_type
 from bucketline_service.maps.source import MAX_ID_BYTES, Source
 

@@ -23,7 +23,7 @@ def read_parquet(path: Path, columns: Columns, stack: ExitStack) -> Source:
     file = stack.enter_context(pq.ParquetFile(str(path)))
     available = file.schema_arrow.names
     names = resolve(columns, available)
-    check_parquet(file, names.all(), path.stat().st_size)
+    check_parquet(file, path.stat().st_size)
     batches = file.iter_batches(batch_size=CHUNK_ROWS, columns=names.all(), use_threads=False)
     return Source(names, _chunks(batches, names), null_hint=_null_hint(available))
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
+from bucketline_service.maps import compute as pc
 from bucketline_service.maps.optional import MAX_REPEAT_VALUES, STORED
 from bucketline_service.maps.staging import Staging
 

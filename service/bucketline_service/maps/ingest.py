@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, TooLarge
+from bucketline_service.maps import compute as pc
 from bucketline_service.maps.bombs import check_unpacked
 from bucketline_service.maps.checks import as_int_ids, check_ids, check_sides, duplicate_row, refuse_duplicate
 from bucketline_service.maps.columns import Columns

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, TooLarge
+from bucketline_service.maps import compute as pc
 from bucketline_service.maps.source import Source
 
 MAX_PLAIN_BYTES = 1 << 30

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, StoreUnavailable
+from bucketline_service.maps import compute as pc
 from bucketline_service.maps.digest import content_digest
 from bucketline_service.maps.optional import STORED, Summaries
 from bucketline_service.maps.sidecar import damaged, read_sidecar

@@ -117,7 +117,7 @@ class Finder:
         try:
             with self._places.open(place) as file:
                 return is_img2dataset(parquet.ParquetFile(file).schema_arrow.names)
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException, UnicodeDecodeError):
             return False
 
     def _unit(self, place: str, entry: Entry, relative: str) -> Found:

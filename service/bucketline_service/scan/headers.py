@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from typing import IO, Any, NamedTuple
 
@@ -26,6 +26,11 @@ _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Of one value of a tag, by its type."""
 _MEMORY: dict[str, bool] = {}
+NEEDS = {
+    "pillow_heif": "HEIC needs Pillow's plugin: pip install pillow-heif",
+    "pillow_jxl": "JPEG XL needs Pillow's plugin: pip install pillow-jxl-plugin",
+}
+"""Why an image has no size where a plugin is missing."""
 
 
 class BadImageError(Exception):
@@ -61,6 +66,11 @@ def read_size(file: IO[bytes]) -> Size:
     width, height, orientation = found or _by_pillow(file, head)
     if orientation in (5, 6, 7, 8):
         width, height = height, width
+    return as_size(width, height)
+
+
+def as_size(width: int, height: int) -> Size:
+    """``BadImageError`` where a map has no such size."""
     if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
         raise BadImageError(f"{width} x {height} is no size for a map: a side is 1 to {MAX_SIDE_PX:,} pixels")
     return Size(width, height)
@@ -232,9 +242,9 @@ def _by_pillow(file: IO[bytes], head: bytes) -> _Header:
                 return _opened(image)
     except UnidentifiedImageError:
         if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1") and not has_heif:
-            raise BadImageError("HEIC needs Pillow's plugin: pip install pillow-heif") from None
+            raise BadImageError(NEEDS["pillow_heif"]) from None
         if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")) and not has_jxl:
-            raise BadImageError("JPEG XL needs Pillow's plugin: pip install pillow-jxl-plugin") from None
+            raise BadImageError(NEEDS["pillow_jxl"]) from None
         raise BadImageError("it is no image, or its header is broken") from None
     except OSError as exc:
         if exc.errno is not None:
@@ -253,6 +263,11 @@ def _opened(image: Any) -> _Header:
         return _Header(image.tag_v2[256], image.tag_v2[257], orientation)
     width, height = image.size
     return _Header(width, height, orientation)
+
+
+def gone(reasons: Collection[str]) -> list[str]:
+    """Of the reasons why images had no size in an earlier scan those that hold no more: the plugin is there now."""
+    return [reason for module, reason in NEEDS.items() if reason in reasons and _plugin(module)]
 
 
 def _plugin(module: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from bucketline_service.errors import Invalid
 from bucketline_service.scan import engines, output
 from bucketline_service.scan.find import Finder, Wish
+from bucketline_service.scan.headers import gone
 from bucketline_service.scan.places import Places, is_remote, parse, reaches_of
 from bucketline_service.scan.record import Record, is_record
 from bucketline_service.scan.units import Found, Result
@@ -76,13 +77,16 @@ def run(job: Job, watcher: Watcher, clock: Callable[[], float] = time.monotonic)
     begin = clock()
     _check(job)
     reaches = reaches_of(job.paths)
+    is_new = not job.record_path.exists()
     record = Record(job.record_path, job.wish.ids.value)
     try:
+        record.open_again(gone(record.reasons()))
         finder = Finder(Places(reaches), job.wish)
         _find(job, finder, record, watcher)
         num_found, num_todo = record.counts()
         if not num_found:
             raise Invalid(", ".join(job.paths), "there is no image, shard or table in it")
+        is_new = False
         watcher.opening(num_todo)
         _open(job, Setting(job.wish.ids, reaches), record, watcher, clock)
         watcher.writing()
@@ -90,6 +94,8 @@ def run(job: Job, watcher: Watcher, clock: Callable[[], float] = time.monotonic)
         record.forget()
     finally:
         record.close()
+        if is_new:
+            job.record_path.unlink()  # nothing was opened, so there is nothing to go on from
     return Summary(
         written.num_images, written.num_bad, num_found, num_todo, dict(finder.skipped), clock() - begin
     )

@@ -115,6 +115,17 @@ class Record:
                 ),
             )
 
+    def reasons(self) -> set[str]:
+        """Why images are bad, so far."""
+        found = self._db.execute("SELECT DISTINCT reason FROM images WHERE reason IS NOT NULL")
+        return {reason for (reason,) in found}
+
+    def open_again(self, reasons: Iterable[str]) -> None:
+        """Units with an image that was bad for one of these reasons."""
+        again = "UPDATE units SET todo = 1 WHERE unit IN (SELECT unit FROM images WHERE reason = ?)"
+        with self._transaction():
+            self._db.executemany(again, ((reason,) for reason in reasons))
+
     def counts(self) -> tuple[int, int]:
         """How many units this scan has found, and how many of them are to be opened."""
         found, todo = self._db.execute(

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from bucketline_service.scan.headers import BadImageError, read_size
+from bucketline_service.scan.headers import BadImageError, as_size, read_size
 from bucketline_service.scan.places import is_utf8, shown, told
 from bucketline_service.scan.units import EXTENSIONS, Ids, Result, Row, Unit, key_id
 
@@ -85,10 +85,11 @@ def table_rows(file: IO[bytes], unit: Unit, ids: Ids) -> Result:
         table = parquet.ParquetFile(file)
         for batch in table.iter_batches(columns=_TABLE_COLUMNS):
             rows += [row for each in batch.to_pylist() if (row := _table_row(each, unit.place, ids))]
-    except (pa.ArrowException, OSError) as exc:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as exc:
         if isinstance(exc, OSError) and exc.errno is not None:
             raise
-        return Result(unit.unit, [], f"it is no Parquet file that can be read: {' '.join(str(exc).split())}")
+        reason = f"no column {exc}" if isinstance(exc, KeyError) else " ".join(str(exc).split())
+        return Result(unit.unit, [], f"it is no Parquet file that can be read: {reason}")
     return Result(unit.unit, rows)
 
 
@@ -99,7 +100,10 @@ def _table_row(row: dict[str, Any], place: str, ids: Ids) -> Row | None:
     image_id = key_id(ids, place.removesuffix(".parquet"), key)
     if not width or not height:
         return Row(key, image_id, None, None, "img2dataset did not note its size; --open-all opens the image")
-    return Row(key, image_id, int(width), int(height), None)
+    try:
+        return Row(key, image_id, *as_size(int(width), int(height)), None)
+    except BadImageError as exc:
+        return Row(key, image_id, None, None, str(exc))
 
 
 def unreadable(unit: Unit, error: OSError) -> Result:

@@ -266,7 +266,7 @@ def _cursor_args(cursor: Cursor | None) -> list[str]:
 
 
 def _not_found(run: str) -> NotFound:
-    return NotFound(f"no run {run!r}")
+    return NotFound(f"no run {run!r}; GET /v1/runs (bucketline run list) has those that there are")
 
 
 def _found(run: str, answer: Any) -> Any:

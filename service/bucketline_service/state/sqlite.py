@@ -188,7 +188,7 @@ def _generation(run: str, db: sqlite3.Connection) -> Generation:
     """The run's present generation; ``NotFound`` where there is no such run."""
     row = db.execute(f"SELECT {GENERATION_COLUMNS} FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
-        raise NotFound(f"no run {run!r}")
+        raise NotFound(f"no run {run!r}; GET /v1/runs (bucketline run list) has those that there are")
     number, session, world_size, epoch, step, offset, birth, lockstep = row
     return Generation(number, session, world_size, Cursor(epoch, step), offset, birth, lockstep)
 

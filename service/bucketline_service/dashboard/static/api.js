@@ -86,7 +86,7 @@ export function poll(work, every_ms = 2000) {
       busy = false;
     }
     const took_ms = performance.now() - begin;
-    const pause_ms = failures ? 1000 * 2 ** Math.min(failures - 1, 4) : Math.max(every_ms, 4 * took_ms);
+    const pause_ms = failures ? 1000 * 2 ** Math.min(failures - 1, 4) : Math.max(every_ms, Math.min(2 * took_ms, 6000));
     if (!stopped.signal.aborted) timer = setTimeout(turn, Math.min(pause_ms, 15000));
   }
 

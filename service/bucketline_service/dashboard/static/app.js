@@ -19,7 +19,11 @@ let view = "";
 /** {path: ["runs", "a b"], query} of "#/runs/a%20b?epoch=3". */
 function route() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  return { path: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query) };
+  try {
+    return { path: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query) };
+  } catch {
+    return { path: ["none"], query: new URLSearchParams() }; // it was cut off, or typed
+  }
 }
 
 function compareView(element) {
@@ -88,7 +92,7 @@ api.connection.addEventListener("live", () => {
 });
 api.connection.addEventListener("down", ({ detail }) => {
   down_since ??= Date.now() / 1000;
-  const why = detail instanceof api.Problem ? ` ${detail.message}.` : "";
+  const why = detail instanceof api.Problem ? ` ${detail.message.replace(/\.$/, "")}.` : "";
   told("down", `Disconnected since ${when(down_since)}.${why} Trying again…`);
 });
 api.connection.addEventListener("locked", () => {

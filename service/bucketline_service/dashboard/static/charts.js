@@ -36,22 +36,26 @@ export function chart(element, path) {
   let turn = 0;
   let drawn = false;
 
+  /** Whether it is drawn, or not wanted any more. */
   async function draw() {
     const mine = ++turn;
     try {
       const { path: where, body } = typeof path === "string" ? { path } : path;
       const at = `${where}${where.includes("?") ? "&" : "?"}theme=${theme()}`;
       const [figure, Plotly] = await Promise.all([body ? post(at, body) : get(at), plotly()]);
-      if (mine !== turn || !element.isConnected) return;
+      if (mine !== turn || !element.isConnected) return true;
       if (!drawn) element.replaceChildren();
       drawn = true;
       element.removeAttribute("data-failed");
       await Plotly.react(element, figure.data, { ...figure.layout, autosize: true }, OPTIONS);
       element.dataset.drawn = theme();
+      return true;
     } catch (error) {
-      if (mine !== turn || drawn || error.status === 401) return;
+      if (mine !== turn || error.status === 401) return true;
+      if (drawn) return false;
       element.dataset.failed = "";
       element.replaceChildren(h("p", { class: "quiet" }, `This chart could not be drawn: ${error.message}`));
+      return false;
     }
   }
 

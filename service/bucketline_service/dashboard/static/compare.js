@@ -9,6 +9,7 @@ import { MAX_PLANS, ofRun, PRESETS, pretty, sources } from "./compare-specs.js";
 import { command, empty, h, newId, plural, setText } from "./dom.js";
 
 const KEPT = "bucketline.compare";
+const AGAIN_MS = 3000;
 const FIRST = ["novelai", "fitted-8"];
 const NEEDS_OPERATOR =
   "Comparing plans needs an operator's token, and this one is a worker's: log out, and log in with an operator's.";
@@ -88,10 +89,13 @@ class Page {
     try {
       const [{ maps }, { runs }] = await Promise.all([this.#api.get("v1/maps"), this.#api.get("v1/runs")]);
       if (this.#ended.signal.aborted) return;
+      setText(this.alert, "");
       this.#maps = maps.map((each) => each.map);
       this.#runs = runs;
     } catch (error) {
+      if (this.#ended.signal.aborted || error.status === 401) return;
       setText(this.alert, `Maps and runs could not be read: ${error.message}`);
+      setTimeout(() => this.#ended.signal.aborted || this.load(), AGAIN_MS);
       return;
     }
     if (!this.#maps.length) {

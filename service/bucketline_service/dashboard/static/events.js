@@ -1,13 +1,19 @@
 /** What happened lately: sessions, fences, faults of the store. */
 
 import { get } from "./api.js";
-import { enc, h, num, runLink, section, when } from "./dom.js";
+import { enc, few, h, num, runLink, section, when } from "./dom.js";
 import { number, showLink, table, text } from "./table.js";
 
-const told = (fields) =>
-  Object.entries(fields ?? {})
-    .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "string" ? value : JSON.stringify(value)}`)
-    .join(" · ");
+function field(name, value) {
+  if (name.endsWith("_s")) return value === null ? "" : `${name.slice(0, -2).replaceAll("_", " ")} ${few(value)} s`;
+  return `${name.replaceAll("_", " ")} ${typeof value === "string" ? value : JSON.stringify(value)}`;
+}
+
+/** What is of no run is of one coordinator: which. */
+function told({ fields, run, replica, pid }) {
+  const all = Object.entries(fields ?? {}).map(([name, value]) => field(name, value));
+  return [...all, run === null ? `by ${replica}, process ${pid}` : ""].filter(Boolean).join(" · ");
+}
 
 let is_there = true;
 
@@ -23,7 +29,7 @@ export function events(run) {
       { name: "Event", ...text((row) => row.event.replaceAll("_", " ") + (row.count > 1 ? `, ${num(row.count)} times` : "")) },
       ...(run ? [] : [of_run]),
       { name: "Rank", ...number((row) => num(row.rank)) },
-      { name: "Details", wide: true, ...text((row) => told(row.fields)) },
+      { name: "Details", wide: true, ...text(told) },
     ],
   });
   const none = h("p", { class: "quiet" }, "No events: no session has begun, no lease was fenced, and the store had no fault.");

@@ -18,14 +18,17 @@ const PRUNED = {
 };
 
 export function search(run) {
-  const [id_field, epoch_field] = [newId("image"), newId("epoch")];
+  const [id_field, map_field, epoch_field] = [newId("image"), newId("map"), newId("epoch")];
   const field = h("input", { id: id_field, type: "search", autocomplete: "off", spellcheck: "false", required: true });
   const epoch = h("input", { id: epoch_field, type: "number", min: 0, step: 1, placeholder: "present" });
+  const map = h("select", { id: map_field });
+  const of_map = h("div", { class: "field", hidden: true }, h("label", { for: map_field }, "Map"), map);
   const result = h("div", { class: "result", "aria-live": "polite" });
   const left = h("p", { class: "soon" });
   const form = h(
     "form", { class: "search", role: "search", onsubmit: submit },
     h("div", { class: "field grow" }, h("label", { for: id_field }, "Image id"), field),
+    of_map,
     h("div", { class: "field" }, h("label", { for: epoch_field }, "Epoch"), epoch),
     h("button", { type: "submit", class: "primary" }, "Find"),
   );
@@ -34,12 +37,14 @@ export function search(run) {
   let ranks = [];
   let turn = 0;
   let found = null;
+  let wanted_map = "";
 
   function submit(event) {
     event.preventDefault();
     const id = field.value.trim();
     if (!id) return;
-    const query = epoch.value === "" ? "" : `?epoch=${enc(epoch.value)}`;
+    const given = Object.entries({ epoch: epoch.value, map: map.value }).filter(([, value]) => value !== "");
+    const query = given.length ? `?${new URLSearchParams(given)}` : "";
     const address = `${runLink(run)}/images/${enc(id)}${query}`;
     // the same again is asked again
     if (location.hash === address) find({ id, query: new URLSearchParams(query) });
@@ -56,6 +61,8 @@ export function search(run) {
     }
     field.value = id;
     epoch.value = query.get("epoch") ?? "";
+    wanted_map = query.get("map") ?? "";
+    map.value = wanted_map;
     const asked = query.toString();
     try {
       const about = await get(`v1/runs/${enc(run)}/images/${enc(id)}${asked ? `?${asked}` : ""}`);
@@ -72,6 +79,12 @@ export function search(run) {
   return {
     element,
     find,
+    /** Of these maps the run is; where there are several one id may be in more than one. */
+    maps(names) {
+      of_map.hidden = names.length < 2;
+      map.replaceChildren(h("option", { value: "" }, "any"), ...names.map((name) => h("option", { value: name }, name)));
+      map.value = wanted_map;
+    },
     standing(at, told) {
       [present, ranks] = [at, told];
       setText(left, soon(found, present, ranks));

@@ -28,17 +28,29 @@ export function mapView(main, name) {
 }
 
 function show(body, name, about) {
-  const { width, height, aspect } = about.histogram;
+  const { width, height, aspect, size: sizes } = about.histogram;
   const numbers = table({
     caption: "Images by aspect",
     what: "aspect",
-    key: (row) => row.low,
+    key: (row) => row.name,
     columns: [
-      { name: "Aspect", ...text((row) => `${row.low.toFixed(2)} to ${row.high.toFixed(2)}`) },
+      { name: "Aspect", ...text((row) => row.name) },
       { name: "Images", ...number((row) => num(row.num_images)) },
     ],
   });
-  numbers.update(aspect.num_images.map((num_images, at) => ({ low: aspect.edges[at], high: aspect.edges[at + 1], num_images })));
+  const sides = table({
+    caption: "Images by size",
+    filter: "Filter sizes",
+    what: "size",
+    key: (row) => `${row.width} ${row.height}`,
+    columns: [
+      { name: "Width, px", ...text((row) => row.width) },
+      { name: "Height, px", ...text((row) => row.height) },
+      { name: "Images", ...number((row) => num(row.num_images)) },
+    ],
+  });
+  sides.update(by_size(sizes));
+  numbers.update(by_aspect(aspect));
   const facts = tiles();
   facts.update([
     ["Images", num(about.num_images)],
@@ -54,7 +66,25 @@ function show(body, name, about) {
     h(
       "div", { class: "grid" },
       figure("Aspects", "How many images have which width / height", `v1/maps/${enc(name)}/figures/aspects`, numbers.element).element,
-      figure("Sizes", "How many images are how wide and how high", `v1/maps/${enc(name)}/figures/sizes`).element,
+      figure("Sizes", "How many images are how wide and how high", `v1/maps/${enc(name)}/figures/sizes`, sides.element).element,
     ),
   );
+}
+
+/** The first and the last hold all that is narrower or wider. */
+function by_aspect({ edges, num_images }) {
+  const name = (at) => {
+    if (!at) return `under ${edges[1].toFixed(2)}`;
+    return at === num_images.length - 1 ? `${edges[at].toFixed(2)} and over` : `${edges[at].toFixed(2)} to ${edges[at + 1].toFixed(2)}`;
+  };
+  return num_images.map((count, at) => ({ name: name(at), num_images: count }));
+}
+
+/** Those that there are, the most frequent first. */
+function by_size({ edges_px, num_images }) {
+  const span = (at) => `${num(edges_px[at])} to ${num(edges_px[at + 1] - 1)}`;
+  return num_images
+    .flatMap((column, width) => column.map((count, height) => ({ width: span(width), height: span(height), num_images: count })))
+    .filter((row) => row.num_images)
+    .sort((a, b) => b.num_images - a.num_images);
 }

@@ -11,7 +11,7 @@ function runsTable() {
     caption: "Runs",
     filter: "Filter runs",
     what: "run",
-    page_size: 50,
+    page_size: 20,
     key: (row) => row.about.run,
     columns: [
       { name: "Run", text: (row) => row.about.run, show: (cell, row) => showLink(cell, row.about.run, runLink(row.about.run)) },
@@ -20,6 +20,7 @@ function runsTable() {
       { name: "Epoch", ...number((row) => row.epoch) },
       { name: "Steps/s", ...number((row) => row.rate) },
       { name: "Time left", ...number((row) => row.left) },
+      { name: "Last seen", ...number((row) => row.seen) },
       { name: "Ranks", ...number((row) => num(row.about.world_size)) },
       { name: "Generation", ...number((row) => num(row.about.generation)) },
       { name: "Map", ...text((row) => maps_of(row.about).join(", ")) },
@@ -42,6 +43,13 @@ function mapsTable() {
     ],
   });
 }
+
+const ORDER = ["failed", "waiting", "planning", "running", "ready", "finished"];
+
+const last = ({ state, about }) => (state === "ready" && about.last_seen) || about.created_at;
+
+/** What happens now comes first, then what was trained or put last. */
+const ordered = (runs) => runs.toSorted((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || last(b) - last(a));
 
 const NO_MAP = () =>
   empty(
@@ -80,7 +88,7 @@ export function overview(main) {
     if (told_runs.runs.length) put(runsCard, "runs", () => runs.element);
     else put(runsCard, `none ${told_maps.maps[0]?.map ?? ""}`, () => NO_RUN(told_maps.maps[0]?.map ?? "my-images"));
     maps.update(told_maps.maps);
-    runs.update(told_runs.runs.map((about) => standing(about)));
+    runs.update(ordered(told_runs.runs.map((about) => standing(about))));
     await happened.refresh(signal);
   });
 }

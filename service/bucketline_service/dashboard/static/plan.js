@@ -57,15 +57,17 @@ export function plan(element, path) {
   element.append(h("h2", { class: "part" }, "The plan"), facts.element, h("div", { class: "grid" }, drawn.map((each) => each.element)));
 
   return {
+    /** Whether all of it could be had. */
     async refresh() {
-      for (const each of drawn) each.redraw();
+      const charts = Promise.all(drawn.map((each) => each.redraw()));
       const stats = await get(`${path}/stats`).catch(() => null);
-      if (!stats) return;
+      if (!stats) return false;
       facts.update(summary(stats));
       for (const each of [images, losses, tails]) each.update(stats.buckets);
       crop.update(spread(stats.crop_loss));
       aspect.update(spread(stats.aspect_error));
       pruned.update(Object.entries(stats.pruned));
+      return (await charts).every(Boolean);
     },
   };
 }

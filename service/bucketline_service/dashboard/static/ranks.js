@@ -19,10 +19,11 @@ const KINDS = [
 
 const kind = (rank) => (rank.holder === null ? 5 : KINDS.findIndex(({ most }) => rank.steps_behind <= most));
 const age_s = (rank, now) => (rank.last_seen === null ? null : Math.max(0, now - rank.last_seen));
-const is_silent = (rank, now) => rank.holder !== null && age_s(rank, now) > SILENT_S;
+export const is_silent = (rank, now) => rank.holder !== null && age_s(rank, now) > SILENT_S;
 
-function told(rank, now) {
+function told(rank, now, is_over) {
   if (rank.holder === null) return "not held";
+  if (is_over) return "finished";
   if (is_silent(rank, now)) return "silent";
   return rank.steps_behind ? "behind" : "at the front";
 }
@@ -33,7 +34,8 @@ function ordered(ranks) {
   return [...ranks].sort((a, b) => b.steps_behind - a.steps_behind || seen(a) - seen(b) || a.rank - b.rank);
 }
 
-function ranksTable() {
+/** `is_over`: whether the run is; its ranks may be silent then. */
+function ranksTable(is_over) {
   return table({
     caption: "Ranks, the slowest first",
     filter: "Filter by rank, holder or state",
@@ -43,12 +45,12 @@ function ranksTable() {
     columns: [
       { name: "Rank", ...text((row) => row.rank) },
       { name: "Steps behind", ...number((row) => num(row.steps_behind)) },
-      { name: "State", ...text((row) => told(row, now_s())) },
+      { name: "State", ...text((row) => told(row, now_s(), is_over())) },
+      { name: "Last seen", ...number((row) => (row.last_seen === null ? "never" : ago(age_s(row, now_s())))) },
+      { name: "Holder", ...text((row) => row.holder ?? "–") },
       { name: "Epoch", ...number((row) => num(row.epoch)) },
       { name: "Step", ...number((row) => num(row.step)) },
       { name: "Batches/s", ...number((row) => few(row.batches_per_s)) },
-      { name: "Last seen", ...number((row) => (row.last_seen === null ? "never" : ago(age_s(row, now_s())))) },
-      { name: "Holder", ...text((row) => row.holder ?? "–") },
     ],
   });
 }
@@ -57,7 +59,8 @@ export function ranksCard() {
   const canvas = h("canvas", { role: "img" });
   const legend = h("ul", { class: "kinds" });
   const hint = h("p", { class: "quiet hint" }, "Point at a cell for its rank.");
-  const list = ranksTable();
+  let is_over = false;
+  const list = ranksTable(() => is_over);
   const element = section("Ranks by lag", h("div", { class: "ranks" }, canvas), legend, hint, list.element);
   let shown = [];
   let columns = 1;
@@ -94,7 +97,7 @@ export function ranksCard() {
       const y = Math.floor(at / columns) * cell;
       context.fillStyle = colours[kind(rank)];
       context.fillRect(x, y, side, side);
-      if (!is_silent(rank, now)) return;
+      if (is_over || !is_silent(rank, now)) return;
       context.strokeStyle = ink;
       context.lineWidth = cell > 12 ? 2 : 1;
       context.beginPath();
@@ -124,7 +127,8 @@ export function ranksCard() {
       resized.disconnect();
       document.removeEventListener("themechange", draw);
     },
-    update(ranks) {
+    update(ranks, is_done) {
+      is_over = is_done;
       shown = ordered(ranks);
       const now = now_s();
       const counts = KINDS.map(() => 0);
@@ -133,7 +137,7 @@ export function ranksCard() {
         entry.hidden = !counts[at];
         setText(text, `${name}: ${plural(counts[at], "rank")}`);
       });
-      const num_silent = shown.filter((rank) => is_silent(rank, now)).length;
+      const num_silent = is_over ? 0 : shown.filter((rank) => is_silent(rank, now)).length;
       silent.hidden = !num_silent;
       setText(silent.lastElementChild, `Silent for over a minute: ${plural(num_silent, "rank")}`);
       const slowest = shown[0];
