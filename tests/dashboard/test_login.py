@@ -59,7 +59,7 @@ def test_no_token_no_field_and_what_to_do_first(open_page: OpenPage, fresh: Serv
     api = fresh.api()
     api.put_csv("tiny", "id,width,height\n" + "".join(f"{i},512,512\n" for i in range(8)), 201)
     expect(page.get_by_role("link", name="tiny")).to_be_visible()
-    expect(page.get_by_text('{"map": "tiny"')).to_be_visible()
+    expect(page.get_by_text("run put my-run --map tiny")).to_be_visible()
     api.put("/v1/runs/short", {"map": "tiny", "world_size": 1, "batch_size": 4, "epochs": 1}, 201)
     row = page.get_by_role("region", name="Runs, table").get_by_role("row", name=re.compile("short"))
     expect(row).to_contain_text("0 / 2")

@@ -6,6 +6,7 @@ import { number, showLink, table, text } from "./table.js";
 
 function field(name, value) {
   if (name.endsWith("_s")) return value === null ? "" : `${name.slice(0, -2).replaceAll("_", " ")} ${few(value)} s`;
+  if (name === "digest") return `digest ${value.slice(0, 12)}`; // as in the list of maps
   return `${name.replaceAll("_", " ")} ${typeof value === "string" ? value : JSON.stringify(value)}`;
 }
 

@@ -63,7 +63,7 @@ const NO_RUN = (map) =>
   empty(
     h("h3", {}, "No run yet"),
     "A run is one training job over a map. Open one:",
-    command(`echo '{"map": "${map}", "world_size": 4, "batch_size": 8}' > run.json\nbucketline run put my-run run.json`),
+    command(`bucketline run put my-run --map ${map} --world-size 4 --batch-size 8`),
   );
 
 export function overview(main) {
