@@ -68,7 +68,7 @@ class Watch:
         if message.type in ("error", "warning") and not any(
             f"status of {status}" in message.text for status in self.forgiven
         ):
-            self.faults.append(f"{message.type}: {message.text}")
+            self.faults.append(f"{message.type}: {message.text} {message.location.get('url')}")
 
     def _asks(self, request: Request) -> None:
         parts = urlsplit(request.url)
