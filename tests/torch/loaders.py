@@ -46,8 +46,8 @@ def _kind(stateful: bool) -> Any:
     return stateful_dataloader.StatefulDataLoader if stateful else data.DataLoader
 
 
-class Sampled:
-    """Over ``BucketBatchSampler``."""
+class _Looped:
+    """A source of one rank's batches, and a loader over it."""
 
     def __init__(
         self,
@@ -57,30 +57,32 @@ class Sampled:
         stateful: bool = False,
         **options: Any,
     ) -> None:
-        self.source = BucketBatchSampler(client, rank, world_size)
-        self.loader: Any = _kind(stateful)(Names(), batch_sampler=self.source, collate_fn=list, **options)
+        self.source, over = self._made(client, rank, world_size)
+        self.loader: Any = _kind(stateful)(**over, **options)
+
+    def _made(self, client: BucketClient, rank: int, world_size: int | None) -> tuple[Any, dict[str, Any]]:
+        """The source, and what the loader is told of it."""
+        raise NotImplementedError
 
     def epoch(self) -> Iterator[Seen]:
         """What the loop gets, acknowledged as it asks for more."""
         return map(seen, self.source.follow(self.loader))
 
 
-class Streamed:
+class Sampled(_Looped):
+    """Over ``BucketBatchSampler``."""
+
+    def _made(self, client: BucketClient, rank: int, world_size: int | None) -> tuple[Any, dict[str, Any]]:
+        source = BucketBatchSampler(client, rank, world_size)
+        return source, {"dataset": Names(), "batch_sampler": source, "collate_fn": list}
+
+
+class Streamed(_Looped):
     """Over ``BucketIterableDataset``."""
 
-    def __init__(
-        self,
-        client: BucketClient,
-        rank: int = 0,
-        world_size: int | None = 2,
-        stateful: bool = False,
-        **options: Any,
-    ) -> None:
-        self.source = BucketIterableDataset(client, None, rank, world_size)
-        self.loader: Any = _kind(stateful)(self.source, batch_size=None, **options)
-
-    def epoch(self) -> Iterator[Seen]:
-        return map(seen, self.source.follow(self.loader))
+    def _made(self, client: BucketClient, rank: int, world_size: int | None) -> tuple[Any, dict[str, Any]]:
+        source = BucketIterableDataset(client, None, rank, world_size)
+        return source, {"dataset": source, "batch_size": None}
 
 
 def some(batches: Iterable[Seen], count: int) -> list[Seen]:

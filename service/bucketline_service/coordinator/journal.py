@@ -28,6 +28,18 @@ import orjson
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.state.port import MAX_EVENTS, NewEvent, Store
 
+Repeated = Literal[
+    "lease_given",
+    "fenced",
+    "lease_adopted",
+    "store_lost_state",
+    "store_unavailable",
+    "store_back",
+    "map_root_unavailable",
+    "map_root_back",
+]
+"""Those that come by themselves, of which several become one. What somebody asked for stands by itself."""
+
 EventName = Literal[
     "coordinator_started",
     "coordinator_stopped",
@@ -38,30 +50,10 @@ EventName = Literal[
     "run_failed",
     "run_deleted",
     "session_begun",
-    "lease_given",
-    "fenced",
-    "lease_adopted",
-    "store_lost_state",
-    "store_unavailable",
-    "store_back",
-    "map_root_unavailable",
-    "map_root_back",
+    Repeated,
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
-
-_REPEATED: frozenset[EventName] = frozenset(
-    {
-        "lease_given",
-        "fenced",
-        "lease_adopted",
-        "store_lost_state",
-        "store_unavailable",
-        "store_back",
-        "map_root_unavailable",
-        "map_root_back",
-    }
-)
-"""Those that come by themselves, of which several become one. What somebody asked for stands by itself."""
+_REPEATED: frozenset[EventName] = frozenset(get_args(Repeated))
 
 PACE_S = 0.5
 HOLD_S, MAX_HOLD_S = 2.0, 300.0

@@ -136,20 +136,30 @@ def _crop_loss(figure: go.Figure, plans: Sequence[_Plan], colours: Palette, at: 
         hovertemplate="<b>%{customdata[0]}</b><br>mean %{x:.2%}<br>median %{customdata[1]:.2%}<br>"
         "p95 %{customdata[2]:.2%}<br>max %{customdata[3]:.2%}<br>as served %{customdata[4]:.2%}<extra></extra>",
     )
-    words = go.Scatter(
-        x=[max(each["mean"], each["p95"]) for each in losses],
-        y=rows,
-        mode="text",
-        text=[f"  mean {each['mean']:.2%}" for each in losses],
-        textposition="middle right",
-        textfont={"color": colours.muted, "size": 11},
-        hoverinfo="skip",
-        cliponaxis=False,
+    words = _words(
+        [max(each["mean"], each["p95"]) for each in losses],
+        rows,
+        [f"  mean {each['mean']:.2%}" for each in losses],
+        colours,
     )
     for trace in (spans, dots, words):
         figure.add_trace(trace, *at)
     most = max((max(each["mean"], each["p95"]) for each in losses), default=0.0)
     figure.update_xaxes(range=[0, 1.5 * most or 1], row=at[0], col=at[1])
+
+
+def _words(x: Sequence[float], rows: Sequence[int], texts: Sequence[str], colours: Palette) -> go.Scatter:
+    """A text to the right of each ``x``."""
+    return go.Scatter(
+        x=x,
+        y=rows,
+        mode="text",
+        text=texts,
+        textposition="middle right",
+        textfont={"color": colours.muted, "size": 11},
+        hoverinfo="skip",
+        cliponaxis=False,
+    )
 
 
 def _left(plans: Sequence[_Plan]) -> list[_Part]:
@@ -193,17 +203,6 @@ def _bars(
             *at,
         )
     totals = [sum(values) for values in zip(*(part.values for part in parts), strict=True)]
-    figure.add_trace(
-        go.Scatter(
-            x=totals,
-            y=rows,
-            mode="text",
-            text=[f" {total:,}" for total in totals],
-            textposition="middle right",
-            textfont={"color": colours.muted, "size": 11},
-            hoverinfo="skip",
-            cliponaxis=False,
-        ),
-        *at,
-    )
+    words = _words(totals, rows, [f" {total:,}" for total in totals], colours)
+    figure.add_trace(words, *at)
     figure.update_xaxes(range=[0, 1.3 * max(totals, default=0) or 1], row=at[0], col=at[1])
