@@ -217,7 +217,8 @@ class BucketClient:
         if isinstance(place, State):
             start = starting_place(place, world_size, answer, name)
             deal = answer.deal
-            told = start, deal.consumed(start), world_size, deal.lockstep_of(start.epoch)
+            lockstep, begun = deal.lockstep_of(start.epoch), answer.generation_id
+            told = start, deal.consumed(start), world_size, lockstep, begun
             self._loaded = State(self.run, answer.fingerprint, *told)
         self._started = name
         engine.restart(name, start)

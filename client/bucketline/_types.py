@@ -72,7 +72,8 @@ class Deal:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to move one rank's cursor, and where that stands. ``num_steps`` is of the cursor's epoch."""
+    """The right to move one rank's cursor, and where that stands. ``num_steps`` is of the cursor's epoch.
+    ``generation_id`` is random for each start of the job; None where the coordinator has none to tell."""
 
     token: int
     generation: int
@@ -80,6 +81,7 @@ class Lease:
     num_steps: int
     deal: Deal
     fingerprint: str
+    generation_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class Session:
     """A start of the job. ``cursor`` is the slowest rank's; ``left_out_batches`` and ``mixed_steps`` are what
     a change of the world size costs in this epoch: batches no rank gets, and steps whose ranks differ in
     resolution. ``rolled_over_batches``: what the state dict left of its epoch, where the start begins with the
-    epoch after it; else None."""
+    epoch after it; else None. ``generation_id`` is random for each start; None where the coordinator has none to
+    tell."""
 
     generation: int
     cursor: Cursor
@@ -97,6 +100,7 @@ class Session:
     left_out_batches: int
     mixed_steps: int
     rolled_over_batches: int | None = None
+    generation_id: str | None = None
 
     @property
     def world_size(self) -> int:
@@ -116,7 +120,8 @@ class NextAnswer:
 @dataclass(frozen=True, slots=True)
 class State:
     """A state dict, checked. ``consumed`` is its ``offset``: batches of the epoch's stream that the job has
-    finished. ``lockstep``: with which the stream is laid out; None where it does not tell."""
+    finished. ``lockstep``: with which the stream is laid out; ``start``: the id of the generation in which it was
+    saved; None where it does not tell."""
 
     run: str
     fingerprint: str
@@ -124,6 +129,7 @@ class State:
     consumed: int
     world_size: int
     lockstep: int | None = None
+    start: str | None = None
 
     def to_json(self) -> Json:
         told: Json = {
@@ -134,4 +140,5 @@ class State:
             "offset": self.consumed,
             "world_size": self.world_size,
         }
-        return told if self.lockstep is None else {**told, "lockstep": self.lockstep}
+        known = {"lockstep": self.lockstep, "start": self.start}
+        return {**told, **{name: value for name, value in known.items() if value is not None}}

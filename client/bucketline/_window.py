@@ -168,8 +168,15 @@ class Window:
         if self.lease is None or cursor is None:
             return None
         deal = self.lease.deal
-        lockstep = deal.lockstep_of(cursor.epoch)
-        return State(run, self.lease.fingerprint, cursor, deal.consumed(cursor), deal.world_size, lockstep)
+        return State(
+            run,
+            self.lease.fingerprint,
+            cursor,
+            deal.consumed(cursor),
+            deal.world_size,
+            deal.lockstep_of(cursor.epoch),
+            self.lease.generation_id,
+        )
 
     # --- the thread's side ----------------------------------------------------------------------------------
 

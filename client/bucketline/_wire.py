@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -78,6 +78,8 @@ def next_request(
     """``finished`` is the last step that the rank is through with, inclusive; ``start`` the first one
     wanted; ``include`` what batches are to tell besides."""
     body: Json = {"lease": lease.token, "generation": lease.generation, "count": count}
+    if lease.generation_id is not None:
+        body["generation_id"] = lease.generation_id
     if finished is not None:
         body["ack"] = finished.to_json()
     if start is not None:
@@ -88,7 +90,8 @@ def next_request(
 
 
 def session_request(run: str, session: str, world_size: int, resume: str | State) -> Request:
-    place = resume.to_json() if isinstance(resume, State) else resume
+    # an older coordinator refuses what it does not know, and none needs to know in which start a state was saved
+    place = replace(resume, start=None).to_json() if isinstance(resume, State) else resume
     return Request(
         "POST",
         run_path(run, "sessions"),
@@ -170,6 +173,7 @@ def lease_from(document: Json) -> Lease:
         num_steps=int(document["num_steps"]),
         deal=deal_from(document),
         fingerprint=str(document["fingerprint"]),
+        generation_id=document.get("generation_id"),
     )
 
 
@@ -183,6 +187,7 @@ def session_from(document: Json) -> Session:
         left_out_batches=int(document["left_out_batches"]),
         mixed_steps=int(document["mixed_steps"]),
         rolled_over_batches=_whole_or_none(document, "rolled_over_batches"),
+        generation_id=document.get("generation_id"),
     )
 
 
@@ -212,8 +217,11 @@ def state_from(state: Mapping[str, Any]) -> State:
     lockstep = state.get("lockstep")
     if lockstep is not None:
         lockstep = whole("state dict: 'lockstep'", lockstep, 1)
+    start = state.get("start")
+    if not isinstance(start, str | None):
+        raise UsageError(f"state dict: 'start' must be a string, not {start!r}")
     return State(
-        state["run"], state["fingerprint"], place, numbers["offset"], numbers["world_size"], lockstep
+        state["run"], state["fingerprint"], place, numbers["offset"], numbers["world_size"], lockstep, start
     )
 
 

@@ -126,7 +126,8 @@ def test_a_store_that_was_put_back_to_an_older_state(tmp_path: Path) -> None:
     first.close()
     shutil.copytree(state, copy)
     second = replica()
-    adopted = second.api.lease("adopted", 1, "new")["lease"]
+    adopted = second.api.lease("adopted", 1, "new")
+    named = {name: adopted[name] for name in ("lease", "generation", "generation_id")}
     second.api.session("lost", "start 1")
     lost = second.api.lease("lost", 1, "new")["lease"]
     second.close()
@@ -134,7 +135,7 @@ def test_a_store_that_was_put_back_to_an_older_state(tmp_path: Path) -> None:
     copy.rename(state)
     third = replica()
     try:
-        third.api.next("adopted", 1, adopted, generation=1, ack={"epoch": 0, "step": 4})
+        third.api.next("adopted", 1, ack={"epoch": 0, "step": 4}, **named)
         assert third.api.next("lost", 1, lost, 409, generation=2)["code"] == "fenced"
         events = until(third.api, lambda found: {"lease_adopted", "store_lost_state"} <= {*names(found)})
     finally:

@@ -122,7 +122,7 @@ def test_the_rest_of_an_epoch_is_dealt_to_any_number_of_ranks(
         session = api.session("run", f"s{number}", world_size=world_size, resume=resume)
         assert session["cursor"] == {"epoch": 0, "step": before["step"]}
         assert session == api.session("run", f"s{number}", world_size=world_size, resume=resume)
-        assert state(api) == {**before, "world_size": world_size}
+        assert state(api) == {**before, "world_size": world_size, "start": session["generation_id"]}
         left_out = session["left_out_batches"]
         is_last = number == len(sizes) - 2
         ids += drive(api, "run", world_size, None if is_last else 2)
@@ -164,7 +164,7 @@ def test_the_state_of_a_run_is_a_checkpoint(put_run: PutRun, api: Api, planner: 
     drive(api, "run", 2, 4)
     session = api.session("run", "back", resume=saved)
     assert session["cursor"] == {"epoch": 0, "step": 5}
-    assert state(api) == saved
+    assert state(api) == {**saved, "start": session["generation_id"]}
     for rank in range(2):
         lease = api.lease("run", rank)["lease"]
         assert api.next("run", rank, lease, count=30)["batches"] == after[rank]["batches"]

@@ -41,7 +41,7 @@ def test_resume_from_every_step(small, connect):
         state = first.state_dict()
         first.close()
         second = connect(run=small)
-        second.load_state_dict(state, session=next(_names))
+        state["start"] = second.load_state_dict(state, session=next(_names)).generation_id
         assert second.state_dict() == (
             state if done < len(whole[0]) else {**state, "epoch": 1, "step": 0, "offset": 0}
         )

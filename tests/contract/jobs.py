@@ -54,7 +54,7 @@ class Job:
 
     async def begin(self, number: int = 2, slowest: Cursor | None = None, **changes: object) -> Begun:
         new = replace(self.first, number=number, **changes)  # type: ignore[arg-type]
-        return await self.store.begin(self.run, new, slowest)
+        return await self.store.begin(self.run, new, self.id(number - 1), slowest)
 
     async def lease(
         self,

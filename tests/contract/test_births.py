@@ -55,16 +55,24 @@ async def test_it_begins_nothing(old: Job, slowest: Cursor | None) -> None:
     for number in (1, 2, 3):
         assert await old.begin(number, slowest, session="late") == Begun(False, NEW)
     assert (await old.store.read_run(old.run)).generation == NEW
-    assert await old.store.session(old.run, "late") is None
+    assert await old.store.session(old.run, "late") == (NEW.id, None)
 
 
-async def test_the_birth_stays_over_generations(old: Job) -> None:
-    new = Job(old.store, old.run, NEW)
-    second = (await new.begin(2, session="s")).generation
-    assert (second.number, second.birth) == (2, NEW.birth)
-    assert await new.store.session(new.run, "s") == second.id
-    lease = (await new.lease(generation=2)).lease
-    assert (await old.commit(lease, Cursor(0, 1), generation=2)).outcome is Outcome.STALE
-    assert (await new.commit(lease, Cursor(0, 1), generation=2)).outcome is Outcome.OK
-    assert await old.begin(3) == Begun(False, second)
-    assert (await new.begin(3)).begun
+async def test_each_generation_has_its_own(old: Job) -> None:
+    """A store that has lost a generation begins another of its number: nothing of the lost one is valid."""
+    store, run = old.store, old.run
+    lost, second = (Job(store, run, replace(NEW, number=2, birth=birth)) for birth in ("lost", "2nd"))
+    assert await store.begin(run, replace(second.first, session="s"), NEW.id, None) == Begun(
+        True, replace(second.first, session="s")
+    )
+    assert await store.session(run, "s") == (second.id(2), 2)
+    lease = (await second.lease(generation=2)).lease
+    for each in (lease, token(9)):
+        commit = await lost.commit(each, Cursor(0, 1), generation=2, trusted=True)
+        assert commit.outcome is Outcome.STALE
+    assert await store.lease(run, 0, "worker", lost.id(2), token(9), 9e9) is None
+    third = replace(NEW, number=3, birth="3rd")
+    for follows in (lost.id(2), NEW.id, old.id(2)):
+        assert not (await store.begin(run, third, follows, None)).begun
+    assert (await second.commit(lease, Cursor(0, 1), generation=2)).outcome is Outcome.OK
+    assert await store.begin(run, third, second.id(2), None) == Begun(True, third)

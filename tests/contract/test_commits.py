@@ -121,7 +121,7 @@ async def test_trust_without_a_cursor_adopts_the_lease_where_the_rank_stands(
 
 async def test_a_trusted_larger_token_is_adopted(job: Job) -> None:
     lost = await job.lease(holder="kept", now_s=10.0)
-    commit = await job.commit(token(99), Cursor(0, 8), trusted=True, not_before=Cursor(0, 7), now_s=20.0)
+    commit = await job.commit(token(99), Cursor(0, 8), trusted=True, not_before=START, now_s=20.0)
     assert (commit.outcome, commit.cursor, commit.generation) == (Outcome.ADOPTED, Cursor(0, 8), FIRST)
     adopted = RankRecord(0, Cursor(0, 8), token(99), "", 20.0, Cursor(0, 8), 20.0)
     assert await job.record() == adopted
@@ -133,6 +133,22 @@ async def test_a_trusted_larger_token_is_adopted(job: Job) -> None:
     assert (await job.commit(again.lease, Cursor(0, 9))).outcome is Outcome.FENCED
     assert (await job.commit(lost.lease, Cursor(0, 9))).outcome is Outcome.FENCED
     assert (await job.commit(token(200), Cursor(0, 9))).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("is_leased", [False, True])
+@pytest.mark.parametrize("cursor", [Cursor(0, 8), None])
+async def test_an_adoption_is_bounded_as_a_commit_is(
+    job: Job, is_leased: bool, cursor: Cursor | None
+) -> None:
+    stands_at = START
+    if is_leased:
+        stands_at = (await job.commit((await job.lease()).lease, Cursor(0, 3))).cursor
+    before = await job.record()
+    bound = Cursor(0, stands_at.step + 1)
+    commit = await job.commit(token(99), cursor, trusted=True, not_before=bound)
+    assert (commit.outcome, commit.cursor) == (Outcome.AHEAD, stands_at)
+    assert await job.record() == before
+    assert (await job.commit(token(99), cursor, not_before=bound)).outcome is Outcome.FENCED
 
 
 async def test_an_adoption_never_moves_a_cursor_back(job: Job) -> None:

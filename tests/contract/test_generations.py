@@ -15,7 +15,7 @@ SECOND = Generation(
 
 
 async def test_the_next_generation_begins(job: Job) -> None:
-    assert await job.store.begin(job.run, SECOND, None) == Begun(True, SECOND)
+    assert await job.store.begin(job.run, SECOND, FIRST.id, None) == Begun(True, SECOND)
     record = await job.store.read_run(job.run)
     assert record.generation == SECOND
     assert record.document == b"document"
@@ -36,13 +36,13 @@ async def test_its_lockstep_goes_with_it_and_the_next_has_its_own(job: Job) -> N
 async def test_only_the_next_number_begins(job: Job, number: int) -> None:
     assert await job.begin(number, session="s") == Begun(False, FIRST)
     assert (await job.store.read_run(job.run)).generation == FIRST
-    assert await job.store.session(job.run, "s") is None
+    assert await job.store.session(job.run, "s") == (FIRST.id, None)
 
 
 async def test_a_repeated_begin_changes_nothing(job: Job) -> None:
-    await job.store.begin(job.run, SECOND, None)
+    await job.store.begin(job.run, SECOND, FIRST.id, None)
     lease = await job.lease(generation=2)
-    assert await job.store.begin(job.run, SECOND, None) == Begun(False, SECOND)
+    assert await job.store.begin(job.run, SECOND, FIRST.id, None) == Begun(False, SECOND)
     assert await job.record() == lease
 
 
@@ -67,12 +67,8 @@ async def test_session_names_are_remembered_with_their_generation(job: Job) -> N
     await job.begin(2, session="a")
     await job.begin(3, session=None)
     await job.begin(4, session="b")
-    assert [await job.store.session(job.run, s) for s in ("a", "b", "c", "")] == [
-        job.id(2),
-        job.id(4),
-        None,
-        None,
-    ]
+    for session, number in (("a", 2), ("b", 4), ("c", None), ("", None)):
+        assert await job.store.session(job.run, session) == (job.id(4), number)
 
 
 async def test_the_slowest_rank_without_a_record_stands_at_the_origin(job: Job) -> None:
@@ -120,13 +116,13 @@ async def test_without_a_slowest_rank_nothing_is_asked_of_the_ranks(job: Job) ->
 
 async def test_the_records_of_an_older_generation_are_gone(job: Job) -> None:
     await job.lease()
-    await job.store.begin(job.run, SECOND, None)
+    await job.store.begin(job.run, SECOND, FIRST.id, None)
     assert await job.store.ranks(job.run) == (SECOND, [])
 
 
 async def test_begin_fences_all_leases_before_it(job: Job) -> None:
     leases = [(await job.lease(rank)).lease for rank in range(4)]
-    await job.store.begin(job.run, SECOND, None)
+    await job.store.begin(job.run, SECOND, FIRST.id, None)
     for rank, lease in enumerate(leases):
         for trusted in (False, True):
             commit = await job.commit(lease, Cursor(9, 9), rank=rank, generation=2, trusted=trusted)
@@ -141,7 +137,7 @@ async def test_begin_fences_all_leases_before_it(job: Job) -> None:
 async def test_tokens_grow_over_generations_and_cursors_start_at_the_origin(job: Job) -> None:
     old = await job.lease(rank=2, tick=50)
     await job.commit(old.lease, Cursor(0, 7), rank=2)
-    await job.store.begin(job.run, SECOND, None)
+    await job.store.begin(job.run, SECOND, FIRST.id, None)
     new = await job.lease(rank=2, tick=1, generation=2)
     assert new.lease == token(51, 2)
     assert new.cursor == new.lease_cursor == SECOND.origin

@@ -106,6 +106,18 @@ async def test_tokens_are_exact_up_to_two_to_the_53(job: Job) -> None:
     assert record.lease == LARGEST
 
 
+async def test_a_rank_whose_token_leaves_no_room_begins_again(job: Job) -> None:
+    """As of a record that an older release adopted from a forged lease."""
+    rank = LARGEST_RANK
+    spoiled = (await job.lease(rank, "forged", tick=(LARGEST - rank) // LEASE_STRIDE)).lease
+    assert spoiled == LARGEST
+    next_ = await job.lease(rank, "a", tick=7)
+    assert next_.lease == token(7, rank)
+    assert (await job.commit(spoiled, Cursor(0, 1), rank=rank)).outcome is Outcome.FENCED
+    assert (await job.commit(next_.lease, Cursor(0, 1), rank=rank)).outcome is Outcome.OK
+    assert (await job.lease(rank, "b", tick=7)).lease == token(8, rank)
+
+
 @pytest.mark.parametrize("now_s", [0.0, 0.1 + 0.2, 1e-9, 1_763_811_234.567891, 4e9])
 async def test_times_are_the_callers(job: Job, now_s: float) -> None:
     await job.lease(now_s=now_s)

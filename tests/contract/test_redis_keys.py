@@ -88,7 +88,7 @@ async def test_keys_from_before_there_were_births_go_on(store: Store, server: re
     server.hset(keys.ranks("run"), "1", "2 16385 0 5 10.0 0 3 11.0 me")
     job = Job(store, "run", second)
     assert await store.read_run("run") == RunRecord(b"doc", second)
-    assert await store.session("run", "a s") == second.id
+    assert await store.session("run", "a s") == (second.id, 2)
     commit = await job.commit(16385, Cursor(0, 6), rank=1, generation=2)
     assert (commit.outcome, commit.cursor) == (Outcome.OK, Cursor(0, 6))
     assert (await job.lease(1, "me", generation=2)).cursor == Cursor(0, 6)

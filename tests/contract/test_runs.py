@@ -32,7 +32,7 @@ async def test_a_taken_name_stays_as_it_is(store: Store, name: str) -> None:
     assert await store.create_run(name, b"other", ODD) == (RunRecord(b"spec", FIRST), False)
     assert await store.read_run(name) == RunRecord(b"spec", FIRST)
     assert ODD.session is not None
-    assert await store.session(name, ODD.session) is None
+    assert await store.session(name, ODD.session) == (FIRST.id, None)
 
 
 async def test_the_document_is_opaque(store: Store, name: str) -> None:
@@ -55,7 +55,7 @@ async def test_a_generation_is_read_back(store: Store, name: str, session: str |
 
 async def test_the_first_session_is_remembered(store: Store, name: str) -> None:
     await store.create_run(name, b"", Generation(1, "first", 1, START, 0, "b"))
-    assert await store.session(name, "first") == GenerationId("b", 1)
+    assert await store.session(name, "first") == (GenerationId("b", 1), 1)
 
 
 async def test_runs_are_listed_by_name(store: Store, name: str) -> None:
@@ -87,7 +87,7 @@ async def test_a_deleted_run_leaves_nothing_behind(job: Job) -> None:
         await job.store.read_run(job.run)
     again = await Job.create(job.store, job.run)
     assert await again.store.ranks(again.run) == (FIRST, [])
-    assert await again.store.session(again.run, "used") is None
+    assert (await again.store.session(again.run, "used"))[1] is None
     for rank in (1, 2):
         assert (await again.lease(rank, tick=1)).lease == token(1, rank)
     assert again.run in await again.store.list_runs()
@@ -107,7 +107,7 @@ async def test_any_name_is_a_run_of_its_own(store: Store, name: str, suffix: str
 UNKNOWN: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "read_run": lambda store, run: store.read_run(run),
     "session": lambda store, run: store.session(run, "s"),
-    "begin": lambda store, run: store.begin(run, FIRST, None),
+    "begin": lambda store, run: store.begin(run, FIRST, FIRST.id, None),
     "lease": lambda store, run: store.lease(run, 0, "h", FIRST.id, 1 << 14, 0.0),
     "commit": lambda store, run: store.commit(
         run, CommitRequest(0, 1 << 14, FIRST.id, START, None, True, 0.0)

@@ -100,7 +100,7 @@ async def test_an_operation_that_fails_takes_nothing_of_its_group_along(job: Job
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(answer) for answer in answers if isinstance(answer, Exception)] == [OverflowError] * 2
     assert (await job.record()).cursor == Cursor(0, 19)  # type: ignore[union-attr]
-    assert await job.store.session("run", "half") is None
+    assert (await job.store.session("run", "half"))[1] is None
 
 
 async def test_events_that_can_not_be_written_take_no_commit_along(job: Job) -> None:
@@ -210,7 +210,7 @@ async def test_a_file_from_before_there_were_births_or_locksteps_or_events_goes_
         store = open_store(f"sqlite:///{path}", timeout_s=30.0)
         old = Job(store, "run", second)
         assert await store.read_run("run") == RunRecord(b"doc", second)
-        assert await store.session("run", "s") == second.id
+        assert await store.session("run", "s") == (second.id, 2)
         commit = await old.commit(16385, Cursor(0, 6), rank=1, generation=2)
         assert (commit.outcome, commit.cursor) == (Outcome.OK, Cursor(0, 6))
         await store.close()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.coordinator import Coordinator, RunSpec
 from bucketline_service.coordinator.deal import Span
+from bucketline_service.coordinator.delivery import Ask
 from bucketline_service.coordinator.plans import PlanShelf
 from bucketline_service.coordinator.resume import StateDict, state_dict
 from bucketline_service.coordinator.runs import Run
@@ -96,7 +97,7 @@ class Desk:
         delivery = self.coordinator.delivery
         for rank, ack in enumerate(acks):
             lease = self.wait(delivery.lease(run, rank, "me", None)).record.lease
-            self.wait(delivery.next(run, rank, lease, ack=ack))
+            self.wait(delivery.next(run, Ask(rank, lease, ack=ack)))
 
     def declared(self, run: str, epoch: int, world_size: int) -> Counts:
         """int64[N]: how often the epoch serves each image to so many ranks from its start on, as the ledger has it."""

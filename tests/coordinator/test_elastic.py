@@ -226,7 +226,7 @@ def test_a_start_from_before_there_was_another_lockstep_goes_on_as_it_began(desk
     name = desk.run(**SMALL, seed=7)
     run = desk.open(name)
     older = Generation(2, "older", 6, Cursor(0, 5), 20, run.generation.birth)
-    assert desk.wait(desk.coordinator.store.begin(name, older, None)).begun
+    assert desk.wait(desk.coordinator.store.begin(name, older, run.generation.id, None)).begun
     run = desk.open(name)
     assert [run.lockstep(epoch) for epoch in (0, 1, 9)] == [4, 4, 4]
     assert run.deal.planner_of(0) is run.deal.planner_of(1) is run.plan.planner

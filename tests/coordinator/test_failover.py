@@ -45,8 +45,9 @@ def test_what_a_replica_missed_is_adopted_from_those_who_know(
         api.ack("run", rank, lease, 0, 1)
 
     cut_off(servers)
-    new = api.lease("run", 0, "new")["lease"]
-    served = api.next("run", 0, new, ack={"epoch": 0, "step": 4}, generation=1)
+    leased = api.lease("run", 0, "new")
+    new, named = leased["lease"], {name: leased[name] for name in ("generation", "generation_id")}
+    served = api.next("run", 0, new, ack={"epoch": 0, "step": 4}, **named)
     api.ack("run", 1, peer, 0, 4)
     api.next("run", 0, old, 409)
     fresh = api.lease("run", 2, "fresh")["lease"]
@@ -54,12 +55,15 @@ def test_what_a_replica_missed_is_adopted_from_those_who_know(
     until("the replica is the master", lambda: servers.is_promoted)
 
     # The store has the old holder again, at step 2; the new one's token says that it has forgotten.
-    again = api.next("run", 0, new, ack={"epoch": 0, "step": 4}, generation=1)
+    again = api.next("run", 0, new, ack={"epoch": 0, "step": 4}, **named)
     assert again == served
     assert api.next("run", 0, old, 409)["code"] == "fenced"
     assert api.next("run", 1, peer, ack={"epoch": 0, "step": 5})["cursor"] == {"epoch": 0, "step": 6}
     # One that has not finished a step has nothing to acknowledge, and is known by its lease all the same.
-    assert api.next("run", 2, fresh, generation=1)["cursor"] == {"epoch": 0, "step": 0}
+    assert (
+        api.next("run", 2, fresh, 409, generation=1)["code"] == "fenced"
+    )  # an older client can prove nothing
+    assert api.next("run", 2, fresh, **named)["cursor"] == {"epoch": 0, "step": 0}
     assert api.next("run", 2, idle, 409)["code"] == "fenced"
     assert api.cursors("run") == [(0, 5), (0, 6), (0, 0)]
     assert 'bucketline_adoptions_total{run="run"} 2.0' in api.ask("GET", "/metrics", 200).text
@@ -69,10 +73,8 @@ def test_what_a_replica_missed_is_adopted_from_those_who_know(
 
     # So does another coordinator, which has never seen the lease.
     other = world.replica().api
-    assert other.next("run", 0, new, ack={"epoch": 0, "step": 5}, generation=1)["cursor"] == {
-        "epoch": 0,
-        "step": 6,
-    }
+    answer = other.next("run", 0, new, ack={"epoch": 0, "step": 5}, **named)
+    assert answer["cursor"] == {"epoch": 0, "step": 6}
     assert other.lease("run", 0, "later")["lease"] > new
     assert api.next("run", 0, new, 409)["code"] == "fenced"
 

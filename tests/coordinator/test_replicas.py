@@ -99,39 +99,50 @@ def test_a_run_put_anew_is_never_served_by_the_old_plan(
         assert one.ack("run", rank, new[rank], 0, 2)["cursor"] == {"epoch": 0, "step": 3}
 
 
-@pytest.mark.parametrize("later_s", [0.0, 1.0])
-@pytest.mark.parametrize("generation", [None, 1])
+NAMES: list[tuple[str, ...]] = [(), ("generation",), ("generation", "generation_id")]
+"""What a worker names of the generation of its lease: as curl does, as older clients do, as ours does."""
+
+
+@pytest.mark.parametrize("later_s", [0.0, 1.0, -3600.0, 3600.0])
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("is_leased", [True, False])
-def test_an_old_lease_never_counts_in_the_new_run(
-    replicas: tuple[Api, Api], clock: Clock, later_s: float, generation: int | None, is_leased: bool
+def test_an_old_lease_is_never_valid_in_the_new_run(
+    replicas: tuple[Api, Api], clock: Clock, later_s: float, names: tuple[str, ...], is_leased: bool
 ) -> None:
+    """Also where the clock was set back meanwhile, so that the old lease is the larger one."""
     one, two = replicas
-    old = one.lease("run", 0)["lease"]
-    one.ack("run", 0, old, 0, 1)
+    old = one.lease("run", 0)
+    one.ack("run", 0, old["lease"], 0, 1)
     clock.ahead_s += later_s
     anew(two, OTHER)
-    if is_leased:
-        two.lease("run", 0)
+    new = two.lease("run", 0, "young")["lease"] if is_leased else None
+    named = {name: old[name] for name in names}
     for api in (one, two):
-        problem = api.next("run", 0, old, 409, ack={"epoch": 0, "step": 5}, generation=generation)
-        assert problem["code"] == "fenced"
+        for ack in ({"epoch": 0, "step": 5}, None):
+            problem = api.next("run", 0, old["lease"], 409, ack=ack, from_=None, **named)
+            assert problem["code"] == "fenced"
     assert two.cursors("run") == one.cursors("run") == [(0, 0), (0, 0)]
+    if new is not None:
+        assert one.ack("run", 0, new, 0, 0)["cursor"] == {"epoch": 0, "step": 1}
 
 
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("is_leased", [True, False])
 def test_a_worker_of_the_old_run_is_fenced_where_its_replica_saw_nothing(
-    replicas: tuple[Api, Api], is_leased: bool
+    replicas: tuple[Api, Api], is_leased: bool, names: tuple[str, ...]
 ) -> None:
-    """The same spec, the same generation: only the birth is another, and the old lease is as one that was lost."""
+    """The same spec, the same number: only the generation's id is another, and the old lease is as one that was
+    lost."""
     one, two = replicas
     two.put("/v1/runs/other", SPEC, 201)  # keeps the plan's files, else their loss would be noticed
-    old = one.lease("run", 0)["lease"]
-    one.next("run", 0, old, ack={"epoch": 0, "step": 1}, generation=1)
+    old = one.lease("run", 0)
+    named = {name: old[name] for name in names}
+    one.next("run", 0, old["lease"], ack={"epoch": 0, "step": 1}, **named)
     anew(two, SPEC)
     if is_leased:
         two.lease("run", 0, "new")
     for step in (2, 3):
-        answer = one.next("run", 0, old, 409, ack={"epoch": 0, "step": step}, generation=1)
+        answer = one.next("run", 0, old["lease"], 409, ack={"epoch": 0, "step": step}, **named)
         assert answer["code"] == "fenced"
     assert one.cursors("run") == [(0, 0), (0, 0)]
     assert 'bucketline_adoptions_total{run="run"} 0.0' in one.ask("GET", "/metrics", 200).text
@@ -177,7 +188,7 @@ def test_what_a_lease_and_a_batch_cost(world: World) -> None:
     assert "create_run" in watched.verbs[5:]
 
 
-def test_leases_taken_over_and_over_run_ahead_of_the_clock_and_still_do_not_count(
+def test_leases_taken_over_and_over_run_ahead_of_the_clock_and_are_still_not_valid(
     replicas: tuple[Api, Api],
 ) -> None:
     one, two = replicas
@@ -212,18 +223,3 @@ def test_the_plan_of_a_deleted_run_goes_on_where_it_is_open(replicas: tuple[Api,
     for api in (one, two):
         for run in ("run", "again"):
             assert api.get(f"/v1/runs/{run}/batches", epoch=5, step=0, rank=0, count=20) == expected
-
-
-def test_a_holder_whose_lease_the_store_has_lost_is_adopted(world: World, clock: Clock) -> None:
-    """The store lost the lease and the cursor, not the run: what it looks like when an older copy was restored."""
-    one = world.replica(clock=clock)
-    one.api.put_csv("small", SMALL, 201)
-    one.api.put("/v1/runs/run", SPEC, 201)
-    lease = one.api.lease("run", 0)
-    lost = lease["lease"] + (1 << 14) * 100
-    answer = one.api.next("run", 0, lost, ack={"epoch": 0, "step": 6}, generation=1)
-    assert answer["cursor"] == {"epoch": 0, "step": 7}
-    one.api.next("run", 0, lease["lease"], 409)
-    assert 'bucketline_adoptions_total{run="run"} 1.0' in one.api.ask("GET", "/metrics", 200).text
-    assert one.api.next("run", 0, lost + (1 << 14), 409, ack={"epoch": 0, "step": 9})["code"] == "fenced"
-    assert one.api.cursors("run")[0] == (0, 7)

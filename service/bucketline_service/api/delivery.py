@@ -71,16 +71,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     async def next_batches(run: RunPath, rank: RankPath, body: NextIn) -> Response:
         """The batches from ``from`` or the cursor on, once ``ack`` is kept. Reading moves nothing: a lost answer is
         asked for again."""
-        found = await delivery.next(
-            run,
-            rank,
-            body.lease,
-            generation=body.generation,
-            ack=body.ack.to_store() if body.ack else None,
-            begin=body.begin.to_store() if body.begin else None,
-            count=body.count,
-            include=frozenset(body.include or ()),
-        )
+        found = await delivery.next(run, body.to_ask(rank))
         return as_json({**vars(found), "batches": as_list(found.batches), "cursor": _cursor(found.cursor)})
 
     return router
@@ -100,6 +91,7 @@ def _standing(run: Run, cursor: Cursor) -> dict[str, Any]:
     epoch = generation.origin.epoch
     return {
         "generation": generation.number,
+        "generation_id": generation.birth or None,
         "world_size": deal.world_size,
         "cursor": _cursor(cursor),
         "num_steps": 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import orjson
 from fastapi import Path, Response
@@ -12,10 +12,11 @@ from bucketline_service import names
 from bucketline_service.coordinator import RunSpec
 from bucketline_service.coordinator.batches import INCLUDES, Include
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
+from bucketline_service.coordinator.delivery import Ask
 from bucketline_service.coordinator.journal import EventName
 from bucketline_service.coordinator.resume import StateDict as State
 from bucketline_service.planning.spec import MAX_LOCKSTEP
-from bucketline_service.state.port import MAX_WORLD_SIZE
+from bucketline_service.state.port import MAX_LEASE, MAX_WORLD_SIZE
 from bucketline_service.state.port import Cursor as StoreCursor
 
 Epoch = Annotated[int, Field(strict=True, ge=0, le=MAX_EPOCH)]
@@ -23,6 +24,7 @@ Step = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 NumBatches = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 WorldSize = Annotated[int, Field(strict=True, ge=1, le=MAX_WORLD_SIZE)]
 Lockstep = Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)]
+GenerationId = Annotated[str, Field(min_length=1, max_length=64, pattern="^[0-9A-Za-z]+$")]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 # for OpenAPI alone: check_name tells what would do, which a pattern does not
 _NAME = {"pattern": f"^{names.PATTERN}$"}
@@ -60,19 +62,10 @@ class StateDict(_In):
     offset: Step
     world_size: WorldSize
     lockstep: Lockstep | None = None
+    start: GenerationId | None = Field(None, description="id of the generation in which it was saved")
 
     def to_state(self) -> State:
-        state = State(
-            run=self.run,
-            fingerprint=self.fingerprint,
-            epoch=self.epoch,
-            step=self.step,
-            offset=self.offset,
-            world_size=self.world_size,
-        )
-        if self.lockstep is not None:
-            state["lockstep"] = self.lockstep
-        return state
+        return cast(State, self.model_dump(exclude_none=True))
 
 
 class SessionIn(_In):
@@ -91,10 +84,13 @@ class LeaseIn(_In):
 
 
 class NextIn(_In):
-    lease: Annotated[int, Field(strict=True, ge=0, lt=2**53)] = Field(
+    lease: Annotated[int, Field(strict=True, ge=0, le=MAX_LEASE)] = Field(
         description="as the lease's answer has it"
     )
     generation: Annotated[int, Field(strict=True, ge=1, lt=2**53)] | None = Field(
+        None, description="of the lease"
+    )
+    generation_id: GenerationId | None = Field(
         None, description="of the lease; lets a store that has lost the lease be told of it"
     )
     ack: Ack | None = Field(None, description="the last step finished")
@@ -103,6 +99,18 @@ class NextIn(_In):
     include: list[Include] | None = Field(
         None, max_length=len(INCLUDES), description="what batches are to tell besides"
     )
+
+    def to_ask(self, rank: int) -> Ask:
+        return Ask(
+            rank,
+            self.lease,
+            self.generation,
+            self.generation_id,
+            self.ack.to_store() if self.ack else None,
+            self.begin.to_store() if self.begin else None,
+            self.count,
+            frozenset(self.include or ()),
+        )
 
 
 class UriIn(_In):
@@ -144,7 +152,11 @@ class Batches(BaseModel):
     batches: list[BatchOut]
 
 
+_GENERATION_ID = "drawn at random for each start of the job; null for one that older releases began without"
+
+
 class NextOut(BaseModel):
+    generation_id: str | None = Field(description=_GENERATION_ID)
     batches: list[BatchOut]
     cursor: Cursor
     num_steps: int = Field(description="of the cursor's epoch")
@@ -166,6 +178,7 @@ class Origin(BaseModel):
 
 class SessionOut(Origin):
     generation: int
+    generation_id: str | None = Field(description=_GENERATION_ID)
     world_size: int
     cursor: Cursor
     num_steps: int
@@ -179,6 +192,7 @@ class SessionOut(Origin):
 class LeaseOut(Origin):
     lease: int
     generation: int
+    generation_id: str | None = Field(description=_GENERATION_ID)
     cursor: Cursor
     world_size: int
     num_steps: int

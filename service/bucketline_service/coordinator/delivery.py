@@ -22,6 +22,15 @@ MAX_IDS = 1 << 20
 _IDS_AT_HAND = 1 << 15
 """More ids than these are planned in a thread, so that others need not wait for them."""
 
+MAX_FROM_AHEAD = 2 * MAX_COUNT
+"""Steps past the cursor at which batches may be asked for: a client has at most ``MAX_COUNT`` batches handed out and
+not finished, and as many at hand."""
+
+MAX_LEASE_AHEAD_S = 86_400.0
+"""No lease is adopted that is further ahead of this clock: a forged one must leave room for larger ones. Tokens run
+ahead of the clock where a replica's clock does, or where a rank changes hands more than ``TICKS_PER_S`` times a
+second."""
+
 _TRIES = 16
 
 
@@ -32,9 +41,26 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """What a rank's worker says with ``next``. ``generation`` and ``generation_id`` are those of its lease, None where
+    it names none. ``ack``: the last step that it has finished; ``begin``: the first that it wants, None for the
+    cursor."""
+
+    rank: int
+    lease: int
+    generation: int | None = None
+    generation_id: str | None = None
+    ack: Cursor | None = None
+    begin: Cursor | None = None
+    count: int = 1
+    include: Includes = NOTHING
+
+
+@dataclass(frozen=True)
 class Next:
     """``batches``: each as JSON."""
 
+    generation_id: str | None
     batches: list[bytes]
     cursor: Cursor
     num_steps: int
@@ -77,31 +103,18 @@ class Delivery:
             run = await self._runs.open(name)
         raise StoreUnavailable("generations kept changing; ask again")
 
-    async def next(
-        self,
-        name: str,
-        rank: int,
-        lease: int,
-        *,
-        generation: int | None = None,
-        ack: Cursor | None = None,
-        begin: Cursor | None = None,
-        count: int = 1,
-        include: Includes = NOTHING,
-    ) -> Next:
-        """Acknowledge step ``ack`` (the last that the rank has finished), then the ``count`` batches from ``begin`` or
-        the cursor on, which tell besides what they ``include``. Naming the lease's ``generation`` lets a store that has
-        lost the lease be told of it."""
+    async def next(self, name: str, ask: Ask) -> Next:
+        """Acknowledge step ``ask.ack``, then the ``ask.count`` batches from ``ask.begin`` or the cursor on. Naming the
+        generation's id lets a store that has lost the lease be told of it."""
         run = await self._runs.recall(name)
-        run, commit = await self._commit(run, rank, lease, generation, ack, begin)
+        run, commit = await self._commit(run, ask)
         deal = run.deal
         cursor = deal.normal(commit.cursor)
-        start = deal.normal(begin) if begin else cursor
-        batches, after = await self._next_batches(run, rank, start, count, include)
+        start = deal.normal(ask.begin) if ask.begin else cursor
+        batches, after = await self._next_batches(run, ask.rank, start, ask.count, ask.include)
         self._metrics.batches.labels(name).inc(len(batches))
-        return Next(
-            batches, cursor, 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch), deal.is_over(after)
-        )
+        num_steps = 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch)
+        return Next(run.generation.birth or None, batches, cursor, num_steps, deal.is_over(after))
 
     async def _next_batches(
         self, run: Run, rank: int, start: Cursor, count: int, include: Includes
@@ -119,91 +132,74 @@ class Delivery:
                 self._ahead.keep(run, rank, start, planned[:left], include)
         return batches, run.deal.after(start, len(batches))
 
-    async def _commit(
-        self,
-        run: Run,
-        rank: int,
-        lease: int,
-        generation: int | None,
-        ack: Cursor | None,
-        begin: Cursor | None,
-    ) -> tuple[Run, Commit]:
+    async def _commit(self, run: Run, ask: Ask) -> tuple[Run, Commit]:
         trusted = is_stale = False
         for _ in range(_TRIES):
-            # the store decides first whether the lease still counts: a fenced worker may name any step
-            wrong = _wrong(run.deal, ack, begin)
-            cursor, not_before = _acknowledge(run.deal, ack) if ack and not wrong else (None, None)
+            run = await self._in_generation(run, ask)
+            # the store decides first whether the lease is valid: a fenced worker may name any step
+            wrong = _wrong(run.deal, ask)
+            cursor, not_before = (None, None) if wrong else _places(run.deal, ask)
             request = CommitRequest(
-                rank, lease, run.generation.id, cursor, not_before, trusted, self._clock()
+                ask.rank, ask.lease, run.generation.id, cursor, not_before, trusted, self._clock()
             )
             commit = await self._runs.store.commit(run.name, request)
             if commit.outcome is Outcome.STALE:
                 run, trusted, is_stale = await self._runs.open(run.name), False, True
                 continue
-            if rank >= run.generation.world_size:
-                if is_stale or generation not in (None, run.generation.number):
-                    raise self._fenced(run, rank, lease, generation)
-                raise _no_rank(run, rank, run.generation.world_size)
+            if ask.rank >= run.generation.world_size:
+                if is_stale or ask.generation not in (None, run.generation.number):
+                    raise self._fenced(run, ask)
+                raise _no_rank(run, ask.rank, run.generation.world_size)
             if commit.outcome is Outcome.FENCED:
-                if not (wrong or trusted) and await self._may_adopt(run, rank, lease, generation):
+                if not (wrong or trusted) and _may_adopt(run, ask, request.now_s):
                     trusted = True
                     continue
-                raise self._fenced(run, rank, lease, generation)
-            self._judge(run, rank, ack, wrong, commit)
+                raise self._fenced(run, ask)
+            if trusted and commit.outcome is Outcome.AHEAD:
+                raise self._lost(run, ask, f"more than {MAX_COUNT} steps of the rank")
+            self._judge(run, ask, wrong, commit)
             return run, commit
         raise StoreUnavailable("generations kept changing; ask again")
 
-    async def _may_adopt(self, run: Run, rank: int, lease: int, generation: int | None) -> bool:
-        """Whether the lease, if it is newer than the store's, was given in the present generation: then the store has
-        lost it. The worker names a generation's number, which an earlier run of this name may have had as well, and so
-        may a start of the job that the store has lost: only its size tells whose the lease is. Those of a lost start
-        are less than any that was given since, so one of the present start must be there to compare with."""
-        if generation != run.generation.number or not _is_of(run, rank, lease):
-            return False
-        if generation == 1:
-            return True  # nobody has begun it: there is no other of this number
-        _, records = await self._runs.store.ranks(run.name)
-        if any(record.rank == rank for record in records):
-            return True
-        raise self._lost(run, rank, lease, generation)
+    async def _in_generation(self, run: Run, ask: Ask) -> Run:
+        """The run, in the generation of the worker's lease where it names that by its id; else ``Fenced``."""
+        if ask.generation_id in (None, run.generation.birth):
+            return run
+        run = await self._runs.open(run.name)  # what is remembered may be older than the lease
+        if ask.generation_id != run.generation.birth:
+            raise self._fenced(run, ask)
+        return run
 
-    def _judge(self, run: Run, rank: int, ack: Cursor | None, wrong: Invalid | None, commit: Commit) -> None:
+    def _judge(self, run: Run, ask: Ask, wrong: Invalid | None, commit: Commit) -> None:
         """Count what happened, and raise where it was refused."""
         if wrong is not None:
             raise wrong
+        if commit.outcome is Outcome.AHEAD:
+            raise _too_far_ahead(run.deal, ask, commit.cursor)
         if commit.outcome is Outcome.ADOPTED:
             self._metrics.adoptions.labels(run.name).inc()
             epoch, step = commit.cursor
-            self._journal.tell("lease_adopted", run.name, rank, epoch=epoch, step=step)
-            events.emit("store_lost_state", run=run.name, rank=rank, cursor=list(commit.cursor))
-        if ack is None:
-            return
-        if commit.outcome is Outcome.AHEAD:
-            raise Invalid(
-                "ack",
-                f"step {ack.step} of epoch {ack.epoch} is more than {MAX_COUNT} steps ahead of the cursor, "
-                f"step {commit.cursor.step} of epoch {commit.cursor.epoch}",
-                "Acknowledge in between: everything before an acknowledged step counts as done",
-            )
-        self._metrics.acks.labels(run.name).inc()
+            self._journal.tell("lease_adopted", run.name, ask.rank, epoch=epoch, step=step)
+            events.emit("store_lost_state", run=run.name, rank=ask.rank, cursor=list(commit.cursor))
+        if ask.ack is not None:
+            self._metrics.acks.labels(run.name).inc()
 
-    def _fenced(self, run: Run, rank: int, lease: int, generation: int | None) -> Fenced:
-        if generation is not None and generation > run.generation.number and _is_of(run, rank, lease):
-            return self._lost(run, rank, lease, generation)
+    def _fenced(self, run: Run, ask: Ask) -> Fenced:
+        if _is_of_lost_start(run, ask):
+            return self._lost(run, ask, "that start of the job")
         self._metrics.fences.labels(run.name).inc()
-        self._journal.tell("fenced", run.name, rank, generation=run.generation.number)
-        return Fenced(_why_fenced(rank, lease), generation=run.generation.number)
+        self._journal.tell("fenced", run.name, ask.rank, generation=run.generation.number)
+        return Fenced(_why_fenced(ask.rank, ask.lease), generation=run.generation.number)
 
-    def _lost(self, run: Run, rank: int, lease: int, generation: int) -> Fenced:
-        """The store has lost the start of the job in which the lease was given, or all that it knew of the rank then:
-        nobody can tell how the epoch was dealt."""
+    def _lost(self, run: Run, ask: Ask, what: str) -> Fenced:
+        """The store has lost ``what``, and the lease with it, so that nobody can tell what was trained."""
         self._metrics.fences.labels(run.name).inc()
-        events.emit("store_lost_state", run=run.name, rank=rank, generation=generation)
-        self._journal.tell("store_lost_state", run.name, rank, generation=generation)
+        events.emit("store_lost_state", run=run.name, rank=ask.rank, generation=ask.generation)
+        self._journal.tell("store_lost_state", run.name, ask.rank, generation=ask.generation)
         return Fenced(
-            f"the store has lost lease {lease} of rank {rank}, given in generation {generation}, and with it that "
-            f"start of the job; it is at generation {run.generation.number} now. Nothing was changed. Start a new "
-            "session from the checkpoint",
+            f"the store has lost lease {ask.lease} of rank {ask.rank}, given in generation {ask.generation}, and with "
+            f"it {what}; it is at generation {run.generation.number} now. Nothing was changed. Start a new session "
+            "from the checkpoint",
             generation=run.generation.number,
         )
 
@@ -255,9 +251,25 @@ def most_in_answer(batch_size: int) -> int:
     return max(1, MAX_IDS // batch_size)
 
 
-def _is_of(run: Run, rank: int, lease: int) -> bool:
-    """Whether the lease can have been given by this run, and not by an earlier one of its name."""
-    return lease % LEASE_STRIDE == rank and lease >= _least_lease(run)
+def _may_adopt(run: Run, ask: Ask, now_s: float) -> bool:
+    """Whether a lease that is newer than the store's was given in the present generation: then the store has lost it.
+    Only the generation's id tells, which was drawn at random when it began: its number is used again where the run was
+    deleted and put anew, and where the store has lost a start of the job."""
+    return (
+        bool(ask.generation_id)
+        and (ask.generation_id, ask.generation) == run.generation.id
+        and ask.lease < lease_floor(now_s + MAX_LEASE_AHEAD_S)
+    )
+
+
+def _is_of_lost_start(run: Run, ask: Ask) -> bool:
+    """Whether the lease was given in a start of the job that the store has lost: one that is numbered higher than the
+    present one, or has its number and another id."""
+    if ask.generation is None or ask.lease % LEASE_STRIDE != ask.rank or ask.lease < _least_lease(run):
+        return False
+    if ask.generation == run.generation.number:
+        return ask.generation_id not in (None, run.generation.birth)
+    return ask.generation > run.generation.number
 
 
 def _least_lease(run: Run) -> int:
@@ -270,28 +282,52 @@ def _no_rank(run: Run, rank: int, world_size: int) -> NotFound:
     return NotFound(f"run {run.name!r} has no rank {rank}: they are 0 to {world_size - 1}")
 
 
-def _wrong(deal: Deal, ack: Cursor | None, begin: Cursor | None) -> Invalid | None:
+def _wrong(deal: Deal, ask: Ask) -> Invalid | None:
     """What is wrong with the steps that a request names. ``from`` is a cursor, and may stand at an epoch's end."""
     try:
-        if ack is not None:
-            deal.check_exists("ack", ack)
-        if begin is not None and not deal.is_end(begin):
-            deal.check_dealt("from", begin)
+        if ask.ack is not None:
+            deal.check_exists("ack", ask.ack)
+        if ask.begin is not None and not deal.is_end(ask.begin):
+            deal.check_dealt("from", ask.begin)
     except Invalid as error:
         return error
     return None
 
 
-def _acknowledge(deal: Deal, ack: Cursor) -> tuple[Cursor, Cursor]:
-    """The cursor after an acknowledged step, and the least cursor from which it may be acknowledged."""
-    return deal.normal(Cursor(ack.epoch, ack.step + 1)), deal.back(ack, MAX_COUNT - 1)
+def _places(deal: Deal, ask: Ask) -> tuple[Cursor | None, Cursor | None]:
+    """The cursor after what is acknowledged, and the least cursor from which that and the first step wanted may be
+    asked for; None for what is not asked."""
+    cursor = deal.normal(Cursor(ask.ack.epoch, ask.ack.step + 1)) if ask.ack else None
+    bounds = [deal.back(ask.ack, MAX_COUNT - 1)] if ask.ack else []
+    begin = deal.normal(ask.begin) if ask.begin else None
+    if begin and (cursor is None or deal.distance(cursor, begin) > MAX_FROM_AHEAD):
+        bounds.append(deal.back(begin, MAX_FROM_AHEAD))
+    return cursor, max(bounds, default=None)
+
+
+def _too_far_ahead(deal: Deal, ask: Ask, cursor: Cursor) -> Invalid:
+    """Names the field that is too far past the cursor, and by how much it may be."""
+    ack = ask.ack
+    if ack and cursor < deal.back(ack, MAX_COUNT - 1):
+        field, place, most = "ack", ack, MAX_COUNT
+        remedy = "Acknowledge in between: everything before an acknowledged step counts as done"
+    else:
+        assert ask.begin is not None
+        field, place, most = "from", ask.begin, MAX_FROM_AHEAD
+        remedy = "Acknowledge more often, or read less ahead: fewer loader workers, a smaller prefetch_factor or window"
+    return Invalid(
+        field,
+        f"step {place.step} of epoch {place.epoch} is more than {most} steps ahead of the cursor, "
+        f"step {cursor.step} of epoch {cursor.epoch}",
+        remedy,
+    )
 
 
 def _why_fenced(rank: int, lease: int) -> str:
     if lease % LEASE_STRIDE != rank:
         return f"lease {lease} is not of rank {rank} but of rank {lease % LEASE_STRIDE}; nothing was changed"
     return (
-        f"lease {lease} of rank {rank} does not count: another holder or a newer generation has taken over, or it was "
-        "never given. Nothing was changed. Stop this worker, or take the lease anew if it is the right one; who holds "
-        "the rank now stands in the run's ranks (bucketline run ranks)"
+        f"lease {lease} of rank {rank} is no longer valid: another holder or a newer generation has taken over, or it "
+        "was never given. Nothing was changed. Stop this worker, or take the lease anew if it is the right one; the "
+        "run's ranks tell who holds the rank now (bucketline run ranks)"
     )

@@ -22,9 +22,10 @@ class _Place(TypedDict):
 class StateDict(_Place, total=False):
     """What a checkpoint keeps. ``offset``: batches of the epoch's stream that the whole job has consumed. ``lockstep``:
     with which that stream is laid out; the plan's own where it is not there, as in those that were saved before there
-    was another."""
+    was another. ``start``: the id of the generation in which it was saved, where that has one."""
 
     lockstep: int
+    start: str
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,20 @@ def state_dict(run: Run, cursor: Cursor) -> StateDict:
     lockstep = run.lockstep(cursor.epoch)
     if lockstep is not None:
         state["lockstep"] = lockstep
+    if run.generation.birth:
+        state["start"] = run.generation.birth
     return state
 
 
-def next_start(run: Run, session: str, world_size: int, state: StateDict | None) -> Start:
-    """The generation after the present one, beginning where ``state``, of the same plan, says, or at epoch 0."""
+def next_start(run: Run, session: str, world_size: int, state: StateDict | None, *, birth: str) -> Start:
+    """The generation after the present one, beginning where ``state``, of the same plan, says, or at epoch 0.
+    ``birth`` is the new generation's own."""
     check_size(run, world_size)
     own, after = run.plan.spec.lockstep, run.lockstep_for(world_size)
 
     def begin(origin: Cursor, offset: int = 0, lockstep: int = after) -> Generation:
         kept = None if lockstep == after == own else lockstep
-        number, birth = run.generation.number + 1, run.generation.birth
-        return Generation(number, session, world_size, origin, offset, birth, kept)
+        return Generation(run.generation.number + 1, session, world_size, origin, offset, birth, kept)
 
     if state is None:
         return Start(begin(Cursor(0, 0)))

@@ -41,6 +41,11 @@ EPOCH_2020_S = 1_577_836_800
 MAX_WAIT_FOR_LEASES_S = 5.0
 
 
+def new_birth() -> str:
+    """Of a generation: no other has it."""
+    return secrets.token_hex(8)
+
+
 def lease_floor(now_s: float) -> int:
     """The least lease token of this moment (of rank 0)."""
     return int((now_s - EPOCH_2020_S) * TICKS_PER_S) * LEASE_STRIDE
@@ -191,7 +196,7 @@ class Runs:
             task.add_done_callback(lambda _: self._followed.pop(key, None))
 
     async def _create(self, name: str, document: Document) -> bool:
-        first = Generation(1, None, document.spec.world_size, Cursor(0, 0), 0, birth=secrets.token_hex(8))
+        first = Generation(1, None, document.spec.world_size, Cursor(0, 0), 0, birth=new_birth())
         record, created = await self.store.create_run(name, document.encode(), first)
         _same_spec(name, Document.decode(record.document), document.spec)
         return created
@@ -207,9 +212,10 @@ class Runs:
         """Forget the run, and its plan where no other needs it. A replica that has the plan open keeps it, one that has
         not builds it again.
 
-        A worker names its lease, and not the birth of the run that gave it: only its size tells it from the leases of a
-        later run of this name. So this waits until all leases to come are larger than those that were given: a
-        hundredth of a second, or one for each time that a rank changed hands faster than that."""
+        A worker of an older client names its lease and not the generation's id: only its size tells it from the leases
+        of a later run of this name. So this waits, up to ``MAX_WAIT_FOR_LEASES_S``, until all leases to come are larger
+        than those that were given: a hundredth of a second, or one for each time that a rank changed hands faster than
+        that. No more than equal leases can meet after it: none is adopted without an equal id."""
         document, _ = await self.read(name)
         _, ranks = await self.store.ranks(name)
         await self.store.delete_run(name)
@@ -259,13 +265,12 @@ class Runs:
         return replace(run, plan=opened.plan)
 
     async def with_ranks(self, run: Run) -> tuple[Run, list[RankRecord]]:
-        """The run under its present generation, and the ranks of that. The name may have been put anew since it was
-        opened: then it is the new run."""
+        """The run under its present generation, and the ranks of that. Another start of the job may have begun since it
+        was opened, or the name may have been put anew: then it is the new run."""
         while True:
             generation, records = await self.store.ranks(run.name)
-            if generation.birth == run.generation.birth:
-                # the same run where it is: what it has worked out of the deal is of use again
-                return run if generation == run.generation else replace(run, generation=generation), records
+            if generation == run.generation:
+                return run, records
             run = await self.open(run.name)
 
     async def status(self, document: Document) -> tuple[str, str | None]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bucketline_service.coordinator.mismatch import explained
 from bucketline_service.coordinator.resume import StateDict, next_start, rolled_over, state_dict
-from bucketline_service.coordinator.runs import Run, Runs
+from bucketline_service.coordinator.runs import Run, Runs, new_birth
 from bucketline_service.errors import Conflict, Fenced, StoreUnavailable
 from bucketline_service.metrics import Metrics
 from bucketline_service.state.port import Cursor, RankRecord
@@ -45,11 +45,11 @@ class Sessions:
         given = resume if isinstance(resume, dict) else None
         for _ in range(_TRIES):
             run = await self._runs.open(name)
-            began = await store.session(name, session)
+            present, began = await store.session(name, session)
             if began is not None:
-                if began.birth != run.generation.birth or began.number > run.generation.number:
+                if present != run.generation.id:
                     continue  # another process has begun it, or put the run anew, since the run was read
-                self._check_same(run, session, began.number, world_size)
+                self._check_same(run, session, began, world_size)
             if given is not None and given["fingerprint"] != run.document.fingerprint:
                 raise await explained(self._runs, name, run.document, given["fingerprint"])
             if began is not None:
@@ -62,12 +62,12 @@ class Sessions:
             if slowest is not None:
                 state = state_dict(run, run.deal.normal(slowest))
             size = world_size or (state["world_size"] if state else run.generation.world_size)
-            start = await asyncio.to_thread(next_start, run, session, size, state)
+            start = await asyncio.to_thread(next_start, run, session, size, state, birth=new_birth())
             # before it begins: what can not be planned must not fence those who are at work
             new = await asyncio.to_thread(
                 _session, replace(run, generation=start.generation), start.rolled_over
             )
-            answer = await store.begin(name, start.generation, slowest)
+            answer = await store.begin(name, start.generation, run.generation.id, slowest)
             if answer.begun:
                 self._metrics.sessions.labels(name).inc()
                 generation = start.generation

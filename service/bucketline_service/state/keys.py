@@ -24,8 +24,7 @@ Packed values are words parted by single spaces, numbers in decimal:
 - rank record: ``id lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``, of the generation's id;
 - event: ``mark run document``, run being ``-`` for none, else ``+name``.
 
-A generation's id is ``number.birth``, or the number alone in a run that was put before there were births. It is
-compared as text.
+A generation's id is ``number.birth``, or the number alone where it has an empty birth. It is compared as text.
 
 The name is last, for it may hold spaces. Lua reads by position, and leaves numbers text where it can: tokens
 go up to 2^53, and ``tostring`` keeps 14 digits.

@@ -19,6 +19,9 @@ from bucketline_service.errors import StoreUnavailable
 LEASE_STRIDE = 1 << 14
 """A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank."""
 
+MAX_LEASE = 2**53 - 1
+"""The largest token: JSON and Lua hold no larger integer exactly."""
+
 MAX_WORLD_SIZE = LEASE_STRIDE
 """Ranks of one run: a token has no room for more."""
 
@@ -35,8 +38,8 @@ class Cursor(NamedTuple):
 
 
 class GenerationId(NamedTuple):
-    """What a write is compared with. Numbers begin again where a run is deleted and its name put anew; the birth is
-    another then."""
+    """What a write is compared with. Two generations may have one number: where a run is deleted and its name put anew,
+    or where the store has lost the first of them. No two have one birth."""
 
     birth: str
     number: int
@@ -45,8 +48,8 @@ class GenerationId(NamedTuple):
 @dataclass(frozen=True)
 class Generation:
     """One start of the whole job. In epoch ``origin.epoch`` step ``origin.step`` of rank r stands at stream
-    position ``offset + r``; every other epoch starts at step 0 and position 0. ``birth``: letters and digits, drawn
-    when the run was put and the same in all its generations; empty in runs that were put before there were any.
+    position ``offset + r``; every other epoch starts at step 0 and position 0. ``birth``: letters and digits, drawn at
+    random for each generation; what older releases began has the birth of the generation before it, or an empty one.
     ``lockstep``: with which the stream of epoch ``origin.epoch`` was begun; None where every epoch has the plan's own,
     as all had in generations that were begun before there was another."""
 
@@ -98,7 +101,7 @@ class Outcome(Enum):
 @dataclass(frozen=True)
 class CommitRequest:
     """``cursor``: where the rank is to stand, None where only the lease is to be proven. ``not_before``: the least
-    stored cursor from which it may go there. ``trusted``: the caller vouches that the lease was given in
+    stored cursor from which it may be asked. ``trusted``: the caller vouches that the lease was given in
     ``generation``."""
 
     rank: int
@@ -164,14 +167,15 @@ class Store(Protocol):
     async def delete_run(self, run: str) -> bool:
         """Forget the run and all that belongs to it; False where there was none."""
 
-    async def session(self, run: str, session: str) -> GenerationId | None:
-        """The generation that this session name began (also an old one), or None."""
+    async def session(self, run: str, session: str) -> tuple[GenerationId, int | None]:
+        """The present generation, and the number of the one that this session name began (also an old one), or
+        None."""
 
-    async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
-        """Start generation ``new`` if the present one is ``new.number - 1`` of the same birth, ``new.session`` was
-        never used, and, where ``slowest`` is given, the slowest rank still stands there. All leases of older
-        generations are fenced by it. The slowest rank is the least cursor over all ``world_size`` ranks; one
-        without a record stands at the origin."""
+    async def begin(self, run: str, new: Generation, follows: GenerationId, slowest: Cursor | None) -> Begun:
+        """Start generation ``new``, numbered one higher, if the present one is ``follows``, ``new.session`` was never
+        used, and, where ``slowest`` is given, the slowest rank still stands there. All leases of older generations are
+        fenced by it. The slowest rank is the least cursor over all ``world_size`` ranks; one without a record stands
+        at the origin."""
 
     async def lease(
         self, run: str, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
@@ -179,7 +183,8 @@ class Store(Protocol):
         """The rank's lease for ``holder``: the one it has, else a new one with token ``max(proposed, old
         token + LEASE_STRIDE)``, which fences the old. The cursor stays (or begins at the origin). None, with
         nothing changed, where the present generation is not ``generation``. Tokens grow over generations as
-        well. ``last_seen_s`` is written as by ``commit``."""
+        well; after one that leaves no room below ``MAX_LEASE`` they begin again at ``proposed``. ``last_seen_s`` is
+        written as by ``commit``."""
 
     async def commit(self, run: str, request: CommitRequest) -> Commit:
         """Prove the lease and, where ``cursor`` is given, move the rank's cursor forward to it (an older or
@@ -189,9 +194,9 @@ class Store(Protocol):
         stored token, or one where none is stored, or one that is not ``rank``'s (``lease % LEASE_STRIDE``) is
         FENCED. A larger one proves that the store has lost state: with ``trusted`` it is ADOPTED (token stored,
         cursor moved forward where one is given, holder ``""``: it is not known), without it is FENCED; ``trusted``
-        with no record stored at all is ADOPTED likewise. A stored cursor before ``not_before`` is AHEAD (not asked
-        of an adoption). Of an older generation's record nothing counts but its token: a lease up to it was
-        fenced by ``begin``, and is FENCED here.
+        with no record stored at all is ADOPTED likewise. A stored cursor before ``not_before`` is AHEAD, of a lease
+        that would be adopted as well. Of an older generation's record nothing counts but its token: a lease up to it
+        was fenced by ``begin``, and is FENCED here.
 
         ``last_seen_s`` is written when the cursor moves, else only where it is 10 s old or more, so that
         reading costs no durable write."""

@@ -20,6 +20,7 @@ from bucketline_service.state import keys
 from bucketline_service.state.port import (
     LEASE_STRIDE,
     MAX_EVENTS,
+    MAX_LEASE,
     Begun,
     Commit,
     CommitRequest,
@@ -138,18 +139,17 @@ class RedisStore:
             await self._ask("SADD", keys.RUNS, run)
         return deleted > 0
 
-    async def session(self, run: str, session: str) -> GenerationId | None:
+    async def session(self, run: str, session: str) -> tuple[GenerationId, int | None]:
         script = self._script(SESSION, [keys.generation(run), keys.sessions(run)], [session, self._touch])
         packed, number = _found(run, await self._answer(script))
-        return None if number is None else GenerationId(keys.unpack_generation(packed).birth, int(number))
+        return keys.unpack_generation(packed).id, None if number is None else int(number)
 
-    async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
-        follows = keys.pack_id(GenerationId(new.birth, new.number - 1))
+    async def begin(self, run: str, new: Generation, follows: GenerationId, slowest: Cursor | None) -> Begun:
         script = self._script(
             BEGIN,
             [keys.generation(run), keys.sessions(run), keys.ranks(run)],
             [
-                *(keys.pack_generation(new), new.number, follows),
+                *(keys.pack_generation(new), new.number, keys.pack_id(follows)),
                 *(keys.pack_name(new.session), *_cursor_args(slowest)),
             ],
         )
@@ -168,6 +168,7 @@ class RedisStore:
                 keys.pack_id(generation),
                 proposed,
                 LEASE_STRIDE,
+                MAX_LEASE,
                 float(now_s),
                 SEEN_EVERY_S,
                 self._touch,

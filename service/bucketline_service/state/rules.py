@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 
 from bucketline_service.state.port import (
     LEASE_STRIDE,
+    MAX_LEASE,
     Begun,
     Commit,
     CommitRequest,
     Cursor,
     Generation,
+    GenerationId,
     Outcome,
     RankRecord,
 )
@@ -56,6 +58,7 @@ def decide_commit(
     def unchanged(outcome: Outcome) -> tuple[Commit, None]:
         return Commit(outcome, stands_at, generation), None
 
+    is_ahead = request.not_before is not None and stands_at < request.not_before
     if request.generation != generation.id:
         return unchanged(Outcome.STALE)
     if request.lease % LEASE_STRIDE != request.rank:
@@ -65,6 +68,8 @@ def decide_commit(
         is_newer = held is None or request.lease > held.record.lease
         if not (is_newer and request.trusted):
             return unchanged(Outcome.FENCED)
+        if is_ahead:
+            return unchanged(Outcome.AHEAD)
         cursor = max(stands_at, request.cursor or stands_at)
         adopted = RankRecord(
             rank=request.rank,
@@ -77,7 +82,7 @@ def decide_commit(
             last_seen_s=request.now_s,
         )
         return Commit(Outcome.ADOPTED, cursor, generation), adopted
-    if request.not_before is not None and stands_at < request.not_before:
+    if is_ahead:
         return unchanged(Outcome.AHEAD)
     if request.cursor is None or request.cursor <= stands_at:
         return Commit(Outcome.OK, stands_at, generation), _seen(record, request.now_s)
@@ -94,18 +99,21 @@ def decide_lease(
         seen = _seen(record, now_s)
         return (seen, True) if seen is not None else (record, False)
     cursor = record.cursor if record is not None else generation.origin
-    lease = proposed if held is None else max(proposed, held.record.lease + LEASE_STRIDE)
+    lease = proposed
+    if held is not None and (larger := held.record.lease + LEASE_STRIDE) <= MAX_LEASE:
+        lease = max(proposed, larger)
     return RankRecord(rank, cursor, lease, holder, now_s, cursor, now_s), True
 
 
 def decide_begin(
-    new: Generation, generation: Generation, session_is_used: bool, slowest: Cursor | None, stands_at: Cursor
+    new: Generation,
+    follows: GenerationId,
+    generation: Generation,
+    session_is_used: bool,
+    slowest: Cursor | None,
+    stands_at: Cursor,
 ) -> Begun:
     """Whether ``new`` may begin over ``generation``. ``stands_at``: the slowest rank's cursor, where asked
     for."""
-    begun = (
-        (new.birth, new.number) == (generation.birth, generation.number + 1)
-        and not session_is_used
-        and (slowest is None or slowest == stands_at)
-    )
+    begun = follows == generation.id and not session_is_used and (slowest is None or slowest == stands_at)
     return Begun(begun, new if begun else generation)

@@ -53,11 +53,11 @@ class SqliteStore:
     async def delete_run(self, run: str) -> bool:
         return await self._file.run(partial(_delete_run, run), writes=True)
 
-    async def session(self, run: str, session: str) -> GenerationId | None:
+    async def session(self, run: str, session: str) -> tuple[GenerationId, int | None]:
         return await self._file.run(partial(_session, run, session), writes=False)
 
-    async def begin(self, run: str, new: Generation, slowest: Cursor | None) -> Begun:
-        return await self._file.run(partial(_begin, run, new, slowest), writes=True)
+    async def begin(self, run: str, new: Generation, follows: GenerationId, slowest: Cursor | None) -> Begun:
+        return await self._file.run(partial(_begin, run, new, follows, slowest), writes=True)
 
     async def lease(
         self, run: str, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
@@ -120,17 +120,18 @@ def _delete_run(run: str, db: sqlite3.Connection) -> bool:
     return db.execute("DELETE FROM runs WHERE run = ?", (run,)).rowcount > 0
 
 
-def _session(run: str, session: str, db: sqlite3.Connection) -> GenerationId | None:
-    birth = _generation(run, db).birth
+def _session(run: str, session: str, db: sqlite3.Connection) -> tuple[GenerationId, int | None]:
     row = db.execute("SELECT number FROM sessions WHERE run = ? AND session = ?", (run, session)).fetchone()
-    return None if row is None else GenerationId(birth, row[0])
+    return _generation(run, db).id, None if row is None else row[0]
 
 
-def _begin(run: str, new: Generation, slowest: Cursor | None, db: sqlite3.Connection) -> Begun:
+def _begin(
+    run: str, new: Generation, follows: GenerationId, slowest: Cursor | None, db: sqlite3.Connection
+) -> Begun:
     generation = _generation(run, db)
-    is_used = new.session is not None and _session(run, new.session, db) is not None
+    is_used = new.session is not None and _session(run, new.session, db)[1] is not None
     stands_at = generation.origin if slowest is None else _slowest(run, generation, db)
-    begun = decide_begin(new, generation, is_used, slowest, stands_at)
+    begun = decide_begin(new, follows, generation, is_used, slowest, stands_at)
     if begun.begun:
         db.execute(
             f"UPDATE runs SET ({GENERATION_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?) WHERE run = ?",

@@ -51,12 +51,16 @@ local function commit(packed)
     if tonumber(lease) % stride ~= tonumber(rank) then
         return answer('fenced')
     end
+    local is_ahead = from_epoch ~= '-' and before(epoch, step, from_epoch, from_step)
     local moves = to_epoch ~= '-' and before(epoch, step, to_epoch, to_step)
     if not is_present or lease ~= held then
         -- The token of an older generation still bounds from below: that lease was given, and fenced by begin.
         local is_newer = not held or tonumber(lease) > tonumber(held)
         if not (is_newer and trusted == '1') then
             return answer('fenced')
+        end
+        if is_ahead then
+            return answer('ahead')
         end
         if moves then
             epoch, step = to_epoch, to_step
@@ -65,7 +69,7 @@ local function commit(packed)
         write()
         return answer('adopted')
     end
-    if from_epoch ~= '-' and before(epoch, step, from_epoch, from_step) then
+    if is_ahead then
         return answer('ahead')
     end
     if moves then

@@ -1,12 +1,12 @@
 -- Give a rank's lease to a holder: the one it has, else a new one with a larger token.
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
--- ARGV    rank, holder, generation id, proposed token, lease stride, now, how old last_seen_s may grow,
---         touch ('1': write what is there again)
+-- ARGV    rank, holder, generation id, proposed token, lease stride, the largest token, now, how old last_seen_s may
+--         grow, touch ('1': write what is there again)
 -- Times are Unix seconds, kept as the text that came.
 -- Answers nil where there is no run, {} where another generation is present, else {record}.
-local rank, holder, id, proposed, stride, now, seen_every, touch =
-    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8] == '1'
+local rank, holder, id, proposed, stride, max_lease, now, seen_every, touch =
+    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == '1'
 
 local present = redis.call('GET', KEYS[1])
 if not present then
@@ -37,7 +37,7 @@ if record then
     end
     -- A record of an older generation is void, but for its token: tokens grow over generations.
     local next_lease = tonumber(old_lease) + tonumber(stride)
-    if next_lease > tonumber(proposed) then
+    if next_lease > tonumber(proposed) and next_lease <= tonumber(max_lease) then
         lease = string.format('%.0f', next_lease)
     end
 end
