@@ -255,11 +255,8 @@ def _may_adopt(run: Run, ask: Ask, now_s: float) -> bool:
     """Whether a lease that is newer than the store's was given in the present generation: then the store has lost it.
     Only the generation's id tells, which was drawn at random when it began: its number is used again where the run was
     deleted and put anew, and where the store has lost a start of the job."""
-    return (
-        bool(ask.generation_id)
-        and (ask.generation_id, ask.generation) == run.generation.id
-        and ask.lease < lease_floor(now_s + MAX_LEASE_AHEAD_S)
-    )
+    is_named = bool(ask.generation_id) and (ask.generation_id, ask.generation) == run.generation.id
+    return is_named and ask.lease < lease_floor(now_s + MAX_LEASE_AHEAD_S)
 
 
 def _is_of_lost_start(run: Run, ask: Ask) -> bool:
