@@ -64,6 +64,43 @@ def test_abs_is_the_originals_argmin(sizes, images):
     assert assign(widths, heights, ladder, metric="abs").buckets.tolist() == brute.tolist()
 
 
+@given(sizes_lists, image_lists, st.sampled_from(["log", "abs"]))
+@example([(1, 1), (2, 2), (3, 3)], [(1, 1), (2, 2), (3, 3), (9, 9), (5, 2), (2, 3)], "log")
+@example([(3, 2), (12, 8), (6, 4), (9, 6), (1, 1)], [(11, 8), (12, 8), (2, 1), (6, 4), (9, 5)], "abs")
+@example([(65_536, 1), (32_768, 1), (65_535, 1)], [(2**31 - 1, 1), (2**31 - 1, 2)], "abs")
+def test_of_equal_aspects_it_is_the_largest_that_the_image_fills(sizes, images, metric):
+    ladder = in_this_order(sizes)
+    first = assign(*columns(images), ladder, metric=metric).buckets.tolist()
+    made = assign(*columns(images), ladder, metric=metric, same_aspect="largest_filled").buckets
+    assert made.dtype == np.int32
+    for image, bucket, (w, h) in zip(images, made.tolist(), (sizes[bucket] for bucket in first), strict=True):
+        same = sorted((size for size in sizes if size[0] * h == size[1] * w), key=math.prod)
+        filled = [size for size in same if size[0] <= image[0] and size[1] <= image[1]]
+        assert sizes[bucket] == (filled or same[:1])[-1]
+        assert image not in same or sizes[bucket] == image
+
+
+@pytest.mark.parametrize("metric", ["log", "abs"])
+def test_of_novelais_two_buckets_of_aspect_1_one_need_not_be_square(metric):
+    ladder = ladders.novelai((1024, 1024), 64, 256, 2048, (640, 512))
+    at = {size: ladder.sizes.index(size) for size in [(640, 512), (1024, 1024)]}
+    widths, heights = columns([(640, 640), (1024, 1024), (1000, 1000), (3000, 3000), (10, 10)])
+    made = assign(widths, heights, ladder, metric=metric, same_aspect="largest_filled").buckets
+    small, large = at.values()
+    assert made.tolist() == [small, large, small, large, small]
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 4, 5, 8, 9, 100])
+def test_every_one_of_many_equal_aspects_has_its_images(num):
+    sides = 3 * np.arange(1, num + 1)
+    ladder = in_this_order(
+        [(2 * side, side) for side in np.random.default_rng(num).permutation(sides).tolist()]
+    )
+    images = 2 * (sides + 1), sides + 1  # all but one pixel of a side of the next
+    made = assign(*images, ladder, same_aspect="largest_filled").buckets
+    assert ladder.heights[made].tolist() == sides.tolist()
+
+
 @pytest.mark.parametrize("metric", ["log", "abs"])
 def test_every_edge_is_where_it_should_be_on_a_real_ladder(metric):
     ladder = ladders.novelai((768, 768), 64, 320, 1280, (640, 640))

@@ -28,6 +28,7 @@ LADDERS = [
     {"kind": "preset", "name": "sdxl"},
     {"kind": "fitted", "num_buckets": 4},
     {"kind": "explicit", "sizes": [[512, 768], [512, 512], [768, 512]]},
+    {"kind": "explicit", "sizes": [[512, 768], [256, 384], [512, 512], [256, 256], [768, 768]]},
 ]
 DEALS = [
     {"world_size": 4},

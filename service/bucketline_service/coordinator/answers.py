@@ -215,7 +215,14 @@ def _nearest(spec: PlanSpec, chunk: Chunk) -> int:
     """The bucket of the first section that the image comes to without limits: where none is its own, that of the
     nearest aspect."""
     for rule in (spec.no_upscale, None):
-        found = assign(chunk.widths, chunk.heights, spec.ladder, metric=spec.metric, no_upscale=rule)
+        found = assign(
+            chunk.widths,
+            chunk.heights,
+            spec.ladder,
+            metric=spec.metric,
+            no_upscale=rule,
+            same_aspect=spec.same_aspect,
+        )
         bucket = int(found.buckets[0])
         if bucket >= 0:
             break

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bucketline_service.errors import PlanMismatch
-from bucketline_service.planning.build import VERSION
+from bucketline_service.planning.build import VERSION, VERSION_BY_SIZE
 from bucketline_service.planning.spec import PlanSpec
 
 PARTS = ("version", "map", "valid_ids", "buckets", "spec")
@@ -41,7 +42,13 @@ def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Seque
     }
     parts = [list(map_digests), list(valid_digests), buckets, spec]
     short = [_digest(part)[:_PART_DIGITS] for part in parts]
-    return "-".join([str(VERSION), *short, _digest([VERSION, *parts])[:_WHOLE_DIGITS]])
+    version = VERSION if plan.same_aspect == "first" else VERSION_BY_SIZE
+    return "-".join([str(version), *short, _digest([version, *parts])[:_WHOLE_DIGITS]])
+
+
+def as_put(plan: PlanSpec, fingerprint: str) -> PlanSpec:
+    """The plan that a run was put with, of the plan that its spec makes today: its fingerprint tells by which rule."""
+    return replace(plan, same_aspect="first") if _version(fingerprint) == str(VERSION) else plan
 
 
 def differences(one: str, other: str) -> list[str]:
@@ -54,13 +61,13 @@ def differences(one: str, other: str) -> list[str]:
 
 def check_release(fingerprint: str) -> None:
     """``PlanMismatch`` for a plan of a release whose planner had another version: this one's batches are others."""
-    version = fingerprint.partition("-")[0]
-    if version != str(VERSION):
+    version = _version(fingerprint)
+    if version not in (str(VERSION), str(VERSION_BY_SIZE)):
         raise PlanMismatch(
             f"the run was planned by another release of bucketline: version {version[:20]} of the planner, while this "
-            f"one has {VERSION} and would hand out other batches. Let its job finish on a coordinator of that release, "
-            "or delete the run, put it anew, and start it with resume: start. That begins at epoch 0: checkpoints of "
-            "the old plan are refused",
+            f"one has {VERSION} and {VERSION_BY_SIZE} and would hand out other batches. Let its job finish on a "
+            "coordinator of that release, or delete the run, put it anew, and start it with resume: start. That begins "
+            "at epoch 0: checkpoints of the old plan are refused",
             given=fingerprint,
             differs=["version"],
         )
@@ -69,6 +76,10 @@ def check_release(fingerprint: str) -> None:
 def ids_digest(ids: list[int] | list[str]) -> str:
     """Of ``valid_ids`` as a set: order and repetition do not matter."""
     return _digest(sorted(set(ids), key=lambda image_id: (isinstance(image_id, str), image_id)))
+
+
+def _version(fingerprint: str) -> str:
+    return fingerprint.partition("-")[0]
 
 
 def _digest(part: Any) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.coordinator.deal import Deal
-from bucketline_service.coordinator.fingerprint import check_release, fingerprint, ids_digest
+from bucketline_service.coordinator.fingerprint import as_put, check_release, fingerprint, ids_digest
 from bucketline_service.coordinator.journal import Journal
 from bucketline_service.coordinator.library import Library
 from bucketline_service.coordinator.plans import Plan, PlanShelf
@@ -368,7 +368,7 @@ class Runs:
         def valid_rows() -> NDArray[np.int64] | None:
             return sources.rows_of(self._valid(spec, document.valid_digests), spec.maps is not None)
 
-        plan_spec = spec.plan_spec(document.fitted_sizes, spec.maps or ())
+        plan_spec = as_put(spec.plan_spec(document.fitted_sizes, spec.maps or ()), document.fingerprint)
         return await self._plans.get(document.fingerprint, plan_spec, sources, valid_rows, wait_s)
 
 

@@ -21,6 +21,7 @@ from bucketline_service.coordinator.ladders import (
 from bucketline_service.coordinator.map_specs import MAX_MAPS, MapSpec, Repeats, check_maps
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ladder as ladders
+from bucketline_service.planning.assignment import SameAspect
 from bucketline_service.planning.groups import expected_samples
 from bucketline_service.planning.images import Part
 from bucketline_service.planning.ladder import MAX_SIDE, Ladder
@@ -251,6 +252,7 @@ class PlanFields(BatchSizes, Repeats):
             first=self.first,
             maps=tuple(self._shares(maps)),
             no_upscale=self._no_upscale,
+            same_aspect=self._same_aspect(tiers),
         )
         # asked for here, that a budget that holds no batch is refused before anything is built
         assert len(plan.batch_sizes)
@@ -263,6 +265,13 @@ class PlanFields(BatchSizes, Repeats):
             assert fitted_sizes is not None, "such a ladder has the sizes that were found for its images"
             return (ladders.explicit(fitted_sizes),)
         return (self.ladder.build(),)
+
+    def _same_aspect(self, tiers: Iterable[Ladder]) -> SameAspect:
+        """``first`` wherever there is nothing to choose: such plans are those of before there was a choice. NovelAI's
+        own planner takes the first."""
+        is_chosen = self.planner == "novelai" or self._no_upscale is not None
+        has_choice = not is_chosen and any(ladder.has_equal_aspects for ladder in tiers)
+        return "largest_filled" if has_choice else "first"
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

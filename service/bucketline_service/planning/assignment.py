@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,10 @@ from bucketline_service.planning.no_upscale import NoUpscale, indices
 _CHUNK = 1 << 17  # rows at a time: the working arrays stay in the cache, and are 10 MB at most
 _FAR = 2.0**19  # below it, float differences to distinct aspects of sides up to 65,536 are distinct
 _FAR_CELLS = 1 << 20
+
+SameAspect = Literal["first", "largest_filled"]
+"""Which of several buckets of the nearest aspect: the first in the ladder, or the largest that the image fills without
+being scaled up, the smallest where it fills none. (An image of just a bucket's size fills that one and none larger.)"""
 
 _Floats = NDArray[np.float64]
 _Edges = tuple[_Floats, NDArray[np.int32]]
@@ -47,10 +52,12 @@ def assign(
     max_crop_loss: float | None = None,
     min_size: int | None = None,
     no_upscale: NoUpscale | None = None,
+    same_aspect: SameAspect = "first",
 ) -> Assignment:
     """Assign images of ``widths``, ``heights`` (positive integers[N], pixels) to the ladder's buckets.
 
-    The bucket is that of the nearest aspect, of equally near ones the first in the ladder. ``abs`` is
+    The bucket is that of the nearest aspect, of equally near aspects the first in the ladder, and of several
+    buckets of that aspect the one that ``same_aspect`` says. ``abs`` is
     NovelAI's ``|bucket aspect - image aspect|`` as float64 arithmetic gives it, bit for bit. ``log`` is
     ``|ln(bucket aspect / image aspect)|``, the same for an image and its transpose, compared without
     logarithms: the edge between two buckets is the geometric mean of their aspects, so that a tie is a tie
@@ -71,6 +78,7 @@ def assign(
     if widths.shape != heights.shape or widths.ndim != 1:
         raise ValueError(f"widths {widths.shape} and heights {heights.shape} must be of one length")
     edges = _edges(ladder, metric) if no_upscale is None else None
+    by_area = _by_area(ladder) if same_aspect == "largest_filled" else None
     num = len(widths)
     result = Assignment(np.empty(num, dtype=np.int32), np.zeros(num, dtype=np.uint8))
     for start in range(0, num, _CHUNK):
@@ -89,6 +97,8 @@ def assign(
             assert edges is not None
             aspects = across / down
             buckets = _nearest(aspects, ladder, edges, metric)
+            if by_area is not None:
+                buckets = by_area.largest_filled(buckets, across, down)
             targets = Targets(ladder.widths, ladder.heights, ladder.aspects)
             reasons = prune(across, down, aspects, targets, buckets, limits)
         buckets[reasons > 0] = -1
@@ -110,6 +120,45 @@ def _nearest(aspects: _Floats, ladder: Ladder, edges: _Edges, metric: Metric) ->
             rows = far[start : start + step]
             buckets[rows] = np.abs(ladder.aspects - aspects[rows, np.newaxis]).argmin(axis=1)
     return buckets
+
+
+class _ByArea(NamedTuple):
+    """A ladder's K buckets in *places*: by aspect, then area. ``buckets`` [K]: the ladder index at each place, and
+    ``widths``, ``heights`` int64[K] its size in pixels; ``lasts`` [K]: the place of the largest bucket of that aspect.
+    ``firsts`` [K]: by ladder index, the place of the smallest bucket of its aspect. ``steps``: powers of two,
+    descending, whose sum is at least the most places that two buckets of one aspect are apart."""
+
+    buckets: NDArray[np.int32]
+    widths: NDArray[np.int64]
+    heights: NDArray[np.int64]
+    firsts: NDArray[np.intp]
+    lasts: NDArray[np.intp]
+    steps: tuple[int, ...]
+
+    def largest_filled(
+        self, buckets: NDArray[np.int32], widths: NDArray[np.int64], heights: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """Of the buckets of the same aspect as each image's in ``buckets``, the one that it comes to, int32[n]."""
+        places = self.firsts[buckets]
+        # A binary search by all images at once: sizes of one aspect grow in both sides, so that who fills one fills
+        # all smaller ones. (Of NovelAI's two buckets of aspect 1 only one need be square; two need no order.)
+        for step in self.steps:
+            ahead = np.minimum(places + step, self.lasts[places])
+            fills = (widths >= self.widths[ahead]) & (heights >= self.heights[ahead])
+            places = np.where(fills, ahead, places)
+        return self.buckets[places]
+
+
+@lru_cache(maxsize=256)  # as of _edges
+def _by_area(ladder: Ladder) -> _ByArea:
+    order = np.lexsort((ladder.widths * ladder.heights, ladder.aspects))
+    aspects = ladder.aspects[order]
+    firsts = np.empty(len(order), dtype=np.intp)
+    firsts[order] = aspects.searchsorted(aspects, side="left")
+    lasts = aspects.searchsorted(aspects, side="right") - 1
+    most = int((lasts - firsts[order]).max())
+    steps = tuple(1 << bit for bit in reversed(range(most.bit_length())))
+    return _ByArea(order.astype(np.int32), ladder.widths[order], ladder.heights[order], firsts, lasts, steps)
 
 
 @lru_cache(maxsize=256)  # a ladder is asked for chunk after chunk, and for single images

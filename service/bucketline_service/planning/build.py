@@ -26,6 +26,10 @@ from bucketline_service.planning.tails import POLICIES, Layout, may_serve
 VERSION = 2
 """Part of every fingerprint: raise it where the same spec would plan otherwise."""
 
+VERSION_BY_SIZE = 3
+"""The same for plans that choose among buckets of one aspect by size (``PlanSpec.same_aspect``). Those of before took
+the first, and are of ``VERSION``."""
+
 _I64 = NDArray[np.int64]
 
 

@@ -159,6 +159,7 @@ class Sorter:
                 max_crop_loss=spec.max_crop_loss,
                 min_size=spec.min_size,
                 no_upscale=spec.no_upscale,
+                same_aspect=spec.same_aspect,
             )
             reasons = found.reasons
             if len(spec.tiers) == 1:

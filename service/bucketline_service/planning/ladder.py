@@ -50,6 +50,11 @@ class Ladder:
         """(width, height) of each bucket, in ladder order."""
         return list(zip(self.widths.tolist(), self.heights.tolist(), strict=True))
 
+    @property
+    def has_equal_aspects(self) -> bool:
+        """Whether images of one aspect have several buckets to choose from."""
+        return len(np.unique(self.aspects)) < len(self)
+
     def by_aspect(self) -> Ladder:
         """The same buckets in order of aspect, then area."""
         order = np.lexsort((self.widths * self.heights, self.aspects))

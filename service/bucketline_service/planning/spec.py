@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
+from bucketline_service.planning.assignment import SameAspect
 from bucketline_service.planning.ladder import Ladder, Size
 from bucketline_service.planning.no_upscale import NoUpscale
 
@@ -64,8 +65,9 @@ class Section(NamedTuple):
 class PlanSpec:
     """``tiers``: a ladder for each base resolution, from the lowest on; in order of aspect for ``line``, in the
     original's own order for ``novelai``. ``no_upscale``: what chooses among the only tier's buckets, in place of the
-    nearest aspect. ``batch_size`` images. Lengths in pixels; ``lockstep`` in batches; ``seed`` in
-    [0, 2**32). Buckets are numbered section by section: by length, then tier, then as in its ladder."""
+    nearest aspect. ``same_aspect``: which of several buckets of one aspect in a tier; ``first`` where no tier has
+    several. ``batch_size`` images. Lengths in pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are
+    numbered section by section: by length, then tier, then as in its ladder."""
 
     planner: Literal["line", "novelai"]
     tiers: tuple[Ladder, ...]
@@ -82,6 +84,7 @@ class PlanSpec:
     first: Literal["largest"] | None = None
     maps: tuple[MapShare, ...] = (MapShare(),)
     no_upscale: NoUpscale | None = None
+    same_aspect: SameAspect = "first"
 
     @property
     def ladder(self) -> Ladder:
