@@ -200,7 +200,7 @@ def test_an_optional_column_of_any_type_is_read_or_invalid(
 
 
 def test_metadata_of_img2dataset(refused: Callable[..., Invalid], store: MapStore, tmp_path: Path) -> None:
-    """The sizes before its resize are taken; what it could not download must be left out."""
+    """The sizes after its resize are taken; what it could not download must be left out."""
     shard = pa.table(
         {
             "key": ["000000000", "000000001"],
@@ -213,10 +213,10 @@ def test_metadata_of_img2dataset(refused: Callable[..., Invalid], store: MapStor
     )
     pq.write_table(shard, tmp_path / "00000.parquet")
     error = refused("parquet", tmp_path / "00000.parquet")
-    assert "original_width: row 2: no value. Leave out the rows whose status is not 'success'" in error.detail
+    assert "width: row 2: no value. Leave out the rows whose status is not 'success'" in error.detail
     pq.write_table(shard.slice(0, 1), tmp_path / "00000.parquet")
     opened, _ = store.put("map", tmp_path / "00000.parquet", "parquet")
-    assert (opened.ids(np.array([0])), opened.widths[0], opened.heights[0]) == (["000000000"], 640, 480)
+    assert (opened.ids(np.array([0])), opened.widths[0], opened.heights[0]) == (["000000000"], 256, 192)
 
 
 def test_columns_by_option_may_have_dots(store: MapStore, tmp_path: Path, sink: tuple[str, Sink]) -> None:

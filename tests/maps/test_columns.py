@@ -37,8 +37,8 @@ LAION_2B = ["SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "NSFW", "s
     [
         (["id", "width", "height"], ("id", "width", "height")),
         (["height", "x", "width", "id"], ("id", "width", "height")),
-        (IMG2DATASET, ("key", "original_width", "original_height")),
-        ([*IMG2DATASET, "hash", "WIDTH", "HEIGHT"], ("key", "original_width", "original_height")),
+        (IMG2DATASET, ("key", "width", "height")),
+        ([*IMG2DATASET, "hash", "WIDTH", "HEIGHT"], ("key", "width", "height")),
         (LAION_2B, ("SAMPLE_ID", "WIDTH", "HEIGHT")),
         (["URL", "TEXT", "WIDTH", "HEIGHT", "similarity", "hash"], ("hash", "WIDTH", "HEIGHT")),
         (["image_id", "image", "width", "height", "objects"], ("image_id", "width", "height")),
@@ -46,6 +46,8 @@ LAION_2B = ["SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "NSFW", "s
         (["__key__", "width", "height"], ("__key__", "width", "height")),
         (["uid", "url", "original_width", "original_height"], ("uid", "original_width", "original_height")),
         (["id", "image_id", "hash", "width", "height"], ("id", "width", "height")),
+        (["id", "WIDTH", "HEIGHT", "width", "height"], ("id", "width", "height")),
+        (["id", "original_width", "original_height", "width"], ("id", "original_width", "original_height")),
         (["id", " width", " height "], ("id", " width", " height ")),
     ],
 )
@@ -56,7 +58,9 @@ def test_usual_names_are_found(available: list[str], expected: tuple[str, str, s
 def test_names_that_are_given_win() -> None:
     named = Columns("sha256", "width", "height")
     assert resolve(named, IMG2DATASET) == Names("sha256", "width", "height")
-    assert resolve(Columns(id="url"), IMG2DATASET) == Names("url", "original_width", "original_height")
+    assert resolve(Columns(id="url"), IMG2DATASET) == Names("url", "width", "height")
+    named = Columns(width="original_width", height="original_height")
+    assert resolve(named, IMG2DATASET) == Names("key", "original_width", "original_height")
     columns = Columns(width="w", height="h")
     assert resolve(columns, ["id", "w", "h", "width", "height"]) == Names("id", "w", "h")
 
@@ -77,9 +81,15 @@ def test_names_that_are_given_win() -> None:
         (Columns(), ["key", "image_id", "width", "height"], "id", ["'key', 'image_id'", "with id_column"]),
         (
             Columns(),
-            ["id", "width", "height", "WIDTH", "HEIGHT"],
+            ["id", "width", "height", "image_width", "image_height"],
             "width",
-            ["'width x height', 'WIDTH x HEIGHT'", "width_column and height_column"],
+            ["'width x height', 'image_width x image_height'", "width_column and height_column"],
+        ),
+        (
+            Columns(),
+            ["id", "original_width", "original_height", "WIDTH", "HEIGHT"],
+            "width",
+            ["'original_width x original_height', 'WIDTH x HEIGHT'", "width_column and height_column"],
         ),
         (Columns(), ["id", "width", "height", "width"], "width", ["2 columns of this name"]),
         (Columns(), ["id", "width", "height", " id"], "id", ["2 columns of this name"]),

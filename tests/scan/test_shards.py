@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bucketline_service.maps import MapStore
 from bucketline_service.scan.units import Ids
 
 from .images import image, put, scan
@@ -130,6 +131,34 @@ def test_img2dataset_has_the_sizes(folder: Path, output: Path) -> None:
         "000000000": (256, 200),
         "000000001": (300, 256),
     }
+
+
+MORE: list[dict[str, list[Any]]] = [
+    {},
+    {"WIDTH": [2048, 2400], "HEIGHT": [1600, 2048]},  # of LAION's, which img2dataset hands on
+    {"original_width": [None, None], "original_height": [None, None]},
+]
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_a_table_of_img2dataset_put_as_a_map_has_the_sizes_that_a_scan_takes(
+    folder: Path, output: Path, tmp_path: Path, more: dict[str, list[Any]]
+) -> None:
+    table: dict[str, list[Any]] = {
+        "url": ["http://a", "http://b"],
+        "key": ["000000000", "000000001"],
+        "status": ["success", "success"],
+        "original_width": [1024, 1200],
+        "original_height": [800, 1024],
+        "width": [256, 300],
+        "height": [200, 256],
+        **more,
+    }
+    path = folder / "00000.parquet"
+    pq.write_table(pa.table(table), path)
+    opened, _ = MapStore(tmp_path / "maps").put("map", path, "parquet")
+    sizes = list(zip(opened.widths.tolist(), opened.heights.tolist(), strict=True))
+    assert sizes == list(scan([path], output).sizes.values()) == [(256, 200), (300, 256)]
 
 
 def test_img2dataset_may_be_opened(folder: Path, output: Path) -> None:

@@ -22,10 +22,11 @@ ID_TIERS: tuple[tuple[str, ...], ...] = (
 )
 
 SIZE_TIERS: tuple[tuple[tuple[str, str], ...], ...] = (
-    # img2dataset, DataComp. First, since img2dataset's width and height are the sizes after its resize
-    (("original_width", "original_height"),),
-    # ours, most of Hugging Face; the metadata of LAION
-    (("width", "height"), ("image_width", "image_height"), ("WIDTH", "HEIGHT")),
+    # The image as it is stored, which is what the loader reads: ours, most of Hugging Face, and what img2dataset notes
+    # after its resize. ``bucketline scan`` takes the same of img2dataset's tables.
+    (("width", "height"), ("image_width", "image_height")),
+    # The image as it was found on the web, before any download: DataComp, and img2dataset beside the other; LAION
+    (("original_width", "original_height"), ("WIDTH", "HEIGHT")),
 )
 
 OPTIONAL_NAMES: dict[str, tuple[str, ...]] = {
