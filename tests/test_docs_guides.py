@@ -16,9 +16,10 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from bucketline import BucketClient, Invalid, NotFound, Operator
-from tests.server import COCO, ServerProcess
+from tests.server import COCO, ServerProcess, run_command
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -208,6 +209,35 @@ def test_images_go_to_the_buckets_that_they_go_to_there(operator: Operator, metr
     counts = Counter(select_bucket(size, list(found)) for size in images)
     expected = {size: counts[size] * len(spec["maps"]) for size in found}
     assert (found == expected) is (metric == "abs")
+
+
+def test_turned_photos_as_well_once_they_are_scanned_as_the_guide_says(
+    operator: Operator, tmp_path: Path
+) -> None:
+    """sd-scripts reads sizes with imagesize.get, or Image.open(path).size, and turns nothing."""
+    (shell,) = (text for text in blocks("from-kohya", "bash") if "bucketline scan" in text)
+    folder = tmp_path / "portraits"
+    folder.mkdir()
+    for orientation, (width, height) in enumerate([(40, 30), (30, 40), (60, 20), (20, 64)] * 2, 1):
+        entries = Image.Exif()
+        entries[0x0112] = orientation
+        picture = Image.new("RGB", (width, height))
+        picture.save(folder / f"{orientation}.jpg", exif=entries.tobytes())
+    command = next(line for line in shell.splitlines() if " scan /data/portraits " in line)
+    arguments = command.replace("/data/portraits", str(folder)).replace(
+        " portraits.", f" {tmp_path}/portraits."
+    )
+    assert run_command(*arguments.split()[1:])[0] == 0
+    operator.put_map("turned", tmp_path / "portraits.parquet")
+    _, spec = kohya()
+    run = {**spec, "maps": [{"map": "turned"}], "world_size": 1, "batch_size": 1}
+    operator.put_run("turned", run)
+    sizes = [(bucket["width"], bucket["height"]) for bucket in operator.stats("turned")["buckets"]]
+    for path in folder.iterdir():
+        with Image.open(path) as opened:
+            expected = select_bucket(opened.size, sizes)
+        nearest = operator.image("turned", path.name)["nearest"]
+        assert (nearest["width"], nearest["height"]) == expected, path.name
 
 
 def test_num_repeats_of_1_is_once(operator: Operator) -> None:

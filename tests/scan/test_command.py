@@ -16,11 +16,12 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.server import run_command
 
-from .images import put
+from .images import image, put, read_map
 from .test_resume import many
 
 DEADLINE_S = 60.0
@@ -54,6 +55,7 @@ def test_what_is_bad_is_in_the_status_and_the_summary(folder: Path, output: Path
     assert answer == {
         "output": str(output),
         "bad": str(bad),
+        "exif": True,
         "num_images": 1,
         "num_bad": 1,
         "num_found": 2,
@@ -61,6 +63,24 @@ def test_what_is_bad_is_in_the_status_and_the_summary(folder: Path, output: Path
         "num_skipped": {"other": 1},
     }
     assert json.loads(bad.read_text()) == {"path": f"{folder}/bad.jpg", "reason": "the file is empty"}
+
+
+def test_images_are_not_turned_where_it_is_asked_for(folder: Path, output: Path) -> None:
+    put(folder, "photo.jpg", image(40, 30, orientation=6))
+    put(folder, "list.csv", b"path\nphoto.jpg\n")
+    for path in (folder, folder / "photo.jpg", folder / "list.csv"):
+        for flag, size, mark in ([], (30, 40), b"applied"), (["--no-exif"], (40, 30), b"ignored"):
+            target = output.with_name(f"{path.name}{len(flag)}.parquet")
+            status, out, errors = run_command("scan", str(path), "-o", str(target), *flag, "--json")
+            assert (status, errors, json.loads(out)["exif"]) == (0, "", not flag)
+            assert read_map(target) == {"photo.jpg": size}
+            metadata = pq.read_schema(target).metadata
+            assert metadata[b"bucketline.scan.exif"] == mark
+    arguments = ("scan", str(folder), "-o", str(output))
+    assert run_command(*arguments, "--no-exif")[1].startswith(f"{output}: 1 images, not turned by EXIF\n")
+    status, _, errors = run_command(*arguments)
+    assert (status, errors.count("\n")) == (1, 1)
+    assert f"{output}.scan: the record of this output is of a scan with --no-exif" in errors
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sizes are those that Pillow shows after ``exif_transpose``, whoever reads them."""
+"""Sizes are those that Pillow shows after ``exif_transpose``, or without it, whoever reads them."""
 
 from __future__ import annotations
 
@@ -66,6 +66,20 @@ def test_orientation_is_applied(name: str) -> None:
         assert (of_scan(data) == upright) == (orientation < 5), orientation
 
 
+def as_opened(data: bytes) -> tuple[int, int]:
+    """As a loader has it that never turns an image."""
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.load()
+        return opened.size
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_without_exif_no_image_is_turned(name: str) -> None:
+    for orientation in range(9):
+        data = FORMATS[name](orientation=orientation)
+        assert read_size(io.BytesIO(data), exif=False) == as_opened(data), orientation
+
+
 @pytest.mark.parametrize("name", ["GIF", "BMP", "PPM", "TGA", "JPEG2000"])
 def test_formats_without_exif(name: str) -> None:
     assert of_scan(image(format=name)) == (40, 30)
@@ -102,6 +116,7 @@ PLAIN_EXIF = exif(6).removeprefix(b"Exif\0\0")
 )
 def test_orientation_wherever_it_stands(data: bytes) -> None:
     assert of_scan(data) == of_pillow(data) == (30, 40)
+    assert read_size(io.BytesIO(data), exif=False) == as_opened(data) == (40, 30)
 
 
 @pytest.mark.parametrize("kind", [b"eXIf", b"tEXt", b"iTXt"])

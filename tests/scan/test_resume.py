@@ -187,6 +187,40 @@ def test_an_old_map_stays_until_the_new_one_is_whole(folder: Path, output: Path)
     assert output.read_bytes() == before
 
 
+@pytest.mark.parametrize("exif", [True, False])
+def test_sizes_that_exif_has_turned_are_not_mixed_with_others(folder: Path, output: Path, exif: bool) -> None:
+    sizes = {True: {"a.jpg": (30, 40)}, False: {"a.jpg": (40, 30)}}
+    put(folder, "a.jpg", image(orientation=6))
+    assert scan([folder], output, exif=exif).sizes == sizes[exif]
+    before = {path: path.read_bytes() for path in (output, output.with_name("map.parquet.scan"))}
+    with pytest.raises(
+        Conflict, match=f"of a scan with{'out' if exif else ''} --no-exif, which has other"
+    ) as told:
+        scan([folder], output, exif=not exif)
+    assert "delete the record" in told.value.detail
+    assert {path: path.read_bytes() for path in before} == before
+    assert scan([folder], output, exif=exif).summary.num_opened == 0
+    output.with_name("map.parquet.scan").unlink()
+    assert scan([folder], output, exif=not exif).sizes == sizes[not exif]
+
+
+def test_a_record_of_before_there_was_a_choice_has_applied_it(folder: Path, output: Path) -> None:
+    put(folder, "a.jpg", image(orientation=6))
+    scan([folder], output)
+    with closing(sqlite3.connect(output.with_name("map.parquet.scan"))) as db:
+        db.execute("DELETE FROM settings WHERE name = 'exif'")
+        db.commit()
+    with pytest.raises(Conflict, match="without --no-exif"):
+        scan([folder], output, exif=False)
+    assert scan([folder], output).summary.num_opened == 0
+
+
+def test_a_scan_that_has_opened_nothing_may_be_begun_otherwise(folder: Path, output: Path) -> None:
+    put(folder, "a.jpg", image(orientation=6))
+    Record(output.with_name("map.parquet.scan"), "relative").close()
+    assert scan([folder], output, exif=False).sizes == {"a.jpg": (40, 30)}
+
+
 def test_one_scan_at_a_time(folder: Path, output: Path) -> None:
     put(folder, "a.jpg")
     record = Record(output.with_name("map.parquet.scan"), "relative")

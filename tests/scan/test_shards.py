@@ -52,6 +52,13 @@ def test_a_shard(folder: Path, output: Path, name: str, format: int) -> None:
     assert scan([folder / name], output.with_name("other.parquet")).sizes == KEYS
 
 
+def test_members_are_turned_or_not(folder: Path, output: Path) -> None:
+    put(folder, "a.tar", tar({"0.jpg": image(orientation=6), "1.jpg": image(orientation=1)}))
+    assert scan([folder], output).sizes == {"0": (30, 40), "1": (40, 30)}
+    stored = scan([folder], output.with_name("stored.parquet"), exif=False)
+    assert stored.sizes == {"0": (40, 30), "1": (40, 30)}
+
+
 def test_ids_of_samples(folder: Path, output: Path) -> None:
     path = put(folder, "a.tar", tar(SAMPLES))
     assert set(scan([folder], output, ids=Ids.STEM).sizes) == {"000", "001", "ä" * 150}

@@ -32,6 +32,9 @@ def scan(
     open_all: Annotated[
         bool, typer.Option("--open-all", help="Open img2dataset's images, rather than take its sizes.")
     ] = False,
+    no_exif: Annotated[
+        bool, typer.Option("--no-exif", help="Turn no image: for a trainer that never does, as kohya's.")
+    ] = False,
     bad: Annotated[
         Path | None, typer.Option(help="Where to list what has no size [FILE.parquet.bad.jsonl].")
     ] = None,
@@ -39,7 +42,7 @@ def scan(
     engine: Annotated[str, typer.Option(help="local, or ray: the cluster of RAY_ADDRESS.")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")] = False,
 ) -> None:
-    """The sizes of images, as a map: from their headers, with EXIF's orientation applied, by all cores.
+    """The sizes of images, as a map: from their headers, turned as EXIF says, by all cores.
 
     What is scanned is only read. A scan that was stopped goes on, and a second one opens what is new or has changed.
     Exit status 3: the map is written, and something is not in it.
@@ -52,5 +55,5 @@ def scan(
 
     if engine not in ("local", "ray"):
         raise Invalid("--engine", f"'{engine}' is none", "Give local or ray")
-    wish = Wish(ids, Columns(path_column, id_column), hidden, open_all)
+    wish = Wish(ids, Columns(path_column, id_column), hidden, open_all, exif=not no_exif)
     raise typer.Exit(run(Job(paths, output, wish, bad, engine, workers), as_json))

@@ -53,7 +53,7 @@ def scan(job: Job, as_json: bool) -> int:
 
 def _lines(job: Job, summary: Summary) -> Iterator[str]:
     if summary.num_images:
-        yield f"{job.output}: {summary.num_images:,} images"
+        yield f"{job.output}: {summary.num_images:,} images{'' if job.wish.exif else ', not turned by EXIF'}"
     if summary.num_bad:
         yield f"{job.bad_path}: {summary.num_bad:,} bad, each with its reason"
     yield f"opened {summary.num_opened:,} of {summary.num_found:,} files and shards in {summary.elapsed_s:.1f} s"

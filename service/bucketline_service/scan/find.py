@@ -21,12 +21,13 @@ _NUM_THREADS = 32
 
 
 class Wish(NamedTuple):
-    """What the user asks for."""
+    """What the user asks for. ``exif``: to turn images as it says."""
 
     ids: Ids = Ids.RELATIVE
     columns: lists.Columns = lists.Columns()
     hidden: bool = False
     open_all: bool = False
+    exif: bool = True
 
 
 class Finder:

@@ -1,4 +1,5 @@
-"""The size of one image, as a loader sees it that applies EXIF's orientation, from as little of the file as will do.
+"""The size of one image, as a loader sees it that applies EXIF's orientation or one that does not, from as little of
+the file as will do.
 
 Pillow decides: what it can not open is no image, and its ``exif_transpose`` is what orientation means. JPEG, PNG and
 WebP are read here first, since Pillow reads a WebP file whole, and a PNG as well when it is asked for the EXIF; in any
@@ -17,6 +18,7 @@ from typing import IO, Any, NamedTuple
 from bucketline_service.scan.units import MAX_SIDE_PX
 
 ORIENTATION = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ENDS = frozenset({0x01, *range(0xD0, 0xDB)})
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -43,16 +45,17 @@ class Size(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """Sides as they are stored, and EXIF's orientation."""
+    """Sides as Pillow opens the image, and the orientation that is left to apply."""
 
     width: int
     height: int
     orientation: int = 1
 
 
-def read_size(file: IO[bytes]) -> Size:
-    """Of an image that stands at the beginning of ``file``, which is left anywhere. ``BadImageError`` where there is
-    none, ``OSError`` with its number where it can not be read."""
+def read_size(file: IO[bytes], *, exif: bool = True) -> Size:
+    """Of an image that stands at the beginning of ``file``, which is left anywhere. Without ``exif`` it is not turned
+    as EXIF says: the size of ``Image.open(file)``, which is as it is stored but for TIFF and HEIC, as their decoders
+    turn them. ``BadImageError`` where there is no image, ``OSError`` with its number where it can not be read."""
     head = file.read(32)
     if not head:
         raise BadImageError("the file is empty")
@@ -64,7 +67,7 @@ def read_size(file: IO[bytes]) -> Size:
             except (struct.error, IndexError):
                 found = None
     width, height, orientation = found or _by_pillow(file, head)
-    if orientation in (5, 6, 7, 8):
+    if exif and orientation in _ON_ITS_SIDE:
         width, height = height, width
     return as_size(width, height)
 
@@ -259,8 +262,9 @@ def _opened(image: Any) -> _Header:
 
     # without its own class's reading on to the end for EXIF that may stand there
     orientation = _whole(Image.Image.getexif(image).get(ORIENTATION, 1))
-    if image.format == "TIFF":  # whose size is turned already, in some releases
-        return _Header(image.tag_v2[256], image.tag_v2[257], orientation)
+    if image.format == "TIFF":  # turned as it is decoded, which its size tells in some releases only
+        sides = image.tag_v2[256], image.tag_v2[257]
+        return _Header(*(sides[::-1] if orientation in _ON_ITS_SIDE else sides))
     width, height = image.size
     return _Header(width, height, orientation)
 

@@ -66,19 +66,21 @@ class Summary(NamedTuple):
         return {
             "output": str(job.output) if self.num_images else None,
             "bad": str(job.bad_path),
+            "exif": job.wish.exif,
             **self._asdict(),
             "elapsed_s": round(self.elapsed_s, 3),
         }
 
 
 def run(job: Job, watcher: Watcher, clock: Callable[[], float] = time.monotonic) -> Summary:
-    """Raises ``Invalid`` for what can not be scanned at all, and ``Conflict`` where the output is another's. After
-    ``KeyboardInterrupt``, as after any other end, the same job goes on from what is done."""
+    """Raises ``Invalid`` for what can not be scanned at all, and ``Conflict`` where the output is another's, or its
+    record one of a scan that asked otherwise of EXIF. After ``KeyboardInterrupt``, as after any other end, the same job
+    goes on from what is done."""
     begin = clock()
     _check(job)
     reaches = reaches_of(job.paths)
     is_new = not job.record_path.exists()
-    record = Record(job.record_path, job.wish.ids.value)
+    record = Record(job.record_path, job.wish.ids.value, job.wish.exif)
     try:
         record.open_again(gone(record.reasons()))
         finder = Finder(Places(reaches), job.wish)
@@ -88,9 +90,9 @@ def run(job: Job, watcher: Watcher, clock: Callable[[], float] = time.monotonic)
             raise Invalid(", ".join(job.paths), "there is no image, shard or table in it")
         is_new = False
         watcher.opening(num_todo)
-        _open(job, Setting(job.wish.ids, reaches), record, watcher, clock)
+        _open(job, Setting(job.wish.ids, reaches, job.wish.exif), record, watcher, clock)
         watcher.writing()
-        written = output.write(record, job.output, job.bad_path)
+        written = output.write(record, job.output, job.bad_path, job.wish.exif)
         record.forget()
     finally:
         record.close()

@@ -20,13 +20,14 @@ from bucketline_service.scan.record import Record, Sized
 
 MARK = b"bucketline.scan"
 """In the map's metadata: a scan has written it, and a scan may write over it."""
+EXIF_MARK = b"bucketline.scan.exif"
+"""Beside it: ``applied``, or ``ignored`` where images were not turned as it says."""
 _SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("width", pa.uint32(), nullable=False),
         pa.field("height", pa.uint32(), nullable=False),
-    ],
-    metadata={MARK: b"1"},
+    ]
 )
 _ROWS = 1 << 16
 
@@ -48,13 +49,15 @@ def check_is_ours(path: Path) -> None:
         raise Conflict(f"{path} is there, and no scan has written it. Name another output, or move it away")
 
 
-def write(record: Record, output: Path, bad: Path) -> Written:
+def write(record: Record, output: Path, bad: Path, exif: bool) -> Written:
     """Both files, the list first. Without an image the map stays as it was."""
     with _replaced(bad) as list_file:
         lister = _BadList(list_file)
         for each in record.bad():
             lister.add(each.place, each.member, each.reason)
-        num_images = _write_map(record, output, lister)
+        num_images = _write_map(
+            record, output, lister, {MARK: b"1", EXIF_MARK: b"applied" if exif else b"ignored"}
+        )
     return Written(num_images, lister.num)
 
 
@@ -69,16 +72,17 @@ class _BadList:
         self.num += 1
 
 
-def _write_map(record: Record, output: Path, bad: _BadList) -> int:
+def _write_map(record: Record, output: Path, bad: _BadList, metadata: dict[bytes, bytes]) -> int:
     rows = _good(record, bad)
+    schema = _SCHEMA.with_metadata(metadata)
     num = 0
     if (first := next(rows, None)) is None:
         return 0
-    with _replaced(output) as file, parquet.ParquetWriter(file, _SCHEMA, compression="zstd") as writer:
+    with _replaced(output) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         rows = chain([first], rows)
         while some := list(islice(rows, _ROWS)):
             columns = [[row[at] for row in some] for at in range(3)]
-            writer.write_table(pa.table(columns, schema=_SCHEMA))
+            writer.write_table(pa.table(columns, schema=schema))
             num += len(some)
     return num
 

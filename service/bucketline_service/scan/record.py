@@ -68,8 +68,9 @@ class Bad(NamedTuple):
 class Record:
     """Of one output. Used by one process at a time, which has it alone until it is closed."""
 
-    def __init__(self, path: Path, ids: str) -> None:
-        """``ids`` other than the record's own: it starts anew. ``Conflict`` while another scan has it."""
+    def __init__(self, path: Path, ids: str, exif: bool = True) -> None:
+        """``ids`` other than the record's own: it starts anew. ``Conflict`` while another scan has it, and where its
+        sizes are of another ``exif``: with this one they would be mixed, or replaced by others unasked."""
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -78,7 +79,10 @@ class Record:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA cache_size = -65536")
-            self._begin(ids)
+            self._begin(path, ids, "applied" if exif else "ignored")
+        except Conflict:
+            self._db.close()
+            raise
         except sqlite3.Error as exc:
             self._db.close()
             if "locked" in str(exc):
@@ -87,13 +91,21 @@ class Record:
                 str(path), "is no record of a scan that can be used", "Move it away, or name another output"
             ) from exc
 
-    def _begin(self, ids: str) -> None:
+    def _begin(self, path: Path, ids: str, exif: str) -> None:
         self._db.executescript(_SCHEMA)
         settings = dict(self._db.execute("SELECT name, value FROM settings"))
         if (settings.get("version", VERSION), settings.get("ids", ids)) != (VERSION, ids):
             self._db.executescript("DROP TABLE units; DROP TABLE images;" + _SCHEMA)
+        # it was always applied before there was a choice
+        known = settings.get("exif", "applied")
+        if known != exif and self._db.execute("SELECT 1 FROM images LIMIT 1").fetchone():
+            other = "with --no-exif" if known == "ignored" else "without --no-exif"
+            raise Conflict(
+                f"{path}: the record of this output is of a scan {other}, which has other sizes. Scan {other} again, "
+                "name another output, or delete the record to open every image anew"
+            )
         self.scan = int(settings.get("scan", 0)) + 1
-        values = [("version", VERSION), ("ids", ids), ("scan", str(self.scan))]
+        values = [("version", VERSION), ("ids", ids), ("exif", exif), ("scan", str(self.scan))]
         self._db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", values)
 
     def found(self, units: Iterable[Found]) -> None:

@@ -15,14 +15,14 @@ from bucketline_service.scan.units import EXTENSIONS, Ids, Result, Row, Unit, ke
 _TABLE_COLUMNS = ["key", "status", "width", "height"]
 
 
-def tar_rows(file: IO[bytes], unit: Unit, ids: Ids) -> Result:
+def tar_rows(file: IO[bytes], unit: Unit, ids: Ids, exif: bool) -> Result:
     """The images of a tar, whatever its compression. What stands before the place where it is broken is kept."""
     rows: dict[str, Row] = {}
     reason = None
     try:
         with tarfile.open(fileobj=file, mode="r:*") as tar:
             for member in _members(tar):
-                if (row := _tar_row(tar, member, unit.place, ids)) is not None:
+                if (row := _tar_row(tar, member, unit.place, ids, exif)) is not None:
                     # a member that was appended again is the one that counts, as for tar
                     rows[row.member] = row
             reason = _broken_at(tar)
@@ -50,7 +50,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def _tar_row(tar: tarfile.TarFile, member: tarfile.TarInfo, place: str, ids: Ids) -> Row | None:
+def _tar_row(tar: tarfile.TarFile, member: tarfile.TarInfo, place: str, ids: Ids, exif: bool) -> Row | None:
     folder, slash, name = member.name.rpartition("/")
     stem, _, extension = name.partition(".")
     if extension.lower() not in EXTENSIONS or not member.isreg() or not stem:
@@ -61,12 +61,12 @@ def _tar_row(tar: tarfile.TarFile, member: tarfile.TarInfo, place: str, ids: Ids
     content = tar.extractfile(member)
     assert content is not None
     with content:
-        return sized(content, member.name, image_id)
+        return sized(content, member.name, image_id, exif)
 
 
-def sized(file: IO[bytes], member: str, image_id: str | None) -> Row:
+def sized(file: IO[bytes], member: str, image_id: str | None, exif: bool) -> Row:
     try:
-        return Row(member, image_id, *read_size(file), None)
+        return Row(member, image_id, *read_size(file, exif=exif), None)
     except BadImageError as exc:
         return Row(member, image_id, None, None, str(exc))
 

@@ -15,10 +15,11 @@ NUM_THREADS = 32
 
 
 class Setting(NamedTuple):
-    """What a process needs to know. ``reaches``: see ``Places``."""
+    """What a process needs to know. ``reaches``: see ``Places``; ``exif``: see ``headers.read_size``."""
 
     ids: Ids
     reaches: Mapping[str, Reach]
+    exif: bool = True
 
 
 class Reader:
@@ -26,6 +27,7 @@ class Reader:
 
     def __init__(self, setting: Setting) -> None:
         self._ids = setting.ids
+        self._exif = setting.exif
         self._places = Places(setting.reaches)
         self._threads: ThreadPoolExecutor | None = None
 
@@ -40,9 +42,9 @@ class Reader:
         try:
             with self._places.open(unit.place, sequential=unit.kind is Kind.TAR) as file:
                 if unit.kind is Kind.TAR:
-                    return tar_rows(file, unit, self._ids)
+                    return tar_rows(file, unit, self._ids, self._exif)
                 if unit.kind is Kind.TABLE:
                     return table_rows(file, unit, self._ids)
-                return Result(unit.unit, [sized(file, "", None)])
+                return Result(unit.unit, [sized(file, "", None, self._exif)])
         except OSError as exc:
             return unreadable(unit, exc)
