@@ -64,6 +64,8 @@ def map_line(console: Console, answer: Json) -> None:
         console.print("num_repeats {min:g} to {max:g}: {total:.12g} images an epoch".format(**repeats))
     if frames := answer.get("num_frames"):
         console.print("num_frames {min} to {max}".format(**frames))
+    for note in answer.get("notes", ()):
+        console.print(note)
 
 
 def maps(console: Console, answer: Json) -> None:

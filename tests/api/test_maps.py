@@ -127,6 +127,7 @@ def test_optional_columns_are_shown(api: Api) -> None:
     assert api.put_csv("rich", RICH, 200) == first
     plain = api.put_csv("plain", SMALL, 201)
     assert (plain["num_repeats"], plain["num_frames"]) == (None, None)
+    assert first.pop("notes")
     assert api.get("/v1/maps")["maps"] == [plain, first]
     detail = api.get("/v1/maps/rich")
     assert {name: detail[name] for name in first} == first
@@ -153,6 +154,36 @@ def test_optional_columns_by_name_or_not_at_all(api: Api) -> None:
     assert shown["num_repeats"] == {"min": 2, "max": 2, "total": 2}
     assert shown["num_frames"] == {"min": 9, "max": 9}
     assert shown["histogram"]["width"] == {"min_px": 480, "max_px": 480}  # type: ignore[index]
+
+
+NOTES: list[tuple[str, dict[str, str], list[str]]] = [
+    ("id,width,height,num_repeats", {}, []),
+    (
+        "id,width,height,repeats",
+        {},
+        ["'repeats' is read as further times", "0 is once", "rename it num_repeats"],
+    ),
+    ("id,width,height, repeats", {}, ["'repeats' is read as further times"]),
+    ("id,width,height,repeats", {"num_repeats_column": "repeats"}, ["'repeats' is read as further times"]),
+    ("id,width,height,repeats", {"num_repeats_column": ""}, []),
+    ("id,width,height,often", {"num_repeats_column": "often"}, []),
+    ("id,original_width,original_height,x", {}, ["sizes are those of the originals, from original_width"]),
+    ("id,WIDTH,HEIGHT,x", {}, ["sizes are those of the originals, from WIDTH and HEIGHT"]),
+]
+
+
+@pytest.mark.parametrize(("header", "params", "words"), NOTES)
+def test_a_put_says_how_columns_were_read(
+    api: Api, header: str, params: dict[str, str], words: list[str]
+) -> None:
+    body = f"{header}\n1,640,480,2\n"
+    for status in (201, 200):
+        request = {"content": body, "headers": {"Content-Type": "text/csv"}, "params": params}
+        answer = api.ask("PUT", "/v1/maps/m", status, **request).json()
+        assert len(answer.get("notes", [])) == bool(words)
+        for word in words:
+            assert word in answer["notes"][0]
+    assert "notes" not in api.get("/v1/maps/m")
 
 
 def test_without_roots_no_file_is_read(api: Api) -> None:

@@ -66,6 +66,24 @@ def test_maps(server: ServerProcess, tmp_path: Path) -> None:
     assert json.loads(ask(server, "map", "put", "small", str(small), "--json")[1])["num_images"] == 2
 
 
+def test_a_put_says_as_what_repeats_were_read(server: ServerProcess, tmp_path: Path) -> None:
+    counted = tmp_path / "counted.csv"
+    counted.write_text("id,width,height,repeats\n1,512,512,0\n2,512,512,3\n")
+    status, out, errors = ask(server, "map", "put", "further", str(counted))
+    assert (status, errors) == (0, "")
+    assert out.splitlines()[1:] == [
+        "num_repeats 1 to 4: 5 images an epoch",
+        "column 'repeats' is read as further times, as SimpleTuner counts: 0 is once, 1 is twice. If it counts all "
+        "times, as kohya's num_repeats does (1 is once), rename it num_repeats",
+    ]
+    counted.write_text(counted.read_text().replace("repeats", "num_repeats"))
+    assert ask(server, "map", "put", "times", str(counted))[1].splitlines()[1:] == [
+        "num_repeats 0 to 3: 3 images an epoch"
+    ]
+    for name in ("further", "times"):
+        assert ask(server, "map", "delete", name)[0] == 0
+
+
 def test_runs(server: ServerProcess, tmp_path: Path) -> None:
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps(SPEC))

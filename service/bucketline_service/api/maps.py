@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from bucketline_service.api.auth import Guards
 from bucketline_service.api.problems import documented, from_pydantic
 from bucketline_service.api.uris import opened, path_of
-from bucketline_service.api.wire import MapDetail, MapOut, MapPath, MapsOut, UriIn, as_json
+from bucketline_service.api.wire import MapDetail, MapPath, MapPutOut, MapsOut, UriIn, as_json
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.maps import (
@@ -26,6 +26,7 @@ from bucketline_service.maps import (
     ResolutionMap,
     format_for_suffix,
     format_named,
+    notes,
 )
 from bucketline_service.names import check_name
 
@@ -72,9 +73,9 @@ def _add_put(
         summary="Upload a resolution map",
         dependencies=[Depends(guards.operator)],
         status_code=201,
-        response_model=MapOut,
+        response_model=MapPutOut,
         responses={
-            200: {"model": MapOut, "description": "the same content again"},
+            200: {"model": MapPutOut, "description": "the same content again"},
             **documented(401, 403, 409, 413, 422, 503),
         },
         openapi_extra=_BODY,
@@ -103,7 +104,8 @@ def _add_put(
                 raise Invalid("Content-Type", "is missing", f"Known are {', '.join(FORMATS)}, e.g. text/csv")
             kind = format_named(content_type)
             stored, created = await _upload(coordinator, uploads, request, map, kind.name, columns)
-        return as_json(_about(map, stored), 201 if created else 200)
+        told = {"notes": found} if stored.names and (found := notes(stored.names)) else {}
+        return as_json({**_about(map, stored), **told}, 201 if created else 200)
 
 
 def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:

@@ -218,6 +218,13 @@ class MapOut(BaseModel):
     num_frames: NumFrames | None = Field(description="lengths of videos; null: all are still images")
 
 
+class MapPutOut(MapOut):
+    notes: list[str] = Field(
+        default=[],
+        description="how columns were read that could have been meant otherwise, where there are such",
+    )
+
+
 class MapsOut(BaseModel):
     maps: list[MapOut]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bucketline_service.maps.columns import Columns
 from bucketline_service.maps.formats import FORMATS, Format, format_for_suffix, format_named
 from bucketline_service.maps.lock import locked
+from bucketline_service.maps.notes import notes
 from bucketline_service.maps.optional import STORED
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.root import Root
@@ -29,4 +30,5 @@ __all__ = [
     "format_for_suffix",
     "format_named",
     "locked",
+    "notes",
 ]

@@ -17,7 +17,7 @@ from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import compute as pc
 from bucketline_service.maps.bombs import check_unpacked
 from bucketline_service.maps.checks import as_int_ids, check_ids, check_sides, duplicate_row, refuse_duplicate
-from bucketline_service.maps.columns import Columns
+from bucketline_service.maps.columns import Columns, Names
 from bucketline_service.maps.digest import content_digest
 from bucketline_service.maps.formats import Format
 from bucketline_service.maps.histogram import Histogram
@@ -43,6 +43,7 @@ class Checked(NamedTuple):
     by_id: NDArray[np.uint32]
     histogram: dict[str, Any]
     optional: dict[str, Finished]
+    names: Names
 
 
 def read_checked(
@@ -119,7 +120,7 @@ def _checked(source: Source, staging: Staging, incoming: IncomingColumns, histog
     optional = incoming.finish()
     arrays = {kind: each.array for kind, each in optional.items()}
     digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), arrays)
-    return Checked(digest, ids, widths, heights, by_id, histogram.as_json(), optional)
+    return Checked(digest, ids, widths, heights, by_id, histogram.as_json(), optional, source.names)
 
 
 def _sorted_rows(ids: Any) -> NDArray[np.uint32]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.maps import compute as pc
+from bucketline_service.maps.columns import Names
 from bucketline_service.maps.digest import content_digest
 from bucketline_service.maps.optional import STORED, Summaries
 from bucketline_service.maps.sidecar import damaged, read_sidecar
@@ -68,7 +69,9 @@ class ResolutionMap:
     uint8[num_images], the place of each image's num_repeats in ``repeat_values``, float64[at most 256], distinct and
     ascending; None, and ``[1.0]``, where every image comes once. ``num_frames``: uint32[num_images], None where every
     image is still. ``optional``: of each of these that the map has, what it comes to. ``stamp``: the file's, from
-    before it was mapped."""
+    before it was mapped. ``names``: where it was just put, the columns that it was read from."""
+
+    names: Names | None = None
 
     def __init__(
         self,
@@ -112,6 +115,12 @@ class ResolutionMap:
         if set(about["optional"]) != STORED.keys() & set(batch.schema.names):
             raise damaged(path, f"it does not hold the columns {', '.join(about['optional']) or 'of a map'}")
         return cls(path, stamp, digest, batch, about["histogram"], about["optional"])
+
+    def read_from(self, names: Names) -> ResolutionMap:
+        """The same map, as it was put from a file with these columns."""
+        found = copy.copy(self)
+        found.names = names
+        return found
 
     @property
     def is_whole(self) -> bool:

@@ -72,7 +72,7 @@ class RootedMapStore(MapStore):
                 write_object(checked, staged)
             created = self._share(name, standing, checked, staged)
             with self._disk():
-                return self._keep(checked.digest, staged), created
+                return self._keep(checked.digest, staged).read_from(checked.names), created
 
     def get(self, name: str) -> ResolutionMap:
         while True:

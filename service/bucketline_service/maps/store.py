@@ -86,10 +86,11 @@ class MapStore:
                 checked = read_checked(source, how, columns, directory, self._max_images, stack)
             known = self._same(name, checked.digest)
             if known is not None:
-                return known, False
+                return known.read_from(checked.names), False
             with self._disk():
                 write_object(checked, directory / "map.arrow")
-                return self._publish(name, checked, directory / "map.arrow")
+                opened, created = self._publish(name, checked, directory / "map.arrow")
+            return opened.read_from(checked.names), created
 
     def get(self, name: str) -> ResolutionMap:
         """The map of that name. Opening costs about a millisecond; keep what you use often."""
