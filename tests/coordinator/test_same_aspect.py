@@ -59,8 +59,17 @@ def listed(api: Api, name: str, sizes: list[tuple[int, int]]) -> None:
     api.put_csv(name, f"id,width,height\n{rows}", 201)
 
 
+def ready(api: Api, run: str) -> dict[str, Any]:
+    """The run, once it is planned: each answer waits a moment for that."""
+    while (about := api.get(f"/v1/runs/{run}"))["status"] == "planning":
+        pass
+    assert about["status"] == "ready"
+    return about  # type: ignore[no-any-return]
+
+
 def served(api: Api, run: str, num: int) -> dict[int, tuple[int, int]]:
     """The size of each image in epoch 0 of a run with one rank and batches of one."""
+    ready(api, run)
     batches = api.get(f"/v1/runs/{run}/batches", epoch=0, step=0, rank=0, count=num)["batches"]
     return {batch["ids"][0]: (batch["width"], batch["height"]) for batch in batches}
 
@@ -125,8 +134,8 @@ def put_before(world: World) -> None:
 def test_a_run_of_before_goes_on_with_its_plan(world: World) -> None:
     put_before(world)
     api = world.replica().api
-    about = api.get("/v1/runs/run")
-    assert (about["status"], about["fingerprint"], about["state"]["fingerprint"]) == ("ready", BEFORE, BEFORE)
+    about = ready(api, "run")
+    assert (about["fingerprint"], about["state"]["fingerprint"]) == (BEFORE, BEFORE)
     assert served(api, "run", 3) == dict.fromkeys((1, 2, 3), (512, 512))
     assert [bucket["num_images"] for bucket in api.get("/v1/runs/run/stats")["buckets"]] == [3, 0, 0]
     assert api.get("/v1/runs/run/images/3")["nearest"]["width"] == 512
@@ -138,7 +147,7 @@ def test_a_run_of_before_goes_on_with_its_plan(world: World) -> None:
 def test_put_anew_it_is_another_plan(world: World) -> None:
     put_before(world)
     api = world.replica().api
-    state = api.get("/v1/runs/run")["state"]
+    state = ready(api, "run")["state"]
     api.put("/v1/runs/other", {**SPEC, "ladder": SQUARES}, 201)
     assert served(api, "other", 3)[3] == (1536, 1536)
     refused = api.session("other", "s", 409, resume=state)

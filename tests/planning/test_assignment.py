@@ -67,7 +67,8 @@ def test_abs_is_the_originals_argmin(sizes, images):
 @given(sizes_lists, image_lists, st.sampled_from(["log", "abs"]))
 @example([(1, 1), (2, 2), (3, 3)], [(1, 1), (2, 2), (3, 3), (9, 9), (5, 2), (2, 3)], "log")
 @example([(3, 2), (12, 8), (6, 4), (9, 6), (1, 1)], [(11, 8), (12, 8), (2, 1), (6, 4), (9, 5)], "abs")
-@example([(65_536, 1), (32_768, 1), (65_535, 1)], [(2**31 - 1, 1), (2**31 - 1, 2)], "abs")
+@example([(65_535, 1), (32_768, 1), (65_536, 2)], [(2**31 - 1, 1), (2**31 - 1, 2), (40_000, 1)], "abs")
+@example([(20_000, 1), (40_000, 2)], [(2**31 - 1, 1), (2**31 - 1, 2)], "abs")  # beyond all differences
 def test_of_equal_aspects_it_is_the_largest_that_the_image_fills(sizes, images, metric):
     ladder = in_this_order(sizes)
     first = assign(*columns(images), ladder, metric=metric).buckets.tolist()
