@@ -17,8 +17,10 @@ from ._errors import ClientClosed, EndOfRun, Fenced, UsageError
 from ._identity import make_holder, seat, session_name
 from ._reader import RankReader, Source
 from ._resume import starting_place
-from ._transport import Transport, Urls, Verify, check_token, check_urls, shown
+from ._tls import Verify
+from ._transport import Transport, check_token
 from ._types import Batch, Cursor, Session, State
+from ._urls import Urls, check_urls, shown
 from ._window import MAX_WINDOW
 
 
@@ -210,8 +212,7 @@ class BucketClient:
             # what is finished belongs in the cursors; a fence is no obstacle: it is why a client starts anew
             engine.flush(self._timeout_s, skip=lambda window: isinstance(window.error, Fenced))
         request = _wire.session_request(self.run, name, world_size, place)
-        _, document = engine.transport.call(request, self._timeout_s)
-        answer = _wire.read(document, _wire.session_from, str(request))
+        answer = engine.transport.call(request, self._timeout_s, _wire.session_from)
         start: Cursor | None = None
         self._loaded = None
         if isinstance(place, State):

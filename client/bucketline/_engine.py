@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 
 from . import _wire
-from ._errors import BucketlineError, ClientClosed, UsageError
+from ._errors import BucketlineError, ClientClosed, Fenced, UsageError
 from ._transport import Backoff, Transport, Unanswered, level_of, log
 from ._types import Batch, Cursor, State
 from ._window import NEVER_S, Ask, Window
@@ -67,6 +67,7 @@ class Engine:
         self._is_stopping = False
         self._backoff = Backoff()
         self._failure: Unanswered | None = None
+        self._failed_at_s = 0.0
         self._retry_at_s = 0.0
         self._not_before_s = 0.0
         _live.add(self)
@@ -84,7 +85,7 @@ class Engine:
             while True:
                 if epoch is not None and window.is_end_of_epoch(epoch):
                     return None
-                batch = window.take(ahead)
+                batch = window.take(ahead, started_s)
                 if batch is not None:
                     if window.is_low:
                         self._work.notify()
@@ -119,8 +120,7 @@ class Engine:
         with self._lock:
             window = self._window(rank, reads)
             while window.lease is None:
-                if window.error is not None:
-                    raise window.take_error()
+                window.raise_error(started_s)
                 self._wait(started_s, self._timeout_s, f"rank {rank}'s lease")
 
     def state(self, rank: int | None, include_last: bool, after: Cursor | None = None) -> State | None:
@@ -144,8 +144,7 @@ class Engine:
             try:
                 while waiting := [w for w in self._windows.values() if not (w.is_acknowledged or skip(w))]:
                     for window in waiting:
-                        if window.error is not None:
-                            raise window.take_error()
+                        window.raise_error(started_s)
                     self._wait(started_s, timeout_s, f"rank {waiting[0].rank}'s ack")
             finally:
                 self._flushes -= 1
@@ -189,17 +188,18 @@ class Engine:
         """Wait for any news, and see to it that there is a try while somebody waits."""
         if self._is_stopping:
             raise ClientClosed("the client was closed while this call waited")
-        now_s = self._clock()
-        if now_s - started_s >= timeout_s:
+        now_s, until_s = self._clock(), self.transport.deadline_s(started_s, timeout_s)
+        if now_s >= until_s:
             failures, cause = self._backoff.failures, self._failure
             raise self.transport.unavailable(what, cause, failures, now_s - started_s) from cause
-        self._retry_at_s = min(self._retry_at_s, self._not_before_s)
+        if started_s >= self._failed_at_s:  # once for each who waits, or who waits would ask without a pause
+            self._retry_at_s = min(self._retry_at_s, self._not_before_s)
         self._work.notify()
-        self._news.wait(_bounded(started_s + timeout_s - now_s))
+        self._news.wait(_bounded(until_s - now_s))
 
     def _drop_windows(self, error: BucketlineError) -> None:
         for window in self._windows.values():
-            window.error = error  # for the callers that wait on it
+            window.fail(error, NEVER_S)  # for the callers that wait on it
         self._windows = {}
         self._news.notify_all()
 
@@ -214,7 +214,7 @@ class Engine:
             log.exception("bucketline's thread ended: this is a bug in bucketline")
             with self._lock:
                 for window in self._windows.values():
-                    window.error = window.error or exc
+                    window.fail(window.error or exc, NEVER_S)
                 self._is_stopping = True
         finally:
             with self._lock:
@@ -248,10 +248,11 @@ class Engine:
     def _do(self, window: Window, ask: Ask | None) -> None:
         """One attempt at one job. What becomes of it is told to the window, also if that was dropped
         meanwhile."""
+        asked_s = self._clock()
         try:
             if ask is None:
                 request = _wire.lease_request(self._run_name, window.rank, self._holder, self._session)
-                lease = _wire.read(self.transport.attempt(request)[1], _wire.lease_from, str(request))
+                lease = self.transport.attempt(request, _wire.lease_from)
                 with self._lock:
                     window.leased(lease)
             else:
@@ -265,7 +266,7 @@ class Engine:
                     ask.count,
                     self._include,
                 )
-                answer = _wire.read(self.transport.attempt(request)[1], _wire.next_from, str(request))
+                answer = self.transport.attempt(request, _wire.next_from)
                 with self._lock:
                     window.answered(ask, answer, self._clock())
         except Unanswered as exc:
@@ -273,7 +274,7 @@ class Engine:
             return
         except BucketlineError as exc:
             with self._lock:
-                window.error = exc
+                window.fail(exc, asked_s)
         with self._lock:
             if self._failure is not None and not isinstance(window.error, UsageError):  # that was never sent
                 log.info("%s answers again after %d failures", self.transport.url, self._backoff.failures)
@@ -285,16 +286,19 @@ class Engine:
         with self._lock:
             delay_s = self._backoff.next_delay_s(failure.retry_after_s)
             now_s = self._clock()
-            self._failure = failure
+            self._failure, self._failed_at_s = failure, now_s
             self._retry_at_s = now_s + delay_s
             self._not_before_s = now_s + (failure.retry_after_s or 0.0)
             log.log(level_of(self._backoff.failures), "%s: %s; again in %.1f s", request, failure, delay_s)
+            self._news.notify_all()  # the deadline may be an earlier one now
 
     def _last_try(self) -> None:
         """Acknowledge what is finished, once and without a retry: the program ends, or dropped its client."""
         with self._lock:
             windows = list(self._windows.values())
         for window in windows:
+            if not isinstance(window.error, Fenced):
+                window.error = None
             ask = window.ask(self._clock(), flush=True)
             if ask is not None and not window.is_acknowledged and self._failure is None:
                 self._do(window, Ask(ask.finished, ask.num_finished, None, 1))

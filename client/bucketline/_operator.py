@@ -7,13 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from . import _wire
 from ._checks import includes, seconds
 from ._errors import CoordinatorUnavailable, PlanFailed, UsageError
-from ._transport import Transport, Urls, Verify, check_urls
+from ._tls import Verify
+from ._transport import Transport
 from ._types import Batch, Json
+from ._urls import Urls, check_urls
+
+T = TypeVar("T")
 
 CONTENT_TYPES = {
     "csv": "text/csv",
@@ -171,8 +175,8 @@ class Operator:
         what = _wire.run_path(run, "batches")
         place = {"epoch": epoch, "step": step, "rank": rank}
         besides = ",".join(includes(include)) or None
-        document = self._get(what, **place, count=count, world_size=world_size, include=besides)
-        return _wire.read(document, _wire.batches_from, what)
+        given = {**place, "count": count, "world_size": world_size, "include": besides}
+        return self._read(what, _wire.batches_from, **given)
 
     def ledger(
         self,
@@ -235,7 +239,7 @@ class Operator:
                 target.write(chunk)
                 num_bytes += len(chunk)
 
-        self._transport.call(request, max(timeout_s, self._timeout_s), read)
+        self._transport.call(request, max(timeout_s, self._timeout_s), _wire.document, read)
         return num_bytes
 
     def delete_run(self, name: str) -> None:
@@ -248,8 +252,8 @@ class Operator:
     ) -> list[Json]:
         """What each of up to 16 run specs (their ``map`` left out) would cost on a map: ``{"spec", "stats"}``, or
         ``{"spec", "problem"}`` where it can not be met. Nothing is kept."""
-        document = self._preview({"map": map, "specs": [dict(spec) for spec in specs]}, (), timeout_s)
-        return _wire.read(document, lambda document: list(document["previews"]), _wire.path("previews"))
+        body = {"map": map, "specs": [dict(spec) for spec in specs]}
+        return self._preview(body, (), timeout_s, _wire.list_from("previews"))
 
     def compare(
         self,
@@ -264,12 +268,15 @@ class Operator:
         table and the ``figure`` of a chart. Each preview that can be met has a ``figure`` too. Figures are plotly's:
         ``plotly.graph_objects.Figure(figure)``, for a ``light`` or a ``dark`` ground; ``narrow`` for a phone."""
         body = {"map": map, "specs": [dict(spec) for spec in specs.values()], "names": list(specs)}
-        return self._preview(body, (("figure", theme), ("narrow", str(narrow).lower())), timeout_s)
+        params = (("figure", theme), ("narrow", str(narrow).lower()))
+        return self._preview(body, params, timeout_s, _wire.document)
 
-    def _preview(self, body: Json, params: tuple[tuple[str, str], ...], timeout_s: float) -> Json:
+    def _preview(
+        self, body: Json, params: tuple[tuple[str, str], ...], timeout_s: float, reader: Callable[[Json], T]
+    ) -> T:
         timeout_s = seconds("timeout_s", timeout_s)
         request = _wire.Request("POST", _wire.path("previews"), body=body, params=params, timeout_s=timeout_s)
-        return self._transport.call(request, max(timeout_s, self._timeout_s))[1]
+        return self._transport.call(request, max(timeout_s, self._timeout_s), reader)
 
     # --- the coordinator ------------------------------------------------------------------------------------
 
@@ -278,9 +285,7 @@ class Operator:
     ) -> list[Json]:
         """What has happened of late, newest first, of one run or of all: 100 unless ``limit`` says otherwise, up to
         1,000. ``after`` the ``id`` of the newest that is known, only what is new."""
-        path = _wire.path("events")
-        document = self._get(path, run=run, limit=limit, after=after)
-        return _wire.read(document, lambda document: list(document["events"]), path)
+        return self._read(_wire.path("events"), _wire.list_from("events"), run=run, limit=limit, after=after)
 
     def status(self) -> Json:
         """Whether the coordinator can serve: its ``version``, ``status``, and ``map_root`` where it has one.
@@ -306,14 +311,17 @@ class Operator:
         self.close()
 
     def _get_list(self, path: str, name: str) -> list[Json]:
-        return _wire.read(self._get(path), lambda document: list(document[name]), path)
+        return self._read(path, _wire.list_from(name))
 
     def _get(self, path: str, **params: int | str | None) -> Json:
+        return self._read(path, _wire.document, **params)
+
+    def _read(self, path: str, reader: Callable[[Json], T], **params: int | str | None) -> T:
         given = tuple((name, str(value)) for name, value in params.items() if value is not None)
-        return self._ask(_wire.Request("GET", path, params=given))
+        return self._transport.call(_wire.Request("GET", path, params=given), self._timeout_s, reader)
 
     def _ask(self, request: _wire.Request) -> Json:
-        return self._transport.call(request, self._timeout_s)[1]
+        return self._transport.call(request, self._timeout_s, _wire.document)
 
 
 def _content_type(source: str | os.PathLike[str] | bytes, format: str | None) -> str:

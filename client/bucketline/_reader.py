@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from . import _wire
 from ._transport import Transport
 from ._types import Batch, Cursor, Json, Lease, State
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class RankReader:
         self._rank = rank
         self._count = count
         request = _wire.lease_request(source.run, rank, holder, source.session)
-        self._lease: Lease = _wire.read(self._ask(request), _wire.lease_from, str(request))
+        self._lease: Lease = self._ask(request, _wire.lease_from)
 
     @property
     def cursor(self) -> Cursor:
@@ -48,7 +51,7 @@ class RankReader:
             request = _wire.next_request(
                 self._source.run, self._rank, self._lease, None, place, self._count, self._source.include
             )
-            answer = _wire.read(self._ask(request), _wire.next_from, str(request))
+            answer = self._ask(request, _wire.next_from)
             place = None
             for batch in answer.batches:
                 if batch.epoch != start.epoch:
@@ -56,5 +59,5 @@ class RankReader:
                 yield batch
                 place = None if answer.done else Cursor(batch.epoch, batch.step + 1)
 
-    def _ask(self, request: _wire.Request) -> Json:
-        return self._source.transport.call(request, self._source.timeout_s)[1]
+    def _ask(self, request: _wire.Request, reader: Callable[[Json], T]) -> T:
+        return self._source.transport.call(request, self._source.timeout_s, reader)

@@ -9,29 +9,31 @@ asked and died before it said so: what makes a repetition harmless is in the sto
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import random
-import re
 import threading
 import time
-import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeVar
 
 from . import _wire
+from ._answers import described, media_type, own_problem
 from ._errors import CoordinatorUnavailable, NotFound, ProtocolError, Refused, UsageError
+from ._proxies import environment, proxy_for, shown_proxy
+from ._tls import Verify, distrusted, trusted
 from ._types import Json
+from ._urls import Urls, check_urls, shown
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx
 
+T = TypeVar("T")
+
 TOKEN_VARIABLE = "BUCKETLINE_TOKEN"
-CA_VARIABLE = "BUCKETLINE_CA_FILE"
 BACKOFF_BASE_S = 0.1
 BACKOFF_CAP_S = 10.0
 RETRY_AFTER_CAP_S = 60.0
@@ -42,13 +44,10 @@ RETURN_CAP_S = 600.0
 """How long a client that had to leave its own replica stays with another before it tries its own again; twice as
 long after every try in vain. Up to twice that, by chance: not all at once."""
 
-Urls = str | Iterable[str]
-"""One address or several, as a list or with commas between them."""
-Verify = Union[str, "os.PathLike[str]", "ssl.SSLContext"]
-"""The file of a private CA's certificates, or all that TLS can be told."""
+FOREIGN_PATIENCE_S = 10.0
+"""How long answers that are not a coordinator's are waited out where a coordinator has never answered: an ingress that
+reloads its routes is through by then, and a wrong address is told soon. Once one has answered, the deadline counts."""
 
-X509_EXPIRED, X509_HOSTNAME_MISMATCH, X509_IP_MISMATCH = 10, 62, 64
-"""OpenSSL's codes of three mistakes, of which only others are mended by trusting another CA."""
 LEAVING_STATUSES = frozenset({502, 503, 504})
 """What is gone, overloaded or behind a gap, where another replica may not be. A 500 would be one there as well, and who
 is asked to slow down (429) does not go elsewhere to be fast."""
@@ -60,10 +59,12 @@ log = logging.getLogger("bucketline")
 
 
 class Unanswered(Exception):  # noqa: N818 - never leaves this package
-    """One attempt failed in a way that another may not: the network, a deadline of the attempt, 408, 429 or
-    any 5xx.
+    """One attempt failed in a way that another may not: the network, a deadline of the attempt, 408, 429, any 5xx, or
+    an answer that is not the coordinator's own.
 
-    ``leave``: another replica may do better. ``is_distrust``: its certificate is not to be trusted.
+    ``leave``: another replica may do better. ``is_distrust``: its certificate is not to be trusted. ``is_foreign``:
+    something else than a coordinator answered, and not with a status that asks for a repetition. ``code``: the
+    coordinator's own word, where it gave one.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class Unanswered(Exception):  # noqa: N818 - never leaves this package
         code: str | None = None,
         leave: bool = False,
         is_distrust: bool = False,
+        is_foreign: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.code = code
         self.leave = leave
         self.is_distrust = is_distrust
+        self.is_foreign = is_foreign
 
 
 class Backoff:
@@ -180,6 +183,8 @@ class Transport:
         self._clock = clock
         self._has_answered = False
         self._distrusted: set[int] = set()
+        self._foreign: set[int] = set()  # those whose last answer was not a coordinator's
+        self._foreign_since_s: float | None = None  # when no coordinator has ever answered, and all are such
         if token is None:  # a line's end is what a secret's file leaves in the environment
             token, source = os.environ.get(TOKEN_VARIABLE, "").strip(), TOKEN_VARIABLE
         else:
@@ -191,16 +196,15 @@ class Transport:
         timeout = httpx.Timeout(attempt_s, connect=min(connect_timeout_s, attempt_s))
         self._httpx = httpx
         trust = trusted(verify)  # one for all: to load a hundred certificates takes longer than a request
-        self._clients: list[httpx.Client] = []
-        for each in self._urls:
-            try:
-                # a transport of one's own keeps the environment's proxies away, and only them
-                own = httpx.HTTPTransport(verify=trust) if is_loopback(each) else None
-                self._clients.append(
-                    httpx.Client(base_url=each, headers=headers, timeout=timeout, transport=own, verify=trust)
-                )
-            except (httpx.InvalidURL, ValueError, ImportError) as exc:
-                raise UsageError(f"url: {shown(each)}, or a proxy for it in the environment: {exc}") from exc
+        proxies = environment()
+        self._via = [proxy_for(each, proxies) for each in self._urls]
+        self._clients = [
+            # with a transport of its own a client does not look for proxies by itself
+            httpx.Client(
+                base_url=_checked(each), headers=headers, timeout=timeout, transport=_opened(proxy, trust)
+            )
+            for each, proxy in zip(self._urls, self._via, strict=True)
+        ]
 
     @property
     def url(self) -> str:
@@ -208,20 +212,21 @@ class Transport:
         with self._lock:
             return shown(self._urls[self._route.at])
 
-    def attempt(self, request: _wire.Request, read: Read | None = None) -> tuple[int, Json]:
-        """Ask once, whichever replica's turn it is: the 2xx status and its document, which is empty where ``read``
-        takes what is streamed. ``Unanswered`` where it is worth asking again, else ``Refused`` or ``ProtocolError``,
-        or ``UsageError`` for a request that can not be sent at all, and where no replica is to be trusted."""
+    def attempt(self, request: _wire.Request, reader: Callable[[Json], T], stream: Read | None = None) -> T:
+        """Ask once, whichever replica's turn it is: what ``reader`` makes of the document of a 2xx answer, which is
+        empty where ``stream`` takes the body. ``Unanswered`` where it is worth asking again, else ``Refused``, or
+        ``UsageError`` for a request that cannot be sent at all, and where no replica is to be trusted."""
         with self._lock:
             at = self._route.choose(self._clock())
         try:
-            answer = self._attempt_at(at, request, read)
+            answer = self._attempt_at(at, request, reader, stream)
         except Unanswered as exc:
             reason = one_line(exc)
+            if (proxy := self._via[at]) is not None and exc.code is None:
+                reason += f" (asked through the proxy {shown_proxy(proxy)} of the environment)"
             with self._lock:
                 is_fresh = self._route.has_failed(at, reason, leave=exc.leave)
-                (self._distrusted.add if exc.is_distrust else self._distrusted.discard)(at)
-                is_hopeless = len(self._distrusted) == len(self._urls) and not self._has_answered
+                is_hopeless = self._note_failure(at, exc)
             if is_hopeless:
                 # it would say the same until the deadline; a job that has begun waits for the certificate's renewal
                 raise UsageError(reason) from exc
@@ -229,27 +234,41 @@ class Transport:
             # how long one of them wants to be left alone says nothing about the others
             rest_s = None if is_fresh and exc.leave else exc.retry_after_s
             raise Unanswered(told, retry_after_s=rest_s, code=exc.code) from exc
-        except (Refused, ProtocolError):
+        except Refused:
             self._note_answer(at)
             raise
         self._note_answer(at)
         return answer
 
+    def _note_failure(self, at: int, failure: Unanswered) -> bool:
+        """Whether no replica will ever be trusted. With the lock held."""
+        for those, is_one in ((self._distrusted, failure.is_distrust), (self._foreign, failure.is_foreign)):
+            (those.add if is_one else those.discard)(at)
+        self._has_answered = self._has_answered or failure.code is not None
+        if self._has_answered or len(self._foreign | self._distrusted) < len(self._urls):
+            self._foreign_since_s = None
+        elif self._foreign_since_s is None:
+            self._foreign_since_s = self._clock()
+        return len(self._distrusted) == len(self._urls) and not self._has_answered
+
     def _note_answer(self, at: int) -> None:
         with self._lock:
             self._has_answered = True
+            self._foreign_since_s = None
             self._route.answered(at, self._clock())
 
-    def _attempt_at(self, at: int, request: _wire.Request, read: Read | None) -> tuple[int, Json]:
+    def _attempt_at(
+        self, at: int, request: _wire.Request, reader: Callable[[Json], T], stream: Read | None
+    ) -> T:
         httpx, client = self._httpx, self._clients[at]
         try:
-            response = client.send(self._build(client, request), stream=read is not None)
+            response = client.send(self._build(client, request), stream=stream is not None)
             with closing(response):
-                if read is None or not response.is_success:
-                    response.read()
-                else:
-                    _check_type(request, response.headers.get("Content-Type", ""))
-                    read(response.iter_bytes())
+                is_wanted = response.is_success and _is_typed(response, request.accept or "application/json")
+                if stream is not None and is_wanted:
+                    stream(response.iter_bytes())
+                    return reader({})
+                response.read()
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as exc:
             raise UsageError(f"{request} can not be sent: {exc}") from exc
         except httpx.RequestError as exc:
@@ -258,54 +277,60 @@ class Transport:
             if isinstance(exc, httpx.RemoteProtocolError) and self._urls[at].startswith("http:"):
                 reason += " (where TLS is served, https:// is wanted)"
             raise Unanswered(reason, leave=True, is_distrust=distrust is not None) from exc
-        status = response.status_code
-        if response.is_success and read is not None:
-            return status, {}
-        if response.is_success:
-            return status, _wire.read_json(response.content, str(request)) if response.content else {}
-        if status < 400:
-            raise ProtocolError(f"{request}: answered {status}; is {shown(self._urls[at])} a coordinator?")
-        problem = _wire.problem_from(status, response.content)
-        if not _wire.is_retried(status):
-            raise _wire.refusal(request, status, problem)
-        code = problem.get("code")
-        raise Unanswered(
-            f"{status} {problem.get('detail') or response.reason_phrase}",
-            retry_after_s=retry_after_s(response.headers.get("Retry-After"), time.time()),
-            code=code if isinstance(code, str) else None,
-            # a plan that is being built is as far everywhere, and here it will be mapped already
-            leave=status in LEAVING_STATUSES and code != "planning",
-        )
+        if is_wanted:
+            return _read(response, reader)
+        raise _failure_of(response, request)
 
-    def call(self, request: _wire.Request, timeout_s: float, read: Read | None = None) -> tuple[int, Json]:
-        """Ask until there is a whole answer; ``CoordinatorUnavailable`` when ``timeout_s`` is over. Sleeps in
+    def call(
+        self,
+        request: _wire.Request,
+        timeout_s: float,
+        reader: Callable[[Json], T],
+        stream: Read | None = None,
+    ) -> T:
+        """Ask until there is a whole answer; the error of ``unavailable`` when the deadline is over. Sleeps in
         between."""
-        started = time.monotonic()
+        started_s = self._clock()
         backoff = Backoff()
         while True:
             try:
-                return self.attempt(request, read)
+                return self.attempt(request, reader, stream)
             except NotFound:
                 if request.method == "DELETE" and backoff.failures:
-                    return 404, {}  # an earlier attempt has deleted it, and its answer was lost
+                    return reader({})  # an earlier attempt has deleted it, and its answer was lost
                 raise
             except Unanswered as exc:
-                waited_s = time.monotonic() - started
-                if waited_s >= timeout_s:
-                    raise self.unavailable(str(request), exc, backoff.failures + 1, waited_s) from exc
-                delay_s = min(backoff.next_delay_s(exc.retry_after_s), timeout_s - waited_s)
+                now_s, until_s = self._clock(), self.deadline_s(started_s, timeout_s)
+                if now_s >= until_s:
+                    failures = backoff.failures + 1
+                    raise self.unavailable(str(request), exc, failures, now_s - started_s) from exc
+                delay_s = min(backoff.next_delay_s(exc.retry_after_s), until_s - now_s)
                 log.log(level_of(backoff.failures), "%s: %s; trying again", request, exc)
             time.sleep(delay_s)
 
+    def deadline_s(self, started_s: float, timeout_s: float) -> float:
+        """Until when a call that began at ``started_s`` waits. A user who has typed a wrong address is told soon."""
+        with self._lock:
+            since_s = self._foreign_since_s
+        until_s = started_s + timeout_s
+        return until_s if since_s is None else min(until_s, max(started_s, since_s) + FOREIGN_PATIENCE_S)
+
     def unavailable(
         self, what: str, cause: Unanswered | None, attempts: int, waited_s: float
-    ) -> CoordinatorUnavailable:
+    ) -> CoordinatorUnavailable | ProtocolError:
         """The error for a deadline that passed, saying in one line what was tried, why it failed and what would
         do; the caller raises it ``from`` the cause."""
         with self._lock:
-            failed = dict(self._route.failed)
-        why = [f"{shown(self._urls[at])}: {reason}" for at, reason in sorted(failed.items())]
-        return unavailable([shown(url) for url in self._urls], why, what, cause, attempts, waited_s)
+            failed, is_foreign = dict(self._route.failed), self._foreign_since_s is not None
+        urls = [shown(url) for url in self._urls]
+        why = [f"{urls[at]}: {reason}" for at, reason in sorted(failed.items())]
+        if is_foreign and cause is not None:
+            last = one_line(cause) if len(urls) == 1 else "; ".join(why)
+            return ProtocolError(
+                f"no coordinator has answered at {', '.join(urls)} to {what} in {waited_s:.1f} s ({attempts} attempts, "
+                f"the last: {last}): is the url right, and does what stands before the coordinator let it through?"
+            )
+        return unavailable(urls, why, what, cause, attempts, waited_s)
 
     def close(self) -> None:
         for client in self._clients:
@@ -357,9 +382,66 @@ def unavailable(
     )
 
 
-def _check_type(request: _wire.Request, given: str) -> None:
-    if given.partition(";")[0].strip().lower() != request.accept:
-        raise ProtocolError(f"{request}: {request.accept} was expected, not {given or 'an untyped answer'}")
+def _checked(url: str) -> httpx.URL:
+    import httpx
+
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise UsageError(f"url: {shown(url)}: {exc}") from exc
+
+
+def _opened(proxy: str | None, trust: ssl.SSLContext) -> httpx.HTTPTransport:
+    """Connections, through ``proxy`` where there is one. Errors about it show nothing that may be its password."""
+    import httpx
+
+    try:
+        return httpx.HTTPTransport(verify=trust, proxy=proxy)
+    except ImportError:
+        needed = "SOCKS needs `pip install 'httpx[socks]'`"
+    except (httpx.InvalidURL, ValueError):
+        needed = "http://host:port, https:// or socks5:// was expected"
+    raise UsageError(
+        f"the proxy {shown_proxy(proxy or '')} of the environment (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY): {needed}, or "
+        "list the coordinator's host in NO_PROXY"
+    )
+
+
+def _is_typed(response: httpx.Response, wanted: str) -> bool:
+    given = media_type(response.headers.get("Content-Type", ""))
+    return given == wanted or (response.status_code == 204 and not given)
+
+
+def _read(response: httpx.Response, reader: Callable[[Json], T]) -> T:
+    what = f"{response.status_code} {media_type(response.headers.get('Content-Type', ''))}"
+    try:
+        document = _wire.read_json(response.content, what) if response.status_code != 204 else {}
+        return _wire.read(document, reader, what)
+    except ProtocolError as exc:
+        raise Unanswered(str(exc), leave=True, is_foreign=True) from exc
+
+
+def _failure_of(response: httpx.Response, request: _wire.Request) -> Unanswered | Refused:
+    """What an answer that is no success means: the coordinator's refusal, or that it has to be asked again."""
+    status, headers = response.status_code, response.headers
+    given = headers.get("Content-Type", "")
+    problem = own_problem(given, response.content)
+    wait_s = retry_after_s(headers.get("Retry-After"), time.time())
+    if problem is None:
+        told = described(status, given, headers.get("Location"), response.content)
+        wanted = f" where {request.accept or 'JSON'} was expected" if response.is_success else ""
+        is_retried = _wire.is_retried(status)
+        leave = status in LEAVING_STATUSES or not is_retried
+        return Unanswered(told + wanted, retry_after_s=wait_s, leave=leave, is_foreign=not is_retried)
+    if not _wire.is_retried(status):
+        return _wire.refusal(request, status, problem)
+    return Unanswered(
+        f"{status} {problem.get('detail') or response.reason_phrase}",
+        retry_after_s=wait_s,
+        code=problem["code"],
+        # a plan that is being built is as far everywhere, and here it will be mapped already
+        leave=status in LEAVING_STATUSES and problem["code"] != "planning",
+    )
 
 
 def level_of(failures: int) -> int:
@@ -384,91 +466,8 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
     return seconds if 0 < seconds < float("inf") else 0.0
 
 
-def check_url(url: str) -> str:
-    """The coordinator's address without a trailing slash; ``UsageError`` for what can not be one."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _is_plain(url):
-            return url.rstrip("/")
-    except (ValueError, AttributeError, TypeError):
-        pass
-    given = repr(shown(url) if isinstance(url, str) else url)
-    raise UsageError(f"url: http://host:port of the coordinator was expected, not {given}")
-
-
-def check_urls(url: Urls) -> tuple[str, ...]:
-    """The addresses of the replicas, each once; ``UsageError`` where one can not be an address, or none is there."""
-    try:
-        given = url.split(",") if isinstance(url, str) else list(url)
-    except TypeError:
-        given = [url]  # type: ignore[list-item]  # told as what it is below
-    stripped = [each.strip(" ") if isinstance(each, str) and len(given) > 1 else each for each in given]
-    urls = tuple(dict.fromkeys(check_url(each) for each in stripped if each or len(given) == 1))
-    if not urls:
-        raise UsageError(
-            "url: http://host:port of the coordinator was expected, or several, and none is there"
-        )
-    return urls
-
-
-def shown(url: str) -> str:
-    """An address for messages: a name and password in it are nobody's business."""
-    return re.sub(r"//[^/]*@", "//", url)
-
-
 def one_line(reason: object) -> str:
     return " ".join(str(reason).split())
-
-
-def trusted(verify: Verify | None) -> ssl.SSLContext:
-    """Whom to trust: ``verify``, else ``BUCKETLINE_CA_FILE``, else what httpx trusts (``SSL_CERT_FILE``,
-    ``SSL_CERT_DIR``, else the public authorities). ``UsageError`` for a file that can not be used."""
-    import ssl  # here and not above: importing bucketline needs no network, and httpx loads it anyway
-
-    import httpx
-
-    if isinstance(verify, ssl.SSLContext):
-        return verify
-    source, given = "verify", verify
-    if given is None:
-        source, given = CA_VARIABLE, os.environ.get(CA_VARIABLE, "").strip() or None
-    try:
-        if given is not None:
-            return ssl.create_default_context(cafile=os.fspath(given))
-        source = "SSL_CERT_FILE or SSL_CERT_DIR"
-        return httpx.create_ssl_context()
-    except TypeError as exc:
-        raise UsageError(f"{source}: the file of a CA's certificates was expected, not {given!r}") from exc
-    except (OSError, ValueError) as exc:  # an SSLError is an OSError
-        reason = (
-            "holds no certificate in PEM" if isinstance(exc, ssl.SSLError) else getattr(exc, "strerror", exc)
-        )
-        raise UsageError(f"{source}: {given or 'the file that it names'}: {reason}") from exc
-
-
-def distrusted(error: BaseException, url: str) -> str | None:
-    """What is wrong with the coordinator's certificate and what would do, where that is why it was not asked."""
-    import ssl
-
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is None:
-        return None
-    if not isinstance(cause, ssl.SSLCertVerificationError):
-        if cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-            return (
-                f"{url} does not speak TLS: use http:// there, or have it serve with --tls-cert and --tls-key"
-            )
-        return None
-    said = cause.verify_message.rstrip(".")
-    if cause.verify_code in (X509_HOSTNAME_MISMATCH, X509_IP_MISMATCH):
-        advice = "use a name that the certificate is made out to"
-    elif cause.verify_code == X509_EXPIRED:
-        advice = "renew it, and send the coordinator SIGHUP"
-    else:
-        advice = f"name the file with its CA's certificate, in verify= or {CA_VARIABLE} (or SSL_CERT_FILE)"
-    return f"the certificate of {url} is not to be trusted ({said}): {advice}"
 
 
 def check_token(token: str, source: str = "token") -> str:
@@ -481,17 +480,3 @@ def check_token(token: str, source: str = "token") -> str:
             "(is the end of a line still on it?)"
         )
     return token
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the address never leaves this machine, so that a proxy elsewhere can not lead there."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _is_plain(url: str) -> bool:
-    """``urlsplit`` drops line ends and tabs without a word; httpx refuses them."""
-    return url.isprintable() and " " not in url

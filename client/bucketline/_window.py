@@ -54,6 +54,7 @@ class Window:
         self.ended = False
         self.error: BaseException | None = None
         self.is_error_told = False
+        self._asked_s = NEVER_S  # when the attempt began that came to the error
         self._size = size
         self._low = size // 2
         self._ack_interval_s = ack_interval_s
@@ -71,14 +72,15 @@ class Window:
 
     # --- the training loop's side ---------------------------------------------------------------------------
 
-    def take(self, ahead: bool = False) -> Batch | None:
-        """The next batch, or None where it is not at hand yet. Raises what stands in the way.
+    def take(self, ahead: bool = False, since_s: float = 0.0) -> Batch | None:
+        """The next batch, or None where it is not at hand yet. Raises what stands in the way of a call that began at
+        ``since_s``.
 
         Batches at hand are still handed out after an error: the plan does not change. Not so after a fence:
         the rank's new holder is handed the same ones, and going on would train on them twice.
         """
-        if self.error is not None and (not self.ready or isinstance(self.error, Fenced)):
-            raise self.take_error()
+        if not self.ready or isinstance(self.error, Fenced):
+            self.raise_error(since_s)
         if len(self._out) >= MAX_WINDOW:
             raise UsageError(
                 f"rank {self.rank}: {len(self._out)} batches are handed out and none of them is acknowledged: say "
@@ -93,15 +95,23 @@ class Window:
             raise EndOfRun(f"rank {self.rank} has had every batch of its run")
         return None
 
-    def take_error(self) -> BaseException:
-        """The error that stands in the way, to be raised. A fence stays; anything else is tried again
-        afterwards."""
+    def raise_error(self, since_s: float) -> None:
+        """Raise the error that stands in the way of a call that began at ``since_s``. One that an earlier attempt came
+        to is forgotten instead, so that there is another: much may have changed since. A fence stays."""
         error = self.error
-        assert error is not None
-        self.is_error_told = True
-        if not isinstance(error, Fenced):
+        if error is None:
+            return
+        if self._asked_s < NEVER_S and not isinstance(error, Fenced):
             self.error = None
-        return error.with_traceback(None)
+            if self._asked_s < since_s:
+                return
+        self.is_error_told = True
+        raise error.with_traceback(None)
+
+    def fail(self, error: BaseException, asked_s: float) -> None:
+        """An attempt that began at ``asked_s`` came to this error. NEVER_S: not an attempt, so no other would help."""
+        if self.error is None or self._asked_s < NEVER_S:
+            self.error, self._asked_s = error, asked_s
 
     def is_end_of_epoch(self, epoch: int) -> bool | None:
         """Whether no batch of ``epoch`` is left to hand out; None where that is not known before an

@@ -123,6 +123,16 @@ def read(document: Json, reader: Callable[[Json], T], what: str) -> T:
         raise ProtocolError(f"{what}: the answer can not be read: {exc}") from exc
 
 
+def document(answer: Json) -> Json:
+    """A reader for answers that are handed on as they are."""
+    return answer
+
+
+def list_from(name: str) -> Callable[[Json], list[Json]]:
+    """A reader for answers of which the list ``name`` is wanted."""
+    return lambda answer: list(answer[name])
+
+
 def cursor_from(document: Json) -> Cursor:
     return Cursor(int(document["epoch"]), int(document["step"]))
 
@@ -235,16 +245,6 @@ def resume_from(resume: str | Mapping[str, Any]) -> str | State:
 
 def is_retried(status: int) -> bool:
     return status >= 500 or status in RETRIED_STATUSES
-
-
-def problem_from(status: int, content: bytes) -> Json:
-    """The problem document of an error answer; of one that has none (a proxy's HTML page), its status
-    alone."""
-    try:
-        document = json.loads(content)
-    except ValueError:
-        document = None
-    return document if isinstance(document, dict) else {"status": status}
 
 
 def refusal(request: Request, status: int, problem: Json) -> Refused:

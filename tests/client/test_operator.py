@@ -128,10 +128,18 @@ def test_a_ledger_that_fails_is_asked_for_anew(canned, tmp_path):
     assert len(canned.seen) == 3
 
 
-def test_a_ledger_that_is_no_table_is_told_at_once(canned, tmp_path):
-    canned.script["/ledger"] = [Canned(200, {"Content-Type": "text/html"})]
-    with Operator(canned.url) as operator, pytest.raises(ProtocolError, match="text/csv was expected"):
-        operator.ledger("r", tmp_path / "l.csv")
+def test_a_ledger_that_is_no_table_is_asked_for_again_and_told(canned, tmp_path):
+    page = Canned(200, {"Content-Type": "text/html"})
+    canned.script["/ledger"] = [page, Canned(200, CSV, b"whole")]
+    with Operator(canned.url) as operator:
+        assert operator.ledger("r", tmp_path / "l.csv") == 5
+    canned.script["/ledger"] = [page] * 1000
+    with (
+        Operator(canned.url, timeout_s=0.2) as operator,
+        pytest.raises(ProtocolError, match="text/csv was expected"),
+    ):
+        operator.ledger("r", tmp_path / "new.csv", timeout_s=0.2)
+    assert not (tmp_path / "new.csv").exists()
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 import bucketline
 from bucketline import BucketClient, CoordinatorUnavailable, Operator, UsageError
 from bucketline._identity import make_holder, seat
-from bucketline._transport import RETURN_AFTER_S, RETURN_CAP_S, Route, check_urls
+from bucketline._transport import RETURN_AFTER_S, RETURN_CAP_S, Route
+from bucketline._urls import check_urls
 
 from .coordinators import LOSE, Canned, Coordinator, Proxy, put_run
 from .test_faults import BUSY, persist, planned
@@ -140,7 +141,7 @@ def test_the_command_line_takes_several(url, run):
 
 
 @pytest.mark.parametrize("path", ["/lease", "/next", "/sessions"])
-@pytest.mark.parametrize("fault", [LOSE, BUSY, Canned(502), Canned(504)])
+@pytest.mark.parametrize("fault", [LOSE, BUSY, Canned(502), Canned(504), Canned(404), Canned(200)])
 def test_it_is_asked_of_another(two, url, run, connect, path, fault):
     """Also what took effect at the first, whose answer was lost: it is the same to the store."""
     two[0].script[path] = [fault]

@@ -192,7 +192,7 @@ def test_a_fence_stops_at_once_and_for_good():
 def test_another_error_waits_for_the_last_batch_and_is_tried_again():
     window = make(size=1)
     serve(window)
-    window.error = NotFound("no")
+    window.fail(NotFound("no"), 1.0)
     window.take()
     assert window.ask(0.0, flush=False) is None
     with pytest.raises(NotFound):
