@@ -193,9 +193,10 @@ class BucketClient:
         ``resume`` is ``"cursor"`` (the slowest rank's cursor), ``"start"`` (the run's very first step) or a
         state dict. Every process of the job calls this with the same arguments; the session's name makes them
         one start. It is the argument, else the constructor's, else ``BUCKETLINE_SESSION``, else torchrun's
-        run id and restart count, else Slurm's job id and restart count. Where none of these is there, a job
-        of one rank gets a random name, so every call is a start of its own; one of several ranks is refused,
-        for its processes would fence each other. One process that serves several ranks passes a name too.
+        run id and restart count. Without these a job of one rank and one process gets a random name, so every
+        call is a start of its own; one of several gets Slurm's job id, restart count and step (each ``srun`` is
+        a start), and is refused elsewhere, for its processes would fence each other. One process that serves
+        several ranks passes a name too.
 
         A name that was used before starts nothing. With a state dict this process's ranks begin there all the
         same, and ``SessionReused`` is raised where that start dealt the epoch differently.
@@ -222,7 +223,7 @@ class BucketClient:
             told = start, deal.consumed(start), world_size, lockstep, begun
             self._loaded = State(self.run, answer.fingerprint, *told)
         self._started = name
-        engine.restart(name, start)
+        engine.restart(name, start, is_anew=place == "start")
         return answer
 
     def state_dict(

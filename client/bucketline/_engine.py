@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from . import _wire
 from ._errors import BucketlineError, ClientClosed, Fenced, UsageError
+from ._identity import SESSION_VARIABLE
 from ._transport import Backoff, Transport, Unanswered, level_of, log
 from ._types import Batch, Cursor, State
 from ._window import NEVER_S, Ask, Window
@@ -52,6 +53,7 @@ class Engine:
             None  # the start of the job that leases are asked in; None: the present one
         )
         self._start: Cursor | None = None
+        self._is_anew = False  # the session was asked for to begin the run at its start
         self._size = window
         self._ack_interval_s = ack_interval_s
         self._timeout_s = timeout_s
@@ -149,12 +151,12 @@ class Engine:
             finally:
                 self._flushes -= 1
 
-    def restart(self, session: str | None, start: Cursor | None) -> None:
-        """Drop all windows; ranks are leased again on their next use, in ``session``, and begin at
-        ``start``."""
+    def restart(self, session: str | None, start: Cursor | None, *, is_anew: bool = False) -> None:
+        """Drop all windows; ranks are leased again on their next use, in ``session``, and begin at ``start``.
+        ``is_anew``: at the start of the run, which is told where the session turns out to be an older one."""
         with self._lock:
             self._drop_windows(UsageError("a session was started while this call waited"))
-            self._session, self._start = session, start
+            self._session, self._start, self._is_anew = session, start, is_anew
 
     def stop(self) -> None:
         """Let the thread make one last try at what is finished and end. Does not wait; may be called more
@@ -255,6 +257,7 @@ class Engine:
                 lease = self.transport.attempt(request, _wire.lease_from)
                 with self._lock:
                     window.leased(lease)
+                    self._tell_if_used(window.rank, lease.cursor)
             else:
                 assert window.lease is not None
                 request = _wire.next_request(
@@ -281,6 +284,14 @@ class Engine:
             self._backoff.reset()
             self._failure = None
             self._news.notify_all()
+
+    def _tell_if_used(self, rank: int, cursor: Cursor) -> None:
+        if self._is_anew and cursor > Cursor(0, 0):
+            log.warning(
+                "session %r was begun before, so nothing is started anew: rank %d goes on at epoch %d step %d. Give "
+                "every start of the job a name of its own, in session= or %s",
+                *(self._session, rank, *cursor, SESSION_VARIABLE),
+            )
 
     def _failed(self, request: _wire.Request, failure: Unanswered) -> None:
         with self._lock:

@@ -5,10 +5,34 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ._errors import UsageError
 
 SESSION_VARIABLE = "BUCKETLINE_SESSION"
+LAUNCHERS = (
+    ("RANK", ("WORLD_SIZE",)),
+    ("OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",)),
+    ("PMI_RANK", ("PMI_SIZE",)),
+    ("SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")),
+)
+"""Where launchers write which process this is and of how many, the innermost launcher first: torchrun under srun."""
+OTHER_RANKS = ("PMIX_RANK", "LOCAL_RANK", "SLURM_LOCALID")
+"""What says nothing where it is 0, and otherwise that there are other processes."""
+SPECIAL_STEPS = 0xFFFFFFF0
+"""From here on Slurm numbers the steps that srun did not start: batch scripts and the shells of salloc."""
+
+
+class Launched(NamedTuple):
+    """``rank`` and ``size`` as the environment has them, None where it does not, and their variables."""
+
+    rank: int | None
+    size: int | None
+    names: tuple[str, ...]
+
+    @property
+    def is_of_several(self) -> bool:
+        return (self.rank or 0) > 0 or (self.size or 1) > 1
 
 
 def make_holder() -> str:
@@ -31,14 +55,43 @@ def seat(holder: str, environ: Mapping[str, str]) -> int:
     return zlib.crc32(holder.encode(errors="replace"))
 
 
+def launched(environ: Mapping[str, str]) -> Launched:
+    """What the innermost launcher that says anything says of this process.
+
+    Slurm sets ``SLURM_NTASKS`` for a batch script and for the shell of ``salloc`` too, each of which is one process.
+    The shell has no ``SLURM_PROCID``, or a step of Slurm's own; a batch script looks like task 0 of srun.
+    """
+    for rank_name, size_names in LAUNCHERS:
+        rank = _whole(environ, rank_name)
+        names = [name for name in size_names if _whole(environ, name) is not None][:1]
+        size = _whole(environ, names[0]) if names else None
+        if rank_name == "SLURM_PROCID" and (rank is None or _is_special_step(environ)):
+            continue
+        if (rank or 0) > 0 or (size or 1) > 1 or (rank == 0 and size == 1):
+            return Launched(rank, size, (rank_name, *names) if rank is not None else tuple(names))
+    for name in OTHER_RANKS:
+        if (rank := _whole(environ, name) or 0) > 0:
+            return Launched(rank, None, (name,))
+    return Launched(None, None, ())
+
+
+def _whole(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _is_special_step(environ: Mapping[str, str]) -> bool:
+    return (_whole(environ, "SLURM_STEP_ID") or 0) >= SPECIAL_STEPS
+
+
 def session_name(world_size: int, environ: Mapping[str, str]) -> str:
     """The name of this start of the job, the same in all of its processes and another after every restart.
 
-    In this order: ``BUCKETLINE_SESSION`` as it is; torchrun's run id and restart count; Slurm's job id and
-    restart count; else a random one, which is right only where one process starts the job. So it is refused
-    for a job of several ranks, and where ``WORLD_SIZE`` says that there are several processes: each would
-    start the job anew and fence the others. Whether one process serves all ranks can not be known here: it
-    gives a name, as they do.
+    In this order: ``BUCKETLINE_SESSION`` as it is; torchrun's run id and restart count; a random one for a job of one
+    rank whose launcher knows of no other process; Slurm's job id, restart count and step, as every srun is a start of
+    its own. A random name is right only where one process starts the job. So without the others it is refused for a
+    job of several ranks, and where the launcher says that there are several processes: each would start the job anew
+    and fence the others. Whether one process serves all ranks cannot be known here: it gives a name, as they do.
 
     The world size is part of a derived name, because torchrun does not count a restart when nodes come or go.
     Its default run id ``none`` names nothing: two jobs of it would share their sessions.
@@ -48,15 +101,27 @@ def session_name(world_size: int, environ: Mapping[str, str]) -> str:
     run_id = environ.get("TORCHELASTIC_RUN_ID")
     if run_id and run_id != "none":
         return f"{run_id}.{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.w{world_size}"
+    process = launched(environ)
+    if world_size == 1 and not process.is_of_several:
+        return os.urandom(16).hex()
     if job_id := environ.get("SLURM_JOB_ID"):
-        return f"{job_id}.{environ.get('SLURM_RESTART_COUNT', '0')}.w{world_size}"
-    processes = environ.get("WORLD_SIZE", "1")
-    num_processes = int(processes) if processes.isdecimal() else 1
-    if world_size > 1 or num_processes > 1:
-        several = f"{world_size} ranks" if world_size > 1 else f"WORLD_SIZE={processes} processes"
-        raise UsageError(
-            f"session: {several} must start one session under one name, and none is known: pass session= or "
-            f"set {SESSION_VARIABLE} to what all processes share and every start of the job has anew, or "
-            "launch with torchrun --rdzv-id (or --standalone), or under Slurm"
-        )
-    return os.urandom(16).hex()
+        start = [job_id, environ.get("SLURM_RESTART_COUNT", "0"), *_slurm_step(environ), f"w{world_size}"]
+        return ".".join(start)
+    several = (
+        f"{world_size} ranks"
+        if world_size > 1
+        else f"{process.size or 'several'} processes ({process.names[-1]})"
+    )
+    raise UsageError(
+        f"session: {several} must start one session under one name, and none is known: pass session= or "
+        f"set {SESSION_VARIABLE} to what all processes share and every start of the job has anew, or "
+        "launch with torchrun --rdzv-id (or --standalone), or under Slurm"
+    )
+
+
+def _slurm_step(environ: Mapping[str, str]) -> list[str]:
+    """The step that srun has started all processes in, if it has. Open MPI's mpirun starts those of other nodes through
+    a srun of its own, and those of its node without: they have no step in common."""
+    step = _whole(environ, "SLURM_STEP_ID")
+    is_of_srun = step is not None and step < SPECIAL_STEPS and "OMPI_COMM_WORLD_SIZE" not in environ
+    return [str(step)] if is_of_srun else []

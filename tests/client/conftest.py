@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from bucketline import BucketClient
 from .coordinators import Coordinator, Proxy, put_run
 
 _numbers = itertools.count()
+LAUNCHERS = (
+    *("BUCKETLINE_SESSION", "TORCHELASTIC_", "SLURM_", "OMPI_", "PMI_", "PMIX_"),
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+)
+"""What the names of launchers' variables begin with."""
 
 
 @pytest.fixture(scope="session")
@@ -77,12 +83,8 @@ def connect(url: str, run: str) -> Iterator[Callable[..., BucketClient]]:
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launcher's variables, and warnings about retries only where a test looks for them."""
-    for name in (
-        "BUCKETLINE_SESSION",
-        "BUCKETLINE_TOKEN",
-        "TORCHELASTIC_RUN_ID",
-        "SLURM_JOB_ID",
-        "WORLD_SIZE",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith(LAUNCHERS):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("BUCKETLINE_TOKEN", raising=False)
     logging.getLogger("bucketline").setLevel(logging.WARNING)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from bucketline import BucketClient, Operator
+from tests.client.conftest import LAUNCHERS
 from tests.client.coordinators import Coordinator, put_run
 
 NUM_STEPS = 9
@@ -53,8 +55,9 @@ def start(url: str) -> Iterator[Callable[..., BucketClient]]:
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BUCKETLINE_SESSION", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith(LAUNCHERS):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture
