@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bucketline import BucketClient, NotFound, Operator
 from bucketline.geometry import fit
+from bucketline.images import to_rgb
 from bucketline.torch import BucketBatchSampler, Item
 
 RUN = "train-sdxl-buckets"
@@ -41,7 +42,7 @@ class Images(Dataset):
         with Image.open(self.folder / item.id) as stored:
             image = ImageOps.exif_transpose(stored)
             cut = fit(image.size, (item.width, item.height), crop="random", epoch=item.epoch, id=item.id)
-            image = image.convert("RGB").resize(cut.resize_size).crop(cut.crop_box)
+            image = to_rgb(image).resize(cut.resize_size).crop(cut.crop_box)
         pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
         return pixels, torch.tensor(cut.time_ids, dtype=torch.float32), item.id, item.epoch
 

@@ -29,7 +29,7 @@ class BucketClient:
 
     ``url`` is the coordinator's address, ``run`` the run's name, ``token`` ``BUCKETLINE_TOKEN`` unless given
     (without the white space around it). The environment's proxies are used, but for an address on this
-    machine.
+    machine and for what ``NO_PROXY`` lists, also as a network (``10.0.0.0/8``).
 
     Of a coordinator with several replicas ``url`` is the list of their addresses, or one string with commas
     between them. One is asked while it answers; after a connection that fails, a timeout or 502, 503 or 504 it
@@ -118,7 +118,8 @@ class BucketClient:
         The first use of a rank takes its lease. Raises ``EndOfRun`` after the last batch, ``Fenced`` once
         another process or a newer start of the job holds the rank (also where batches are still at hand),
         ``CoordinatorUnavailable`` when there was no answer in time, and what the coordinator refused; other
-        errors than ``Fenced`` are raised when no batch is at hand, and the next call tries again.
+        errors than ``Fenced`` are raised when no batch is at hand, after a try that this call has made, and the
+        next call tries again. ``ProtocolError`` where something else than a coordinator answers at the address.
         """
         batch = (self._engine or self._start_engine()).take(whole("rank", rank), None)
         assert batch is not None

@@ -5,7 +5,8 @@ BucketlineError
 +- ClientClosed            the client was closed before this call
 +- EndOfRun                the run has an end (``epochs`` in its spec), and this rank has reached it
 +- CoordinatorUnavailable  no answer until the deadline: nothing is lost, call again
-+- ProtocolError           an answer that no coordinator gives: wrong URL, a proxy in between, another version
++- ProtocolError           no coordinator has ever answered, but something else has (wrong URL?); or an answer that
+                           contradicts itself
 +- SessionReused           the session's name belongs to an earlier start of the job
 +- PlanFailed              the coordinator could not plan the run
 +- Refused                 the coordinator said no, and would say it again
@@ -65,7 +66,8 @@ class CoordinatorUnavailable(BucketlineError):
 
 
 class ProtocolError(BucketlineError):
-    """The answer can not be read, or contradicts itself."""
+    """Something else than a coordinator answers, and none has before (then it is waited out until the deadline, and is
+    ``CoordinatorUnavailable``); or the coordinator's answer contradicts itself."""
 
 
 class SessionReused(BucketlineError):
@@ -170,5 +172,4 @@ BY_CODE: dict[str, type[Refused]] = {
     "unauthorized": Unauthorized,
     "forbidden": Forbidden,
 }
-"""The protocol's codes. A refusal without one (a proxy's) stays a plain ``Refused``, whatever its status: a
-proxy's 409 does not say that anyone was fenced."""
+"""The protocol's codes. Another of the coordinator's, such as a later release may have, is a plain ``Refused``."""

@@ -14,6 +14,7 @@ import pytest
 
 from bucketline import BucketClient, Operator
 from bucketline.geometry import fit
+from bucketline.images import to_rgb
 
 torch = pytest.importorskip("torch", reason="see make test-torch")
 np = pytest.importorskip("numpy")
@@ -64,6 +65,7 @@ def test_the_replaced_lines_train_two_epochs_and_go_on_from_their_checkpoint(
         "path": "checkpoint-1",
         "rows": [{"image": Image.new("RGB", size)} for size in SIZES],
         "save_path": str(tmp_path / "checkpoint-1"),
+        "to_rgb": to_rgb,
         "torch": torch,
         "train_transforms": to_tensor,
         "url": url,

@@ -12,11 +12,12 @@ import pytest
 
 from bucketline import BucketClient, Operator
 from bucketline.geometry import fit
+from bucketline.images import to_rgb
 from tests.shell import ROOT, Document
 
 from .loaders import ALLOWED, data, stateful_dataloader
 
-from bucketline.torch import BucketBatchSampler, BucketIterableDataset  # isort: skip - needs torch
+from bucketline.torch import BucketBatchSampler, BucketIterableDataset, Item  # isort: skip - needs torch
 
 torch = pytest.importorskip("torch", reason="see make test-torch")
 np = pytest.importorskip("numpy")
@@ -67,6 +68,7 @@ def names(url: str, start: Callable[..., BucketClient], tmp_path: Path) -> dict[
         "path_of": lambda id: tmp_path / f"{id}.png",
         "save": lambda state: saved.append(copy.deepcopy(state)),
         "saved": saved,
+        "to_rgb": to_rgb,
         "to_tensor": lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1),
         "torch": torch,
         "train_step": train_step,
@@ -92,6 +94,14 @@ def test_the_ten_lines_train_an_epoch_and_resume_from_any_checkpoint(
     names["BucketClient"] = lambda url, run: start(run, resumes=True)
     exec(loop, names)
     assert names["trained"][len(whole) :] == whole[2:]
+
+
+def test_sixteen_bit_grey_does_not_train_white(names: dict[str, Any]) -> None:
+    exec(GUIDE.block("python", "class Images(Dataset)"), names)
+    Image.fromarray(np.full((64, 64), 128 * 257, np.uint16)).save(names["path_of"](2))
+    pixels, _ = names["Images"]()[Item(id=2, width=48, height=48, epoch=0, step=0, bucket=0)]
+    assert pixels.shape == (3, 48, 48)
+    assert pixels.unique().tolist() == [128]
 
 
 def test_a_stateful_loader_and_whole_batches(
