@@ -44,13 +44,16 @@ RETURN_CAP_S = 600.0
 """How long a client that had to leave its own replica stays with another before it tries its own again; twice as
 long after every try in vain. Up to twice that, by chance: not all at once."""
 
-FOREIGN_PATIENCE_S = 10.0
+FOREIGN_PATIENCE_S = 5.0
 """How long answers that are not a coordinator's are waited out where a coordinator has never answered: an ingress that
 reloads its routes is through by then, and a wrong address is told soon. Once one has answered, the deadline counts."""
 
 LEAVING_STATUSES = frozenset({502, 503, 504})
 """What is gone, overloaded or behind a gap, where another replica may not be. A 500 would be one there as well, and who
 is asked to slow down (429) does not go elsewhere to be fast."""
+
+FINAL_5XX = frozenset({501, 505, 511})
+"""Not what a proxy says while its coordinator is away: an unknown method, another version of HTTP, a login page."""
 
 Read = Callable[[Iterator[bytes]], None]
 """Takes the chunks of an answer that is no JSON document, once for every attempt that has one."""
@@ -430,9 +433,9 @@ def _failure_of(response: httpx.Response, request: _wire.Request) -> Unanswered 
     if problem is None:
         told = described(status, given, headers.get("Location"), response.content)
         wanted = f" where {request.accept or 'JSON'} was expected" if response.is_success else ""
-        is_retried = _wire.is_retried(status)
-        leave = status in LEAVING_STATUSES or not is_retried
-        return Unanswered(told + wanted, retry_after_s=wait_s, leave=leave, is_foreign=not is_retried)
+        is_foreign = status in FINAL_5XX or not _wire.is_retried(status)
+        leave = status in LEAVING_STATUSES or is_foreign
+        return Unanswered(told + wanted, retry_after_s=wait_s, leave=leave, is_foreign=is_foreign)
     if not _wire.is_retried(status):
         return _wire.refusal(request, status, problem)
     return Unanswered(

@@ -32,6 +32,7 @@ FOREIGN = {
     "unauthorized": Canned(401, {**HTML, "WWW-Authenticate": "Basic"}, b"<html></html>"),
     "conflict": Canned(409, HTML, b"conflict"),
     "too large": Canned(413, HTML, b"<h1>413 Request Entity Too Large</h1>"),
+    "no such method": Canned(501, HTML, b"Unsupported method ('POST')"),
     "redirect": Canned(302, {"Location": "https://login.example/?state=s3cret"}, b""),
     "moved": Canned(308, {"Location": "https://elsewhere.example/"}, b""),
     "not modified": Canned(304, {}, b""),
