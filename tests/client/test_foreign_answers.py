@@ -266,17 +266,20 @@ def test_a_fence_is_final(proxy, run, connect):
     assert len(proxy.seen) == num_asked
 
 
-def test_closing_sends_what_a_refusal_kept_back(proxy, url, run):
-    client = BucketClient(proxy.url, run, window=8, ack_interval_s=0.0)
-    client.next_batch(0)
-    client.flush()
-    proxy.script["/next"] = [refusal(401, "unauthorized")]
-    client.next_batch(0)
-    until_answered(proxy, "/next")
-    client.next_batch(0)
-    client.close(finished=True)
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_end_sends_what_a_refusal_kept_back(proxy, url, run, fails):
+    """Also where the training loop ends by an exception, and nobody waits for the last ack."""
+    with contextlib.suppress(ZeroDivisionError), BucketClient(proxy.url, run, ack_interval_s=0.0) as client:
+        client.next_batch(0)
+        client.flush()
+        proxy.script["/next"] = [refusal(401, "unauthorized")]
+        client.next_batch(0)
+        until_answered(proxy, "/next")
+        client.next_batch(0)
+        if fails:
+            raise ZeroDivisionError
     with Operator(url) as operator:
-        assert operator.ranks(run)[0]["step"] == 3
+        assert operator.ranks(run)[0]["step"] == (2 if fails else 3)
 
 
 def test_the_end_of_a_run_stays_the_end(url, connect, proxy, run):
