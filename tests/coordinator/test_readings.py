@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bucketline_service.coordinator.readings import Readings
@@ -154,3 +155,18 @@ def test_who_scrapes_at_once_shares_one_reading(world: World) -> None:
     assert watched.verbs == ["list_runs", "ranks"]
     replica._wait(scrape_at_once())
     assert watched.verbs == ["list_runs", "ranks"] * 2
+
+
+@pytest.mark.parametrize("has_root", [False, True])
+def test_many_may_ask_at_once(world: World, tmp_path: Path, has_root: bool) -> None:
+    """Who has an answer asks again at once, while others wait for what it has shared with them."""
+    (root := tmp_path / "root").mkdir()
+    replica = world.replica(map_root=f"file://{root}" if has_root else None)
+
+    async def ask(path: str) -> set[int]:
+        return {(await replica._client.get(path)).status_code for _ in range(10)}
+
+    async def ask_at_once() -> list[set[int]]:
+        return await asyncio.gather(*(ask(path) for path in ("/metrics", "/readyz") * 4))
+
+    assert replica._wait(ask_at_once()) == [{200}] * 8

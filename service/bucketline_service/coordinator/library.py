@@ -57,13 +57,15 @@ class Library:
 
     async def is_root_there(self) -> bool:
         """Whether what the maps are shared through answers."""
-        if self._probe is None or self._probe.done():
-            loop = asyncio.get_running_loop()
-            self._probe = loop.run_in_executor(self._prober, self.maps.probe)
-        done, _ = await asyncio.wait([self._probe], timeout=PROBE_WAIT_S)
+        probe = self._probe
+        if probe is None or probe.done():
+            probe = asyncio.get_running_loop().run_in_executor(self._prober, self.maps.probe)
+            self._probe = probe
+        # not self._probe after this: whoever was woken before may have begun another
+        done, _ = await asyncio.wait([probe], timeout=PROBE_WAIT_S)
         problem: BaseException | None = StoreUnavailable("the map root does not answer")
         if done:
-            problem = self._probe.exception()
+            problem = probe.exception()
         was_gone, self._is_gone = self._is_gone, problem is not None
         if problem is not None and not was_gone:
             events.emit("map_root_unavailable", detail=str(problem))
