@@ -76,7 +76,7 @@ class Replica:
     async def _open(self) -> httpx.AsyncClient:
         await self._stack.enter_async_context(self.app.router.lifespan_context(self.app))
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        client = httpx.AsyncClient(transport=transport, base_url="http://coordinator")
+        client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         return await self._stack.enter_async_context(client)
 
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:

@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bucketline_service.browsers import DATA
+
 MAX_HEAD_BYTES = 1 << 16
 """The most that is taken in before it can be made sense of: a request's line and headers, or the trailers after a body
 in chunks. The parser itself has no bound."""
@@ -21,6 +23,9 @@ may have, and no client in use sends any."""
 
 RESERVED_FILES = 256
 """Open files that are not left to connections: the store, maps, plans, the listening socket."""
+
+
+_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in DATA.items()).lower().encode()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -81,8 +86,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, line: bytes, status: int, code: str, detail: str) -> None:
         about = {"type": f"urn:bucketline:problem:{code}", "title": line[4:].decode(), "status": status}
         body = json.dumps({**about, "detail": detail, "code": code}).encode()
-        head = b"HTTP/1.1 %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-        self.transport.write(head % (line, len(body)) + b"connection: close\r\n\r\n" + body)
+        head = b"HTTP/1.1 %b\r\ncontent-type: application/problem+json\r\n%bcontent-length: %d\r\n"
+        self.transport.write(head % (line, _HEADERS, len(body)) + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 
     def resume_writing(self) -> None:

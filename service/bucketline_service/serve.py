@@ -63,6 +63,7 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
         map_sources=settings.map_sources,
         max_upload_bytes=settings.max_upload_bytes,
         max_json_bytes=settings.max_json_bytes,
+        allowed_hosts=settings.host_names,
     )
     app = create_app(coordinator, api, VERSION, traces)
     app.include_router(dashboard.routes())

@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     operator_token: str | None = Field(None, repr=False, description="may do everything")
     worker_token_file: Path | None = None
     operator_token_file: Path | None = None
+    allowed_hosts: str | None = Field(
+        None,
+        description="names besides loopback's that it may be called by while no token is set, with commas",
+    )
     tls_cert: Path | None = Field(None, description="certificate chain in PEM, for https")
     tls_key: Path | None = Field(None, description="its private key in PEM")
     map_source: str | None = Field(None, description="folders whose files PUT /v1/maps may name by uri")
@@ -90,6 +94,10 @@ class Settings(BaseSettings):
     def is_renewable(self) -> bool:
         """Whether anything here is in a file, to be read again on SIGHUP."""
         return any((self.worker_token_file, self.operator_token_file, self.tls_cert))
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in (self.allowed_hosts or "").split(",") if name.strip())
 
     @property
     def map_sources(self) -> tuple[Path, ...]:

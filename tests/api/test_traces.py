@@ -177,7 +177,7 @@ from bucketline_service.settings import Settings
 
 async def main(app):
     async with app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             print((await client.get("/v1/runs", headers={"traceparent": sys.argv[2]})).json())
 
 app = serve.build_app(Settings(data_dir=Path(sys.argv[1])), serve.read_tokens(Settings()))

@@ -11,6 +11,8 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Request, expect,
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 WAIT_MS = 20_000
+REBOUND = "rebound.example"
+"""A name of somebody else's that resolves to this machine."""
 
 
 class ChromiumMissingError(Exception):
@@ -25,7 +27,8 @@ class Browser:
         expect.set_options(timeout=WAIT_MS)
         self._playwright = sync_playwright().start()
         # as root, and in containers, its sandbox can not be set up
-        self._browser = self._playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"]
+        self._browser = self._playwright.chromium.launch(executable_path=path, args=arguments)
         return self
 
     def __exit__(

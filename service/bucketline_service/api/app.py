@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi_offline import FastAPIOffline
-from starlette.responses import HTMLResponse
 
 from bucketline_service.api import (
     delivery,
+    docs,
     events,
     figures,
     ledger,
@@ -26,6 +24,7 @@ from bucketline_service.api import (
     runs,
 )
 from bucketline_service.api.auth import Guards, Tokens
+from bucketline_service.api.hosts import CheckHost, Hosts
 from bucketline_service.api.middleware import HeadAsGet, LimitBody, Observe
 from bucketline_service.api.shortcut import Refuse, Shortcut
 from bucketline_service.coordinator import Coordinator
@@ -46,14 +45,12 @@ _NO_TELEMETRY: dict[str, Any] = (
 )
 
 
-_DOCS_ASSETS = "docs-assets"
-
-
 @dataclass(frozen=True)
 class ApiSettings:
     """``uploads``: where bodies are kept while they stream; ``map_sources``: folders whose files a ``uri`` may name.
 
-    ``max_json_bytes`` bounds run specs, which may hold ``valid_ids``; every other body is small.
+    ``max_json_bytes`` bounds run specs, which may hold ``valid_ids``; every other body is small. ``allowed_hosts``:
+    names that it is called by besides those of loopback, for the time that there are no tokens.
     """
 
     uploads: Path
@@ -61,6 +58,7 @@ class ApiSettings:
     map_sources: tuple[Path, ...] = ()
     max_upload_bytes: int = 16 << 30
     max_json_bytes: int = 64 << 20
+    allowed_hosts: tuple[str, ...] = ()
 
 
 def create_app(
@@ -78,19 +76,17 @@ def create_app(
         if traces is not None:
             await traces.stop()
 
-    app: FastAPI = FastAPIOffline(
+    app = FastAPI(
         title="bucketline",
         version=version,
         description=_DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,
-        static_url=f"/{_DOCS_ASSETS}",
-        redoc_url=None,
+        openapi_url=None,  # and with it no docs but ours
         redirect_slashes=False,
         separate_input_output_schemas=False,  # a spec that goes in comes out as the same type
         **(traces.for_fastapi if traces else _NO_TELEMETRY),
     )
-    guards = Guards.of(settings.tokens)
+    guards, hosts = Guards.of(settings.tokens), Hosts(settings.tokens, settings.allowed_hosts)
     problems.install(app, coordinator.metrics)
     app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
     app.include_router(runs.routes(coordinator, guards))
@@ -101,8 +97,9 @@ def create_app(
     app.include_router(previews.routes(coordinator, guards))
     app.include_router(events.routes(coordinator, guards))
     app.include_router(operations.routes(coordinator, version))
-    _add_docs(app)
+    docs.add(app)
     app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
+    app.add_middleware(CheckHost, hosts=hosts)
     app.add_middleware(Observe, metrics=coordinator.metrics)
     app.add_middleware(HeadAsGet)
     next_route = delivery.next_route(deliver)
@@ -111,6 +108,7 @@ def create_app(
         route=next_route,
         endpoint=next_route.endpoint,
         guard=guards.any,
+        hosts=hosts,
         metrics=coordinator.metrics,
         max_bytes=settings.max_json_bytes,
         refuse=cast(Refuse, app.exception_handlers[BucketlineError]),
@@ -118,18 +116,3 @@ def create_app(
     if traces is not None:
         app.add_middleware(NameSpans)
     return app
-
-
-def _add_docs(app: FastAPI) -> None:
-    """FastAPIOffline's own page names its files from the root: below another path of a proxy they are not there."""
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="openapi.json",
-            title=f"{app.title} API",
-            oauth2_redirect_url=None,
-            swagger_js_url=f"{_DOCS_ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{_DOCS_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{_DOCS_ASSETS}/favicon.png",
-        )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from bucketline_service.api.auth import Guards
 from bucketline_service.api.problems import documented
 from bucketline_service.api.wire import MapPath, RunPath
+from bucketline_service.browsers import DATA
 from bucketline_service.coordinator import Coordinator
 
 MAX_ANSWERS = 4
@@ -73,7 +74,7 @@ class _Drawer:
                 if key:
                     self._answers.put(key, answer)
                     self._charts.put((name, theme, key), text)
-        return Response(text, media_type="application/json")
+        return Response(text, headers=DATA, media_type="application/json")
 
 
 def _drawn(name: str, theme: str, answer: dict[str, Any]) -> str:

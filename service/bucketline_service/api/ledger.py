@@ -12,6 +12,7 @@ from bucketline_service.api.middleware import IS_HEAD
 from bucketline_service.api.problems import documented
 from bucketline_service.api.runs import WorldSizeQuery
 from bucketline_service.api.wire import RunPath
+from bucketline_service.browsers import DATA
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.deal import MAX_EPOCH
 from bucketline_service.coordinator.ledger import MAX_EPOCHS, Format
@@ -65,7 +66,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         dealt from its start to the present ranks, or to ``world_size``. Streamed: an answer that breaks off has no
         end."""
         file = await coordinator.ledgers.get(run, begin, to, world_size, format)
-        headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}
+        headers = {**DATA, "Content-Disposition": f'attachment; filename="{file.name}"'}
         media_type = MEDIA_TYPES[format]
         pieces = iter(()) if request.scope.get(IS_HEAD) else file.pieces
         return StreamingResponse(pieces, headers=headers, media_type=media_type)

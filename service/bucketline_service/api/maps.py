@@ -16,6 +16,7 @@ from bucketline_service.api.auth import Guards
 from bucketline_service.api.problems import documented, from_pydantic
 from bucketline_service.api.uris import opened, path_of
 from bucketline_service.api.wire import MapDetail, MapPath, MapPutOut, MapsOut, UriIn, as_json
+from bucketline_service.browsers import DATA
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.maps import (
@@ -142,7 +143,7 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
     async def delete_map(map: MapPath) -> Response:
         """Forget a map that no run uses; while one does it is a conflict that names the runs."""
         await coordinator.delete_map(map)
-        return Response(status_code=204)
+        return Response(status_code=204, headers=DATA)
 
 
 async def _read(

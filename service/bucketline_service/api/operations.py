@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from bucketline_service import events
 from bucketline_service.api.problems import documented
 from bucketline_service.api.wire import Health, Readiness, as_json
+from bucketline_service.browsers import DATA
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import BucketlineError
 
@@ -17,7 +18,7 @@ from bucketline_service.errors import BucketlineError
 def routes(coordinator: Coordinator, version: str) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
-    @router.get("/healthz", summary="Is the process up?", response_model=Health)
+    @router.get("/healthz", summary="Is the process up?", response_model=Health, responses=documented())
     async def healthz() -> Response:
         """Answers as long as the process does; it asks neither store nor maps."""
         return as_json({"status": "up", "version": version})
@@ -36,7 +37,7 @@ def routes(coordinator: Coordinator, version: str) -> APIRouter:
         "/metrics",
         summary="Counts for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}}},
+        responses={200: {"content": {"text/plain": {}}}, **documented()},
     )
     async def metrics() -> Response:
         """Prometheus' text format: requests, batches, leases, lag of the slowest rank, and the process' own."""
@@ -48,6 +49,6 @@ def routes(coordinator: Coordinator, version: str) -> APIRouter:
             events.emit("gauges_not_refreshed", detail=error.detail)
         # in a thread: with a thousand runs it takes some tenths of a second
         text = await asyncio.to_thread(coordinator.metrics.exposition)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+        return Response(text, headers=DATA, media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from bucketline_service import errors, events
+from bucketline_service.browsers import DATA
 from bucketline_service.coordinator.plans import RETRY_AFTER_S
 from bucketline_service.errors import BucketlineError, Invalid
 from bucketline_service.metrics import Metrics
@@ -31,6 +32,12 @@ class Forbidden(BucketlineError):  # noqa: N818 - the protocol's own word
     code = "forbidden"
 
 
+class Misdirected(BucketlineError):  # noqa: N818 - HTTP's own word
+    """The request is meant for another host, or comes from another site's page."""
+
+    code = "misdirected"
+
+
 STATUS: dict[type[BucketlineError], int] = {
     errors.Invalid: 422,
     errors.TooLarge: 413,
@@ -42,6 +49,7 @@ STATUS: dict[type[BucketlineError], int] = {
     errors.StoreUnavailable: 503,
     Unauthorized: 401,
     Forbidden: 403,
+    Misdirected: 421,
 }
 _TITLES = {
     "invalid": "The request can not be met as it is",
@@ -54,6 +62,7 @@ _TITLES = {
     "store_unavailable": "The store is late or gone",
     "unauthorized": "A token is needed",
     "forbidden": "This needs an operator's token",
+    "misdirected": "Not a host that this coordinator answers for",
     "method_not_allowed": "Not a method of this path",
     "internal": "A defect of the coordinator",
 }
@@ -87,7 +96,7 @@ class Problem(BaseModel):
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's ``responses`` for a route that can fail with these."""
+    """OpenAPI's ``responses`` for a route that can fail with these, and with what every route can."""
     titles: dict[int, list[str]] = {}
     for error, status in STATUS.items():
         titles.setdefault(status, []).append(error.code)
@@ -97,7 +106,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": "code: " + ", ".join(titles[status]),
             **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
         }
-        for status in sorted(statuses)
+        for status in sorted({*statuses, STATUS[Misdirected]})
     }
 
 
@@ -112,7 +121,7 @@ _HEADERS = {
 
 def problem(status: int, code: str, detail: str, **extra: Any) -> Response:
     about = _members(status, code, detail, **extra)
-    headers = {}
+    headers = {**DATA}
     if status == 503:
         headers["Retry-After"] = str(extra.get("retry_after", RETRY_AFTER_S))
     if status == 401:

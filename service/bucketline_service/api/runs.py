@@ -19,6 +19,7 @@ from bucketline_service.api.wire import (
     as_json,
     as_list,
 )
+from bucketline_service.browsers import DATA
 from bucketline_service.coordinator import Coordinator, RunSpec
 from bucketline_service.coordinator.batches import INCLUDES, Include, Includes
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
@@ -91,7 +92,7 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
     async def delete_run(run: RunPath) -> Response:
         """Forget a run, its cursors and leases. Its map stays."""
         await coordinator.delete_run(run)
-        return Response(status_code=204)
+        return Response(status_code=204, headers=DATA)
 
 
 def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:

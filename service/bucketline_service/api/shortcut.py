@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bucketline_service.api.auth import Guard
+from bucketline_service.api.hosts import Hosts
 from bucketline_service.api.middleware import count
 from bucketline_service.api.problems import Unauthorized
 from bucketline_service.api.wire import NextIn
@@ -45,6 +46,7 @@ class Shortcut:
         route: BaseRoute,
         endpoint: Endpoint,
         guard: Guard,
+        hosts: Hosts,
         refuse: Refuse,
         metrics: Metrics,
         max_bytes: int,
@@ -53,6 +55,7 @@ class Shortcut:
         self._route = route
         self._endpoint = endpoint
         self._guard = guard
+        self._hosts = hosts
         self._refuse = refuse
         self._metrics = metrics
         self._max_bytes = min(max_bytes, MAX_BYTES)
@@ -86,7 +89,7 @@ class Shortcut:
             return await self._refuse(Request(scope), error)
 
     async def _may_ask(self, scope: Scope) -> bool:
-        """Whether it comes with a good token, if one is needed, and says that it is JSON."""
+        """Whether it is meant for this server, comes with a good token, if one is needed, and says that it is JSON."""
         credentials, is_json = None, False
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -95,6 +98,8 @@ class Shortcut:
             elif name == b"content-type":
                 is_json = value == b"application/json"
         if not is_json or (credentials and credentials.scheme.lower() != "bearer"):
+            return False
+        if self._hosts.fault(scope["headers"]) is not None:
             return False
         try:
             await self._guard(credentials)

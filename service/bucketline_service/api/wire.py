@@ -9,6 +9,7 @@ from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from bucketline_service import names
+from bucketline_service.browsers import DATA
 from bucketline_service.coordinator import RunSpec
 from bucketline_service.coordinator.batches import INCLUDES, Include
 from bucketline_service.coordinator.deal import MAX_COUNT, MAX_EPOCH
@@ -411,7 +412,7 @@ class EventsOut(BaseModel):
 
 def as_json(content: Any, status: int = 200) -> Response:
     """Answers skip validation: they are ours, and the tests hold them against these models."""
-    return Response(orjson.dumps(content), status, media_type="application/json")
+    return Response(orjson.dumps(content), status, DATA, "application/json")
 
 
 def as_list(documents: list[bytes]) -> orjson.Fragment:

@@ -28,6 +28,10 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Processes that share the port [1].")] = None,
     worker_token_file: Annotated[Path | None, typer.Option(help="Workers' tokens, one a line.")] = None,
     operator_token_file: Annotated[Path | None, typer.Option(help="Operators' tokens, one a line.")] = None,
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(help="Names besides localhost's that it may be called by without tokens, with commas."),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM: serves https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, not encrypted.")] = None,
     map_root: Annotated[

@@ -6,28 +6,11 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
+from bucketline_service.browsers import page
 from bucketline_service.dashboard.assets import PAGE, Asset, Assets
 from bucketline_service.errors import NotFound
 
-# plotly.js sets styles of its own, and draws pictures that are kept by way of blob and data
-_POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+_HEADERS = page()
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -36,7 +19,7 @@ def routes() -> APIRouter:
     shelf = _Shelf()
 
     @router.get("/")
-    async def page(request: Request) -> Response:
+    async def dashboard(request: Request) -> Response:
         assets = await shelf.assets()
         return _answer(request, assets, PAGE, assets.by_name[PAGE], "no-cache")
 
