@@ -261,8 +261,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(start: Callable[..., ServerPro
     api = server.api()
     address = httpx.URL(server.url)
     with socket.create_connection((address.host, address.port or 0)) as connection:
-        head = "PUT /v1/maps/m HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: 1000\r\n\r\nid,width"
-        connection.sendall(head.encode())
+        head = b"PUT /v1/maps/m HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
+        connection.sendall(head + b"Content-Length: 1000\r\n\r\nid,width")
         uploads = server._data_dir / "uploads"
         until(lambda: any(uploads.iterdir()))
     until(lambda: not any(uploads.iterdir()))

@@ -19,7 +19,7 @@ from tests.server import COCO, ServerProcess
 
 TIMEOUT_S = 1.0
 DEADLINE_S = 30
-HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def rest(client: socket.socket) -> bytes:
         b"GET /hea",
         HEAD,
         b"\r\n",
-        b"PUT /v1/maps/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer o\r\nContent-Type: text/csv\r\n"
+        b"PUT /v1/maps/m HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer o\r\nContent-Type: text/csv\r\n"
         b"Content-Length: 1000\r\n\r\nid,width",
-        b"PUT /v1/maps/m HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nid,width",
+        b"PUT /v1/maps/m HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nid,width",
     ],
 )
 def test_a_client_that_falls_silent_is_let_go(server: ServerProcess, sent: bytes) -> None:
@@ -88,8 +88,8 @@ def dribble(client: socket.socket) -> None:
         b"GET /" + b"x" * (1 << 20),
         HEAD + b"X: " + b"x" * (1 << 20),
         HEAD + b"X: x\r\n" * (1 << 17),
-        b"POST /v1/runs/r/sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer w\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"0\r\nX: " + b"x" * (1 << 20),
+        b"POST /v1/runs/r/sessions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer w\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * (1 << 20),
     ],
     ids=["line", "header", "headers", "trailer"],
 )  # fmt: skip
@@ -128,7 +128,7 @@ def test_one_who_never_reads_is_let_go(server: ServerProcess) -> None:
     api.put("/v1/runs/run", {"map": "coco", "world_size": 1, "batch_size": 64}, 201)
     path = "/v1/runs/run/batches?epoch=0&step=0&rank=0&count=1024"
     one = len(api.ask("GET", path, 200).content)
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer o\r\n\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer o\r\n\r\n".encode()
     before = open_files(server)
     with connect(server) as client:
         client.sendall(request * connections.MAX_WAITING)

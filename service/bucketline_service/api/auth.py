@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Coroutine, Set
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from bucketline_service.api.bodies import JsonRequest
 from bucketline_service.api.problems import Forbidden, Unauthorized
 from bucketline_service.errors import Invalid
 
@@ -43,7 +45,8 @@ Guard = Callable[[HTTPAuthorizationCredentials | None], Awaitable[None]]
 class Guards:
     """Dependencies of routes: any token, or an operator's. ``route``: the class of routes that ask them before the
     body is read; FastAPI asks dependencies after it, so that a stranger could make it read as much as a run's spec may
-    have. As dependencies they are in OpenAPI. It refuses query parameters that the route does not have."""
+    have. As dependencies they are in OpenAPI. It refuses query parameters that the route does not have, and
+    reads JSON within bounds."""
 
     any: Guard
     operator: Guard
@@ -57,7 +60,7 @@ class Guards:
         async def operator_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:  # noqa: B008 - how FastAPI is told
             _check(tokens, given, operator=True)
 
-        guards = (any_token, operator_token)
+        guards, turn = (any_token, operator_token), asyncio.Lock()
 
         class GuardedRoute(APIRoute):
             def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -70,7 +73,7 @@ class Guards:
                         await guard(await _bearer(request))
                     if request.scope["query_string"]:
                         _check_query(request, known)
-                    return await handle(request)
+                    return await handle(JsonRequest(request, turn))
 
                 return guarded
 

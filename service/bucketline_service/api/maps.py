@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
@@ -98,7 +97,7 @@ def _add_put(
         columns = Columns(id_column, width_column, height_column, *optional)
         content_type = request.headers.get("content-type", "")
         if content_type.startswith("application/json"):
-            where = _where(await request.body())
+            where = _where(await request.json())
             stored, created = await _read(coordinator, roots, where, map, columns)
         else:
             if not content_type:
@@ -172,11 +171,7 @@ async def _upload(
         raise StoreUnavailable(f"the folder {uploads} does not take the upload: {error}") from error
 
 
-def _where(body: bytes) -> UriIn:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Invalid("body", f"is not JSON: {str(error)[:200]}", 'Send {"uri": …}') from error
+def _where(document: Any) -> UriIn:
     try:
         return UriIn.model_validate(document)
     except ValidationError as error:

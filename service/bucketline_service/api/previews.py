@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from bucketline_service import comparison
 from bucketline_service.api.auth import Guards
+from bucketline_service.api.bodies import while_wanted
 from bucketline_service.api.costs import PreviewsIn, PreviewsOut
 from bucketline_service.api.problems import documented, members
 from bucketline_service.api.wire import as_json
@@ -38,7 +39,9 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         response_model=PreviewsOut,
         responses=documented(401, 403, 404, 413, 422, 503),
     )
-    async def preview(body: PreviewsIn, figure: FigureQuery = None, narrow: NarrowQuery = False) -> Response:
+    async def preview(
+        request: Request, body: PreviewsIn, figure: FigureQuery = None, narrow: NarrowQuery = False
+    ) -> Response:
         """What each of several specs costs on a map, before any run is put; nothing is kept. A spec that can not be met
         has its problem beside the others' stats."""
         check_maps(body.map, body.maps, None)
@@ -46,7 +49,8 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
             told = f"{len(body.names)} are given for {len(body.specs)} specs"
             raise Invalid("names", told, "Give each spec one, or leave them out")
         maps = body.maps or [MapSpec(map=body.map or "")]
-        answer = document(body.map, *await coordinator.previews.get(maps, body.specs))
+        found = await while_wanted(request, coordinator.previews.get(maps, body.specs))
+        answer = document(body.map, *found)
         if figure is not None:
             async with drawing:
                 answer = await asyncio.to_thread(_drawn, answer, body.names, figure, narrow)

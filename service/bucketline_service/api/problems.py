@@ -76,6 +76,10 @@ CODES = {
 """Every code that an answer may have, with its status."""
 
 
+MAX_ERRORS, MAX_PATH = 20, 200
+"""Errors that an answer tells, and characters of the path of a field: the caller has written them all."""
+
+
 class FieldError(BaseModel):
     field: str = Field(description="dotted path of the field")
     detail: str
@@ -92,7 +96,11 @@ class Problem(BaseModel):
     detail: str = Field(description="what is wrong and what would do, for a person")
     code: str = Field(description="for programs; " + ", ".join(sorted(CODES)), examples=sorted(CODES))
     field: str = Field("", description="with invalid: dotted path of the field, parameter or column")
-    errors: list[FieldError] = Field([], description="with invalid: all fields that are wrong, up to 20")
+    errors: list[FieldError] = Field(
+        [],
+        description=f"with invalid: all fields that are wrong, up to {MAX_ERRORS}; of a long list the first",
+    )
+    num_more_errors: int = Field(0, description="with invalid: how many fields more are wrong, where any are")
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -174,13 +182,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if isinstance(error.__cause__, BucketlineError):  # what a middleware said while the body was read
+        if isinstance(error.__cause__, BucketlineError):  # what was said while the body was read
             return answer(error.__cause__)
-        if error.status_code == 400:
-            cause = str(error.__cause__ or "")[:200]
-            return answer(
-                Invalid("body", f"{error.detail}{cause and ': '}{cause}", "Send one JSON object in UTF-8")
-            )
         code, detail, path = "invalid", str(error.detail), request.url.path[:200]
         if error.status_code == 404:
             code, detail = "not_found", f"there is no path {path}. /docs lists those that there are"
@@ -231,7 +234,7 @@ def _describe(app: FastAPI) -> None:
         if "Problem" not in schemas:
             ours = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(ours.pop("$defs"), Problem=ours)
-        for optional in ("field", "errors"):  # left out rather than empty
+        for optional in ("field", "errors", "num_more_errors"):  # left out rather than empty
             schemas["Problem"]["properties"][optional].pop("default", None)
         return document
 
@@ -244,9 +247,9 @@ def from_pydantic(error: ValidationError, body: Any) -> Invalid:
 
 
 def _invalid(errors: Sequence[Any], body: Any) -> Invalid:
-    """The first field that is wrong, by its dotted path, and what would do; all of them in ``errors``. Of the members
-    of a union the one is told that what was given comes nearest to."""
-    found = [{"field": _field(each, body), "detail": _words(each, body)} for each in errors]
+    """The first field that is wrong, by its dotted path, and what would do; the first ``MAX_ERRORS`` of them in
+    ``errors``. Of the members of a union the one is told that what was given comes nearest to."""
+    found = [{"field": _field(each, body), "detail": _words(each)} for each in errors[:MAX_ERRORS]]
     top = found[0]["field"].partition(".")[0]
     same = [i for i, each in enumerate(found) if each["field"].partition(".")[0] == top]
     told = max(same, key=lambda i: (found[i]["field"].count("."), len(errors[i]["loc"])))
@@ -254,7 +257,11 @@ def _invalid(errors: Sequence[Any], body: Any) -> Invalid:
     given = error.get("input")
     if error["type"] != "missing" and not isinstance(given, (dict, list, bytes)):
         detail += f" (given: {str(given)[:80]!r})"
-    return Invalid(field, detail, _hint(error, field), errors=found[:20])
+    hint, more = _hint(error, field), {}
+    if len(errors) > MAX_ERRORS:
+        more["num_more_errors"] = len(errors) - MAX_ERRORS
+        hint = f"{hint or 'Look at errors'}. {more['num_more_errors']:,} more fields are wrong than are told"
+    return Invalid(field, detail, hint, errors=found, **more)
 
 
 _PAIR_HINT = "Give [width, height]"
@@ -272,17 +279,13 @@ def _hint(error: Any, field: str) -> str | None:
     return _PAIR_HINT if _is_of_pair(error) else _HINTS.get(error["type"])
 
 
-def _words(error: Any, body: Any) -> str:
+def _words(error: Any) -> str:
     """pydantic's, but where they speak of its own types or of Python's."""
-    if error["type"] == "json_invalid":
-        reason, at = error["ctx"]["error"], error["loc"][-1]
-        if not isinstance(body, str) or not isinstance(at, int):
-            return f"is not JSON: {reason}"
-        before = body[:at]
-        line, column = before.count("\n") + 1, at - before.rfind("\n")
-        return f"is not JSON at line {line}, column {column}: {reason}"
     if error["type"] in _NOT_AN_OBJECT:
         return "Input should be an object"
+    if error["type"] == "too_long" and not _is_of_pair(error):
+        about = error["ctx"]
+        return f"has {about['actual_length'] or 'too many'} items, at most {about['max_length']:,} are taken"
     if error["type"] == "tuple_type" or _is_of_pair(error):
         return "Input should be a pair of whole numbers"
     return str(error["msg"])
@@ -296,11 +299,9 @@ def _is_of_pair(error: Any) -> bool:
 
 def _field(error: Any, body: Any) -> str:
     """The dotted path of what is wrong as the caller wrote it: what names a member of a union is left out."""
-    if error["type"] == "json_invalid":
-        return "body"
     where, *parts = error["loc"] or ("body",)
     if where != "body":
-        return ".".join(map(str, parts)) or str(where)
+        return (".".join(map(str, parts)) or str(where))[:MAX_PATH]
     if _is_of_pair(error) and error["type"] == "missing":
         parts.pop()  # the pair is wrong, not its second number
     path, inside = [], body
@@ -313,4 +314,4 @@ def _field(error: Any, body: Any) -> str:
         elif isinstance(inside, list) and isinstance(part, int):
             path.append(str(part))
             inside = inside[part] if part < len(inside) else None
-    return ".".join(path) or "body"
+    return ".".join(path)[:MAX_PATH] or "body"

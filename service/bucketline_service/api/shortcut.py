@@ -114,9 +114,11 @@ def _asked(message: Message, max_bytes: int) -> NextIn | None:
     if message.get("more_body") or len(body) > max_bytes:
         return None
     try:
-        return NextIn.model_validate_json(body)
+        asked = NextIn.model_validate_json(body)
     except ValidationError:
         return None
+    num_fields = len(asked.model_fields_set) + 2 * sum(each is not None for each in (asked.ack, asked.begin))
+    return asked if body.count(b":") == num_fields else None  # else one is there twice
 
 
 def _again(message: Message, receive: Receive) -> Receive:

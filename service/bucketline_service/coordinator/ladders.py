@@ -91,7 +91,9 @@ class ExplicitLadder(SpecModel):
     """Just these sizes."""
 
     kind: Literal["explicit"]
-    sizes: list[Size] = Field(min_length=1, description="(width, height) of each bucket")
+    sizes: list[Size] = Field(
+        min_length=1, max_length=MAX_BUCKETS, fail_fast=True, description="(width, height) of each bucket"
+    )
 
     def build(self) -> Ladder:
         return ladders.explicit(self.sizes)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, StrictInt, StrictStr
+from pydantic import BeforeValidator, Field, StrictInt, StrictStr
+from pydantic_core import PydanticCustomError
 
 from bucketline_service.coordinator.ladders import SpecModel
 from bucketline_service.errors import Invalid
@@ -20,9 +21,20 @@ MAX_LISTED_IDS = 1 << 16
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound="Repeats")
 _M = TypeVar("_M", bound="MapSpec")
-_Some = Annotated[list[_T], Field(min_length=1, fail_fast=True)]  # or a million ids have a million faults
+_Ids = Annotated[list[_T], Field(min_length=1, max_length=MAX_LISTED_IDS, fail_fast=True)]
 NumRepeats = Annotated[float, Field(strict=True, gt=0, le=MAX_REPEATS, allow_inf_nan=False)]
-ValidIds = _Some[StrictInt] | _Some[StrictStr] | str
+
+
+def _check_listed(given: Any) -> Any:
+    """Refuse what is too long in words that tell another way, which the list's own would not."""
+    if isinstance(given, list) and len(given) > MAX_LISTED_IDS:
+        about = {"num": f"{len(given):,}", "most": f"{MAX_LISTED_IDS:,}"}
+        told = "{num} ids are listed. List at most {most}; put more as a map of their own, and give its name"
+        raise PydanticCustomError("listed_ids", told, about)
+    return given
+
+
+ValidIds = Annotated[_Ids[StrictInt] | _Ids[StrictStr] | str, BeforeValidator(_check_listed)]
 
 
 class Repeats(SpecModel):
@@ -58,12 +70,6 @@ class Repeats(SpecModel):
     def check_valid_ids(self, field: str) -> None:
         if isinstance(self.valid_ids, str):
             check_name(f"{field}valid_ids", self.valid_ids)
-        if isinstance(self.valid_ids, list) and len(self.valid_ids) > MAX_LISTED_IDS:
-            raise Invalid(
-                f"{field}valid_ids",
-                f"{len(self.valid_ids):,} ids are listed",
-                f"List at most {MAX_LISTED_IDS:,}; put more as a map of their own, and give its name",
-            )
 
 
 class MapSpec(Repeats):

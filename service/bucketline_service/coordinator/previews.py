@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,20 +44,33 @@ class Previews:
     async def get(
         self, maps: Sequence[MapSpec], specs: Sequence[PlanFields | Invalid]
     ) -> tuple[int, list[Preview]]:
-        """How many images the maps have, and what each spec costs. Raises ``NotFound`` for a map."""
+        """How many images the maps have, and what each spec costs. Raises ``NotFound`` for a map. Cancelled, it leaves
+        the queue, or stops before the next spec."""
+        is_unwanted = threading.Event()
         async with self._turn:
-            return await self._library.do(previews, self._library.maps, maps, specs)
+            work = self._library.do(previews, self._library.maps, maps, specs, is_unwanted.is_set)
+            task = asyncio.create_task(work)
+            try:
+                return await asyncio.shield(task)
+            finally:
+                is_unwanted.set()
+                await asyncio.wait([task])  # the next one has its turn when the thread is free
 
 
 def previews(
-    store: MapStore, maps: Sequence[MapSpec], specs: Sequence[PlanFields | Invalid]
+    store: MapStore,
+    maps: Sequence[MapSpec],
+    specs: Sequence[PlanFields | Invalid],
+    is_unwanted: Callable[[], bool] = lambda: False,
 ) -> tuple[int, list[Preview]]:
     """The same, here and now. In the place of a spec that is none stands why. Raises ``Invalid`` for a number of specs
-    out of range; what is wrong with one of them is its own problem."""
+    out of range; what is wrong with one of them is its own problem. ``is_unwanted``: asked before each spec, whether
+    the rest may be left out."""
     if not 1 <= len(specs) <= MAX_SPECS:
         raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
     desk = _Desk(store, maps)
-    return desk.sources.images.num_rows, [desk.preview(spec) for spec in specs]
+    found = [desk.preview(spec) for spec in takewhile(lambda _: not is_unwanted(), specs)]
+    return desk.sources.images.num_rows, found
 
 
 class _Desk:

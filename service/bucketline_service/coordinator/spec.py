@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from bucketline_service.coordinator.batch_sizes import BatchSizes
 from bucketline_service.coordinator.deal import MAX_EPOCH
 from bucketline_service.coordinator.ladders import (
+    MAX_TIERS,
     AnyLadder,
     FittedLadder,
     KohyaLadder,
@@ -24,7 +25,7 @@ from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.assignment import SameAspect
 from bucketline_service.planning.groups import expected_samples
 from bucketline_service.planning.images import Part
-from bucketline_service.planning.ladder import MAX_SIDE, Ladder
+from bucketline_service.planning.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
 from bucketline_service.planning.limits import Limits
 from bucketline_service.planning.no_upscale import NoUpscale, needed
 from bucketline_service.planning.spec import MAX_LOCKSTEP, FrameBucket, MapShare, PlanSpec
@@ -32,10 +33,11 @@ from bucketline_service.state.port import MAX_WORLD_SIZE
 
 NOVELAI_MAX_AR_ERROR = 4.0
 
-_T = TypeVar("_T")
 _P = TypeVar("_P", bound="PlanFields")
+_NumFrames = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
 _Probability = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
-_Some = Annotated[list[_T], Field(min_length=1)]
+
+_OfTiers = Annotated[list[_Probability], Field(min_length=1, max_length=MAX_TIERS)]
 
 
 class AssignSpec(SpecModel):
@@ -58,12 +60,17 @@ class AssignSpec(SpecModel):
 class FrameBucketSpec(SpecModel):
     """A length of clips."""
 
-    num_frames: Annotated[int, Field(strict=True, ge=1, lt=2**31)]
-    keep_prob: _Probability | _Some[_Probability] = Field(
+    num_frames: _NumFrames
+    keep_prob: _Probability | _OfTiers = Field(
         1.0,
         description="of the clips that come here, the share that an epoch takes, one number or one for each tier from "
         "the lowest on; the others go to the next lower tier that they fill, or are left out",
     )
+
+
+_FrameBuckets = Annotated[
+    list[_NumFrames | FrameBucketSpec], Field(min_length=1, max_length=MAX_BUCKETS, fail_fast=True)
+]
 
 
 class _OfMap(SpecModel):
@@ -90,7 +97,7 @@ class PlanFields(BatchSizes, Repeats):
     )
     ladder: AnyLadder = Field(default_factory=lambda: NovelaiLadder())
     assign: AssignSpec = Field(default_factory=lambda: AssignSpec())
-    frame_buckets: _Some[Annotated[int, Field(strict=True, ge=1, lt=2**31)] | FrameBucketSpec] | None = Field(
+    frame_buckets: _FrameBuckets | None = Field(
         None,
         description="lengths of clips in frames: each goes to the longest that it fills, and a batch has one. 1 is for "
         "stills alone. Without it all are stills",
