@@ -6,11 +6,13 @@ import asyncio
 import gc
 import ipaddress
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,7 @@ class Config(uvicorn.Config):
         return build_app(self._settings, self._tokens)
 
     def load(self) -> None:
+        _end_with_parent()
         super().load()
         gc.collect()
         gc.freeze()  # what is there by now stays: not to be looked through again and again, some 50 ms each time
@@ -202,6 +205,19 @@ def _end_well(server: uvicorn.Server | None) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+
+
+def _end_with_parent() -> None:
+    """Of several processes: a parent that was killed can end none, and they would serve on and hold the port."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="bucketline-parent", daemon=True).start()
 
 
 def _is_loopback(host: str) -> bool:

@@ -270,6 +270,19 @@ def test_an_upload_that_breaks_off_leaves_nothing(start: Callable[..., ServerPro
     assert server.stop() == (0, "")
 
 
+@pytest.mark.parametrize("num_up", [0, 2])
+def test_workers_end_with_a_parent_that_is_killed(start: Callable[..., ServerProcess], num_up: int) -> None:
+    """Also where they have not begun to serve by then. All of them have its standard error open, and its port."""
+    server = start("--workers", "2", "--log-level", "debug")
+    assert server.process.stderr is not None
+    while num_up:
+        num_up -= "Application startup complete" in server.process.stderr.readline()
+    server.kill()
+    address = httpx.URL(server.url)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address.host, address.port or 0))
+
+
 def test_two_workers_share_one_port_and_their_counts(start: Callable[..., ServerProcess]) -> None:
     server = start("--workers", "2")
     api = server.api()
