@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,18 +106,33 @@ class Settings(BaseSettings):
 
 
 def _tokens(name: str, value: str | None, file: Path | None) -> frozenset[str]:
-    found = _words((value or "").split(","))
+    found = _words(name, (value or "").split(","))
     if file is not None:
         try:
-            in_file = _words(file.read_text().splitlines())
+            text = _text(file.read_bytes())
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise Invalid(f"{name}_file", f"{file} can not be read: {reason}") from error
+        in_file = _words(f"{name}_file", text.splitlines())
         if not in_file:  # a file that was not filled must not open the door
             raise Invalid(f"{name}_file", f"{file} holds no token", "Write one a line")
         found |= in_file
     return found
 
 
-def _words(parts: list[str]) -> frozenset[str]:
-    return frozenset(part.strip() for part in parts if part.strip())
+def _text(data: bytes) -> str:
+    """Editors and shells of Windows put a mark before the text, and may write UTF-16."""
+    for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        if data.startswith(mark):
+            return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
+def _words(setting: str, parts: list[str]) -> frozenset[str]:
+    """What no header can hold would never be met."""
+    words = [part.strip() for part in parts]
+    for at, word in enumerate(words, start=1):
+        if not word.isprintable():
+            detail = f"token {at} has a character that is none to be seen"
+            raise Invalid(setting, detail, "Write it anew, as plain text")
+    return frozenset(filter(None, words))

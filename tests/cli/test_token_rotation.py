@@ -13,7 +13,7 @@ import pytest
 from fastapi.security import HTTPAuthorizationCredentials
 
 from bucketline_service.api import Tokens, auth
-from tests.server import ServerProcess
+from tests.server import ServerProcess, run_command
 
 SECRETS = ("worker-s3cret-1", "worker-s3cret-2", "operator-s3cret-1", "operator-s3cret-2", "env-s3cret")
 
@@ -145,3 +145,43 @@ def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
 
 def test_tokens_are_not_shown() -> None:
     assert "s3cret" not in repr(Tokens(frozenset(SECRETS), frozenset(SECRETS)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbfo\r\np\r\n",
+        b"\xef\xbb\xbfo\n",
+        "\ufeffo\r\np\r\n".encode("utf-16-le"),
+        "\ufeffo\np".encode("utf-16-be"),
+        b"  o  \r\r\n\r\n",
+    ],
+)
+def test_files_of_other_systems_hold_their_tokens(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "operator"
+    file.write_bytes(data)
+    server = ServerProcess(tmp_path / "data", "--operator-token-file", str(file))
+    server.api("o").ask("GET", "/v1/runs", 200)
+    server.api("x").ask("GET", "/v1/runs", 401)
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x00o\n", "o\u200b\n".encode(), "o\np".encode("utf-16-le"), b"\x1b[31mo", b"\xff"]
+)
+def test_a_token_that_nobody_can_send_is_refused(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "operator"
+    file.write_bytes(data)
+    status, _, errors = run_command(
+        "serve", "--operator-token-file", str(file), "--data-dir", str(tmp_path / "data")
+    )
+    assert status == 1
+    assert "operator_token_file" in errors
+
+
+def test_nor_is_one_of_the_environment(tmp_path: Path) -> None:
+    environ = {"BUCKETLINE_WORKER_TOKEN": "s3cret,\ufeffs3cret"}
+    status, _, errors = run_command("serve", "--data-dir", str(tmp_path / "data"), environ=environ)
+    assert status == 1
+    assert "worker_token: token 2" in errors
+    assert "s3cret" not in errors

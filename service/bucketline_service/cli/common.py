@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, BinaryIO, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -17,7 +18,7 @@ from rich.console import Console
 from bucketline import BucketlineError as ClientError
 from bucketline import CoordinatorUnavailable, Forbidden, Operator, ProtocolError, Unauthorized, UsageError
 from bucketline_service import tables
-from bucketline_service.cli import complete
+from bucketline_service.cli import complete, words
 from bucketline_service.errors import BucketlineError
 
 Url = Annotated[
@@ -73,7 +74,7 @@ class _Waiting(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if sys.stderr.isatty():
-            print(f"bucketline: {record.getMessage()}", file=sys.stderr)
+            complain(record.getMessage())
 
 
 def delete(url: str, kind: str, name: str, as_json: bool) -> None:
@@ -88,7 +89,7 @@ def tell(answer: dict[str, Any], as_json: bool, show: Callable[[Console, dict[st
     if as_json:
         print(json.dumps(answer, indent=2))
     else:
-        show(console(), answer)
+        show(console(), words.harmless(answer))
     sys.stdout.flush()  # what can not be written is to be told like all that goes wrong
 
 
@@ -96,6 +97,21 @@ def console() -> Console:
     """What is shown is the coordinator's words, not markup. A pipe has no width to keep to."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def standard_output() -> BinaryIO:
+    """For a file that is written as it comes. A terminal is shown its text."""
+    return cast(BinaryIO, _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
+
+
+class _Terminal:
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
+
+    def write(self, data: bytes) -> int:
+        lines = self._decode(data).split("\n")
+        sys.stdout.write("\n".join(words.harmless(line.removesuffix("\r")) for line in lines))
+        return len(data)
 
 
 @contextmanager
@@ -115,8 +131,13 @@ def errors() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
+def complain(reason: str) -> None:
+    """Of what is wrong, in a line for a person."""
+    print(f"bucketline: {words.harmless(' '.join(reason.split()))}", file=sys.stderr)
+
+
 def _fail(reason: str, error: Exception) -> NoReturn:
-    print(f"bucketline: {' '.join(reason.split())}", file=sys.stderr)
+    complain(reason)
     raise typer.Exit(1) from error
 
 

@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from bucketline import CoordinatorUnavailable, Operator
-from bucketline_service.cli import frame
+from bucketline_service.cli import frame, words
 from bucketline_service.cli.look import Asker, Look, reason
 
 Pause = Callable[[float], None]
@@ -47,12 +47,15 @@ class Watch:
         return self._last
 
     def frame(self, height: int | None) -> RenderableType:
-        assert self._last is not None
-        return frame.screen(self._last, self._url, self._run, time.time(), height)
+        return frame.screen(self._shown(), self._url, self._run, time.time(), height)
 
     def lines(self, as_json: bool) -> str:
         assert self._last is not None
-        return json.dumps(self._last.document()) if as_json else "\n".join(frame.lines(self._last))
+        return json.dumps(self._last.document()) if as_json else "\n".join(frame.lines(self._shown()))
+
+    def _shown(self) -> Look:
+        assert self._last is not None
+        return Look(**words.harmless(vars(self._last)))
 
 
 def follow(watch: Watch, operator: Operator, interval_s: float, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from bucketline_service.cli.common import (
     OrientationColumn,
     WidthColumn,
     columns,
+    complain,
     errors,
     tell,
 )
@@ -68,7 +69,7 @@ def preview(
         if is_in_vain and not as_json:
             for source, problem in zip(sources, problems, strict=True):
                 own = problem if problem.startswith(source) else f"{source}: {problem}"
-                print(f"bucketline: {' '.join(own.split())}", file=sys.stderr)
+                complain(own)
             raise typer.Exit(1)
         tell(answer, as_json, lambda console, answer: tables.previews(console, answer, names))
         if html is not None and not is_in_vain:

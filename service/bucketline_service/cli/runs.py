@@ -13,7 +13,18 @@ import bucketline as client
 from bucketline import Operator
 from bucketline_service import tables
 from bucketline_service.cli import complete, shown
-from bucketline_service.cli.common import LOCAL, AsJson, RunName, Url, call, connect, delete, errors, tell
+from bucketline_service.cli.common import (
+    LOCAL,
+    AsJson,
+    RunName,
+    Url,
+    call,
+    connect,
+    delete,
+    errors,
+    standard_output,
+    tell,
+)
 from bucketline_service.cli.progress import planning
 from bucketline_service.cli.spec import Spec
 from bucketline_service.errors import Invalid
@@ -162,7 +173,7 @@ def run_ledger(
     with errors(), connect(url) as operator:
         num_bytes = operator.ledger(
             name,
-            sys.stdout.buffer if output is None else output,
+            standard_output() if output is None else output,
             from_epoch=first,
             to_epoch=last,
             world_size=world_size,

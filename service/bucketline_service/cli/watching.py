@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bucketline import CoordinatorUnavailable, Operator
-from bucketline_service.cli import complete, shown
+from bucketline_service.cli import complete, shown, words
 from bucketline_service.cli.common import LOCAL, AsJson, Url, call, connect, errors, tell
 
 FOLLOW_S = 1.0
@@ -66,7 +66,8 @@ def events(
             tell(found, as_json, shown.events)
             return
         for each in _following(operator, run, most):
-            print(json.dumps(each) if as_json else shown.event_line(each), flush=True)
+            line = json.dumps(each) if as_json else shown.event_line(words.harmless(each))
+            print(line, flush=True)
 
 
 def status(url: Url = LOCAL, as_json: AsJson = False) -> None:

@@ -1,8 +1,11 @@
-"""Times and shares as a person reads them."""
+"""Times, shares and what others have written, as a person reads them."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
@@ -37,3 +40,19 @@ def counted(num: int, what: str) -> str:
 def rate(per_s: float) -> str:
     """``12``, ``1.0``, ``0.033``: a step may take a minute."""
     return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.1f}" if per_s >= 0.1 else f"{per_s:.2g}"
+
+
+def harmless(told: _T) -> _T:
+    """The same, with escapes for all in its texts that is not to be seen: a terminal takes some characters for orders,
+    and others turn the order of what stands beside them."""
+    if isinstance(told, str):
+        return "".join(each if each.isprintable() else _escape(each) for each in told)  # type: ignore[return-value]
+    if isinstance(told, dict):
+        return {harmless(name): harmless(each) for name, each in told.items()}  # type: ignore[return-value]
+    if isinstance(told, list):
+        return [harmless(each) for each in told]  # type: ignore[return-value]
+    return told
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
