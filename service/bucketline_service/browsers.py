@@ -26,5 +26,6 @@ def page(*scripts: str) -> dict[str, str]:
         **NOSNIFF,
         "Content-Security-Policy": "; ".join(policy),
         "Cross-Origin-Opener-Policy": "same-origin",
+        "X-Frame-Options": "DENY",
         "Referrer-Policy": "no-referrer",
     }
