@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import (
@@ -214,5 +213,4 @@ class Metrics:
         """Drop a deleted run's series."""
         self._read.runs = {name: reading for name, reading in self._read.runs.items() if name != run}
         for counter in self._counters if MULTIPROCESS not in os.environ else ():
-            with suppress(KeyError):  # older prometheus_client: the run has no such series
-                counter.remove(run)
+            counter.remove(run)

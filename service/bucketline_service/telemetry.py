@@ -51,7 +51,6 @@ class Traces:
     def __init__(self) -> None:
         global _tracer
         try:
-            from fastapi import telemetry  # noqa: F401 - older releases have none
             from opentelemetry.sdk.resources import SERVICE_NAME, Resource
             from opentelemetry.sdk.trace import TracerProvider
         except ImportError as error:
