@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +60,21 @@ def test_next_both_ways_and_what_is_refused(api: Api, put_run: PutRun) -> None:
 
 
 def test_what_is_refused_before_the_app_hears_of_it(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path)
-    port = int(server.url.rpartition(":")[2])
-    long = b"GET /v1/runs HTTP/1.1\r\nX: " + b"x" * 70_000
-    for request, status in ((b"NONSENSE\r\n\r\n", b"400"), (long, b"431")):
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(request)
-            answer = connection.makefile("rb").read()
-        head, _, body = answer.partition(b"\r\n\r\n")
-        assert status in head.partition(b"\r\n")[0]
-        headers = dict(re.findall(rb"(?m)^([\w-]+): (.*?)\r?$", head.lower()))
-        assert (headers[b"cache-control"], headers[b"x-content-type-options"]) == (b"no-store", b"nosniff")
-        assert int(headers[b"content-length"]) == len(body)
-    server.close()
+    with closing(ServerProcess(tmp_path)) as server:
+        port = int(server.url.rpartition(":")[2])
+        long = b"GET /v1/runs HTTP/1.1\r\nX: " + b"x" * 70_000
+        for request, status in ((b"NONSENSE\r\n\r\n", b"400"), (long, b"431")):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(request)
+                answer = connection.makefile("rb").read()
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert status in head.partition(b"\r\n")[0]
+            headers = dict(re.findall(rb"(?m)^([\w-]+): (.*?)\r?$", head.lower()))
+            assert (headers[b"cache-control"], headers[b"x-content-type-options"]) == (
+                b"no-store",
+                b"nosniff",
+            )
+            assert int(headers[b"content-length"]) == len(body)
 
 
 @pytest.mark.parametrize(

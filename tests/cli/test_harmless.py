@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -137,10 +138,9 @@ def test_a_file_has_what_is_there(url: str, tmp_path: Path) -> None:
 
 
 def test_the_log_is_ascii(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, "--log-level", "debug")
-    server.api()._send("GET", "/v1/runs/%1b%5d52;c%c2%9b%e2%80%ae%0a")
-    _, log = server.stop()
-    server.close()
+    with closing(ServerProcess(tmp_path, "--log-level", "debug")) as server:
+        server.api()._send("GET", "/v1/runs/%1b%5d52;c%c2%9b%e2%80%ae%0a")
+        _, log = server.stop()
     assert r"\u001b]52" in log
     assert log.isascii()
     assert hidden(log) == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,9 @@ def test_tokens_are_not_shown() -> None:
 def test_files_of_other_systems_hold_their_tokens(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "operator"
     file.write_bytes(data)
-    server = ServerProcess(tmp_path / "data", "--operator-token-file", str(file))
-    server.api("o").ask("GET", "/v1/runs", 200)
-    server.api("x").ask("GET", "/v1/runs", 401)
-    server.close()
+    with closing(ServerProcess(tmp_path / "data", "--operator-token-file", str(file))) as server:
+        server.api("o").ask("GET", "/v1/runs", 200)
+        server.api("x").ask("GET", "/v1/runs", 401)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -166,12 +167,11 @@ def test_a_page_is_not_told_that_it_may_ask(api: Api) -> None:
 
 
 def test_a_served_coordinator_has_names_by_its_setting(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, "--allowed-hosts", "proxy.example, other.example:80")
-    send = server.api()._send
-    for host, status in (("other.example:8080", 200), ("PROXY.example", 200), ("evil.example", 421)):
-        assert send("GET", "/readyz", headers={"Host": host}).status_code == status
-    port = int(server.url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port)) as connection:  # haproxy's checks are HTTP/1.0
-        connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
-        assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
-    server.close()
+    with closing(ServerProcess(tmp_path, "--allowed-hosts", "proxy.example, other.example:80")) as server:
+        send = server.api()._send
+        for host, status in (("other.example:8080", 200), ("PROXY.example", 200), ("evil.example", 421)):
+            assert send("GET", "/readyz", headers={"Host": host}).status_code == status
+        port = int(server.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as connection:  # haproxy's checks are HTTP/1.0
+            connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
