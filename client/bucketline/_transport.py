@@ -282,7 +282,10 @@ class Transport:
             raise Unanswered(reason, leave=True, is_distrust=distrust is not None) from exc
         if is_wanted:
             return _read(response, reader)
-        raise _failure_of(response, request)
+        failure = _failure_of(response, request)
+        if older := _wire.for_older(request, failure):
+            return self._attempt_at(at, older, reader, stream)
+        raise failure
 
     def call(
         self,

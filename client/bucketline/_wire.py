@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ._checks import whole
-from ._errors import BY_CODE, ProtocolError, Refused, UsageError
+from ._errors import BY_CODE, Invalid, ProtocolError, Refused, UsageError
 from ._types import Batch, Cursor, Deal, Json, Lease, NextAnswer, Session, State
 
 T = TypeVar("T")
 
 RETRIED_STATUSES = frozenset({408, 429})
 """Of the 4xx, those that ask to be repeated; every 5xx is repeated as well."""
+
+
+DISPENSABLE = frozenset({"generation_id"})
+"""Fields of a body that coordinators of version 0.1.0 do not know, and do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,16 @@ def next_request(
     if include:
         body["include"] = list(include)
     return Request("POST", run_path(run, "ranks", rank, "next"), body)
+
+
+def for_older(request: Request, refused: Exception) -> Request | None:
+    """The request once more, without the field that an older coordinator has refused because it does not know it. While
+    replicas are brought up to date one after the other, a lease may be of one release and its requests go to another.
+    """
+    field = refused.field if isinstance(refused, Invalid) else None
+    if field not in DISPENSABLE or field not in request.body:
+        return None
+    return replace(request, body={name: value for name, value in request.body.items() if name != field})
 
 
 def session_request(run: str, session: str, world_size: int, resume: str | State) -> Request:
