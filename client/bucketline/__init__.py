@@ -3,6 +3,7 @@
     from bucketline import BucketClient
 
     with BucketClient("http://coordinator:7700", run="sdxl-base") as client:
+        client.begin(state)  # a checkpoint's, or None: from the run's first step
         for batch in client.epoch(rank):
             train(batch.ids, batch.width, batch.height)
 
@@ -31,6 +32,7 @@ from ._errors import (
 )
 from ._operator import Operator
 from ._types import Batch, Cursor, Deal, Session
+from ._warnings import RepeatedBatchesWarning, StartWarning
 
 __all__ = [
     "Batch",
@@ -51,8 +53,10 @@ __all__ = [
     "PlanMismatch",
     "ProtocolError",
     "Refused",
+    "RepeatedBatchesWarning",
     "Session",
     "SessionReused",
+    "StartWarning",
     "TooLarge",
     "Unauthorized",
     "UsageError",

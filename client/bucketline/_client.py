@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,13 +15,14 @@ from . import _wire
 from ._checks import includes, seconds, whole
 from ._engine import EXIT_PATIENCE_S, Engine, forget_engines
 from ._errors import ClientClosed, EndOfRun, Fenced, UsageError
-from ._identity import make_holder, seat, session_name
+from ._identity import SESSION_VARIABLE, make_holder, seat, session_name
 from ._reader import RankReader, Source
 from ._resume import starting_place
 from ._tls import Verify
 from ._transport import Transport, check_token
-from ._types import Batch, Cursor, Session, State
+from ._types import Batch, Cursor, Json, Session, State
 from ._urls import Urls, check_urls, shown
+from ._warnings import StartWarning
 from ._window import MAX_WINDOW
 
 
@@ -47,7 +49,7 @@ class BucketClient:
     pass the same holder share the rank: model-parallel peers, which must all see the same batches. They must
     all have asked for their first batch before one of them asks for its second, or have loaded one state.
 
-    ``session`` names one start of the whole job for ``start_session`` and ``load_state_dict``; see there.
+    ``session`` names one start of the whole job for ``begin``; see there.
 
     ``window`` (1 to 1,024) is how many batches are kept at hand for each rank. ``timeout_s`` is how long a
     call waits for a coordinator that does not answer before it raises ``CoordinatorUnavailable``; the client
@@ -91,6 +93,7 @@ class BucketClient:
         self._ack_interval_s = seconds("ack_interval_s", ack_interval_s, may_be_zero=True)
         self._include = includes(include)
         self._started: str | None = None  # the session that leases are taken in
+        self._is_start_checked = False  # a start was asked for, or its absence was told
         self._reset()
 
     def _reset(self) -> None:
@@ -110,6 +113,11 @@ class BucketClient:
             self._made_holder = make_holder()
         return self._holder or self._made_holder or ""
 
+    @property
+    def has_session(self) -> bool:
+        """Whether the starts of the job were named: in the constructor, or by ``BUCKETLINE_SESSION``."""
+        return bool(self._session or os.environ.get(SESSION_VARIABLE))
+
     # --- batches --------------------------------------------------------------------------------------------
 
     def next_batch(self, rank: int) -> Batch:
@@ -121,7 +129,9 @@ class BucketClient:
         errors than ``Fenced`` are raised when no batch is at hand, after a try that this call has made, and the
         next call tries again. ``ProtocolError`` where something else than a coordinator answers at the address.
         """
-        batch = (self._engine or self._start_engine()).take(whole("rank", rank), None)
+        rank = whole("rank", rank)
+        self.check_start(rank)
+        batch = (self._engine or self._start_engine()).take(rank, None)
         assert batch is not None
         return batch
 
@@ -136,6 +146,7 @@ class BucketClient:
         then none is finished until ``ack(rank, batch)`` says so, and ``state_dict`` counts none that is not.
         """
         rank = whole("rank", rank)
+        self.check_start(rank)
         engine = self._engine or self._start_engine()
         try:
             batch = engine.take(rank, None, ahead)
@@ -182,6 +193,37 @@ class BucketClient:
 
     # --- starting and resuming ------------------------------------------------------------------------------
 
+    def begin(
+        self, state: Mapping[str, Any] | None, world_size: int | None = None, *, session: str | None = None
+    ) -> Session:
+        """Begin the training, or resume it: the one call before the first batch, in every process of the job.
+
+        ``state`` is what ``state_dict`` gave to the checkpoint: the ranks of this process begin exactly there. Without
+        a checkpoint it is ``None``: they begin at the run's very first step, also on a run that was trained on before.
+        ``world_size`` is the job's number of ranks; unless given, the state's, or without one the run's as it was put.
+
+        All processes pass the same arguments, and the *session's* name makes their calls one start of the job. The name
+        is the argument, else the constructor's, else ``BUCKETLINE_SESSION``, else it is derived from what torchrun or
+        Slurm say; see ``start_session``. Under a name that was used before, as after a crash that did not change it,
+        the ranks of this process begin at the asked place all the same; ``SessionReused`` is raised where that start
+        dealt the epoch differently, and ``Fenced`` where another start of the job has begun since.
+        """
+        if state is not None:
+            return self._start(_wire.state_from(state), world_size, session)
+        if world_size is None:
+            world_size = self._ask_run(_wire.planned_world_size_from)
+        return self._start(None, world_size, session)
+
+    def dealt_to(self) -> int:
+        """The number of ranks that the run deals its batches to at present."""
+        return self._ask_run(_wire.present_world_size_from)
+
+    def _ask_run(self, reader: Callable[[Json], int]) -> int:
+        engine = self._engine or self._start_engine()
+        request = _wire.run_request(self.run)
+        _, document = engine.transport.call(request, self._timeout_s)
+        return _wire.read(document, reader, str(request))
+
     def start_session(
         self,
         world_size: int | None = None,
@@ -189,7 +231,8 @@ class BucketClient:
         *,
         session: str | None = None,
     ) -> Session:
-        """Start the whole job anew: all older leases are fenced, and every rank begins where ``resume`` says.
+        """Start the whole job anew: all older leases are fenced, and every rank begins where ``resume`` says. For a
+        training ``begin`` is the call.
 
         ``resume`` is ``"cursor"`` (the slowest rank's cursor), ``"start"`` (the run's very first step) or a
         state dict. Every process of the job calls this with the same arguments; the session's name makes them
@@ -202,7 +245,10 @@ class BucketClient:
         A name that was used before starts nothing. With a state dict this process's ranks begin there all the
         same, and ``SessionReused`` is raised where that start dealt the epoch differently.
         """
-        place = _wire.resume_from(resume)
+        return self._start(_wire.resume_from(resume), world_size, session)
+
+    def _start(self, place: str | State | None, world_size: int | None, session: str | None) -> Session:
+        """``place`` as in ``start_session``; None is the run's first step, for this process's ranks in any case."""
         if world_size is None and isinstance(place, State):
             world_size = place.world_size
         if world_size is None:
@@ -213,10 +259,12 @@ class BucketClient:
         if place == "cursor":
             # what is finished belongs in the cursors; a fence is no obstacle: it is why a client starts anew
             engine.flush(self._timeout_s, skip=lambda window: isinstance(window.error, Fenced))
-        request = _wire.session_request(self.run, name, world_size, place)
+        request = _wire.session_request(self.run, name, world_size, place or "start")
         answer = engine.transport.call(request, self._timeout_s, _wire.session_from)
         start: Cursor | None = None
         self._loaded = None
+        if place is None:
+            place = State(self.run, answer.fingerprint, Cursor(0, 0), 0, world_size)
         if isinstance(place, State):
             start = starting_place(place, world_size, answer, name)
             deal = answer.deal
@@ -224,8 +272,27 @@ class BucketClient:
             told = start, deal.consumed(start), world_size, lockstep, begun
             self._loaded = State(self.run, answer.fingerprint, *told)
         self._started = name
+        self._is_start_checked = True
         engine.restart(name, start, is_anew=place == "start")
         return answer
+
+    def check_start(self, rank: int) -> None:
+        """Warn, once, of a job that takes the rank's batches from the coordinator's cursor without having said that it
+        wants to. Elsewhere than at the run's start that is the middle of another training."""
+        if self._is_start_checked:
+            return
+        engine = self._engine or self._start_engine()
+        engine.open(rank)
+        cursor = engine.leased_at(rank)
+        self._is_start_checked = True
+        if cursor > Cursor(0, 0):
+            warnings.warn(
+                f"run {self.run!r} is not at its start: rank {rank} goes on at epoch {cursor.epoch} step {cursor.step}, "
+                "and nothing has said that it should. Call begin(state) with a checkpoint's state dict to resume "
+                "there, or begin(None) to train from the run's first step, before the first batch and in every process",
+                StartWarning,
+                stacklevel=3,
+            )
 
     def state_dict(
         self, rank: int | None = None, *, include_last: bool = True, after: Batch | Cursor | None = None

@@ -125,6 +125,13 @@ class Engine:
                 window.raise_error(started_s)
                 self._wait(started_s, self._timeout_s, f"rank {rank}'s lease")
 
+    def leased_at(self, rank: int) -> Cursor:
+        """Where the coordinator has the rank, which is open."""
+        with self._lock:
+            lease = self._windows[rank].lease
+        assert lease is not None
+        return lease.cursor
+
     def state(self, rank: int | None, include_last: bool, after: Cursor | None = None) -> State | None:
         """The state at the slowest of the ranks used so far, or at one rank; None where none is leased. ``after`` as
         in ``Window.state``."""

@@ -103,6 +103,10 @@ def for_older(request: Request, refused: Exception) -> Request | None:
     return replace(request, body={name: value for name, value in request.body.items() if name != field})
 
 
+def run_request(run: str) -> Request:
+    return Request("GET", run_path(run))
+
+
 def session_request(run: str, session: str, world_size: int, resume: str | State) -> Request:
     # an older coordinator refuses what it does not know, and none needs to know in which start a state was saved
     place = replace(resume, start=None).to_json() if isinstance(resume, State) else resume
@@ -213,6 +217,16 @@ def session_from(document: Json) -> Session:
         rolled_over_batches=_whole_or_none(document, "rolled_over_batches"),
         generation_id=document.get("generation_id"),
     )
+
+
+def planned_world_size_from(document: Json) -> int:
+    """Of a run: as its spec has it, whatever a session has changed since."""
+    return int(document["spec"]["world_size"])
+
+
+def present_world_size_from(document: Json) -> int:
+    """Of a run: of the present start of the job."""
+    return int(document["state"]["world_size"])
 
 
 def next_from(document: Json) -> NextAnswer:

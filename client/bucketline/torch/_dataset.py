@@ -15,10 +15,10 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .._client import BucketClient
-from .._errors import UsageError
-from .._types import Batch, Cursor
-from ._follow import check_loader, check_state
-from ._seat import seat_of
+from .._errors import NotFound, UsageError
+from .._types import Batch, Cursor, Session
+from ._follow import check_order, check_state
+from ._seat import check_world_size, seat_of
 from ._share import Share
 
 T = TypeVar("T")
@@ -32,7 +32,8 @@ class BucketIterableDataset(IterableDataset[Any]):
 
     ``load`` runs in the loader's workers; ``rank`` and ``world_size`` are as in ``BucketBatchSampler``. Every worker
     asks the coordinator for all batches of its rank and takes its own: with many workers ``BucketBatchSampler``, which
-    asks once, is the lighter one. Loop over ``follow(loader)``: it acknowledges, and nothing else does.
+    asks once, is the lighter one. Call ``begin``, then loop over ``follow(loader)``: it acknowledges, and nothing else
+    does.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class BucketIterableDataset(IterableDataset[Any]):
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch to be trained on is in."""
-        return int(self.state_dict()["epoch"])
+        """The epoch that the next batch to be trained on is in. Of a job that has not said where it starts (``begin``)
+        the coordinator's; ``UsageError`` where the run does not deal to as many ranks."""
+        return self._next().epoch
 
     # --- what the loop has trained on -----------------------------------------------------------------------
 
@@ -67,30 +69,48 @@ class BucketIterableDataset(IterableDataset[Any]):
 
         Leaving the loop early leaves the batch in hand unfinished, until it is entered again.
         """
-        check_loader(loader)
+        check_order(loader)
         if getattr(loader, "batch_size", None) is not None:
             raise UsageError(
                 "loader: would put batches of batches together, and what the dataset gives are batches: "
                 "DataLoader(dataset, batch_size=None)"
             )
         self._finish_in_hand()
-        if self._place is None:
-            state = self.client.state_dict(self.rank)
-            self._place = Cursor(state["epoch"], state["step"])
+        place = self._place = self._next()
         self._told.fill_(-1)
-        self._tell(0, self._place)
+        self._tell(0, place)
         try:
             batches = iter(loader)
             if (loaded := self._loaded()) is not None:
-                self._place = loaded
+                place = self._place = loaded
             for data in batches:
-                self._in_hand = _batch_in(data)
+                self._in_hand = _batch_in(data, place)
                 yield data
                 self._finish_in_hand()
-            if self._place.step > 0:
-                self._place = Cursor(self._place.epoch + 1, 0)
+                place = self._place
+            if place.step > 0:
+                self._place = Cursor(place.epoch + 1, 0)
         finally:
             self._told.fill_(-1)
+
+    def _next(self) -> Cursor:
+        """The first step that is not trained on, the batch in the loop's hand counted as if it were."""
+        if self._in_hand is None and self._place is None:
+            state = self._state()
+            self.client.check_start(self.rank)
+        else:
+            state = self.state_dict()
+        return Cursor(state["epoch"], state["step"])
+
+    def _state(self) -> dict[str, Any]:
+        """Where the coordinator has the rank."""
+        try:
+            state = self.client.state_dict(self.rank)
+        except NotFound:
+            check_world_size(self.client.dealt_to(), self.world_size)
+            raise
+        check_world_size(state["world_size"], self.world_size)
+        return state
 
     def _finish_in_hand(self) -> None:
         batch, self._in_hand = self._in_hand, None
@@ -98,7 +118,20 @@ class BucketIterableDataset(IterableDataset[Any]):
             self.client.ack(self.rank, batch)
             self._place = Cursor(batch.epoch, batch.step + 1)
 
-    # --- checkpoints ----------------------------------------------------------------------------------------
+    # --- starting, resuming, checkpoints --------------------------------------------------------------------
+
+    def begin(self, state: Mapping[str, Any] | None, *, session: str | None = None) -> Session:
+        """Begin the training, or resume it: the one call before the loop, in every process of the job.
+
+        ``state`` is what ``state_dict`` gave to the checkpoint, on as many ranks or others, with any number of workers,
+        or ``None`` without a checkpoint: then the run begins at its very first step, also where it was trained on
+        before. ``session`` and how its name is found otherwise are as in ``BucketClient.begin``.
+        """
+        begun = self.client.begin(state, self.world_size, session=session)
+        state = self.client.state_dict()
+        self._place, self._in_hand = Cursor(state["epoch"], state["step"]), None
+        self._tell(0, self._place)
+        return begun
 
     def state_dict(self) -> dict[str, Any]:
         """Where the job stands, for its checkpoint: at what is trained on. The batch that ``follow`` has given to the
@@ -112,14 +145,10 @@ class BucketIterableDataset(IterableDataset[Any]):
         return self.client.state_dict(self.rank)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly at ``state``, on as many ranks or others, and with any number of workers. Every process of the
-        job calls it with the same state, before its loader is iterated. It begins the client's session."""
+        """``begin`` at ``state``. An empty one, and one in a worker, change nothing: StatefulDataLoader brings them."""
         check_state(state)
         if get_worker_info() is None and state:
-            self.client.load_state_dict(state, self.world_size)
-            state = self.client.state_dict()
-            self._place, self._in_hand = Cursor(state["epoch"], state["step"]), None
-            self._tell(0, self._place)
+            self.begin(state)
 
     # --- between the processes ------------------------------------------------------------------------------
 
@@ -148,11 +177,17 @@ class BucketIterableDataset(IterableDataset[Any]):
         self._told[row] = torch.tensor(place)
 
 
-def _batch_in(data: Any) -> Batch:
+def _batch_in(data: Any, place: Cursor) -> Batch:
+    """The batch that ``data`` begins with, which has to be the one at ``place``."""
     first = data[0] if isinstance(data, (tuple, list)) and data else data
     if not isinstance(first, Batch):
         raise UsageError(
             "loader: what it gives does not begin with its Batch, so nobody could tell what is trained on: "
             "DataLoader(dataset, batch_size=None), and a collate_fn that keeps the (batch, data) of the dataset"
+        )
+    if (first.epoch, first.step) != place:
+        raise UsageError(
+            f"loader: gave epoch {first.epoch} step {first.step} where epoch {place.epoch} step {place.step} comes next. "
+            "A resumed job needs no batches skipped: dataset.begin(state) goes on behind what it trained on"
         )
     return first

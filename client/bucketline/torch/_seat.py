@@ -46,6 +46,6 @@ def _of_launcher(environ: Mapping[str, str]) -> tuple[int, int]:
 def check_world_size(dealt_to: int, world_size: int | None) -> None:
     if world_size is not None and dealt_to != world_size:
         raise UsageError(
-            f"world_size: the run deals its epoch to {dealt_to} ranks and this job has {world_size}. Start a session: "
-            f"load_state_dict(a checkpoint's state), or client.start_session({world_size}, 'cursor') in every process"
+            f"world_size: the run deals its epoch to {dealt_to} ranks and this job has {world_size}. Call "
+            "begin(a checkpoint's state) or begin(None) in every process, before anything else is asked"
         )

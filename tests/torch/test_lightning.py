@@ -1,0 +1,173 @@
+"""``bucketline.lightning``: a fit that is resumed from any of its checkpoints trains what the whole one trains after it,
+batch for batch, in the same of Lightning's epochs."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bucketline import BucketClient, UsageError
+from tests.client.coordinators import put_run
+
+from .loaders import ALLOWED, Names, data, stateful_dataloader
+
+lightning = pytest.importorskip("lightning", reason="see make test-torch")
+torch = pytest.importorskip("torch")
+
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402 - after the skip
+
+from bucketline.lightning import BucketlineCallback  # noqa: E402
+from bucketline.torch import BucketBatchSampler, BucketIterableDataset  # noqa: E402
+
+pytestmark = [
+    *ALLOWED,
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
+    # of Lightning itself
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+]
+
+RUN = "lightning-one"
+STEPS = 4
+Trained = tuple[int, int, int]
+"""Lightning's epoch, the run's epoch and its step."""
+
+
+class Module(lightning.LightningModule):
+    def __init__(self, loader: Any) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.loader = loader
+        self.trained: list[Trained] = []
+
+    def train_dataloader(self) -> Any:
+        return self.loader()
+
+    def training_step(self, items: Any, _: int) -> Any:
+        self.trained.append((self.current_epoch, items[0].epoch, items[0].step))
+        return self.layer(torch.ones(1, 1)).sum()
+
+    def val_dataloader(self) -> Any:
+        return data.DataLoader([0.0] * 2)
+
+    def validation_step(self, *_: Any) -> None:
+        return None
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture(scope="module")
+def run(url: str) -> str:
+    put_run(url, RUN, world_size=1, batch_size=1100)
+    return RUN
+
+
+@pytest.fixture
+def fit(url: str, run: str, tmp_path: Path) -> Callable[..., list[Trained]]:
+    def fit(
+        checkpoint: Path | None = None,
+        saves: dict[str, Any] | None = None,
+        validates: bool = False,
+        stateful: bool = False,
+        num_workers: int = 0,
+        callbacks: tuple[Any, ...] = (),
+        **options: Any,
+    ) -> list[Trained]:
+        kind = stateful_dataloader.StatefulDataLoader if stateful else data.DataLoader
+        with BucketClient(url, run, session=None) as client:
+            sampler = BucketBatchSampler(client)
+
+            def loader() -> Any:
+                return kind(Names(), batch_sampler=sampler, num_workers=num_workers, collate_fn=list)
+
+            module = Module(loader)
+            if saves is not None:
+                folder = tmp_path / ("again" if checkpoint else "first")
+                callbacks = (ModelCheckpoint(folder, save_top_k=-1, **saves), *callbacks)
+            options.setdefault("max_epochs", 3)
+            options.setdefault("limit_val_batches", 1.0 if validates else 0)
+            lightning.Trainer(
+                accelerator="cpu",
+                devices=1,
+                logger=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=saves is not None,
+                use_distributed_sampler=False,
+                callbacks=[*callbacks, BucketlineCallback(sampler)],
+                default_root_dir=tmp_path,
+                **options,
+            ).fit(module, ckpt_path=checkpoint)
+        return module.trained
+
+    return fit
+
+
+def saved(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints, each with how many batches Lightning has counted in it."""
+    found = []
+    for file in folder.glob("*.ckpt"):
+        loops = torch.load(file, weights_only=False)["loops"]["fit_loop"]
+        found.append((loops["epoch_loop.batch_progress"]["total"]["processed"], file))
+    return sorted(found)
+
+
+BY = {
+    "steps": {"every_n_train_steps": 1},
+    "time": {"train_time_interval": datetime.timedelta(0)},
+    "epochs": {"every_n_epochs": 1},
+    "epochs' ends": {"every_n_epochs": 1, "save_on_train_epoch_end": True},
+    "last": {"every_n_train_steps": 2, "save_last": True},
+}
+
+
+def check_every_resume(fit: Callable[..., list[Trained]], tmp_path: Path, saves: Any, **options: Any) -> list[Trained]:
+    whole = fit(saves=saves, **options)
+    checkpoints = saved(tmp_path / "first")
+    assert checkpoints
+    for at, file in checkpoints:
+        assert (at, fit(file, saves=saves, **options)) == (at, whole[at:])
+    return whole
+
+
+@pytest.mark.parametrize("validates", [False, True])
+@pytest.mark.parametrize("by", BY)
+def test_every_resume(fit: Any, tmp_path: Path, by: str, validates: bool) -> None:
+    whole = check_every_resume(fit, tmp_path, BY[by], validates=validates, max_epochs=2)
+    assert whole == [(epoch, epoch, step) for epoch in range(2) for step in range(STEPS)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_workers": 2},
+        {"stateful": True},
+        {"stateful": True, "num_workers": 2},
+        {"val_check_interval": 2, "validates": True},
+        {"accumulate_grad_batches": 2},
+        {"max_steps": 7, "max_epochs": -1},
+        {"max_steps": 7, "max_epochs": -1, "validates": True},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("by", ["time", "epochs"])
+def test_every_resume_of_other_loaders_and_loops(fit: Any, tmp_path: Path, by: str, options: Any) -> None:
+    options = {"max_epochs": 2, **options}
+    whole = check_every_resume(fit, tmp_path, BY[by], **options)
+    assert whole == [(epoch, epoch, step) for epoch in range(2) for step in range(STEPS)][: len(whole)]
+    assert len(whole) == (7 if "max_steps" in options else 2 * STEPS)
+
+
+@pytest.mark.parametrize("by", ["time", "epochs"])
+@pytest.mark.parametrize("limit", [1, 3, 0.5])
+def test_a_limited_epoch_begins_where_the_last_one_ended(fit: Any, tmp_path: Path, by: str, limit: float) -> None:
+    whole = check_every_resume(fit, tmp_path, BY[by], limit_train_batches=limit, max_epochs=3, num_workers=1)
+    length = int(limit * STEPS) if isinstance(limit, float) else limit
+    assert whole == [(at // length, *divmod(at, STEPS)) for at in range(3 * length)]
