@@ -128,14 +128,13 @@ def main() -> None:
     with BucketClient(options.url, RUN) as client:
         sampler = BucketBatchSampler(client)
         loader = DataLoader(Images(options.images), batch_sampler=sampler, num_workers=2)
+        checkpoint = None
         if options.checkpoint.exists():
             checkpoint = torch.load(options.checkpoint, weights_only=False)
             model.load_state_dict(checkpoint["model"])
             optimizer.load_state_dict(checkpoint["optimizer"])
-            sampler.load_state_dict(checkpoint["data"])
             seen = checkpoint["seen"]
-        else:
-            client.start_session(world_size, "start")
+        sampler.begin(checkpoint["data"] if checkpoint else None)
         if rank == 0:
             print(f"on {world_size} processes from {sampler.state_dict()}", flush=True)
         while (epoch := sampler.epoch) < options.epochs:

@@ -59,6 +59,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.close()
 
 
+@pytest.fixture(autouse=True)
+def _one_start_of_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A guide's process is one of several."""
+    monkeypatch.setenv("BUCKETLINE_SESSION", str(tmp_path))
+
+
 @pytest.fixture
 def operator(url: str) -> Iterator[Operator]:
     with Operator(url) as operator:
@@ -90,6 +96,7 @@ def loop(code: str, url: str, **names: Any) -> list[tuple[list[int], int, int]]:
     seen: list[tuple[list[int], int, int]] = []
     scope = {
         "BucketClient": BucketClient,
+        "state": None,
         "load_images": lambda ids, width, height: (list(ids), width, height),
         "train_step": seen.append,
         "url": url,
@@ -139,7 +146,7 @@ def test_a_training_moves_over_in_its_midst(operator: Operator, url: str, defaul
     put_novelai(operator, "novelai", 5)
     epoch, step = 2, 17
     with BucketClient(url, run="novelai", session="moved") as client:
-        code = block("from-novelai", "python", "load_state_dict")
+        code = block("from-novelai", "python", "Operator(url)")
         names = {"client": client, "epoch": epoch, "step": step, "url": url, "Operator": Operator}
         exec(compile(code, "guide", "exec"), names)
         found = [client.next_batch(3) for _ in range(5)]

@@ -36,7 +36,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 WORKER = """
 import json, os, sys
 checkpoint = json.loads(os.environ["CHECKPOINT"])
-rank = int(os.environ["RANK"])
+rank, world_size = int(os.environ["RANK"]), 4
 model = None
 def load_images(ids, size): return [ids, size]
 def train_step(images): print(json.dumps(["trained", images]))

@@ -221,8 +221,7 @@ class BucketClient:
     def _ask_run(self, reader: Callable[[Json], int]) -> int:
         engine = self._engine or self._start_engine()
         request = _wire.run_request(self.run)
-        _, document = engine.transport.call(request, self._timeout_s)
-        return _wire.read(document, reader, str(request))
+        return engine.transport.call(request, self._timeout_s, reader)
 
     def start_session(
         self,

@@ -89,6 +89,8 @@ class BucketlineCallback(Callback):
                 "on is not known. To begin the run with its weights, load them into the module and fit without ckpt_path"
             )
         self.sampler.begin_later(checkpoint[KEY], session=self._session)
+        if trainer.max_steps != -1:
+            _close_epoch(checkpoint["loops"]["fit_loop"])
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._acknowledge(trainer)
@@ -134,3 +136,15 @@ class BucketlineCallback(Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if self._reload_every is not None:
             trainer.reload_dataloaders_every_n_epochs, self._reload_every = self._reload_every, None
+
+
+def _close_epoch(loops: dict[str, Any]) -> None:
+    """Of a checkpoint that was saved at an epoch's end. With ``max_steps`` Lightning would go back into that epoch, and
+    where no validation is left to do in it, train one batch of the next one there."""
+    epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    if epochs["current"]["processed"] != epochs["current"]["ready"]:
+        return
+    for counts in epochs["current"], epochs["total"]:
+        counts["completed"] = counts["processed"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False

@@ -8,6 +8,9 @@ from bucketline import BucketClient, ClientClosed, EndOfRun, Fenced, NotFound, O
 
 from .coordinators import put_run
 
+COMES_BACK = pytest.mark.filterwarnings("ignore::bucketline.StartWarning")
+"""A worker that goes on at the coordinator's cursor."""
+
 
 def planned(url, run, rank, epoch=0):
     """The plan's own word on a rank's epoch."""
@@ -82,6 +85,7 @@ def test_threads_that_share_a_rank_get_each_batch_once(url, run, connect):
     assert all(batch == expected[batch.step] for batch in served)
 
 
+@COMES_BACK
 def test_the_run_ends(url, connect):
     put_run(url, "two-epochs", epochs=2)
     client = connect(run="two-epochs")
@@ -121,6 +125,7 @@ def test_an_exception_does_not(url, run):
     assert cursors(url, run)[0] == (0, 2)
 
 
+@COMES_BACK
 def test_nor_does_a_bare_close_unless_told(url, run, connect):
     client = connect()
     client.next_batch(0)
@@ -155,6 +160,7 @@ def test_finished_steps_are_acknowledged_without_being_asked(url, run, connect):
     assert any(cursors(url, run)[0] == (0, 1) for _ in range(1000))
 
 
+@COMES_BACK
 def test_what_was_not_acknowledged_comes_again(url, run, connect):
     first = connect()
     batches = [first.next_batch(0) for _ in range(3)]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,31 +65,45 @@ def test_a_loader_that_accelerate_would_deal_out_anew_is_refused(start: Callable
     assert list(BatchSamplerShard([[0], [1], [2], [3]], 2, 0, even_batches=False)) == [[0], [2]]
 
 
-def test_lightning_resumes_in_the_midst_of_an_epoch(url: str, tmp_path: Path) -> None:
-    put_run(url, "lightning", batch_size=256)
-    served = []
-    for max_steps in ("4", "12"):
-        status, lines, errors = torchrun(
-            "with_lightning", url, "lightning", str(tmp_path / "last.ckpt"), max_steps
-        )
-        assert status == 0, errors
-        served += lines
+@pytest.fixture(scope="module")
+def fitted(url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """Three epochs on two ranks: a checkpoint after each step, and what was trained on."""
+    put_run(url, "lightning", batch_size=256, lockstep=1)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    status, lines, errors = torchrun("with_lightning", url, "lightning", str(folder), "3")
+    assert status == 0, errors
+    assert [line[:5] for line in lines] == sorted(plan(url, "lightning", 3))
+    return folder, lines
+
+
+@pytest.mark.parametrize(
+    ("at", "num_ranks"),
+    [(4, 2), (5, 3), (5, 1), (8, 4)],
+    ids=["as many ranks", "more", "fewer", "more than batches are left"],
+)
+def test_lightning_resumes_on_any_number_of_ranks(
+    url: str, fitted: tuple[Path, list[Any]], at: int, num_ranks: int
+) -> None:
+    """Each image of an epoch comes once, and Lightning's epochs are the run's."""
+    folder, whole = fitted
     with Operator(url) as operator:
-        assert operator.ranks("lightning")[0]["step"] == 3  # of the second epoch
-    every = [line for line in plan_of_two(url) if (line[1], line[2]) < (1, 3)]
-    assert sorted(served) == every
-
-
-def plan_of_two(url: str) -> list[Line]:
-    """Of the run as it was put: a session that has begun in an epoch's midst does not tell what was before it."""
-    put_run(url, "lightning-plan", batch_size=256)
-    return sorted(plan(url, "lightning-plan", 2))
+        num_batches = operator.stats("lightning")["num_batches"]
+    job = "with_lightning", url, "lightning", str(folder / f"on {num_ranks}"), "3"
+    status, rest, errors = torchrun(*job, str(folder / f"step={at}.ckpt"), num_ranks=num_ranks)
+    assert status == 0, errors
+    trained = [line for line in whole if (line[1], line[2]) < (0, at)] + rest
+    assert {lightnings - epoch for _, epoch, _, _, _, lightnings in trained} == {0}
+    for of_epoch in range(3):
+        batches = [ids for _, epoch, _, _, ids, _ in trained if epoch == of_epoch]
+        ids = [id for batch in batches for id in batch]
+        assert len(ids) == len(set(ids))
+        assert num_batches - len(batches) < max(2, num_ranks)
+    if num_ranks == 2:
+        assert sorted(trained) == whole
 
 
 def test_lightning_says_that_it_may_not_inject_its_sampler(url: str, tmp_path: Path) -> None:
     put_run(url, "resharded", batch_size=256)
-    status, _, errors = torchrun(
-        "with_lightning", url, "resharded", str(tmp_path / "none.ckpt"), "2", "resharded"
-    )
+    status, _, errors = torchrun("with_lightning", url, "resharded", str(tmp_path), "1", "", "resharded")
     assert status != 0
     assert "use_distributed_sampler=False" in errors

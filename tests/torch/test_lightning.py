@@ -128,7 +128,9 @@ BY = {
 }
 
 
-def check_every_resume(fit: Callable[..., list[Trained]], tmp_path: Path, saves: Any, **options: Any) -> list[Trained]:
+def check_every_resume(
+    fit: Callable[..., list[Trained]], tmp_path: Path, saves: Any, **options: Any
+) -> list[Trained]:
     whole = fit(saves=saves, **options)
     checkpoints = saved(tmp_path / "first")
     assert checkpoints
@@ -167,7 +169,9 @@ def test_every_resume_of_other_loaders_and_loops(fit: Any, tmp_path: Path, by: s
 
 @pytest.mark.parametrize("by", ["time", "epochs"])
 @pytest.mark.parametrize("limit", [1, 3, 0.5])
-def test_a_limited_epoch_begins_where_the_last_one_ended(fit: Any, tmp_path: Path, by: str, limit: float) -> None:
+def test_a_limited_epoch_begins_where_the_last_one_ended(
+    fit: Any, tmp_path: Path, by: str, limit: float
+) -> None:
     whole = check_every_resume(fit, tmp_path, BY[by], limit_train_batches=limit, max_epochs=3, num_workers=1)
     length = int(limit * STEPS) if isinstance(limit, float) else limit
     assert whole == [(at // length, *divmod(at, STEPS)) for at in range(3 * length)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bucketline import BucketClient, Operator, UsageError
+from bucketline import BucketClient, Operator, RepeatedBatchesWarning, UsageError
 from bucketline.geometry import fit
 from tests.client.coordinators import put_run
 
@@ -177,7 +177,7 @@ def test_a_job_of_another_size_than_the_run_deals_to_is_refused(
     client = start()
     for world_size in (4, None):
         job = kind(client, 0 if world_size else None, world_size)  # None: one process alone
-        with pytest.raises(UsageError, match=r"to 2 ranks and this job has [14]\. Start a session"):
+        with pytest.raises(UsageError, match=r"to 2 ranks and this job has [14]\. Call begin"):
             list(job.epoch())
 
 
@@ -207,7 +207,9 @@ def test_batches_of_batches_are_refused(start: Callable[..., BucketClient]) -> N
 def test_two_passes_at_once_are_refused(start: Callable[..., BucketClient]) -> None:
     sampler = BucketBatchSampler(start(), 0)
     first, second = iter(sampler), iter(sampler)
-    next(first), next(second)
+    next(first)
+    with pytest.warns(RepeatedBatchesWarning):
+        next(second)
     with pytest.raises(UsageError, match="another pass"):
         next(first)
 

@@ -109,10 +109,8 @@ def test_a_stateful_loader_and_whole_batches(
 ) -> None:
     exec(GUIDE.block("python", "class Images(Dataset)"), names)
     loop = GUIDE.block("python", "StatefulDataLoader(").replace("    ...\n", "    train_step(images)\n")
-    resumed = "loader.load_state_dict(checkpoint"
-    (line,) = (line for line in loop.splitlines(keepends=True) if line.startswith(resumed))
     names["sampler"] = BucketBatchSampler(names["client"])
-    exec(loop.replace(line, ""), names)
+    exec(loop, names)
     whole = list(names["trained"])
     assert once(whole)
     names["checkpoint"] = names["saved"][1]
@@ -120,6 +118,7 @@ def test_a_stateful_loader_and_whole_batches(
     exec(loop, names)
     assert names["trained"][len(whole) :] == whole[2:]
 
+    names["checkpoint"] = None
     names["client"] = start("sdxl-base", world_size=1)
     seen: list[Any] = []
     names["seen"] = seen
@@ -129,6 +128,51 @@ def test_a_stateful_loader_and_whole_batches(
     )
     assert once([[id for id, *_ in images] for images in seen])
     assert names["saved"][-1]["data"]["epoch"] == 1
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*does not have many workers"
+)
+def test_the_recipe_for_lightning_resumes_in_an_epochs_midst(
+    names: dict[str, Any], start: Callable[..., BucketClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lightning = pytest.importorskip("lightning")
+    from bucketline.lightning import BucketlineCallback
+
+    monkeypatch.chdir(tmp_path)
+
+    class LightningModule(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def training_step(self, images: Any, _: int) -> Any:
+            names["train_step"](images)
+            return self.weight
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters())
+
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    names |= {
+        "BucketlineCallback": BucketlineCallback,
+        "LightningModule": LightningModule,
+        "ModelCheckpoint": lightning.pytorch.callbacks.ModelCheckpoint,
+        "Trainer": lambda **given: lightning.Trainer(accelerator="cpu", max_epochs=1, **quiet, **given),
+    }
+    exec(GUIDE.block("python", "class Images(Dataset)"), names)
+    recipe = GUIDE.block("python", "BucketlineCallback(").replace(", …)", ")")
+    recipe = recipe.replace("num_workers=4", "num_workers=0").replace(
+        "steps=1000", f"steps={len(SIZES) // 4 + 1}"
+    )
+    exec(recipe, names)
+    whole = list(names["trained"])
+    assert once(whole)
+    names["checkpoint"] = tmp_path / "checkpoints" / "last.ckpt"
+    done = torch.load(names["checkpoint"])["global_step"]
+    names["client"] = start("sdxl-base", resumes=True)
+    exec(recipe, names)
+    assert names["trained"][len(whole) :] == whole[done:]
 
 
 def test_all_python_is_python() -> None:

@@ -60,7 +60,9 @@ class BucketIterableDataset(IterableDataset[Any]):
     def epoch(self) -> int:
         """The epoch that the next batch to be trained on is in. Of a job that has not said where it starts (``begin``)
         the coordinator's; ``UsageError`` where the run does not deal to as many ranks."""
-        return self._next().epoch
+        place = self._next()
+        self.client.check_start(self.rank)
+        return place.epoch
 
     # --- what the loop has trained on -----------------------------------------------------------------------
 
@@ -76,30 +78,34 @@ class BucketIterableDataset(IterableDataset[Any]):
                 "DataLoader(dataset, batch_size=None)"
             )
         self._finish_in_hand()
-        place = self._place = self._next()
+        self._place = self._next()
         self._told.fill_(-1)
-        self._tell(0, place)
+        self._tell(0, self._place)
         try:
-            batches = iter(loader)
+            batches = iter(loader)  # a stateful loader brings its state
             if (loaded := self._loaded()) is not None:
-                place = self._place = loaded
+                self._place = loaded
+            else:
+                self.client.check_start(self.rank)
             for data in batches:
-                self._in_hand = _batch_in(data, place)
+                self._in_hand = _batch_in(data, self._place)
                 yield data
                 self._finish_in_hand()
-                place = self._place
-            if place.step > 0:
-                self._place = Cursor(place.epoch + 1, 0)
+            if self._place.step > 0 and (getattr(loader, "dataset", None) is self or self._is_over()):
+                self._place = Cursor(self._place.epoch + 1, 0)
         finally:
             self._told.fill_(-1)
 
+    def _is_over(self) -> bool:
+        """Whether the epoch is, or only what has given its batches."""
+        assert self._place is not None
+        reader = self.client.reader(self.rank, holder=self.holder)
+        return next(reader.epoch(self._place), None) is None
+
     def _next(self) -> Cursor:
         """The first step that is not trained on, the batch in the loop's hand counted as if it were."""
-        if self._in_hand is None and self._place is None:
-            state = self._state()
-            self.client.check_start(self.rank)
-        else:
-            state = self.state_dict()
+        is_known = self._in_hand is not None or self._place is not None
+        state = self.state_dict() if is_known else self._state()
         return Cursor(state["epoch"], state["step"])
 
     def _state(self) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class BucketBatchSampler:
         try:
             for data in loader:
                 self._check_given(data, is_known)
-                self._has_first = self._is_told = True
+                self._has_first = True
                 yield data
                 if self._has_first:
                     self.finish_oldest()
@@ -163,7 +163,9 @@ class BucketBatchSampler:
     def ack(self) -> None:
         """The loop has trained on one batch more. Sent in the background."""
         if self._is_handed_over:
-            raise UsageError("ack: BucketlineCallback acknowledges, and to do so twice would lose every other batch")
+            raise UsageError(
+                "ack: BucketlineCallback acknowledges, and to do so twice would lose every other batch"
+            )
         if not self._out:
             raise UsageError("ack: every batch that was handed out is acknowledged already")
         self.finish_oldest()
@@ -264,7 +266,7 @@ class BucketBatchSampler:
         self.client.put_back(self.rank)
         state = self._state()
         self.client.check_start(self.rank)
-        self._pass, self._is_told = new, False
+        self._pass, self._is_told = new, self._is_followed
         if new.epoch is not None and state["epoch"] > new.epoch:
             return iter(())  # it was loaded at the end of its epoch
         if self._is_handed_over and not self._runs_on and self._is_rolled_over:

@@ -1,16 +1,19 @@
-"""One rank of a job under torchrun, with Lightning, which owns the loop: the module acknowledges after each step, and
-keeps the sampler's state in Lightning's own checkpoints. Prints as ``with_accelerate`` does."""
+"""One rank of a job under torchrun, with Lightning, which owns the loop: the callback acknowledges each step, begins the
+run, or resumes it from a checkpoint of Lightning's, of which it writes one after each step. Prints as
+``with_accelerate`` does, Lightning's epoch first."""
 
 import json
+import os
 import sys
 import warnings
-from pathlib import Path
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from bucketline import BucketClient
+from bucketline.lightning import BucketlineCallback
 from bucketline.torch import BucketBatchSampler
 from tests.torch.loaders import Names
 
@@ -28,40 +31,31 @@ class Module(lightning.LightningModule):
 
     def training_step(self, items, _):
         line = [self.sampler.rank, items[0].epoch, items[0].step, items[0].width, [item.id for item in items]]
-        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.write(json.dumps([*line, self.current_epoch]) + "\n")
         sys.stdout.flush()
         return self.layer(torch.ones(1, 1)).sum()
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    def on_train_batch_end(self, *_):
-        self.sampler.ack()
 
-    def on_save_checkpoint(self, checkpoint):
-        checkpoint["bucketline"] = self.sampler.state_dict()
-
-    def on_load_checkpoint(self, checkpoint):
-        self.sampler.load_state_dict(checkpoint["bucketline"])
-
-
-def main(url: str, run: str, file: str, max_steps: str, resharded: str = "") -> None:
-    """To ``max_steps``, from ``file`` if it is there and to it."""
-    with BucketClient(url, run, ack_interval_s=0) as client:
-        trainer = lightning.Trainer(
+def main(url: str, run: str, folder: str, max_epochs: str, checkpoint: str = "", resharded: str = "") -> None:
+    with BucketClient(url, run) as client:
+        sampler = BucketBatchSampler(client)
+        lightning.Trainer(
             accelerator="cpu",
-            devices=2,
+            devices=int(os.environ["WORLD_SIZE"]),
             strategy="ddp",
             use_distributed_sampler=bool(resharded),
-            max_steps=int(max_steps),
-            max_epochs=-1,
+            max_epochs=int(max_epochs),
             logger=False,
-            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-        )
-        trainer.fit(Module(BucketBatchSampler(client)), ckpt_path=file if Path(file).exists() else None)
-        trainer.save_checkpoint(file)
+            callbacks=[
+                ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1),
+                BucketlineCallback(sampler),
+            ],
+        ).fit(Module(sampler), ckpt_path=checkpoint or None)
 
 
 if __name__ == "__main__":
