@@ -286,9 +286,10 @@ class BucketClient:
         self._is_start_checked = True
         if cursor > Cursor(0, 0):
             warnings.warn(
-                f"run {self.run!r} is not at its start: rank {rank} goes on at epoch {cursor.epoch} step {cursor.step}, "
-                "and nothing has said that it should. Call begin(state) with a checkpoint's state dict to resume "
-                "there, or begin(None) to train from the run's first step, before the first batch and in every process",
+                f"run {self.run!r} is not at its start: rank {rank} goes on at epoch {cursor.epoch} step "
+                f"{cursor.step}, and nothing has said that it should. Call begin(state) with a checkpoint's state dict "
+                "to resume there, or begin(None) to train from the run's first step, before the first batch and in "
+                "every process",
                 StartWarning,
                 stacklevel=3,
             )

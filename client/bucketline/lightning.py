@@ -26,8 +26,8 @@ from .torch import BucketBatchSampler
 KEY = "bucketline"
 """Of the sampler's state in Lightning's checkpoints."""
 
-# Lightning knows a loader that can resume by its methods, and the sampler is what resumes here.
-warnings.filterwarnings("ignore", ".*You're resuming from a checkpoint that ended before the epoch ended")
+NOT_SO = ".*You're resuming from a checkpoint that ended before the epoch ended and your dataloader is not resumable"
+"""Lightning looks for a loader's own state, and here the sampler is what resumes."""
 
 
 class BucketlineCallback(Callback):
@@ -46,8 +46,8 @@ class BucketlineCallback(Callback):
     def __init__(self, sampler: BucketBatchSampler) -> None:
         if not isinstance(sampler, BucketBatchSampler):
             raise UsageError(
-                f"sampler: a BucketBatchSampler was expected, not {type(sampler).__name__}. (Lightning moves no Batch of "
-                "a BucketIterableDataset to a device.)"
+                f"sampler: a BucketBatchSampler was expected, not {type(sampler).__name__}. (Lightning moves no Batch "
+                "of a BucketIterableDataset to a device.)"
             )
         self.sampler = sampler
         self._session: str | None = None
@@ -60,6 +60,7 @@ class BucketlineCallback(Callback):
         if stage != "fit":
             return
         self._check(trainer, pl_module)
+        warnings.filterwarnings("ignore", NOT_SO)
         is_limited = trainer.limit_train_batches != 1.0
         self.sampler.hand_over(trainer.global_rank, trainer.world_size, runs_on=is_limited)
         made_up = trainer.strategy.broadcast(os.urandom(16).hex())
@@ -72,8 +73,8 @@ class BucketlineCallback(Callback):
     def _check(self, trainer: Any, module: Any) -> None:
         if trainer.overfit_batches:
             raise UsageError(
-                "overfit_batches: every epoch of a run has other batches, so none is trained on again: put a run over a "
-                "map of those few images"
+                "overfit_batches: every epoch of a run has other batches, so none is trained on again: put a run over "
+                "a map of those few images"
             )
         if "dataloader_iter" in inspect.signature(module.training_step).parameters:
             raise UsageError(
@@ -85,12 +86,12 @@ class BucketlineCallback(Callback):
             return
         if KEY not in checkpoint:
             raise UsageError(
-                f"ckpt_path: the checkpoint has no {KEY!r}, for it was saved without BucketlineCallback, so where to go "
-                "on is not known. To begin the run with its weights, load them into the module and fit without ckpt_path"
+                f"ckpt_path: the checkpoint has no {KEY!r}, for it was saved without BucketlineCallback, so where to "
+                "go on is not known. To begin the run with its weights, load them into the module and fit without "
+                "ckpt_path"
             )
         self.sampler.begin_later(checkpoint[KEY], session=self._session)
-        if trainer.max_steps != -1:
-            _close_epoch(checkpoint["loops"]["fit_loop"])
+        _close_epoch(checkpoint["loops"]["fit_loop"])
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._acknowledge(trainer)
@@ -139,12 +140,19 @@ class BucketlineCallback(Callback):
 
 
 def _close_epoch(loops: dict[str, Any]) -> None:
-    """Of a checkpoint that was saved at an epoch's end. With ``max_steps`` Lightning would go back into that epoch, and
-    where no validation is left to do in it, train one batch of the next one there."""
+    """Of a checkpoint that was saved with an epoch's last batch, or after it: Lightning's counters, as they are before
+    the next epoch begins. By itself Lightning would not count that epoch as begun, so that later checkpoints of it
+    resume wrongly; and with ``max_steps`` it would train a batch of it within the old one."""
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
-    if epochs["current"]["processed"] != epochs["current"]["ready"]:
+    at = batches["current"]
+    is_last = batches["is_last_batch"] and at["ready"] == at["processed"] == at["completed"] + 1
+    if not is_last and epochs["current"]["processed"] != epochs["current"]["ready"]:
         return
     for counts in epochs["current"], epochs["total"]:
-        counts["completed"] = counts["processed"]
-    batches["current"] = dict.fromkeys(batches["current"], 0)
+        counts["processed"] = counts["completed"] = counts["ready"]
+    batches["total"]["completed"] = batches["total"]["processed"]
+    batches["current"] = dict.fromkeys(at, 0)
     batches["is_last_batch"] = False
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] += (
+        is_last  # it is counted after the hook that saves
+    )

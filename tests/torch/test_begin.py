@@ -100,7 +100,8 @@ def test_on_another_number_of_ranks_nothing_is_told_before_the_state_has_arrived
         told.append((job.source.epoch, job.source.state_dict()["step"]))
         if kind is Sampled:
             told[-1] += (len(job.loader),)
-    assert len(set(told)) == 1 and told[0][:2] == (0, 4)
+    assert len(set(told)) == 1
+    assert told[0][:2] == (0, 4)
 
 
 def test_the_length_and_epoch_of_a_state_that_is_loaded_are_the_states(

@@ -97,9 +97,9 @@ def test_skipped_batches_are_refused_where_the_loop_acknowledges_by_hand(
     num_workers: int, start: Callable[..., BucketClient]
 ) -> None:
     sampler = BucketBatchSampler(start(), 0)
+    loader = accelerate.skip_first_batches(over(sampler, num_workers=num_workers), 5)
     with pytest.raises(UsageError, match="SkipBatchSampler"):
-        for _ in accelerate.skip_first_batches(over(sampler, num_workers=num_workers), 5):
-            sampler.ack()
+        next(iter(loader))
     check_nothing_is_counted(sampler)
 
 
@@ -114,7 +114,7 @@ def test_what_tells_its_place_is_counted_whatever_gives_it(
         list(job.source.follow(late))
     check_nothing_is_counted(job.source)
     twice = (batch for batch in Lazy(job.loader) for _ in range(2))
-    with pytest.raises(UsageError, match="step 0 where epoch 0 step 1 comes next|not of this sampler"):
+    with pytest.raises(UsageError, match=r"step 0 where epoch 0 step 1 comes next|not of this sampler"):
         list(job.source.follow(twice))
     few = (batch for at, batch in zip(range(3), Lazy(job.loader), strict=False))
     assert [seen(batch) for batch in job.source.follow(few)] == plan[1:4]

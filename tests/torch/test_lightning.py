@@ -1,5 +1,5 @@
-"""``bucketline.lightning``: a fit that is resumed from any of its checkpoints trains what the whole one trains after it,
-batch for batch, in the same of Lightning's epochs."""
+"""``bucketline.lightning``: a fit that is resumed from any of its checkpoints trains what the whole one trains after
+it, batch for batch, in the same of Lightning's epochs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from bucketline.torch import BucketBatchSampler, BucketIterableDataset  # noqa: 
 
 pytestmark = [
     *ALLOWED,
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
     # of Lightning itself
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:You are using the `dataloader_iter` step flavor"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
 ]
 
 RUN = "lightning-one"
@@ -39,7 +40,9 @@ Trained = tuple[int, int, int]
 """Lightning's epoch, the run's epoch and its step."""
 
 
-class Module(lightning.LightningModule):
+class Parts:
+    """Of a module, Lightning's or that of pytorch_lightning."""
+
     def __init__(self, loader: Any) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
@@ -63,6 +66,10 @@ class Module(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Module(Parts, lightning.LightningModule):
+    pass
+
+
 @pytest.fixture(scope="module")
 def run(url: str) -> str:
     put_run(url, RUN, world_size=1, batch_size=1100)
@@ -78,6 +85,8 @@ def fit(url: str, run: str, tmp_path: Path) -> Callable[..., list[Trained]]:
         stateful: bool = False,
         num_workers: int = 0,
         callbacks: tuple[Any, ...] = (),
+        module: Callable[[Any], Any] = Module,
+        trainer: Any = lightning.Trainer,
         **options: Any,
     ) -> list[Trained]:
         kind = stateful_dataloader.StatefulDataLoader if stateful else data.DataLoader
@@ -87,13 +96,13 @@ def fit(url: str, run: str, tmp_path: Path) -> Callable[..., list[Trained]]:
             def loader() -> Any:
                 return kind(Names(), batch_sampler=sampler, num_workers=num_workers, collate_fn=list)
 
-            module = Module(loader)
+            fitted = module(loader)
             if saves is not None:
                 folder = tmp_path / ("again" if checkpoint else "first")
                 callbacks = (ModelCheckpoint(folder, save_top_k=-1, **saves), *callbacks)
             options.setdefault("max_epochs", 3)
             options.setdefault("limit_val_batches", 1.0 if validates else 0)
-            lightning.Trainer(
+            trainer(
                 accelerator="cpu",
                 devices=1,
                 logger=False,
@@ -104,8 +113,8 @@ def fit(url: str, run: str, tmp_path: Path) -> Callable[..., list[Trained]]:
                 callbacks=[*callbacks, BucketlineCallback(sampler)],
                 default_root_dir=tmp_path,
                 **options,
-            ).fit(module, ckpt_path=checkpoint)
-        return module.trained
+            ).fit(fitted, ckpt_path=checkpoint)
+        return fitted.trained  # type: ignore[no-any-return]
 
     return fit
 
@@ -167,6 +176,18 @@ def test_every_resume_of_other_loaders_and_loops(fit: Any, tmp_path: Path, by: s
     assert len(whole) == (7 if "max_steps" in options else 2 * STEPS)
 
 
+@pytest.mark.parametrize("options", [{}, {"validates": True}, {"max_steps": 10, "max_epochs": -1}], ids=repr)
+@pytest.mark.parametrize("at", [STEPS - 1, STEPS, STEPS + 1])
+def test_a_fit_that_was_resumed_is_resumed_again(fit: Any, tmp_path: Path, at: int, options: Any) -> None:
+    saves, options = BY["time"], {"max_epochs": 3, **options}
+    whole = fit(saves=saves, **options)
+    assert fit(dict(saved(tmp_path / "first"))[at], saves=saves, **options) == whole[at:]
+    kept = (tmp_path / "again").rename(tmp_path / "kept")
+    for then, file in saved(kept):
+        if then in (at + 1, 2 * STEPS - 1, 2 * STEPS, 2 * STEPS + 1, len(whole)):
+            assert (then, fit(file, saves=saves, **options)) == (then, whole[then:])
+
+
 @pytest.mark.parametrize("by", ["time", "epochs"])
 @pytest.mark.parametrize("limit", [1, 3, 0.5])
 def test_a_limited_epoch_begins_where_the_last_one_ended(
@@ -175,3 +196,106 @@ def test_a_limited_epoch_begins_where_the_last_one_ended(
     whole = check_every_resume(fit, tmp_path, BY[by], limit_train_batches=limit, max_epochs=3, num_workers=1)
     length = int(limit * STEPS) if isinstance(limit, float) else limit
     assert whole == [(at // length, *divmod(at, STEPS)) for at in range(3 * length)]
+
+
+def test_a_fit_without_a_checkpoint_begins_the_run_anew_and_a_second_one_of_the_trainer_goes_on(
+    fit: Any,
+) -> None:
+    first = fit(max_epochs=1)
+    assert fit(max_epochs=1) == first == [(0, 0, step) for step in range(STEPS)]
+
+    class Twice(lightning.Trainer):
+        def fit(self, module: Any, ckpt_path: Any) -> None:
+            super().fit(module, ckpt_path=ckpt_path)
+            self.fit_loop.max_epochs = 2
+            super().fit(module)
+
+    assert fit(max_epochs=1, trainer=Twice) == [
+        (epoch, epoch, step) for epoch in range(2) for step in range(STEPS)
+    ]
+
+
+def test_checkpoints_that_others_write_in_the_midst_of_things(fit: Any, tmp_path: Path) -> None:
+    """A callback before ours, hooks of the module, and what an exception within a step makes Lightning write."""
+
+    def save(trainer: Any, when: str) -> None:
+        trainer.save_checkpoint(tmp_path / "first" / f"{when}-{trainer.global_step}.ckpt")
+
+    class Early(lightning.Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            save(trainer, "before")
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            save(trainer, "after")
+
+    class Own(Module):
+        def on_train_batch_end(self, *_: Any) -> None:
+            save(self.trainer, "module")
+
+        def training_step(self, items: Any, at: int) -> Any:
+            if len(self.trained) == STEPS + 2:
+                raise ZeroDivisionError
+            return super().training_step(items, at)
+
+    with pytest.raises(ZeroDivisionError):
+        fit(
+            saves={"save_on_exception": True, "every_n_epochs": 1},
+            callbacks=(Early(),),
+            module=Own,
+            max_epochs=2,
+        )
+    whole = fit(max_epochs=2)
+    found = saved(tmp_path / "first")
+    assert len(found) >= 3 * (STEPS + 2)
+    for at, file in found:
+        if at > 0:
+            assert (file.name, fit(file, max_epochs=2)) == (file.name, whole[at:])
+
+
+def test_the_trainer_of_pytorch_lightning(fit: Any, tmp_path: Path) -> None:
+    pytorch_lightning = pytest.importorskip("pytorch_lightning")
+
+    class Its(Parts, pytorch_lightning.LightningModule):
+        pass
+
+    class Saves(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    options = {"module": Its, "trainer": pytorch_lightning.Trainer, "max_epochs": 2, "callbacks": (Saves(),)}
+    whole = fit(**options)
+    kept = tmp_path.rename(tmp_path.with_name("kept"))  # a resumed fit saves as well
+    tmp_path.mkdir()
+    for at, file in saved(kept):
+        assert fit(file, **options) == whole[at:]
+
+
+def test_what_cannot_be_counted_or_gone_on_with_is_refused(
+    fit: Any, url: str, run: str, tmp_path: Path
+) -> None:
+    with BucketClient(url, run) as client, pytest.raises(UsageError, match="BucketBatchSampler was expected"):
+        BucketlineCallback(BucketIterableDataset(client))
+
+    class Acknowledges(Module):
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.loader().batch_sampler.ack()
+
+    class Draws(Module):
+        def training_step(self, dataloader_iter: Any) -> Any:
+            raise NotImplementedError
+
+    for refused, options in {
+        "BucketlineCallback acknowledges": {"module": Acknowledges},
+        "dataloader_iter": {"module": Draws},
+        "overfit_batches": {"overfit_batches": 2},
+    }.items():
+        with pytest.raises(UsageError, match=refused):
+            fit(max_epochs=1, **options)
+
+    fit(saves={"every_n_train_steps": 2}, max_epochs=1)
+    _, file = saved(tmp_path / "first")[0]
+    checkpoint = torch.load(file, weights_only=False)
+    del checkpoint["bucketline"]
+    torch.save(checkpoint, file)
+    with pytest.raises(UsageError, match="saved without BucketlineCallback"):
+        fit(file, max_epochs=1)

@@ -131,7 +131,9 @@ def test_a_stateful_loader_and_whole_batches(
 
 
 @pytest.mark.filterwarnings(
-    "ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*does not have many workers"
+    "ignore:.*treespec, LeafSpec:FutureWarning",
+    "ignore:.*does not have many workers",
+    "ignore:Checkpoint directory",
 )
 def test_the_recipe_for_lightning_resumes_in_an_epochs_midst(
     names: dict[str, Any], start: Callable[..., BucketClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -193,7 +193,7 @@ def _batch_in(data: Any, place: Cursor) -> Batch:
         )
     if (first.epoch, first.step) != place:
         raise UsageError(
-            f"loader: gave epoch {first.epoch} step {first.step} where epoch {place.epoch} step {place.step} comes next. "
-            "A resumed job needs no batches skipped: dataset.begin(state) goes on behind what it trained on"
+            f"loader: gave epoch {first.epoch} step {first.step} where epoch {place.epoch} step {place.step} comes "
+            "next. A resumed job needs no batches skipped: dataset.begin(state) goes on behind what it trained on"
         )
     return first

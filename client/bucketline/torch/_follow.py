@@ -16,8 +16,8 @@ INSIDE = ("iterable", "_loader", "loader", "dataloader")
 """Where those that read a loader ahead, or show its progress, keep it: tqdm, torch_xla, and what people write."""
 
 NO_SKIPPING = (
-    "A resumed job needs no batches skipped (accelerate's skip_first_batches): sampler.begin(state) goes on behind what "
-    "it has trained on. Use the DataLoader over the sampler itself"
+    "A resumed job needs no batches skipped (accelerate's skip_first_batches): sampler.begin(state) goes on behind "
+    "what it has trained on. Use the DataLoader over the sampler itself"
 )
 
 

@@ -1,5 +1,5 @@
-"""One rank of a job under torchrun, with Lightning, which owns the loop: the callback acknowledges each step, begins the
-run, or resumes it from a checkpoint of Lightning's, of which it writes one after each step. Prints as
+"""One rank of a job under torchrun, with Lightning, which owns the loop: the callback acknowledges each step, begins
+the run, or resumes it from a checkpoint of Lightning's, of which it writes one after each step. Prints as
 ``with_accelerate`` does, Lightning's epoch first."""
 
 import json
