@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 
-from bucketline import BucketClient
+from bucketline import BucketClient, StartWarning
 
 
 def main(url: str, run: str, rank: int, step_s: float) -> None:
+    warnings.simplefilter("ignore", StartWarning)  # one that was killed comes back at its cursor, as it is to
     with BucketClient(url, run, holder=f"demo-{rank}-{time.time_ns()}") as client:
         for batch in client.epoch(rank):
             time.sleep(step_s)  # where a real worker would train
