@@ -33,9 +33,9 @@ def test_a_second_training_on_a_used_run(
     assert second.source.epoch == 0
     assert [*second.epoch(), *second.epoch()] == plan[: 2 * NUM_STEPS]
     third = kind(start(resumes=True), num_workers=num_workers)
-    third.source.begin(state)
+    begun = third.source.begin(state)
     assert third.source.epoch == 1
-    assert third.source.state_dict() == state
+    assert third.source.state_dict() == {**state, "start": begun.generation_id}
     assert list(third.epoch()) == plan[NUM_STEPS + 3 : 2 * NUM_STEPS]
 
 
