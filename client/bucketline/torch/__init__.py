@@ -5,6 +5,7 @@
 
     sampler = BucketBatchSampler(BucketClient(url, run="sdxl-base"))
     loader = DataLoader(images, batch_sampler=sampler, num_workers=4)
+    sampler.begin(checkpoint["data"] if checkpoint else None)
     for batch in sampler.follow(loader):  # asking for the next batch says that this one is trained on
         train_step(batch)
         save({"model": model, "data": sampler.state_dict()})

@@ -15,10 +15,10 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .._client import BucketClient
-from .._errors import NotFound, UsageError
+from .._errors import UsageError
 from .._types import Batch, Cursor, Session
-from ._follow import check_order, check_state
-from ._seat import check_world_size, seat_of
+from ._follow import check_order, check_state, standing
+from ._seat import seat_of
 from ._share import Share
 
 T = TypeVar("T")
@@ -105,18 +105,8 @@ class BucketIterableDataset(IterableDataset[Any]):
     def _next(self) -> Cursor:
         """The first step that is not trained on, the batch in the loop's hand counted as if it were."""
         is_known = self._in_hand is not None or self._place is not None
-        state = self.state_dict() if is_known else self._state()
+        state = self.state_dict() if is_known else standing(self.client, self.rank, self.world_size)
         return Cursor(state["epoch"], state["step"])
-
-    def _state(self) -> dict[str, Any]:
-        """Where the coordinator has the rank."""
-        try:
-            state = self.client.state_dict(self.rank)
-        except NotFound:
-            check_world_size(self.client.dealt_to(), self.world_size)
-            raise
-        check_world_size(state["world_size"], self.world_size)
-        return state
 
     def _finish_in_hand(self) -> None:
         batch, self._in_hand = self._in_hand, None

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
-from .._errors import UsageError
+from .._client import BucketClient
+from .._errors import NotFound, UsageError
 from .._types import Batch, Cursor
 from ._items import Item
+from ._seat import check_world_size
 
 INSIDE = ("iterable", "_loader", "loader", "dataloader")
 """Where those that read a loader ahead, or show its progress, keep it: tqdm, torch_xla, and what people write."""
@@ -77,6 +79,20 @@ def place_in(data: Any) -> Cursor | None:
     while isinstance(first, (tuple, list)) and first:
         first = first[0]
     return Cursor(first.epoch, first.step) if isinstance(first, (Batch, Item)) else None
+
+
+def standing(
+    client: BucketClient, rank: int, world_size: int | None, after: Batch | None = None
+) -> dict[str, Any]:
+    """The rank's state, as ``BucketClient.state_dict``. ``UsageError`` where the run does not deal to ``world_size``
+    ranks: the same on a rank that it has as on one that it has not."""
+    try:
+        state = client.state_dict(rank, after=after)
+    except NotFound:
+        check_world_size(client.dealt_to(), world_size)
+        raise
+    check_world_size(state["world_size"], world_size)
+    return state
 
 
 def check_state(state: Any) -> None:

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from .. import _wire
 from .._client import BucketClient
-from .._errors import NotFound, UsageError
+from .._errors import UsageError
 from .._types import Batch, Cursor, Session
 from .._warnings import RepeatedBatchesWarning
-from ._follow import check_asker, check_loader, check_order, check_state, place_in
+from ._follow import check_asker, check_loader, check_order, check_state, place_in, standing
 from ._items import Item, items_of
-from ._seat import check_world_size, seat_of
+from ._seat import seat_of
 
 T = TypeVar("T")
 
@@ -212,13 +212,7 @@ class BucketBatchSampler:
 
     def _state(self) -> dict[str, Any]:
         after = self._out[0] if self._has_first else None
-        try:
-            state = self.client.state_dict(self.rank, after=after)
-        except NotFound:
-            check_world_size(self.client.dealt_to(), self._world_size)
-            raise
-        check_world_size(state["world_size"], self._world_size)
-        return state
+        return standing(self.client, self.rank, self._world_size, after)
 
     def _begin_start(self) -> Session | None:
         """Begin the start that was said, now that it is needed."""
