@@ -61,7 +61,8 @@ class BucketlineCallback(Callback):
             return
         self._check(trainer, pl_module)
         warnings.filterwarnings("ignore", NOT_SO)
-        is_limited = trainer.limit_train_batches != 1.0
+        limit = trainer.limit_train_batches
+        is_limited = isinstance(limit, int) or limit < 1.0
         self.sampler.hand_over(trainer.global_rank, trainer.world_size, runs_on=is_limited)
         made_up = trainer.strategy.broadcast(os.urandom(16).hex())
         self._session = None if self.sampler.client.has_session else made_up

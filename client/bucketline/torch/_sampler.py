@@ -56,8 +56,8 @@ class BucketBatchSampler:
         ids_only: bool = False,
     ) -> None:
         self.client = client
-        is_seat_given = not (rank is None and world_size is None)
-        self._seat = seat_of(rank, world_size) if is_seat_given else None
+        self._is_seat_given = not (rank is None and world_size is None)
+        self._seat = seat_of(rank, world_size) if self._is_seat_given else None
         self._ids_only = ids_only
         self._out: deque[Batch] = deque()  # with the loader or the loop, not trained on; the oldest first
         self._has_first = False  # the loop has the oldest
@@ -240,7 +240,7 @@ class BucketBatchSampler:
         framework's checkpoints and knows what an epoch has had. So loaders' states are not looked at, and a pass may be
         dropped unused. ``rank`` and ``world_size`` are the framework's word, where none were given. ``runs_on``: its
         epochs are shorter than the run's, and a pass goes on into the next one."""
-        if self._seat is None or self._seat[1] is not None:
+        if not self._is_seat_given:
             self._seat = rank, world_size
         self._is_handed_over, self._runs_on = True, runs_on
 
