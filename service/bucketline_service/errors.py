@@ -7,6 +7,7 @@ BucketlineError
 +- Conflict           the name is taken by other content, or the thing is in use
 +- Fenced             a newer lease or generation has taken over; nothing was changed
 +- PlanMismatch       a state dict of another plan, or a run of another release's
++- Damaged            a record of the store cannot be read: this run's trouble alone
 +- Planning           the plan is still being built: come back
 +- StoreUnavailable   the store is late or gone: nothing is known, come back
 """
@@ -62,6 +63,10 @@ class Fenced(BucketlineError):
 
 class PlanMismatch(BucketlineError):
     code = "plan_mismatch"
+
+
+class Damaged(BucketlineError):
+    code = "damaged"
 
 
 class Planning(BucketlineError):

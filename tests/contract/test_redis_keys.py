@@ -36,11 +36,14 @@ async def test_every_key_is_listed_with_its_type_and_none_expires(store: Store, 
     await store.record([NewEvent("mark", None, b"{}")], 0)
     await job.begin(2, session="s")
     await job.lease(generation=2)
+    await store.close_map("a-map", "mark", 20.0)
+    await store.announce_run("a-run", "birth", ["other"], 10.0)
     rows = re.findall(r"^\| ``(bucketline:\S+)`` \| (\w+) \|", keys.__doc__ or "", re.MULTILINE)
     listed = {key.replace("{run}", "{a-run}"): kind for key, kind in rows}
     assert {key: server.type(key) for key in server.scan_iter()} == listed
     assert {server.ttl(key) for key in listed} == {-1}
     assert set(keys.of_run("a-run")) == {key for key in listed if "{a-run}" in key}
+    await store.open_map("mark")
     await store.delete_run("a-run")
     assert set(server.keys()) == {"bucketline:ping", keys.EVENTS}
 
@@ -54,7 +57,7 @@ async def test_all_keys_of_a_run_are_in_one_slot() -> None:
 
 async def test_no_two_runs_share_a_key() -> None:
     runs = ["{", "}", "%7B", "%7D", "%257B", "%", "", "%%"]
-    assert len({key for run in runs for key in keys.of_run(run)}) == 4 * len(runs)
+    assert len({key for run in runs for key in keys.of_run(run)}) == 5 * len(runs)
 
 
 async def test_a_commit_is_one_round_trip(store: Store, server: redis.Redis) -> None:

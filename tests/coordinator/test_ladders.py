@@ -119,10 +119,10 @@ def test_what_was_fitted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_run_of_before_there_were_fitted_ladders_opens() -> None:
     spec = RunSpec(map="m", world_size=1, batch_size=1).resolved()
-    document = Document(spec, "f", "m", None, 0.0)
+    document = Document(spec, "f", ["m"], [None], 0.0)
     about = json.loads(document.encode())
     del about["fitted_sizes"]
-    assert Document.decode(json.dumps(about).encode()) == document
+    assert Document.decode("run", json.dumps(about).encode()) == document
 
 
 WRONG = [

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bucketline_service.coordinator import map_gate
 from bucketline_service.coordinator.answers import Answers
 from bucketline_service.coordinator.delivery import Delivery
 from bucketline_service.coordinator.journal import Journal
@@ -44,6 +45,7 @@ class Coordinator:
         self.store = store = timed(store, metrics.store_seconds)
         self.maps = maps
         self.metrics = metrics
+        self._clock = clock
         self._plans = plans
         self._max_runs = max_runs
         self._is_started = False
@@ -74,11 +76,13 @@ class Coordinator:
 
     async def delete_map(self, name: str) -> None:
         await self._library.do(self.maps.find, name)
-        if users := await self.runs.uses(name):
-            raise Conflict(
-                f"map {name!r} is in use by {', '.join(users[:5])}. Delete these runs first", runs=users
-            )
-        await self._library.do(self.maps.delete, name)
+        async with map_gate.closed(self.store, name, self._clock) as begin:
+            if users := await self.runs.uses(name):
+                raise Conflict(
+                    f"map {name!r} is in use by {', '.join(users[:5])}. Delete these runs first", runs=users
+                )
+            begin()
+            await self._library.do(self.maps.delete, name)
         self.journal.tell("map_deleted", map=name)
 
     async def put_run(self, name: str, spec: RunSpec) -> bool:

@@ -35,7 +35,7 @@ class Answers:
     async def run(self, name: str) -> dict[str, Any]:
         document, record = await self._runs.read(name)
         generation, state, num_steps, last_seen_s = record.generation, None, None, None
-        status, detail = await self._runs.status(document)
+        status, detail = await self._runs.status(name, document)
         if status == "ready":
             run, state, last_seen_s = await self._sessions.standing(await self._runs.open(name))
             document, generation = run.document, run.generation

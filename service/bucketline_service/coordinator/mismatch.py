@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
+from bucketline_service.coordinator.document import Document
 from bucketline_service.coordinator.fingerprint import differences
-from bucketline_service.coordinator.runs import Document, Runs
-from bucketline_service.errors import NotFound, PlanMismatch
+from bucketline_service.coordinator.runs import Runs
+from bucketline_service.errors import PlanMismatch
 
 _WORDS = {
     "version": "the planner's version",
@@ -40,11 +40,9 @@ def mismatch(
 
 async def explained(runs: Runs, run: str, document: Document, given: str) -> PlanMismatch:
     """The same, with a run of that plan looked for in the store."""
-    for name in await runs.names():
-        with suppress(NotFound):
-            found, _ = await runs.read(name)
-            if found.fingerprint == given:
-                return mismatch(run, document, given, (name, found))
+    async for name, found in runs.documents():
+        if found is not None and found.fingerprint == given:
+            return mismatch(run, document, given, (name, found))
     return mismatch(run, document, given)
 
 

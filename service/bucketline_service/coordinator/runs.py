@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bucketline_service.coordinator import map_gate
 from bucketline_service.coordinator.deal import Deal
-from bucketline_service.coordinator.fingerprint import as_put, check_release, fingerprint, ids_digest
+from bucketline_service.coordinator.document import Document
+from bucketline_service.coordinator.fingerprint import check_release, fingerprint, ids_digest
 from bucketline_service.coordinator.journal import Journal
 from bucketline_service.coordinator.library import Library
 from bucketline_service.coordinator.plans import Plan, PlanShelf
 from bucketline_service.coordinator.sources import Sources, Valid
 from bucketline_service.coordinator.spec import RunSpec
-from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, Planning, StoreUnavailable
+from bucketline_service.errors import (
+    BucketlineError,
+    Conflict,
+    Damaged,
+    Invalid,
+    NotFound,
+    Planning,
+    StoreUnavailable,
+)
 from bucketline_service.names import check_name
 from bucketline_service.planning.build import check_world_size
 from bucketline_service.planning.layouts import Laid
-from bucketline_service.state.port import LEASE_STRIDE, Cursor, Generation, RankRecord, RunRecord, Store
+from bucketline_service.state.port import (
+    LEASE_STRIDE,
+    Cursor,
+    Generation,
+    RankRecord,
+    RunRecord,
+    Store,
+    Withdrawn,
+)
 
 WAIT_FOR_PLAN_S = 2.0
 """How long a request waits for a plan that is being built before it answers that it is."""
@@ -40,6 +56,8 @@ EPOCH_2020_S = 1_577_836_800
 
 MAX_WAIT_FOR_LEASES_S = 5.0
 
+_TRIES = 16
+
 
 def new_birth() -> str:
     """Of a generation: no other has it."""
@@ -49,29 +67,6 @@ def new_birth() -> str:
 def lease_floor(now_s: float) -> int:
     """The least lease token of this moment (of rank 0)."""
     return int((now_s - EPOCH_2020_S) * TICKS_PER_S) * LEASE_STRIDE
-
-
-@dataclass(frozen=True)
-class Document:
-    """What the store keeps of a run. ``map_digests`` and ``valid_digests``, of the valid ids or None, one of each map.
-    ``fitted_sizes``: (width, height) of each bucket of a ladder that hangs on the images, as found when the run was
-    put, or None."""
-
-    spec: RunSpec
-    fingerprint: str
-    map_digests: list[str]
-    valid_digests: list[str | None]
-    created_at_s: float
-    fitted_sizes: list[tuple[int, int]] | None = None
-
-    def encode(self) -> bytes:
-        about = {**self.__dict__, "spec": self.spec.to_json()}
-        return json.dumps(about, sort_keys=True).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Document:
-        about: dict[str, Any] = json.loads(data)
-        return cls(**{**about, "spec": RunSpec.model_validate(about["spec"])})
 
 
 @dataclass(frozen=True)
@@ -147,24 +142,25 @@ class Runs:
         """
         check_name("run", name)
         spec = spec.resolved()
-        try:
-            standing = Document.decode((await self.store.read_run(name)).document)
-        except NotFound:
-            pass
-        else:
+        with suppress(NotFound, Withdrawn):  # Withdrawn: deleted in between
+            standing, _ = await self.read(name)
             _same_spec(name, standing, spec)
             check_release(standing.fingerprint)
             # who made it may have died before all was written, or before replicas had it: creating it again mends that
-            return await self._create(name, replace(standing, created_at_s=self._clock()))
+            return await self._create(name, standing, new_birth())
         document = await self._library.do(self._document, spec)
         with suppress(Planning):
-            plan = await self._built(document, WAIT_FOR_PLAN_S)
+            plan = await self._built(name, document, WAIT_FOR_PLAN_S)
             try:
                 check_world_size(plan.planner, spec.world_size)
             except Invalid:
                 await self._forget(document.fingerprint)
                 raise
-        created = await self._create(name, document)
+        try:
+            created = await self._create_announced(name, document)
+        except BucketlineError:
+            await self._forget(document.fingerprint)
+            raise
         if created:
             maps = ", ".join(each.map for each in spec.sources)
             self.journal.tell("run_put", name, maps=maps, world_size=spec.world_size, planner=spec.planner)
@@ -195,18 +191,38 @@ class Runs:
             self._followed[key] = task
             task.add_done_callback(lambda _: self._followed.pop(key, None))
 
-    async def _create(self, name: str, document: Document) -> bool:
-        first = Generation(1, None, document.spec.world_size, Cursor(0, 0), 0, birth=new_birth())
-        record, created = await self.store.create_run(name, document.encode(), first)
-        _same_spec(name, Document.decode(record.document), document.spec)
+    async def _create_announced(self, name: str, document: Document) -> bool:
+        """Whether this call made it. Announced first and looked at then, so that no map of it is deleted meanwhile: see
+        ``map_gate``."""
+        for _ in range(_TRIES):
+            birth = new_birth()
+            await map_gate.announce(self.store, self._library, name, birth, document.digests, self._clock)
+            with suppress(Withdrawn):  # a map was about to be deleted, perhaps another
+                return await self._create(name, document, birth)
+        raise StoreUnavailable("maps kept being deleted; ask again")
+
+    async def _create(self, name: str, document: Document, birth: str) -> bool:
+        first = Generation(1, None, document.spec.world_size, Cursor(0, 0), 0, birth=birth)
+        record, created = await self.store.create_run(name, document.encode(), first, announced=True)
+        _same_spec(name, Document.decode(name, record.document), document.spec)
         return created
 
     async def read(self, name: str) -> tuple[Document, RunRecord]:
         record = await self.store.read_run(name)
-        return Document.decode(record.document), record
+        return Document.decode(name, record.document), record
 
     async def names(self) -> list[str]:
         return await self.store.list_runs()
+
+    async def documents(self) -> AsyncIterator[tuple[str, Document | None]]:
+        """Of all runs, by name; None where it cannot be read."""
+        for name in await self.names():
+            try:
+                yield name, (await self.read(name))[0]
+            except Damaged:
+                yield name, None
+            except NotFound:  # deleted since it was listed
+                continue
 
     async def delete(self, name: str) -> None:
         """Forget the run, and its plan where no other needs it. A replica that has the plan open keeps it, one that has
@@ -216,14 +232,18 @@ class Runs:
         of a later run of this name. So this waits, up to ``MAX_WAIT_FOR_LEASES_S``, until all leases to come are larger
         than those that were given: a hundredth of a second, or one for each time that a rank changed hands faster than
         that. No more than equal leases can meet after it: none is adopted without an equal id."""
-        document, _ = await self.read(name)
-        _, ranks = await self.store.ranks(name)
+        document: Document | None = None
+        ranks: list[RankRecord] = []
+        with suppress(Damaged):  # deleting it is what mends it
+            _, ranks = await self.store.ranks(name)
+            document, _ = await self.read(name)
         await self.store.delete_run(name)
         self._open.pop(name, None)
         newest = max((rank.lease for rank in ranks), default=0) // LEASE_STRIDE
         ahead_s = (newest + 1) / TICKS_PER_S + EPOCH_2020_S - self._clock()
         await asyncio.sleep(min(max(ahead_s, 0.0), MAX_WAIT_FOR_LEASES_S))
-        await self._forget(document.fingerprint)
+        if document is not None:
+            await self._forget(document.fingerprint)
 
     async def open(self, name: str, wait_s: float = WAIT_FOR_PLAN_S) -> Run:
         """The run as the store has it now, ready. Raises ``NotFound``, ``Planning``, what planning it raises, or
@@ -235,9 +255,9 @@ class Runs:
             raise
         run = known = self._open.get(name)
         if run is None or run.encoded != record.document or not run.plan.is_whole:
-            document = Document.decode(record.document)
+            document = Document.decode(name, record.document)
             try:
-                plan = await self._plan(document, wait_s)
+                plan = await self._plan(name, document, wait_s)
             except Planning:
                 # who put the run may have been stopped meanwhile
                 self._follow(name, document, is_here=True)
@@ -273,11 +293,11 @@ class Runs:
                 return run, records
             run = await self.open(run.name)
 
-    async def status(self, document: Document) -> tuple[str, str | None]:
+    async def status(self, name: str, document: Document) -> tuple[str, str | None]:
         """``ready``, ``planning`` or ``failed``, and why. A disk that does not take the plan is asked again each time:
         such a run is ``planning``."""
         try:
-            await self._plan(document, wait_s=STATUS_WAIT_S)
+            await self._plan(name, document, wait_s=STATUS_WAIT_S)
         except Planning:
             return "planning", None
         except StoreUnavailable as error:
@@ -291,16 +311,10 @@ class Runs:
         return self._plans.progress(document.fingerprint)
 
     async def uses(self, map_name: str) -> list[str]:
-        """Names of the runs that need a map."""
-        found = []
-        for name in await self.names():
-            try:
-                document, _ = await self.read(name)
-            except NotFound:
-                continue
-            if any(map_name in (each.map, each.valid_ids) for each in document.spec.sources):
-                found.append(name)
-        return found
+        """Names of the runs that need a map, or may: of one that cannot be read nobody can tell."""
+        return [
+            name async for name, document in self.documents() if not document or map_name in document.digests
+        ]
 
     def _document(self, spec: RunSpec) -> Document:
         sources = Sources(
@@ -345,30 +359,26 @@ class Runs:
 
     async def _forget(self, fingerprint: str) -> None:
         """Drop a plan, unless a run in the store needs it."""
-        for name in await self.names():
-            try:
-                if (await self.read(name))[0].fingerprint == fingerprint:
-                    return
-            except NotFound:
-                continue
+        async for _, document in self.documents():
+            if document is not None and document.fingerprint == fingerprint:
+                return
         await asyncio.to_thread(self._plans.forget, fingerprint)
 
-    async def _plan(self, document: Document, wait_s: float) -> Plan:
-        """Raises ``Planning``, ``PlanMismatch``, and what planning raises, ``Invalid`` for too many ranks among it."""
-        check_release(document.fingerprint)
-        plan = await self._built(document, wait_s)
+    async def _plan(self, name: str, document: Document, wait_s: float) -> Plan:
+        """Raises ``Planning``, ``PlanMismatch``, ``Damaged``, and what planning raises, ``Invalid`` for too many ranks
+        among it."""
+        plan = await self._built(name, document, wait_s)
         check_world_size(plan.planner, document.spec.world_size)
         return plan
 
-    async def _built(self, document: Document, wait_s: float) -> Plan:
-        spec = document.spec
+    async def _built(self, name: str, document: Document, wait_s: float) -> Plan:
+        spec, plan_spec = document.spec, document.plan_spec(name)
         maps = [await self._library.open(digest, wait_s) for digest in document.map_digests]
         sources = Sources([each.map for each in spec.sources], maps)
 
         def valid_rows() -> NDArray[np.int64] | None:
             return sources.rows_of(self._valid(spec, document.valid_digests), spec.maps is not None)
 
-        plan_spec = as_put(spec.plan_spec(document.fitted_sizes, spec.maps or ()), document.fingerprint)
         return await self._plans.get(document.fingerprint, plan_spec, sources, valid_rows, wait_s)
 
 

@@ -21,6 +21,7 @@ from bucketline_service.state.port import (
     RankRecord,
     RunRecord,
     Store,
+    Withdrawn,
 )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "RankRecord",
     "RunRecord",
     "Store",
+    "Withdrawn",
     "open_store",
 ]
 

@@ -5,17 +5,29 @@
 | ``bucketline:runs`` | set | the names of the runs |
 | ``bucketline:ping`` | string | ``1``: proves that Redis takes writes; on a cluster see ``PINGS`` |
 | ``bucketline:events`` | zset | the newest events by id, packed; of all runs |
+| ``bucketline:announced:{bucketline:runs}`` | hash | run -> its last announcement, a birth or a token |
+| ``bucketline:closed:{bucketline:runs}`` | hash | mark -> the map that it closes, ``until_s map`` |
 | ``bucketline:{run}:generation`` | string | the present generation, packed; where it is, the run is |
 | ``bucketline:{run}:document`` | string | ``RunRecord.document``, as it came |
 | ``bucketline:{run}:sessions`` | hash | session name -> generation number, all that ever began |
 | ``bucketline:{run}:ranks`` | hash | rank -> record, packed; those of older generations too |
+| ``bucketline:{run}:announced`` | set | births with which the run may be created |
 
-Life time: the first three for ever, a run's keys until ``delete_run``. Nothing expires.
+Life time: the first five for ever, a run's keys until ``delete_run``. Nothing expires.
 
-``{run}`` is a hash tag, braces included: all keys of a run are in one slot of a cluster. The index is in
-another, so it is written in a step of its own, after the run was created or deleted. A crash between the two, or an
-index whose node is down, leaves a run that is not listed until ``create_run`` is repeated, or a name without a run,
-which ``list_runs`` leaves out. To tell, that asks each run's own slot, and so needs every node of a cluster.
+``{run}`` is a hash tag, braces included: all keys of a run are in one slot of a cluster. The index, and what stands in
+its slot by the tag ``{bucketline:runs}``, is in another: no one operation can create a run and list it, or see that a
+map is closed. Hence the order of steps:
+
+- a run is created by its birth in ``announced`` of its own slot; then, in one operation, by the look whether a map is
+  closed and its name in the index; then by its keys, if the birth is announced still;
+- a map is closed by its mark; then, of each name in the index, by taking away what is announced;
+- a run is deleted by a look at its last announcement; then by taking away what is announced; its keys; and its name in
+  the index, unless another was announced since.
+
+Of a run and a closing either the run found the mark, or the closing found the name, and then left a run that is created
+or one that cannot be. A crash between two steps leaves a name without a run, which ``list_runs`` leaves out, or a birth
+that nobody uses. To tell, ``list_runs`` and ``close_map`` ask each run's own slot, and so need every node of a cluster.
 
 Packed values are words parted by single spaces, numbers in decimal:
 
@@ -36,6 +48,8 @@ from bucketline_service.state.port import Cursor, Generation, GenerationId, Kept
 
 RUNS = "bucketline:runs"
 EVENTS = "bucketline:events"
+ANNOUNCED = f"bucketline:announced:{{{RUNS}}}"
+CLOSED = f"bucketline:closed:{{{RUNS}}}"
 PINGS = ["bucketline:ping", *(f"bucketline:ping:{number}" for number in range(1, 4))]
 """A cluster has all of them, in slots far apart; else there is the first alone."""
 
@@ -62,9 +76,13 @@ def ranks(run: str) -> str:
     return _key(run, "ranks")
 
 
+def announced(run: str) -> str:
+    return _key(run, "announced")
+
+
 def of_run(run: str) -> list[str]:
     """All keys that belong to the run."""
-    return [generation(run), document(run), sessions(run), ranks(run)]
+    return [generation(run), document(run), sessions(run), ranks(run), announced(run)]
 
 
 def pack_id(value: GenerationId) -> str:

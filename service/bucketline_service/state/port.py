@@ -149,6 +149,10 @@ class KeptEvent:
     document: bytes
 
 
+class Withdrawn(Exception):  # noqa: N818 - nothing is wrong: announce the run again
+    """The run's announcement does not count any more: a map was closed after it."""
+
+
 class Store(Protocol):
     """What both back ends do; ``tests/contract`` runs one suite over them. All verbs are safe under
     concurrency, between threads, processes and machines."""
@@ -156,8 +160,24 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Return when the store can read and write; raise ``StoreUnavailable`` where not."""
 
-    async def create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
-        """Create the run unless the name is taken; the record that stands, and whether this call made it."""
+    async def announce_run(self, run: str, birth: str, maps: Sequence[str], now_s: float) -> list[str]:
+        """Say that a run of this birth, which needs ``maps``, is about to be created. The answer is those of the maps
+        that are closed: where there is one, nothing was announced."""
+
+    async def create_run(
+        self, run: str, document: bytes, first: Generation, *, announced: bool = False
+    ) -> tuple[RunRecord, bool]:
+        """Create the run unless the name is taken; the record that stands, and whether this call made it. Where it is
+        ``announced``, a run that would be new raises ``Withdrawn`` unless ``first.birth`` was announced for it and no
+        map was closed since."""
+
+    async def close_map(self, map: str, mark: str, until_s: float) -> None:
+        """Refuse announcements of runs that need the map, until ``open_map`` with the same mark or until the time is
+        past, and withdraw all that were made before. When this returns, ``list_runs`` has every run that needs the map
+        or will need it before then. Each ``mark`` closes by itself. It has neither a space nor a line's end."""
+
+    async def open_map(self, mark: str) -> None:
+        """Take back what was closed with the mark; nothing where nothing was."""
 
     async def read_run(self, run: str) -> RunRecord: ...
 

@@ -8,6 +8,7 @@ connects.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -32,9 +33,11 @@ from bucketline_service.state.port import (
     Outcome,
     RankRecord,
     RunRecord,
+    Withdrawn,
 )
 from bucketline_service.state.redis_clients import Client, ClusterClient, open_client
 from bucketline_service.state.redis_scripts import (
+    ANNOUNCE_RUN,
     BEGIN,
     COMMIT,
     CREATE_RUN,
@@ -42,6 +45,7 @@ from bucketline_service.state.redis_scripts import (
     RANKS,
     RECORD,
     SESSION,
+    UNLIST_RUN,
     Script,
 )
 from bucketline_service.state.rules import SEEN_EVERY_S
@@ -94,21 +98,53 @@ class RedisStore:
         assert unanswered is not None
         raise unanswered
 
-    async def create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
-        return await self._answer(self._create_run(run, document, first))
+    async def announce_run(self, run: str, birth: str, maps: Sequence[str], now_s: float) -> list[str]:
+        return await self._answer(self._announce_run(run, birth, maps, now_s))
 
-    async def _create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
-        made, packed, standing = await self._script(
-            CREATE_RUN,
-            [keys.generation(run), keys.document(run), keys.sessions(run)],
-            [
-                *(keys.pack_generation(first), first.number, keys.pack_name(first.session)),
-                *(document, self._touch),
-            ],
-        )
-        # Also where the run was there: its maker may have died before this line.
-        await self._ask("SADD", keys.RUNS, run)
-        return RunRecord(standing, keys.unpack_generation(packed)), bool(made)
+    async def _announce_run(self, run: str, birth: str, maps: Sequence[str], now_s: float) -> list[str]:
+        """The steps stand in an order: see ``keys.py``."""
+        await self._ask("SADD", keys.announced(run), birth)
+        index = [keys.RUNS, keys.ANNOUNCED, keys.CLOSED]
+        closed = await self._script(ANNOUNCE_RUN, index, [run, birth, float(now_s), *maps])
+        return [map.decode() for map in closed]
+
+    async def create_run(
+        self, run: str, document: bytes, first: Generation, *, announced: bool = False
+    ) -> tuple[RunRecord, bool]:
+        return await self._answer(self._create_run(run, document, first, announced))
+
+    async def _create_run(
+        self, run: str, document: bytes, first: Generation, announced: bool
+    ) -> tuple[RunRecord, bool]:
+        while True:
+            birth = first.birth if announced else secrets.token_hex(8)
+            if not announced:
+                await self._announce_run(run, birth, [], 0.0)
+            answer = await self._script(
+                CREATE_RUN,
+                [keys.generation(run), keys.document(run), keys.sessions(run), keys.announced(run)],
+                [
+                    *(keys.pack_generation(first), first.number, keys.pack_name(first.session)),
+                    *(document, self._touch, birth),
+                ],
+            )
+            if answer is not None:
+                made, packed, standing = answer
+                if not made:  # an older coordinator listed it last, and may have died before
+                    await self._ask("SADD", keys.RUNS, run)
+                return RunRecord(standing, keys.unpack_generation(packed)), bool(made)
+            if announced:
+                raise Withdrawn
+
+    async def close_map(self, map: str, mark: str, until_s: float) -> None:
+        await self._answer(self._close_map(map, mark, until_s))
+
+    async def _close_map(self, map: str, mark: str, until_s: float) -> None:
+        await self._ask("HSET", keys.CLOSED, mark, f"{float(until_s)!r} {map}")
+        await asyncio.gather(*(self._ask("UNLINK", keys.announced(name)) for name in await self._names()))
+
+    async def open_map(self, mark: str) -> None:
+        await self._answer(self._ask("HDEL", keys.CLOSED, mark))
 
     async def read_run(self, run: str) -> RunRecord:
         command = self._ask("MGET", keys.generation(run), keys.document(run))
@@ -121,22 +157,25 @@ class RedisStore:
         return await self._answer(self._list_runs())
 
     async def _list_runs(self) -> list[str]:
-        names = sorted(name.decode() for name in await self._ask("SMEMBERS", keys.RUNS))
+        names = await self._names()
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
             pipeline.exists(keys.generation(name))
         there = await pipeline.execute()
         return [name for name, is_there in zip(names, there, strict=True) if is_there]
 
+    async def _names(self) -> list[str]:
+        """In the index: not all of them have a run."""
+        return sorted(name.decode() for name in await self._ask("SMEMBERS", keys.RUNS))
+
     async def delete_run(self, run: str) -> bool:
         return await self._answer(self._delete_run(run))
 
     async def _delete_run(self, run: str) -> bool:
+        announcement = await self._ask("HGET", keys.ANNOUNCED, run)
+        await self._ask("UNLINK", keys.announced(run))
         deleted: int = await self._ask("UNLINK", *keys.of_run(run))
-        await self._ask("SREM", keys.RUNS, run)
-        # A run of this name may have been created, and listed, between the two.
-        if await self._ask("EXISTS", keys.generation(run)):
-            await self._ask("SADD", keys.RUNS, run)
+        await self._script(UNLIST_RUN, [keys.RUNS, keys.ANNOUNCED], [run, announcement or b""])
         return deleted > 0
 
     async def session(self, run: str, session: str) -> tuple[GenerationId, int | None]:

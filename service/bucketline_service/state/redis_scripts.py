@@ -14,13 +14,19 @@ class Script:
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS, RECORD = (
-    Script(name) for name in ("create_run", "session", "begin", "lease", "commit", "ranks", "record")
+ANNOUNCE_RUN, CREATE_RUN, UNLIST_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS, RECORD = map(
+    Script,
+    (
+        *("announce_run", "create_run", "unlist_run"),
+        *("session", "begin", "lease", "commit", "ranks", "record"),
+    ),
 )
 
-WRITES = frozenset({"SET", "SADD", "SREM", "UNLINK"})
+WRITES = frozenset({"SET", "SADD", "HSET", "HDEL", "UNLINK"})
 WRITING_SCRIPTS = frozenset(
-    name for script in (CREATE_RUN, SESSION, BEGIN, LEASE, COMMIT) for name in (script.sha, script.text)
+    name
+    for script in (ANNOUNCE_RUN, CREATE_RUN, UNLIST_RUN, SESSION, BEGIN, LEASE, COMMIT)
+    for name in (script.sha, script.text)
 )
 
 

@@ -24,6 +24,7 @@ from bucketline_service.state.port import (
     NewEvent,
     RankRecord,
     RunRecord,
+    Withdrawn,
 )
 from bucketline_service.state.rules import Held, decide_begin, decide_commit, decide_lease
 from bucketline_service.state.sqlite_file import SqliteFile
@@ -41,8 +42,19 @@ class SqliteStore:
     async def ping(self) -> None:
         await self._file.run(_ping, writes=True)
 
-    async def create_run(self, run: str, document: bytes, first: Generation) -> tuple[RunRecord, bool]:
-        return await self._file.run(partial(_create_run, run, document, first), writes=True)
+    async def announce_run(self, run: str, birth: str, maps: Sequence[str], now_s: float) -> list[str]:
+        return await self._file.run(partial(_announce_run, run, birth, maps, now_s), writes=True)
+
+    async def create_run(
+        self, run: str, document: bytes, first: Generation, *, announced: bool = False
+    ) -> tuple[RunRecord, bool]:
+        return await self._file.run(partial(_create_run, run, document, first, announced), writes=True)
+
+    async def close_map(self, map: str, mark: str, until_s: float) -> None:
+        await self._file.run(partial(_close_map, map, mark, until_s), writes=True)
+
+    async def open_map(self, mark: str) -> None:
+        await self._file.run(partial(_open_map, mark), writes=True)
 
     async def read_run(self, run: str) -> RunRecord:
         return await self._file.run(partial(_read_run, run), writes=False)
@@ -90,12 +102,35 @@ def _ping(db: sqlite3.Connection) -> None:
     db.execute("UPDATE ping SET pings = pings + 1")
 
 
+def _announce_run(
+    run: str, birth: str, maps: Sequence[str], now_s: float, db: sqlite3.Connection
+) -> list[str]:
+    db.execute("DELETE FROM closed_maps WHERE until_s <= ?", (now_s,))
+    closed = {map for (map,) in db.execute("SELECT map FROM closed_maps")}
+    if found := [map for map in maps if map in closed]:
+        return found
+    db.execute("INSERT OR IGNORE INTO announced VALUES (?, ?)", (run, birth))
+    return []
+
+
+def _close_map(map: str, mark: str, until_s: float, db: sqlite3.Connection) -> None:
+    db.execute("INSERT OR REPLACE INTO closed_maps VALUES (?, ?, ?)", (mark, map, until_s))
+    db.execute("DELETE FROM announced")
+
+
+def _open_map(mark: str, db: sqlite3.Connection) -> None:
+    db.execute("DELETE FROM closed_maps WHERE mark = ?", (mark,))
+
+
 def _create_run(
-    run: str, document: bytes, first: Generation, db: sqlite3.Connection
+    run: str, document: bytes, first: Generation, announced: bool, db: sqlite3.Connection
 ) -> tuple[RunRecord, bool]:
     try:
         return _read_run(run, db), False
     except NotFound:
+        key = (run, first.birth)
+        if not db.execute("DELETE FROM announced WHERE run = ? AND birth = ?", key).rowcount and announced:
+            raise Withdrawn from None
         db.execute(
             f"INSERT INTO runs (run, {GENERATION_COLUMNS}, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (run, *_generation_values(first), document),
@@ -117,6 +152,7 @@ def _list_runs(db: sqlite3.Connection) -> list[str]:
 def _delete_run(run: str, db: sqlite3.Connection) -> bool:
     db.execute("DELETE FROM ranks WHERE run = ?", (run,))
     db.execute("DELETE FROM sessions WHERE run = ?", (run,))
+    db.execute("DELETE FROM announced WHERE run = ?", (run,))
     return db.execute("DELETE FROM runs WHERE run = ?", (run,)).rowcount > 0
 
 

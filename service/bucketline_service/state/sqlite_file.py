@@ -70,6 +70,13 @@ CREATE TABLE ranks (
 CREATE TABLE ping (id INTEGER PRIMARY KEY, pings INTEGER NOT NULL);
 INSERT INTO ping VALUES (1, 0);
 """
+GATE = """
+CREATE TABLE IF NOT EXISTS announced (run TEXT NOT NULL, birth TEXT NOT NULL, PRIMARY KEY (run, birth)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS closed_maps (mark TEXT PRIMARY KEY, map TEXT NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID;
+"""
+"""Of runs that are about to be created, and of maps that are about to be deleted. An older coordinator knows nothing of
+these tables and can use the file all the same: so they are no new version of it."""
+
 _OLD_BIRTHS = {1: "''", 2: "birth"}
 """Of each version whose runs were others: 1 knew no births, and 2 no lockstep. 3 knew no events."""
 
@@ -237,6 +244,8 @@ def _open(path: Path, busy_s: float, *, create: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")  # processes that open a new file together make one schema
         _make_schema(connection, path)
+        for statement in GATE.split(";\n"):
+            connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:
         connection.close()

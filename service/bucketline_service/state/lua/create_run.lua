@@ -1,11 +1,14 @@
--- Create a run unless it is there.
+-- Create a run that was announced, unless it is there.
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:document    string, opaque; until delete_run
 -- KEYS[3] bucketline:{run}:sessions    hash, session name -> generation number; until delete_run
--- ARGV    generation (packed), its number, session ('-' or '+name'), document, touch ('1': write what is there again)
+-- KEYS[4] bucketline:{run}:announced   set, births with which the run may be created; until it is
+-- ARGV    generation (packed), its number, session ('-' or '+name'), document, touch ('1': write what is there again),
+--         the birth that was announced
 -- No times.
--- Answers {made (0 or 1), generation, document} of the run that stands.
-local packed, number, session, document, touch = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+-- Answers {made (0 or 1), generation, document} of the run that stands, or nil where there is none and the announcement
+-- does not count any more.
+local packed, number, session, document, touch, birth = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local present = redis.call('GET', KEYS[1])
 if present then
@@ -14,6 +17,10 @@ if present then
     end
     return {0, present, redis.call('GET', KEYS[2])}
 end
+if redis.call('SISMEMBER', KEYS[4], birth) == 0 then
+    return false
+end
+redis.call('UNLINK', KEYS[4])
 redis.call('SET', KEYS[2], document)
 if session ~= '-' then
     redis.call('HSET', KEYS[3], string.sub(session, 2), number)
