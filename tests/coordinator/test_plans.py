@@ -265,6 +265,45 @@ def test_files_that_were_only_touched_are_read_once(world: World, monkeypatch: p
     world.close()
 
 
+def disguise(file: Path, content: bytes) -> None:
+    """In place, with the size and the times of before, as far as these can be set."""
+    before = file.stat()
+    while file.stat().st_ctime_ns == before.st_ctime_ns:
+        edit(file, content)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def test_an_order_that_was_changed_while_nothing_ran_is_built_again(world: World) -> None:
+    api, folder = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    content = (folder / "order.bin").read_bytes()
+    world.close()
+    disguise(folder / "order.bin", content[4:] + content[:4])
+    again = World(world.store_url, world.data_dir)
+    assert again.replica().api.get("/v1/runs/run/batches", **QUESTION) == expected
+    assert (folder / "order.bin").read_bytes() == content
+    again.close()
+
+
+def test_a_map_that_was_changed_while_nothing_ran_is_not_served(world: World) -> None:
+    api, _ = put(world)
+    expected = api.get("/v1/runs/run/batches", **QUESTION)
+    (map_file,) = (world.data_dir / "maps" / "objects").glob("*.arrow")
+    content = map_file.read_bytes()
+    world.close()
+    disguise(map_file, content.replace((7).to_bytes(8, "little"), (7777).to_bytes(8, "little")))
+    again = World(world.store_url, world.data_dir)
+    fresh = again.replica().api
+    problem = fresh.get("/v1/runs/run/batches", 503, **QUESTION)
+    assert "Put the map again" in problem["detail"]
+    assert fresh.get("/v1/runs/run")["detail"] == problem["detail"]
+    fresh.put_csv("small", SMALL, 200)
+    assert fresh.get("/v1/runs/run/batches", **QUESTION) == expected
+    again.close()
+
+
 class Held:
     """Holds a build where its rows are to be sorted."""
 

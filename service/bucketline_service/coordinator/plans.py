@@ -3,8 +3,8 @@
 ``plans/<fingerprint>/`` holds ``order.bin`` (rows by group, uint32), ``plan.json`` (groups, summary and checksums) and,
 for ``novelai``, ``states/`` (generator states, one file for each world size and epoch). A plan is built beside its
 place, in ``work-<fingerprint>/`` (see workbench.py), by one process at a time, and renamed into it when all is on disk,
-so that what is there is whole. It is checked all the same: ``plan.json`` tells what size and time of change the order
-and the maps had when they were last held against their digests, and where a file has another now, it is read again.
+so that what is there is whole. It is checked all the same: ``plan.json`` tells the stamps (size, times, inode) that the
+order and the maps had when they were last held against their digests, and where a file has another now, it is read again.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ class PlanShelf:
                 "summary": prepared.summary,
                 "order": _digest(prepared.order),
             }
-            text = json.dumps({**about, "sum": _sum(about), "checked": _lasting(stamp, maps)})
+            text = json.dumps({**about, "sum": _sum(about), "checked": _stamps(stamp, maps)})
             (beside / _ABOUT).write_text(text)
             _sync(beside)
             if order.is_forgotten.is_set():
@@ -388,12 +388,12 @@ def _shelved(folder: Path, maps: Sequence[ResolutionMap], is_doubted: bool = Fal
         if stamp.num_bytes != 4 * num:
             return None
         order = np.memmap(folder / _ORDER, dtype=np.uint32, mode="r", shape=(num,))
-        if (is_doubted or was_order != stamp.lasting) and _digest(order) != about["order"]:
+        if (is_doubted or was_order != list(stamp)) and _digest(order) != about["order"]:
             return None
         shelved = _Shelved(Prepared(groups, order, about["summary"]), stamp)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
-    now = _lasting(stamp, maps)
+    now = _stamps(stamp, maps)
     for index, image_map in enumerate(maps):
         if is_doubted or was_maps[index : index + 1] != [now["maps"][index]]:
             image_map.verify()
@@ -402,9 +402,9 @@ def _shelved(folder: Path, maps: Sequence[ResolutionMap], is_doubted: bool = Fal
     return shelved
 
 
-def _lasting(stamp: Stamp, maps: Sequence[ResolutionMap]) -> dict[str, Any]:
+def _stamps(stamp: Stamp, maps: Sequence[ResolutionMap]) -> dict[str, Any]:
     """What the files look like that were held against their digests."""
-    return {"order": stamp.lasting, "maps": [image_map.stamp.lasting for image_map in maps]}
+    return {"order": list(stamp), "maps": [list(image_map.stamp) for image_map in maps]}
 
 
 def _sum(about: dict[str, Any]) -> str:

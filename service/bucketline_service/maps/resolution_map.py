@@ -35,7 +35,8 @@ _STEP = 1 << 20
 
 
 class Stamp(NamedTuple):
-    """What tells without reading a file whether it was touched."""
+    """What tells without reading a file whether it was touched, also while nothing ran: a program can set back the time
+    of change of the content (mtime), but not that of the inode (ctime). A file that was copied is another one."""
 
     num_bytes: int
     mtime_ns: int
@@ -47,11 +48,6 @@ class Stamp(NamedTuple):
         """``FileNotFoundError`` where there is none."""
         stat = path.stat()
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
-
-    @property
-    def lasting(self) -> list[int]:
-        """The share of it, for JSON, that a copy of the folder to another disk keeps."""
-        return [self.num_bytes, self.mtime_ns]
 
 
 def is_untouched(path: Path, stamp: Stamp) -> bool:
