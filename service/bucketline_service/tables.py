@@ -95,19 +95,21 @@ def runs(console: Console, answer: Json) -> None:
     for each in answer["runs"]:
         state = each["state"] or {"epoch": "", "step": ""}
         cells = (
-            each["world_size"],
-            each["generation"],
+            each["world_size"] or "",
+            each["generation"] or "",
             state["epoch"],
             state["step"],
             each["num_steps"] or "",
         )
-        table.add_row(each["run"], _maps_of(each["spec"]), _status(each), *map(str, cells))
+        table.add_row(each["run"], _maps_of(each["spec"] or {}), _status(each), *map(str, cells))
     hint = "no runs yet: bucketline run put NAME --map MAP --world-size N --batch-size N"
     console.print(table if answer["runs"] else hint)
 
 
 def _maps_of(spec: Json) -> str:
-    first, *others = [spec["map"]] if spec.get("maps") is None else [each["map"] for each in spec["maps"]]
+    first, *others = (
+        [spec.get("map", "")] if spec.get("maps") is None else [each["map"] for each in spec["maps"]]
+    )
     return f"{first}" + (f" and {len(others)} more" if others else "")
 
 

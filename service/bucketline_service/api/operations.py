@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -25,10 +26,12 @@ def routes(coordinator: Coordinator, version: str) -> APIRouter:
 
     @router.get("/readyz", summary="Can it serve?", response_model=Readiness, responses=documented(503))
     async def readyz() -> Response:
-        """The store can be reached and the maps that are here can be read. A map root that is gone is told, and no
-        reason to send requests elsewhere: no replica has another."""
+        """The store can be reached and relied on, and the maps that are here can be read. Told, and no reason to send
+        requests elsewhere, are a map root that is gone, as no replica has another, and what endangers the store."""
         await coordinator.is_ready()
-        about = {"status": "ready"}
+        about: dict[str, Any] = {"status": "ready"}
+        if coordinator.store_risks:
+            about["store_risks"] = coordinator.store_risks
         if coordinator.maps.has_root:
             about["map_root"] = "ready" if await coordinator.is_root_there() else "unavailable"
         return as_json(about)

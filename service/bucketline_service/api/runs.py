@@ -107,7 +107,7 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
         responses=documented(401, 422, 503),
     )
     async def list_runs() -> Response:
-        """Every run by name, as it is told alone."""
+        """Every run by name, as it is told alone; one whose record in the store is damaged is ``failed`` here."""
         return as_json({"runs": await coordinator.answers.runs()})
 
     @router.get(
@@ -115,7 +115,7 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
         summary="Look at a run",
         dependencies=readers,
         response_model=RunOut,
-        responses=documented(401, 404, 422, 503),
+        responses=documented(401, 404, 409, 422, 503),
     )
     async def get_run(run: RunPath) -> Response:
         """Its spec with every default, its status, and the state dict at the slowest rank's cursor."""

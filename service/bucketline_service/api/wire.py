@@ -265,17 +265,19 @@ class MapDetail(MapOut):
 
 
 class RunOut(BaseModel):
+    """In a list, of a run whose record in the store is damaged: ``failed``, and null for what cannot be read."""
+
     run: str
     status: Literal["planning", "ready", "failed"]
     detail: str | None = Field(description="why it failed")
     progress: float | None = Field(description="while it is planned: the share that is done, 0 to 1")
-    fingerprint: str
-    spec: RunSpec = Field(description="with every default written out")
-    map_digests: list[str] = Field(description="in the order of the maps in the spec")
-    created_at: float = Field(description="Unix seconds")
-    generation: int
+    fingerprint: str | None
+    spec: RunSpec | None = Field(description="with every default written out")
+    map_digests: list[str] | None = Field(description="in the order of the maps in the spec")
+    created_at: float | None = Field(description="Unix seconds")
+    generation: int | None
     session: str | None
-    world_size: int
+    world_size: int | None
     num_steps: int | None = Field(description="of the slowest rank's epoch")
     state: StateDict | None = Field(description="the state dict at the slowest rank's cursor")
     last_seen: float | None = Field(description="when any rank was last heard of, Unix seconds, exact to 10")
@@ -363,6 +365,10 @@ class Health(Status):
 
 
 class Readiness(Status):
+    store_risks: list[str] | None = Field(
+        None,
+        description="where there are any: why the store may lose what it has acknowledged, and what would do",
+    )
     map_root: str | None = Field(
         None,
         description="where there is one: ready, or unavailable (runs go on whose maps are here, others wait)",
@@ -390,7 +396,9 @@ class EventFields(BaseModel):
     holder: str | None = Field(None, description="lease_given: the new one")
     num_ranks: int | None = Field(None, description="where one event tells of many ranks")
     lasted_s: float | None = Field(None, description="store_back: how long the store was gone")
-    detail: str | None = Field(None, description="run_failed, store_unavailable, map_root_unavailable: why")
+    detail: str | None = Field(
+        None, description="run_failed, store_unavailable, store_at_risk, map_root_unavailable: why"
+    )
 
 
 class EventOut(BaseModel):

@@ -137,7 +137,7 @@ def _runs_table(look: Look, most: int, now_s: float) -> RenderableType:
             Text(_status(run), STYLES.get(run["status"], "")),
             ProgressBar(total=1.0, completed=_share(run), width=BAR_WIDTH // 2),
             _place(run),
-            f"{run['world_size']:,}",
+            f"{run['world_size']:,}" if run["world_size"] else "",
             words.rate(rate) if rate else "",
             words.lasting(left_s) if left_s is not None else "",
         )

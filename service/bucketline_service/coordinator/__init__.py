@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bucketline_service.coordinator import map_gate
 from bucketline_service.coordinator.answers import Answers
+from bucketline_service.coordinator.checkup import Checkup
 from bucketline_service.coordinator.delivery import Delivery
 from bucketline_service.coordinator.journal import Journal
 from bucketline_service.coordinator.ledger import Ledgers
@@ -57,6 +58,7 @@ class Coordinator:
         self.answers = Answers(self.runs, self.sessions, maps)
         self.ledgers = Ledgers(self.runs, self.sessions, maps)
         self.previews = Previews(self._library)
+        self._checkup = Checkup(store, self.journal)
         self._readings = Readings(self.runs, metrics)
 
     async def put_map(
@@ -112,6 +114,11 @@ class Coordinator:
         await self.store.ping()
         await asyncio.to_thread(self.maps.check)
 
+    @property
+    def store_risks(self) -> list[str]:
+        """Why the store may lose what it has acknowledged, as far as it was seen when it was looked at last."""
+        return self._checkup.risks
+
     async def is_root_there(self) -> bool:
         """Whether the map root answers; True where there is none."""
         there = await self._library.is_root_there()
@@ -121,11 +128,13 @@ class Coordinator:
     def started(self, version: str) -> None:
         """Told once it serves; that it has stopped is told then as well."""
         self._is_started = True
+        self._checkup.start()
         self.journal.tell("coordinator_started", version=version)
 
     async def close(self) -> None:
         if self._is_started:
             self.journal.tell("coordinator_stopped")
+        await self._checkup.close()
         await self.journal.close()
         await asyncio.to_thread(self._library.close)
         await asyncio.to_thread(self._plans.close)

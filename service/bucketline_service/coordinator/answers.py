@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from bucketline_service.coordinator.deal import Deal
+from bucketline_service.coordinator.document import Document
 from bucketline_service.coordinator.runs import STATUS_WAIT_S, Run, Runs
 from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.coordinator.valid_ids import of_valid_ids
-from bucketline_service.errors import NotFound
+from bucketline_service.errors import Damaged, NotFound
 from bucketline_service.maps import MapStore
 from bucketline_service.planning.assignment import assign
 from bucketline_service.planning.build import in_service
@@ -22,6 +24,11 @@ from bucketline_service.planning.portions import Portions
 from bucketline_service.planning.report import epoch_stats
 from bucketline_service.planning.spec import PlanSpec
 from bucketline_service.state.port import Cursor, Generation, RankRecord
+
+_FIELDS = (
+    *("progress", "fingerprint", "spec", "map_digests", "created_at"),
+    *("generation", "session", "world_size", "num_steps", "state", "last_seen"),
+)
 
 
 class Answers:
@@ -46,10 +53,7 @@ class Answers:
             "status": status,
             "detail": detail,
             "progress": self._runs.progress(document) if status == "planning" else None,
-            "fingerprint": document.fingerprint,
-            "spec": document.spec.to_json(),
-            "map_digests": document.map_digests,
-            "created_at": document.created_at_s,
+            **_kept(document),
             **_about(generation),
             "num_steps": num_steps,
             "state": state,
@@ -63,7 +67,18 @@ class Answers:
                 found.append(await self.run(name))
             except NotFound:  # deleted since it was listed
                 continue
+            except Damaged as error:
+                found.append(await self._damaged(name, error))
         return found
+
+    async def _damaged(self, name: str, error: Damaged) -> dict[str, Any]:
+        """As ``run``, with what can be read."""
+        about: dict[str, Any] = dict.fromkeys(_FIELDS)
+        with suppress(Damaged, NotFound):
+            record = await self._runs.store.read_run(name)
+            about |= _about(record.generation)
+            about |= _kept(Document.decode(name, record.document))
+        return {**about, "run": name, "status": "failed", "detail": error.detail}
 
     async def stats(self, name: str) -> dict[str, Any]:
         return await self.stats_of(*await self.present(name))
@@ -100,6 +115,15 @@ class Answers:
         row = run.plan.sources.find(image_id, map_name)
         run.deal.check_exists("", Cursor(epoch, 0))
         return await asyncio.to_thread(_image, run, self._maps, row, epoch)
+
+
+def _kept(document: Document) -> dict[str, Any]:
+    return {
+        "fingerprint": document.fingerprint,
+        "spec": document.spec.to_json(),
+        "map_digests": document.map_digests,
+        "created_at": document.created_at_s,
+    }
 
 
 def _about(generation: Generation) -> dict[str, Any]:

@@ -37,6 +37,7 @@ Repeated = Literal[
     "store_back",
     "map_root_unavailable",
     "map_root_back",
+    "store_at_risk",
 ]
 """Those that come by themselves, of which several become one. What somebody asked for stands by itself."""
 
@@ -146,7 +147,11 @@ class Journal:
     async def read(self, run: str | None, after: int, limit: int) -> list[dict[str, Any]]:
         """What all replicas have told, newest first."""
         kept = await self._store.events(run, after, limit)
-        return [{"id": event.id, **orjson.loads(event.document)} for event in kept]
+        told = []
+        for event in kept:
+            with suppress(ValueError, TypeError):  # it is damaged: the others are told all the same
+                told.append({"id": event.id, **orjson.loads(event.document)})
+        return told
 
     async def close(self) -> None:
         """Write what is left, unless that takes long, and take no more."""

@@ -1,7 +1,7 @@
 """What keeps a run from being put on a map that is deleted at the same time, through whatever replicas.
 
-Maps are files, or objects at a root; runs are in the store. No one operation does both, so each side first says what it is
-about to do and then looks. A run is *announced* in the store; then its maps are looked at; then it is created, which
+Maps are files, or objects at a root; runs are in the store. No one operation does both, so each side first says what it
+is about to do and then looks. A run is *announced* in the store; then its maps are looked at; then it is created, which
 the store refuses if a map was closed since it was announced. A map is *closed* in the store, which refuses
 announcements of runs that need it and withdraws those that were made before; then the runs are looked at; then it is
 deleted, and opened again. So no order of the steps leaves a run whose map is gone. Whoever dies on the way leaves an

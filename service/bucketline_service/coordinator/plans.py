@@ -4,7 +4,7 @@
 for ``novelai``, ``states/`` (generator states, one file for each world size and epoch). A plan is built beside its
 place, in ``work-<fingerprint>/`` (see workbench.py), by one process at a time, and renamed into it when all is on disk,
 so that what is there is whole. It is checked all the same: ``plan.json`` tells the stamps (size, times, inode) that the
-order and the maps had when they were last held against their digests, and where a file has another now, it is read again.
+order and the maps had when they were last held against their digests; where a file has another now, it is read again.
 """
 
 from __future__ import annotations

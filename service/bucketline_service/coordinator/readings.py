@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bucketline_service.coordinator.runs import STATUS_WAIT_S, Run, Runs
-from bucketline_service.errors import BucketlineError, NotFound, Planning, StoreUnavailable
+from bucketline_service.errors import BucketlineError, Damaged, NotFound, Planning, StoreUnavailable
 from bucketline_service.metrics import Metrics, RunReading
 from bucketline_service.state.port import RankRecord
 
@@ -57,6 +57,8 @@ class Readings:
             await self._runs.read(name)
         except NotFound:
             return False
+        except Damaged:
+            return True
         return True
 
 

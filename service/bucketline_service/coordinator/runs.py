@@ -158,7 +158,7 @@ class Runs:
                 raise
         try:
             created = await self._create_announced(name, document)
-        except BucketlineError:
+        except (NotFound, Conflict):
             await self._forget(document.fingerprint)
             raise
         if created:

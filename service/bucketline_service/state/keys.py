@@ -44,6 +44,7 @@ go up to 2^53, and ``tostring`` keeps 14 digits.
 
 from __future__ import annotations
 
+from bucketline_service.state.damage import sound_generation, sound_rank
 from bucketline_service.state.port import Cursor, Generation, GenerationId, KeptEvent, NewEvent, RankRecord
 
 RUNS = "bucketline:runs"
@@ -105,10 +106,11 @@ def pack_generation(value: Generation) -> str:
 
 
 def unpack_generation(packed: bytes) -> Generation:
+    """Raises ``ValueError`` where it is none."""
     packed_id, world_size, epoch, step, place, session = packed.decode().split(" ", 5)
     birth, number = unpack_id(packed_id)
     offset, _, lockstep = place.partition("/")
-    return Generation(
+    generation = Generation(
         number=number,
         session=session[1:] if session.startswith("+") else None,
         world_size=int(world_size),
@@ -117,10 +119,11 @@ def unpack_generation(packed: bytes) -> Generation:
         birth=birth,
         lockstep=int(lockstep) if lockstep else None,
     )
+    return sound_generation(generation)
 
 
 def unpack_rank(rank: int, packed: bytes) -> tuple[GenerationId, RankRecord]:
-    """The generation that wrote the record, and the record."""
+    """The generation that wrote the record, and the record. Raises ``ValueError`` where it is none."""
     packed_id, lease, epoch, step, leased_at_s, lease_epoch, lease_step, last_seen_s, holder = (
         packed.decode().split(" ", 8)
     )  # fmt: skip
@@ -133,7 +136,7 @@ def unpack_rank(rank: int, packed: bytes) -> tuple[GenerationId, RankRecord]:
         lease_cursor=Cursor(int(lease_epoch), int(lease_step)),
         last_seen_s=float(last_seen_s),
     )
-    return unpack_id(packed_id), record
+    return unpack_id(packed_id), sound_rank(record)
 
 
 def pack_event(event: NewEvent) -> bytes:

@@ -8,16 +8,19 @@ connects.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bucketline_service.errors import NotFound, StoreUnavailable
-from bucketline_service.state import keys
+from bucketline_service.state import keys, redis_records
+from bucketline_service.state.damage import damaged, reading
 from bucketline_service.state.port import (
     LEASE_STRIDE,
     MAX_EVENTS,
@@ -30,12 +33,12 @@ from bucketline_service.state.port import (
     GenerationId,
     KeptEvent,
     NewEvent,
-    Outcome,
     RankRecord,
     RunRecord,
     Withdrawn,
 )
 from bucketline_service.state.redis_clients import Client, ClusterClient, open_client
+from bucketline_service.state.redis_risks import Risks, find_risks
 from bucketline_service.state.redis_scripts import (
     ANNOUNCE_RUN,
     BEGIN,
@@ -57,6 +60,10 @@ UNAVAILABLE = (RedisError, RedisClusterException, OSError)
 """What redis-py raises, and lets through, where there is no answer to go by. A cluster's own is no ``RedisError``."""
 
 
+BROKEN = re.compile(r"WRONGTYPE|user_script:\d+: attempt to ")
+"""What Redis says where a key is of another type, and a script where a record is not as it was written."""
+
+
 def open_redis(url: str, *, timeout_s: float) -> RedisStore:
     """A store on a Redis server, on the master that sentinels name, or on a cluster. Connects with the first verb."""
     client, wait_replicas = open_client(url, timeout_s=timeout_s)
@@ -74,9 +81,21 @@ class RedisStore:
         self._touch = int(touch)
         self._is_closed = False
         self._commits = Together(self._commit)
+        self._risks: Risks | None = None  # until they are known
         self._on_unavailable: Callable[[StoreUnavailable], None] = lambda _: None
 
+    async def examine(self) -> list[str]:
+        if self._is_closed:
+            raise StoreUnavailable("the Redis store is closed")
+        try:
+            found = await asyncio.wait_for(find_risks(self._client), self._timeout_s)
+        except (asyncio.TimeoutError, *UNAVAILABLE):
+            found = None  # a verb will say what is wrong
+        self._risks = found or self._risks
+        return [] if self._risks is None else self._risks.told
+
     async def ping(self) -> None:
+        await self.examine()
         # A write, not only PING: that answers on a read-only replica and on a full server as well.
         await self._answer(self._ping())
 
@@ -111,7 +130,7 @@ class RedisStore:
     async def create_run(
         self, run: str, document: bytes, first: Generation, *, announced: bool = False
     ) -> tuple[RunRecord, bool]:
-        return await self._answer(self._create_run(run, document, first, announced))
+        return await self._answer(self._create_run(run, document, first, announced), run)
 
     async def _create_run(
         self, run: str, document: bytes, first: Generation, announced: bool
@@ -132,7 +151,7 @@ class RedisStore:
                 made, packed, standing = answer
                 if not made:  # an older coordinator listed it last, and may have died before
                     await self._ask("SADD", keys.RUNS, run)
-                return RunRecord(standing, keys.unpack_generation(packed)), bool(made)
+                return redis_records.run_record(run, packed, standing), bool(made)
             if announced:
                 raise Withdrawn
 
@@ -147,11 +166,16 @@ class RedisStore:
         await self._answer(self._ask("HDEL", keys.CLOSED, mark))
 
     async def read_run(self, run: str) -> RunRecord:
-        command = self._ask("MGET", keys.generation(run), keys.document(run))
-        packed, document = await self._answer(command)
-        if packed is None:
+        packed, document, is_there = await self._answer(self._read_run(run), run)
+        if packed is None and not is_there:
             raise _not_found(run)
-        return RunRecord(document, keys.unpack_generation(packed))
+        return redis_records.run_record(run, packed, document)
+
+    async def _read_run(self, run: str) -> tuple[bytes | None, bytes | None, bool]:
+        """The generation and the document; and whether there is a run where there is no generation that is text."""
+        packed, document = await self._ask("MGET", keys.generation(run), keys.document(run))
+        is_there = packed is None and await self._ask("EXISTS", keys.generation(run))
+        return packed, document, bool(is_there)
 
     async def list_runs(self) -> list[str]:
         return await self._answer(self._list_runs())
@@ -166,7 +190,7 @@ class RedisStore:
 
     async def _names(self) -> list[str]:
         """In the index: not all of them have a run."""
-        return sorted(name.decode() for name in await self._ask("SMEMBERS", keys.RUNS))
+        return sorted(name.decode(errors="replace") for name in await self._ask("SMEMBERS", keys.RUNS))
 
     async def delete_run(self, run: str) -> bool:
         return await self._answer(self._delete_run(run))
@@ -180,8 +204,9 @@ class RedisStore:
 
     async def session(self, run: str, session: str) -> tuple[GenerationId, int | None]:
         script = self._script(SESSION, [keys.generation(run), keys.sessions(run)], [session, self._touch])
-        packed, number = _found(run, await self._answer(script))
-        return keys.unpack_generation(packed).id, None if number is None else int(number)
+        packed, number = _found(run, await self._answer(script, run))
+        with reading(run, "the generation"):
+            return keys.unpack_generation(packed).id, None if number is None else int(number)
 
     async def begin(self, run: str, new: Generation, follows: GenerationId, slowest: Cursor | None) -> Begun:
         script = self._script(
@@ -192,8 +217,8 @@ class RedisStore:
                 *(keys.pack_name(new.session), *_cursor_args(slowest)),
             ],
         )
-        begun, packed = _found(run, await self._answer(script))
-        return Begun(bool(begun), keys.unpack_generation(packed))
+        begun, packed = _found(run, await self._answer(script, run))
+        return Begun(bool(begun), redis_records.generation(run, packed))
 
     async def lease(
         self, run: str, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
@@ -213,8 +238,8 @@ class RedisStore:
                 self._touch,
             ],
         )
-        record = _found(run, await self._answer(script))
-        return keys.unpack_rank(rank, record[0])[1] if record else None
+        record = _found(run, await self._answer(script, run))
+        return redis_records.rank(run, rank, record[0])[1] if record else None
 
     async def commit(self, run: str, request: CommitRequest) -> Commit:
         return await self._commits(run, request)
@@ -224,18 +249,18 @@ class RedisStore:
         script = self._script(
             COMMIT,
             [keys.generation(run), keys.ranks(run)],
-            [LEASE_STRIDE, SEEN_EVERY_S, self._touch, *map(_pack_commit, requests)],
+            [LEASE_STRIDE, SEEN_EVERY_S, self._touch, *map(redis_records.pack_commit, requests)],
         )
-        packed, *answers = _found(run, await self._answer(script))
-        generation = keys.unpack_generation(packed)
-        return [_unpack_commit(answer, generation) for answer in answers]
+        packed, *answers = _found(run, await self._answer(script, run))
+        generation = redis_records.generation(run, packed)
+        return [redis_records.unpack_commit(answer, generation) for answer in answers]
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
         script = self._script(RANKS, [keys.generation(run), keys.ranks(run)], [])
-        packed, fields = _found(run, await self._answer(script))
-        generation = keys.unpack_generation(packed)
+        packed, fields = _found(run, await self._answer(script, run))
+        generation = redis_records.generation(run, packed)
         pairs = zip(fields[::2], fields[1::2], strict=True)
-        stored = (keys.unpack_rank(int(rank), packed_record) for rank, packed_record in pairs)
+        stored = [redis_records.rank(run, rank, packed_record) for rank, packed_record in pairs]
         present = [record for of, record in stored if of == generation.id]
         return generation, sorted(present, key=lambda record: record.rank)
 
@@ -249,7 +274,10 @@ class RedisStore:
         asked = self._ask("ZREVRANGEBYSCORE", keys.EVENTS, "+inf", f"({after}", "WITHSCORES", "LIMIT", 0, num)
         answer = await self._answer(asked)
         pairs = zip(answer[::2], answer[1::2], strict=True)
-        found = [keys.unpack_event(packed, score) for packed, score in pairs]
+        found = []
+        for packed, score in pairs:
+            with suppress(ValueError):  # it is damaged: the others are told all the same
+                found.append(keys.unpack_event(packed, score))
         return [event for event in found if run in (None, event.run)][:limit]
 
     def watch(self, on_unavailable: Callable[[StoreUnavailable], None]) -> None:
@@ -272,33 +300,31 @@ class RedisStore:
         except NoScriptError:
             return await self._ask("EVAL", script.text, len(names), *names, *args)
 
-    async def _answer(self, asked: Awaitable[T]) -> T:
+    async def _answer(self, asked: Coroutine[Any, Any, T], run: str | None = None) -> T:
         """What Redis answers within the deadline, retries and the wait for a connection included."""
         try:
-            return await asyncio.wait_for(asked, self._timeout_s)
+            return await asyncio.wait_for(self._safely(asked), self._timeout_s)
         except (asyncio.TimeoutError, RedisTimeoutError) as exc:
             raise self._unavailable(f"Redis did not answer within {self._timeout_s:g} s") from exc
         except UNAVAILABLE as exc:
+            if run is not None and isinstance(exc, ResponseError) and BROKEN.search(str(exc)):
+                raise damaged(run, "a record of the run", str(exc)) from exc
             raise self._unavailable(f"Redis: {exc}") from exc
+        finally:
+            asked.close()  # where it was not asked at all
+
+    async def _safely(self, asked: Coroutine[Any, Any, T]) -> T:
+        """A Redis that evicts is asked nothing but whether it still does."""
+        if self._risks is None and not self._is_closed:
+            await self.examine()
+        if self._risks is not None and self._risks.evicts is not None:
+            raise self._unavailable(self._risks.evicts)
+        return await asked
 
     def _unavailable(self, detail: str) -> StoreUnavailable:
         error = StoreUnavailable(detail)
         self._on_unavailable(error)
         return error
-
-
-def _pack_commit(request: CommitRequest) -> str:
-    to_epoch, to_step = request.cursor or ("-", "-")
-    from_epoch, from_step = request.not_before or ("-", "-")
-    return (
-        f"{request.rank} {request.lease} {keys.pack_id(request.generation)} {request.trusted:d} "
-        f"{float(request.now_s)!r} {to_epoch} {to_step} {from_epoch} {from_step}"
-    )
-
-
-def _unpack_commit(answer: bytes, generation: Generation) -> Commit:
-    outcome, epoch, step = answer.decode().split(" ")
-    return Commit(Outcome(outcome), Cursor(int(epoch), int(step)), generation)
 
 
 def _cursor_args(cursor: Cursor | None) -> list[str]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from bucketline_service.errors import NotFound, StoreUnavailable
+from bucketline_service.state.damage import damaged, reading, sound_generation, sound_rank
 from bucketline_service.state.port import (
     MAX_EVENTS,
     Begun,
@@ -41,6 +42,10 @@ class SqliteStore:
 
     async def ping(self) -> None:
         await self._file.run(_ping, writes=True)
+
+    async def examine(self) -> list[str]:
+        await self._file.examine()
+        return []
 
     async def announce_run(self, run: str, birth: str, maps: Sequence[str], now_s: float) -> list[str]:
         return await self._file.run(partial(_announce_run, run, birth, maps, now_s), writes=True)
@@ -142,6 +147,8 @@ def _create_run(
 def _read_run(run: str, db: sqlite3.Connection) -> RunRecord:
     generation = _generation(run, db)
     (document,) = db.execute("SELECT document FROM runs WHERE run = ?", (run,)).fetchone()
+    if not isinstance(document, bytes):
+        raise damaged(run, "its document", f"it is of type {type(document).__name__}")
     return RunRecord(document, generation)
 
 
@@ -201,7 +208,7 @@ def _ranks(run: str, db: sqlite3.Connection) -> tuple[Generation, list[RankRecor
     generation = _generation(run, db)
     select = f"SELECT {RANK_COLUMNS} FROM ranks WHERE run = ? AND number = ? ORDER BY rank"
     rows = db.execute(select, (run, generation.number))
-    return generation, [_held_of(row).record for row in rows]
+    return generation, [_held_of(run, row).record for row in rows]
 
 
 def _record(events: Sequence[NewEvent], least_id: int, db: sqlite3.Connection) -> None:
@@ -227,7 +234,10 @@ def _generation(run: str, db: sqlite3.Connection) -> Generation:
     if row is None:
         raise NotFound(f"no run {run!r}; GET /v1/runs (bucketline run list) has those that there are")
     number, session, world_size, epoch, step, offset, birth, lockstep = row
-    return Generation(number, session, world_size, Cursor(epoch, step), offset, birth, lockstep)
+    with reading(run, "the generation"):
+        return sound_generation(
+            Generation(number, session, world_size, Cursor(epoch, step), offset, birth, lockstep)
+        )
 
 
 def _generation_values(value: Generation) -> tuple[Any, ...]:
@@ -247,13 +257,15 @@ def _slowest(run: str, generation: Generation, db: sqlite3.Connection) -> Cursor
 
 def _held(run: str, rank: int, db: sqlite3.Connection) -> Held | None:
     row = db.execute(f"SELECT {RANK_COLUMNS} FROM ranks WHERE run = ? AND rank = ?", (run, rank)).fetchone()
-    return None if row is None else _held_of(row)
+    return None if row is None else _held_of(run, row)
 
 
-def _held_of(row: tuple[Any, ...]) -> Held:
+def _held_of(run: str, row: tuple[Any, ...]) -> Held:
     rank, number, epoch, step, lease, holder, leased_at_s, lease_epoch, lease_step, last_seen_s = row
     cursor, lease_cursor = Cursor(epoch, step), Cursor(lease_epoch, lease_step)
-    return Held(number, RankRecord(rank, cursor, lease, holder, leased_at_s, lease_cursor, last_seen_s))
+    record = RankRecord(rank, cursor, lease, holder, leased_at_s, lease_cursor, last_seen_s)
+    with reading(run, f"the record of rank {rank}"):
+        return Held(number, sound_rank(record))
 
 
 def _write_session(run: str, generation: Generation, db: sqlite3.Connection) -> None:

@@ -3,13 +3,15 @@
 Operations that wait at the same time share one transaction, so one fsync serves them all. Each is answered
 only after the transaction is committed, and each has its own savepoint, so that one which fails takes nothing
 of the others along.
+
+A file that is found damaged, or whose write-ahead log is lost, is not used again by this process: what SQLite still
+makes of it might be anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import time
 from collections import deque
@@ -18,9 +20,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
+from bucketline_service import events
 from bucketline_service.errors import StoreUnavailable
+from bucketline_service.state import sqlite_health
+from bucketline_service.state.sqlite_health import Damage, Log, inode_of
 
 T = TypeVar("T")
 
@@ -115,8 +119,10 @@ class SqliteFile:
         self._timeout_s = timeout_s
         self._pending: deque[_Operation] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-sqlite")
+        self._lost: str | None = None  # why the file must not be used any more
         # The rest belongs to that thread.
         self._connection: sqlite3.Connection | None = None
+        self._log: Log | None = None
         self._inode: tuple[int, int] | None = None  # of the file that was opened first
 
     async def run(
@@ -145,6 +151,17 @@ class SqliteFile:
             raise
         return answer
 
+    async def examine(self) -> None:
+        """Read the file as a whole, beside all that goes on: ``StoreUnavailable`` where it is damaged."""
+        await self.run(lambda _: None, writes=False)  # that it is the one that was opened
+        try:
+            await asyncio.to_thread(sqlite_health.check_afresh, self.path, self._timeout_s * BUSY_SHARE)
+        except (sqlite3.Error, OSError, StoreUnavailable) as exc:
+            error = self._explained(exc)
+            assert isinstance(error, StoreUnavailable)
+            self.on_unavailable(error)
+            raise error from exc
+
     async def close(self) -> None:
         """Finish what is queued, then close the file. Closing again does nothing."""
         with contextlib.suppress(RuntimeError):  # already shut down
@@ -172,9 +189,16 @@ class SqliteFile:
             operation.settle()
 
     def _explained(self, exc: Exception) -> Exception:
+        if sqlite_health.is_damage(exc):
+            exc = Damage(self.path, str(exc))
+        if isinstance(exc, Damage):
+            self._lost = exc.detail
         if not isinstance(exc, (sqlite3.Error, OSError)):
             return exc
-        unavailable = StoreUnavailable(f"SQLite: {getattr(exc, 'strerror', None) or exc}: {self.path}")
+        told = f"SQLite: {getattr(exc, 'strerror', None) or exc}: {self.path}"
+        if isinstance(exc, FileNotFoundError) and self._inode is not None:
+            told += ". It was there before: put it back as it was, or put a backup in its place and restart"
+        unavailable = StoreUnavailable(told)
         unavailable.__cause__ = exc
         return unavailable
 
@@ -193,20 +217,45 @@ class SqliteFile:
             raise
 
     def _connect(self) -> sqlite3.Connection:
+        if self._lost is not None:
+            raise StoreUnavailable(self._lost)
         if self._connection is not None:
             # Else a file that was moved or deleted would go on taking writes that nobody finds again.
-            if _inode_of(self.path) == self._inode:
-                return self._connection
-            self._disconnect()
+            if inode_of(self.path) == self._inode:
+                if self._has_its_log(self._connection):
+                    return self._connection
+            else:
+                self._disconnect()
         if self._inode is not None:
             # It was there once: a new, empty one in its place would be a loss passed off as a beginning.
-            if _inode_of(self.path) != self._inode:
+            if inode_of(self.path) != self._inode:
                 raise StoreUnavailable(f"another file took the store's place: {self.path}; restart to use it")
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = _open(self.path, self._timeout_s * BUSY_SHARE, create=self._inode is None)
-        self._inode = _inode_of(self.path)
+        self._connection = _open(self.path, self._timeout_s * BUSY_SHARE, is_first=self._inode is None)
+        self._inode, self._log = inode_of(self.path), Log(self.path)
         return self._connection
+
+    def _has_its_log(self, connection: sqlite3.Connection) -> bool:
+        """Whether the connection can go on. Where the log was removed, what it holds is in the database when this
+        returns, and the connection closed; ``StoreUnavailable`` where that cannot be done."""
+        assert self._log is not None
+        if self._log.is_there():
+            if self._log.is_cut():
+                sqlite_health.check_afresh(self.path, self._timeout_s * BUSY_SHARE)
+            return True
+        if not sqlite_health.take_log_in(connection):
+            self._lost = (
+                f"SQLite: the write-ahead log of {self.path}, its -wal or its -shm file, was removed or replaced while "
+                "several processes have the database open. Stop all of them by SIGTERM: the last one to end brings "
+                "what was acknowledged into the database. Then start again"
+            )
+            raise StoreUnavailable(self._lost)
+        events.emit(
+            "store_log_removed", detail=f"the write-ahead log of {self.path} was removed; nothing is lost"
+        )
+        self._disconnect()
+        return False
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -227,20 +276,18 @@ def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation) -> 
     connection.execute("RELEASE operation")
 
 
-def _inode_of(path: Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
-def _open(path: Path, busy_s: float, *, create: bool) -> sqlite3.Connection:
-    mode = "rwc" if create else "rw"
-    connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=busy_s, isolation_level=None
-    )
+def _open(path: Path, busy_s: float, *, is_first: bool) -> sqlite3.Connection:
+    """``is_first``: by this process, which makes the file where there is none, and reads all of it."""
+    uri = sqlite_health.uri(path, "rwc" if is_first else "rw")
+    connection = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None)
+    # what is no text is told as what it is, and fails nobody who asks for something else
+    connection.text_factory = lambda value: value.decode(errors="replace")
     try:
         deadline_s = time.monotonic() + busy_s
         while not _is_in_wal_mode(connection) and time.monotonic() < deadline_s:
             time.sleep(LOCK_RETRY_S)
+        if is_first:
+            sqlite_health.check(connection, path)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")  # processes that open a new file together make one schema
         _make_schema(connection, path)

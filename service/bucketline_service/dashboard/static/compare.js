@@ -143,7 +143,7 @@ class Page {
 
   #drawAdd() {
     const presets = PRESETS.map(({ name, about }) => h("option", { value: `preset ${name}` }, `${name}: ${about}`));
-    const runs = this.#runs.map(({ run }) => h("option", { value: `run ${run}` }, run));
+    const runs = this.#runs.filter(({ spec }) => spec !== null).map(({ run }) => h("option", { value: `run ${run}` }, run));
     this.add.replaceChildren(
       h("option", { value: "" }, "Choose what it begins with…"),
       h("optgroup", { label: "Ladders" }, presets),

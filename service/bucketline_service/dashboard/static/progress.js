@@ -56,4 +56,5 @@ export function showProgress(cell, { share, steps, about }) {
   setText(text, steps);
 }
 
-export const maps_of = ({ spec }) => (spec.maps ? spec.maps.map((each) => each.map) : [spec.map]);
+/** None of a run whose record in the store is damaged. */
+export const maps_of = ({ spec }) => (spec === null ? [] : spec.maps ? spec.maps.map((each) => each.map) : [spec.map]);

@@ -1,0 +1,54 @@
+"""What nobody notices who only asks the store: looked at in the background, again and again, and told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+from bucketline_service import events
+from bucketline_service.coordinator.journal import Journal
+from bucketline_service.errors import StoreUnavailable
+from bucketline_service.state.port import Store
+
+EVERY_S = 30.0
+
+
+class Checkup:
+    """``risks``: what operators should hear of, as the store told it last."""
+
+    def __init__(self, store: Store, journal: Journal, every_s: float = EVERY_S) -> None:
+        self.risks: list[str] = []
+        self._store = store
+        self._journal = journal
+        self._every_s = every_s
+        self._failed: str | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        # in a context of its own: it is no part of a request
+        self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def look(self) -> None:
+        """Once, now. That the store does not answer is logged when it begins."""
+        try:
+            risks, failed = await self._store.examine(), None
+        except StoreUnavailable as error:
+            risks, failed = self.risks, error.detail
+        if failed is not None and failed != self._failed:
+            events.emit("store_unavailable", detail=failed)
+        self._failed = failed
+        for risk in risks:
+            if risk not in self.risks:
+                events.emit("store_at_risk", detail=risk)
+                self._journal.tell("store_at_risk", detail=risk)
+        self.risks = risks
+
+    async def _run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(self._every_s)

@@ -1,0 +1,202 @@
+"""One record in the store that is not what was written there: its run says so, and everything else goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+import redis
+
+from bucketline_service.state import keys
+from tests.checked import Api
+from tests.coordinator.test_readings import scraped
+from tests.worlds import SMALL, World, api, coco, put_run, shared_api, shared_replica, shared_world, world
+
+__all__ = ["api", "coco", "put_run", "shared_api", "shared_replica", "shared_world", "world"]
+
+SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
+BAD, GOOD = "a-bad", "good"
+
+Damage = Callable[[World], None]
+
+
+def in_redis(*commands: tuple[Any, ...]) -> Damage:
+    def damage(world: World) -> None:
+        with closing(redis.Redis.from_url(world.store_url)) as client:
+            for command in commands:
+                client.execute_command(*command)
+
+    return damage
+
+
+def in_sqlite(statement: str) -> Damage:
+    def damage(world: World) -> None:
+        path = world.store_url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path)) as db, db:
+            assert db.execute(f"UPDATE {statement} WHERE run = '{BAD}'").rowcount
+
+    return damage
+
+
+DOCUMENT, GENERATION, RANKS = keys.document(BAD), keys.generation(BAD), keys.ranks(BAD)
+
+DOCUMENTS: dict[str, tuple[str, Damage]] = {
+    **{
+        f"redis {text!r}": ("redis", in_redis(("SET", DOCUMENT, text)))
+        for text in ("", "{", "[]", "null", "{}", b"\xff\xfe", '{"spec": {"map": "small"}}')
+    },
+    "redis cut": ("redis", in_redis(("SETRANGE", DOCUMENT, 40, "\0" * 20))),
+    "redis missing": ("redis", in_redis(("DEL", DOCUMENT))),
+    "redis another type": ("redis", in_redis(("DEL", DOCUMENT), ("SADD", DOCUMENT, "x"))),
+    **{
+        f"sqlite {value}": ("sqlite", in_sqlite(f"runs SET document = {value}"))
+        for value in ("''", "x''", "x'7b'", "x'ff'", "5", "CAST('{}' AS BLOB)", "substr(document, 9)")
+    },
+}
+GENERATIONS: dict[str, tuple[str, Damage]] = {
+    **{
+        f"redis {text!r}": ("redis", in_redis(("SET", GENERATION, text)))
+        for text in ("", "garbage", "1 2 3", b"\xff \xfe", "1.b x 0 0 0 -", "1.b 2 0 -3 0 -", "1.b 0 0 0 0 -")
+    },
+    "redis another type": ("redis", in_redis(("DEL", GENERATION), ("RPUSH", GENERATION, "x"))),
+    **{
+        f"sqlite {column}": ("sqlite", in_sqlite(f"runs SET {column}"))
+        for column in ("world_size = 'x'", "world_size = 0", "step = -1", '"offset" = 0.5', "birth = x'ff'")
+    },
+}
+RANK_RECORDS: dict[str, tuple[str, Damage]] = {
+    **{
+        f"redis {text!r}": ("redis", in_redis(("HSET", RANKS, "0", text)))
+        for text in ("", "garbage", b"\xff\xfe", "1.b 1 0 x 1.0 0 0 1.0 me", "1.b 1 0 0 nan 0 0 1.0 me")
+    },
+    "redis another rank": ("redis", in_redis(("HSET", RANKS, "x", "garbage"))),
+    "redis another type": ("redis", in_redis(("DEL", RANKS), ("SET", RANKS, "x"))),
+    **{
+        f"sqlite {column}": ("sqlite", in_sqlite(f"ranks SET {column}"))
+        for column in ("epoch = 'x'", "step = -1", "lease = 0.5", "holder = x'ff'", "last_seen_s = 'never'")
+    },
+}
+
+
+def damaged(world: World, where: str, damage: Damage) -> Api:
+    """A fresh coordinator over a store with two runs, of which one is damaged."""
+    if not world.store_url.startswith(where):
+        pytest.skip("of the other store")
+    before = world.replica().api
+    before.put_csv("small", SMALL, 201)
+    for run in (BAD, GOOD):
+        before.put(f"/v1/runs/{run}", SPEC, 201)
+        for rank in range(2):
+            before.ack(run, rank, before.lease(run, rank)["lease"], 0, 3)
+    damage(world)
+    return world.replica().api
+
+
+def check_that_all_else_goes_on(api: Api) -> dict[str, Any]:
+    """The damaged run, as it is listed."""
+    bad, good = api.get("/v1/runs")["runs"]
+    assert (good["run"], good["status"], good["state"]["step"]) == (GOOD, "ready", 4)
+    assert (bad["run"], bad["status"], bad["state"]) == (BAD, "failed", None)
+    statuses = scraped(api)["bucketline_run_status"]
+    assert statuses == {(BAD, "failed"): 1, (GOOD, "ready"): 1}
+    assert api.ack(GOOD, 0, api.lease(GOOD, 0)["lease"], 0, 4)["cursor"]["step"] == 5
+    assert api.session(GOOD, "s", resume="cursor")["generation"] == 2
+    api.put("/v1/runs/another", {**SPEC, "seed": 1}, 201)
+    api.ask("DELETE", "/v1/runs/another", 204)
+    assert api.get("/readyz")["status"] == "ready"
+    api.get("/v1/events")
+    return bad
+
+
+def check_that_it_says_so(api: Api, bad: dict[str, Any]) -> None:
+    problem = api.get(f"/v1/runs/{BAD}", 409)
+    assert (problem["code"], problem["run"]) == ("damaged", BAD)
+    assert problem["detail"] == bad["detail"]
+    assert "backup" in problem["detail"]
+    assert api.session(BAD, "s", 409, resume="cursor")["code"] == "damaged"
+
+
+def check_that_it_can_be_put_anew(api: Api) -> None:
+    api.ask("DELETE", f"/v1/runs/{BAD}", 204)
+    api.put(f"/v1/runs/{BAD}", SPEC, 201)
+    assert [run["status"] for run in api.get("/v1/runs")["runs"]] == ["ready", "ready"]
+    assert api.lease(BAD, 0)["cursor"]["step"] == 0
+
+
+@pytest.mark.parametrize(("where", "damage"), DOCUMENTS.values(), ids=DOCUMENTS)
+def test_a_damaged_document(world: World, where: str, damage: Damage) -> None:
+    api = damaged(world, where, damage)
+    bad = check_that_all_else_goes_on(api)
+    assert (bad["spec"], bad["fingerprint"]) == (None, None)
+    check_that_it_says_so(api, bad)
+    assert api.lease(BAD, 0, status=409)["code"] == "damaged"
+    assert api.put(f"/v1/runs/{BAD}", SPEC, 409)["code"] == "damaged"
+    # nobody can tell which maps it needs: perhaps this one
+    assert api.ask("DELETE", "/v1/maps/small", 409).json()["runs"] == [BAD, GOOD]
+    check_that_it_can_be_put_anew(api)
+
+
+@pytest.mark.parametrize(("where", "damage"), GENERATIONS.values(), ids=GENERATIONS)
+def test_a_damaged_generation(world: World, where: str, damage: Damage) -> None:
+    api = damaged(world, where, damage)
+    check_that_it_says_so(api, check_that_all_else_goes_on(api))
+    assert api.lease(BAD, 0, status=409)["code"] == "damaged"
+    check_that_it_can_be_put_anew(api)
+
+
+@pytest.mark.parametrize(("where", "damage"), RANK_RECORDS.values(), ids=RANK_RECORDS)
+def test_a_damaged_rank(world: World, where: str, damage: Damage) -> None:
+    api = damaged(world, where, damage)
+    bad = check_that_all_else_goes_on(api)
+    assert bad["spec"]["map"] == "small"
+    assert (bad["world_size"], bad["generation"]) == (2, 1)
+    assert api.get(f"/v1/runs/{BAD}/ranks", 409)["code"] == "damaged"
+    check_that_it_says_so(api, bad)
+    check_that_it_can_be_put_anew(api)
+
+
+CHANGES = {
+    "seed": (b'"seed": 42', b'"seed": 43'),
+    "batch_size": (b'"batch_size": 8', b'"batch_size": 9'),
+    "fingerprint": (b'"fingerprint": "', b'"fingerprint": "9'),
+}
+
+
+@pytest.mark.parametrize("change", ["seed", "batch_size"])
+def test_a_document_that_can_be_read_and_is_another(world: World, change: str) -> None:
+    """A byte that has changed: it would be served, under the fingerprint of what was put."""
+    old, new = CHANGES[change]
+
+    def damage(world: World) -> None:
+        replica = world.replica()
+        document = replica._wait(replica.coordinator.store.read_run(BAD)).document
+        assert old in document
+        changed = document.replace(old, new)
+        if world.store_url.startswith("sqlite"):
+            in_sqlite(f"runs SET document = x'{changed.hex()}'")(world)
+        else:
+            in_redis(("SET", DOCUMENT, changed))(world)
+
+    api = damaged(world, "", damage)
+    bad = check_that_all_else_goes_on(api)
+    assert "fingerprint" in bad["detail"]
+    assert api.lease(BAD, 0, status=409)["code"] == "damaged"
+    assert api.get(f"/v1/runs/{BAD}")["status"] == "failed"
+    check_that_it_can_be_put_anew(api)
+
+
+def test_a_damaged_event(world: World) -> None:
+    api = world.replica().api
+    api.put_csv("small", SMALL, 201)
+    while "map_put" not in {event["event"] for event in api.get("/v1/events")["events"]}:
+        pass
+    if world.store_url.startswith("sqlite"):
+        path = world.store_url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE events SET document = x'7b' WHERE document LIKE '%coordinator_started%'")
+    else:
+        in_redis(("ZADD", keys.EVENTS, 5, "garbage"), ("ZADD", keys.EVENTS, 6, "mark - {"))(world)
+    assert "map_put" in {event["event"] for event in api.get("/v1/events")["events"]}
