@@ -228,7 +228,7 @@ async def test_a_file_from_before_there_were_births_or_locksteps_or_events_goes_
         tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     other.close()
     assert columns[-1] == "document"  # else each reading of a generation would walk over it
-    assert tables == {"runs", "sessions", "ranks", "events", "ping"}
+    assert tables == {"runs", "sessions", "ranks", "events", "ping", "announced", "closed_maps"}
 
 
 async def test_another_programs_file_is_refused_and_left_alone(path: Path) -> None:

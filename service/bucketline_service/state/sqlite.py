@@ -207,7 +207,8 @@ def _commit(run: str, request: CommitRequest, db: sqlite3.Connection) -> Commit:
 def _ranks(run: str, db: sqlite3.Connection) -> tuple[Generation, list[RankRecord]]:
     generation = _generation(run, db)
     select = f"SELECT {RANK_COLUMNS} FROM ranks WHERE run = ? AND number = ? ORDER BY rank"
-    rows = db.execute(select, (run, generation.number))
+    # all of them first: a reading that is broken off stays open, and is in the way of the next write
+    rows = db.execute(select, (run, generation.number)).fetchall()
     return generation, [_held_of(run, row).record for row in rows]
 
 
