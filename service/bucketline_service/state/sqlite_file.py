@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from bucketline_service import events
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.state import sqlite_health
-from bucketline_service.state.sqlite_health import Damage, Log, inode_of
+from bucketline_service.state.sqlite_health import Log, inode_of
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ class SqliteFile:
         await self.run(lambda _: None, writes=False)  # that it is the one that was opened
         try:
             await asyncio.to_thread(sqlite_health.check_afresh, self.path, self._timeout_s * BUSY_SHARE)
-        except (sqlite3.Error, OSError, StoreUnavailable) as exc:
+        except (sqlite3.Error, OSError) as exc:
             error = self._explained(exc)
             assert isinstance(error, StoreUnavailable)
             self.on_unavailable(error)
@@ -182,20 +182,21 @@ class SqliteFile:
         try:
             self._transact(group)
         except Exception as exc:
-            self._disconnect()  # what failed may be the connection: the next operation opens a new one
+            # What failed may be the connection: the next operation opens a new one. One to a damaged file is left as
+            # it is: to close it would write into that.
+            if not sqlite_health.is_damage(exc):
+                self._disconnect()
             for operation in group:
                 operation.error = self._explained(exc)
         for operation in group:
             operation.settle()
 
     def _explained(self, exc: Exception) -> Exception:
-        if sqlite_health.is_damage(exc):
-            exc = Damage(self.path, str(exc))
-        if isinstance(exc, Damage):
-            self._lost = exc.detail
         if not isinstance(exc, (sqlite3.Error, OSError)):
             return exc
         told = f"SQLite: {getattr(exc, 'strerror', None) or exc}: {self.path}"
+        if sqlite_health.is_damage(exc):
+            told = self._lost = f"{told} is damaged. {sqlite_health.REMEDY}"
         if isinstance(exc, FileNotFoundError) and self._inode is not None:
             told += ". It was there before: put it back as it was, or put a backup in its place and restart"
         unavailable = StoreUnavailable(told)
@@ -242,7 +243,9 @@ class SqliteFile:
         assert self._log is not None
         if self._log.is_there():
             if self._log.is_cut():
-                sqlite_health.check_afresh(self.path, self._timeout_s * BUSY_SHARE)
+                sqlite_health.check_afresh(
+                    self.path, self._timeout_s * BUSY_SHARE, "its -wal file was emptied"
+                )
             return True
         if not sqlite_health.take_log_in(connection):
             self._lost = (
@@ -287,7 +290,7 @@ def _open(path: Path, busy_s: float, *, is_first: bool) -> sqlite3.Connection:
         while not _is_in_wal_mode(connection) and time.monotonic() < deadline_s:
             time.sleep(LOCK_RETRY_S)
         if is_first:
-            sqlite_health.check(connection, path)
+            sqlite_health.check(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")  # processes that open a new file together make one schema
         _make_schema(connection, path)

@@ -12,8 +12,6 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from bucketline_service.errors import StoreUnavailable
-
 REMEDY = (
     "Nothing is read from it or written to it any more. Stop all coordinators, put a backup in its place (without a "
     "-wal and a -shm file beside it), or what the .recover of SQLite's command line saves, and start them again"
@@ -65,34 +63,26 @@ def take_log_in(connection: sqlite3.Connection) -> bool:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether SQLite says by it that the file is malformed, or none of its own."""
+    """Whether SQLite says by it that the file is malformed, or none of its own: all else are classes below this one."""
     return type(error) is sqlite3.DatabaseError
 
 
-def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Read all of the file: ``StoreUnavailable`` where its structure is damaged. 1 s for about 1 GB."""
-    try:
-        found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        found = [str(error)]
+def check(connection: sqlite3.Connection) -> None:
+    """Read all of the file: raises what ``is_damage`` knows where its structure is damaged."""
+    found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
     if found != ["ok"]:
-        raise Damage(path, found[0])
+        raise sqlite3.DatabaseError(" ".join(str(found[0]).split())[:200])
 
 
-def check_afresh(path: Path, busy_s: float) -> None:
-    """The same by a connection of its own, which has none of the file in memory."""
+def check_afresh(path: Path, busy_s: float, suspicion: str | None = None) -> None:
+    """The same by a connection of its own, which has none of the file in memory. With a ``suspicion`` of what is wrong
+    whatever SQLite cannot do confirms it."""
     connection = sqlite3.connect(uri(path, "ro"), uri=True, timeout=busy_s, isolation_level=None)
     try:
-        check(connection, path)
+        check(connection)
+    except sqlite3.Error as error:
+        if suspicion is None:
+            raise
+        raise sqlite3.DatabaseError(f"{suspicion} ({error})") from error
     finally:
         connection.close()
-
-
-class Damage(StoreUnavailable):
-    """The database is not to be used any more."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        told = " ".join(why.split())[:200]
-        super().__init__(f"SQLite: {told}: {path} is damaged. {REMEDY}")
