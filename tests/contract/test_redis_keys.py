@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
-from bucketline_service.errors import StoreUnavailable
+from bucketline_service.errors import Damaged, StoreUnavailable
 from bucketline_service.state import Cursor, Generation, NewEvent, Outcome, RunRecord, Store, keys, open_store
 from tests.contract.jobs import FIRST, START, Job
 from tests.redis_server import RedisServer
@@ -162,7 +162,7 @@ async def test_a_password(store: Store, server: redis.Redis, own_redis_server: R
 async def test_a_key_of_another_program(store: Store, server: redis.Redis) -> None:
     job = await Job.create(store, "run")
     server.set(keys.ranks("run"), "theirs")
-    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+    with pytest.raises(Damaged, match="WRONGTYPE"):
         await job.lease()
 
 

@@ -162,8 +162,8 @@ class Store(Protocol):
 
     async def examine(self) -> list[str]:
         """Look at what no verb notices, which may take seconds: whether what is kept is whole, and stays. The answer is
-        what operators should hear of. Where it must not be relied on, ``StoreUnavailable`` says what would do; then all
-        verbs raise that as well, until it is mended."""
+        what operators should hear of. Where the store must not be relied on, this raises ``StoreUnavailable``, which
+        says what would do, and so do all verbs, until a later look finds it mended."""
 
     async def announce_run(self, run: str, birth: str, maps: Sequence[str], now_s: float) -> list[str]:
         """Say that a run of this birth, which needs ``maps``, is about to be created. The answer is those of the maps

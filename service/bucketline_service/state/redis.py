@@ -92,6 +92,8 @@ class RedisStore:
         except (asyncio.TimeoutError, *UNAVAILABLE):
             found = None  # a verb will say what is wrong
         self._risks = found or self._risks
+        if self._risks is not None and self._risks.evicts is not None:
+            raise self._unavailable(self._risks.evicts)
         return [] if self._risks is None else self._risks.told
 
     async def ping(self) -> None:
@@ -315,10 +317,8 @@ class RedisStore:
 
     async def _safely(self, asked: Coroutine[Any, Any, T]) -> T:
         """A Redis that evicts is asked nothing but whether it still does."""
-        if self._risks is None and not self._is_closed:
+        if not self._is_closed and (self._risks is None or self._risks.evicts is not None):
             await self.examine()
-        if self._risks is not None and self._risks.evicts is not None:
-            raise self._unavailable(self._risks.evicts)
         return await asked
 
     def _unavailable(self, detail: str) -> StoreUnavailable:

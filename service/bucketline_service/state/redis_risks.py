@@ -66,7 +66,6 @@ async def _of(server: ClusterNode | _Server) -> Risks:
                 f"Redis evicts keys when it has {limit:,} bytes (maxmemory-policy {policy}), and runs, leases and "
                 f"cursors would go without a word. {remedy}"
             )
-            told.append(evicts)
         else:
             told.append(f"Redis would evict keys if it had a maxmemory (maxmemory-policy {policy}). {remedy}")
     persistence = await _info(server, "persistence")
