@@ -265,26 +265,43 @@ class MapDetail(MapOut):
 
 
 class RunOut(BaseModel):
-    """In a list, of a run whose record in the store is damaged: ``failed``, and null for what cannot be read."""
-
     run: str
     status: Literal["planning", "ready", "failed"]
     detail: str | None = Field(description="why it failed")
     progress: float | None = Field(description="while it is planned: the share that is done, 0 to 1")
-    fingerprint: str | None
-    spec: RunSpec | None = Field(description="with every default written out")
-    map_digests: list[str] | None = Field(description="in the order of the maps in the spec")
-    created_at: float | None = Field(description="Unix seconds")
-    generation: int | None
+    fingerprint: str
+    spec: RunSpec = Field(description="with every default written out")
+    map_digests: list[str] = Field(description="in the order of the maps in the spec")
+    created_at: float = Field(description="Unix seconds")
+    generation: int
     session: str | None
-    world_size: int | None
+    world_size: int
     num_steps: int | None = Field(description="of the slowest rank's epoch")
     state: StateDict | None = Field(description="the state dict at the slowest rank's cursor")
     last_seen: float | None = Field(description="when any rank was last heard of, Unix seconds, exact to 10")
 
 
+class DamagedRunOut(BaseModel):
+    """A run in a list whose record in the store is damaged: null is what cannot be read."""
+
+    run: str
+    status: Literal["failed"]
+    detail: str = Field(description="what is damaged, and what would do")
+    progress: None
+    fingerprint: str | None
+    spec: RunSpec | None
+    map_digests: list[str] | None
+    created_at: float | None
+    generation: int | None
+    session: str | None
+    world_size: int | None
+    num_steps: None
+    state: None
+    last_seen: None
+
+
 class RunsOut(BaseModel):
-    runs: list[RunOut]
+    runs: list[RunOut | DamagedRunOut]
 
 
 class RankOut(BaseModel):
