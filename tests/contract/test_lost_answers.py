@@ -96,10 +96,18 @@ async def test_a_begin_tells_by_its_generation(road: LossyRoad, store: Store, na
 
 
 async def test_a_created_run(road: LossyRoad, store: Store, name: str) -> None:
+    await store.announce_run(name, FIRST.birth, [], 0.0)
     road.num_to_lose = 1
-    record, made = await store.create_run(name, b"mine", FIRST)
+    record, made = await store.create_run(name, b"mine", FIRST, announced=True)
     assert (record.document, made, road.num_lost) == (b"mine", False, 1)
     assert name in await store.list_runs()
+
+
+async def test_an_announced_run(road: LossyRoad, store: Store, name: str) -> None:
+    road.num_to_lose = 2
+    assert await store.announce_run(name, FIRST.birth, ["a-map"], 0.0) == []
+    _, made = await store.create_run(name, b"mine", FIRST, announced=True)
+    assert (made, road.num_lost) == (True, 2)
 
 
 async def test_on_a_cluster(own_cluster_set: ClusterSet, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bucketline_service.errors import StoreUnavailable
+from bucketline_service.errors import Damaged, StoreUnavailable
 from bucketline_service.state import Cursor, Generation, Outcome, RankRecord, Store, keys, open_store
 from tests.contract.jobs import FIRST, START, Job, answered
 from tests.redis_server import RedisServer
@@ -140,7 +140,7 @@ async def test_a_refusal_is_answered_and_the_next_answer_is_its_own(
     records = ask(pair.master, "HGETALL", keys.ranks(name))
     ask(pair.master, "SET", keys.ranks(name), "theirs")
     for _ in range(3):
-        with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        with pytest.raises(Damaged, match="WRONGTYPE"):
             await job.lease()
     ask(pair.master, "DEL", keys.ranks(name))
     ask(pair.master, "HSET", keys.ranks(name), "0", records["0"])

@@ -197,7 +197,11 @@ def test_a_damaged_event(world: World) -> None:
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("UPDATE events SET document = x'7b' WHERE document LIKE '%coordinator_started%'")
     else:
-        in_redis(("ZADD", keys.EVENTS, 5, "garbage"), ("ZADD", keys.EVENTS, 6, "mark - {"))(world)
+        in_redis(
+            ("ZADD", keys.EVENTS, 5, "garbage"),
+            ("ZADD", keys.EVENTS, 6, "mark - {"),
+            ("ZADD", keys.EVENTS, 7, "mark - {}"),
+        )(world)
     assert "map_put" in {event["event"] for event in api.get("/v1/events")["events"]}
 
 

@@ -123,6 +123,8 @@ def ranks_table(ranks: list[Json], now_s: float) -> tables.Columns:
 def status(console: Console, answer: Json) -> None:
     root = f", map root {answer['map_root']}" if "map_root" in answer else ""
     console.print(f"{answer['url']}: {answer['status']}, bucketline {answer['version']}{root}")
+    for risk in answer.get("store_risks", []):
+        console.print(risk)
 
 
 def events(console: Console, answer: Json) -> None:

@@ -73,6 +73,8 @@ CLOSE_S = 1.0
 
 MAX_TEXT = 200
 
+_MEMBERS = {"at", "since", "event", "run", "rank", "count", "fields"}
+
 Value = int | float | str | None
 _Key = tuple[EventName, str | None, int | None, int]
 """The event, its run and its rank, and 0, or a number that no other has where it stands by itself."""
@@ -149,8 +151,10 @@ class Journal:
         kept = await self._store.events(run, after, limit)
         told = []
         for event in kept:
-            with suppress(ValueError, TypeError):  # it is damaged: the others are told all the same
-                told.append({"id": event.id, **orjson.loads(event.document)})
+            with suppress(ValueError, AttributeError):  # it is damaged: the others are told all the same
+                document = orjson.loads(event.document)
+                if document.keys() >= _MEMBERS:
+                    told.append({"id": event.id, **document})
         return told
 
     async def close(self) -> None:
