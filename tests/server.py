@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ class Replica:
         map_root: str | None = None,
         **settings: Any,
     ) -> None:
-        uploads = data_dir / "uploads"
-        uploads.mkdir(parents=True, exist_ok=True)
+        self.uploads = data_dir / "uploads"
+        self.uploads.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics()
         maps, plans = (
             _maps(data_dir, map_root),
@@ -65,7 +66,7 @@ class Replica:
         )
         store = open_store(store_url, timeout_s=timeout_s)
         self.coordinator = Coordinator(store, maps, plans, self.metrics, clock)
-        self.app = create_app(self.coordinator, ApiSettings(uploads, **settings), "test")
+        self.app = create_app(self.coordinator, ApiSettings(self.uploads, **settings), "test")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -83,8 +84,12 @@ class Replica:
         response: httpx.Response = self._wait(self._client.request(method, path, **request))
         return response
 
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """In the coordinator's own loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     def _wait(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        return self.start(coroutine).result()
 
     def close(self) -> None:
         self._wait(self._stack.aclose())

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,10 +69,10 @@ class Shortcut:
         if found is None or rank >= MAX_WORLD_SIZE or scope["query_string"] or not await self._may_ask(scope):
             await self._app(scope, receive, send)
             return
-        message = await receive()
-        asked = _asked(message, self._max_bytes)
+        read = await _whole(receive, self._max_bytes)
+        asked = _asked(read, self._max_bytes)
         if asked is None:
-            await self._app(scope, _again(message, receive), send)
+            await self._app(scope, _again(read, receive), send)
             return
         scope["route"] = self._route
         status = 500
@@ -90,17 +91,15 @@ class Shortcut:
 
     async def _may_ask(self, scope: Scope) -> bool:
         """Whether it is meant for this server, comes with a good token, if one is needed, and says that it is JSON."""
-        credentials, is_json = None, False
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                scheme, _, token = value.decode("latin-1").partition(" ")
-                credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=token)
-            elif name == b"content-type":
-                is_json = value == b"application/json"
-        if not is_json or (credentials and credentials.scheme.lower() != "bearer"):
+        headers = Headers(scope=scope)
+        if headers.get("content-type") != "application/json":
             return False
         if self._hosts.fault(scope["headers"]) is not None:
             return False
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme and scheme.lower() != "bearer":
+            return False
+        credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=token) if scheme else None
         try:
             await self._guard(credentials)
         except Unauthorized:
@@ -108,10 +107,22 @@ class Shortcut:
         return True
 
 
-def _asked(message: Message, max_bytes: int) -> NextIn | None:
-    """What a whole and well-formed body asks."""
-    body = message.get("body", b"")
-    if message.get("more_body") or len(body) > max_bytes:
+async def _whole(receive: Receive, max_bytes: int) -> list[Message]:
+    """The messages of a body, which come as the network cuts it: to its end, or to where it is longer than
+    ``max_bytes``."""
+    messages, num_bytes, is_whole = list[Message](), 0, False
+    while not is_whole and num_bytes <= max_bytes:
+        messages.append(await receive())
+        num_bytes += len(messages[-1].get("body", b""))
+        is_whole = not messages[-1].get("more_body")
+    return messages
+
+
+def _asked(messages: list[Message], max_bytes: int) -> NextIn | None:
+    """What a whole and well-formed body asks. A caller that is gone says that in the place of the rest."""
+    body = b"".join(message.get("body", b"") for message in messages)
+    last = messages[-1]
+    if last["type"] != "http.request" or last.get("more_body") or len(body) > max_bytes:
         return None
     try:
         asked = NextIn.model_validate_json(body)
@@ -121,11 +132,11 @@ def _asked(message: Message, max_bytes: int) -> NextIn | None:
     return asked if body.count(b":") == num_fields else None  # else one is there twice
 
 
-def _again(message: Message, receive: Receive) -> Receive:
-    """A ``receive`` that begins with a message that was read before."""
-    read = [message]
+def _again(messages: list[Message], receive: Receive) -> Receive:
+    """A ``receive`` that begins with messages that were read before."""
+    read = iter(messages)
 
     async def again() -> Message:
-        return read.pop() if read else await receive()
+        return next(read, None) or await receive()
 
     return again
