@@ -1,12 +1,16 @@
 """Two replicas behind a real haproxy and a real nginx, configured as docs/operations.md has it: one address, whoever is
 behind."""
 
+import http.client
+import json
 import os
 import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
+from collections import Counter
 
 import httpx
 import pytest
@@ -135,3 +139,65 @@ def test_both_killed_and_back_and_then_a_large_upload(replicas, front, tmp_path)
     assert large.stat().st_size > 1 << 20
     with Operator(front) as operator:
         assert operator.put_map("large", large)["num_images"] == 100_000
+
+
+RANKS = 16
+
+
+def worker(front, rank, stop, answers):
+    """A rank that asks for batches all the time, as a client that repeats nothing by itself: what each request gave."""
+    connection = http.client.HTTPConnection(front.removeprefix("http://"), timeout=60)
+
+    def ask(call, body):
+        try:
+            connection.request(
+                "POST",
+                f"/v1/runs/many/ranks/{rank}/{call}",
+                json.dumps(body),
+                {"Content-Type": "application/json"},
+            )
+            answer = connection.getresponse()
+            text, kind = answer.read(), answer.headers.get_content_type()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            answers[f"{call}: {error!r}"] += 1
+            return None
+        if kind not in ("application/json", "application/problem+json"):
+            answers[f"{call}: {answer.status} of the proxy's own"] += 1
+            return None
+        answers["answered"] += 1
+        return json.loads(text) if answer.status == 200 else None
+
+    while not stop.is_set() and not (lease := ask("lease", {"holder": f"h{rank}"})):
+        pass
+    ack = {}
+    while not stop.is_set():
+        if found := ask("next", {"lease": lease["lease"], **ack}):
+            ack = {"ack": {"epoch": found["batches"][0]["epoch"], "step": found["batches"][0]["step"]}}
+    connection.close()
+
+
+def test_a_rolling_restart_costs_no_request_an_error(replicas, front):
+    put_run(front, "many", world_size=RANKS)
+    stop, answers = threading.Event(), Counter()
+    workers = [threading.Thread(target=worker, args=(front, rank, stop, answers)) for rank in range(RANKS)]
+    for each in workers:
+        each.start()
+    try:
+        until_both_are_asked(replicas)
+        for each in [*replicas] * 2:
+            each.stop()
+            each.start()
+            until_both_are_asked(replicas)
+    finally:
+        stop.set()
+        for each in workers:
+            each.join()
+    assert set(answers) == {"answered"}, answers
+
+
+def until_both_are_asked(replicas):
+    """The proxy has found out that they are there."""
+    deadline = time.monotonic() + 60
+    while not all(map(num_nexts, replicas)):
+        assert time.monotonic() < deadline, "no request reaches one of them"
