@@ -186,7 +186,7 @@ def main() -> None:
         previews = {"map": "large", "specs": [{**SPEC, "tails": tails} for tails in ("spill", "pad")]}
         about["preview of two specs, s"] = timed(lambda: server.ask("POST", "/v1/previews", json=previews))
         about["plan on disk, bytes an image"] = order.stat().st_size / num
-        server.client.delete("/v1/runs/run")
+        server.client.delete("/v1/runs/run?force=true")
     finally:
         server.stop()
         if not given.keep:

@@ -128,7 +128,7 @@ def put_novelai(operator: Operator, run: str, num_fields: int) -> dict[str, Any]
         if guide == "from-novelai" and "planner" in spec and len(spec) == num_fields
     )
     with suppress(NotFound):  # of a test before
-        operator.delete_run(run)
+        operator.delete_run(run, force=True)
     operator.put_run(run, spec)
     return spec
 

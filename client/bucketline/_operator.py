@@ -242,8 +242,10 @@ class Operator:
         self._transport.call(request, max(timeout_s, self._timeout_s), _wire.document, read)
         return num_bytes
 
-    def delete_run(self, name: str) -> None:
-        self._ask(_wire.Request("DELETE", _wire.run_path(name)))
+    def delete_run(self, name: str, *, force: bool = False) -> None:
+        """``Conflict`` where any of its ranks was heard of in the last minute, unless ``force``."""
+        params = (("force", "true"),) if force else ()
+        self._ask(_wire.Request("DELETE", _wire.run_path(name), params=params))
 
     # --- previews -------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from bucketline_service.errors import Invalid
 
@@ -20,3 +21,8 @@ def check_name(kind: str, name: str) -> str:
             "Use 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter or a digit",
         )
     return name
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first ``most`` of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

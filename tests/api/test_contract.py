@@ -327,7 +327,7 @@ def test_metrics_after_known_traffic(world: World) -> None:
         'bucketline_request_seconds_count{method="PUT",route="/v1/maps/{map}"}': 1,
     }
     assert {name: sample(text, name) for name in expected} == expected
-    api.ask("DELETE", "/v1/runs/run", 204)
+    api.ask("DELETE", "/v1/runs/run?force=true", 204)
     text = api.ask("GET", "/metrics", 200).text
     assert 'run="run"' not in text
     assert "_created" not in text

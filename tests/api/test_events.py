@@ -67,7 +67,7 @@ def test_a_runs_life(world: World, after: int) -> None:
     for _ in range(50):
         assert api.next("run", 1, old, 409)["code"] == "fenced"
     api.lease("run", 0, "late", 409, session="start 0")
-    api.ask("DELETE", "/v1/runs/run", 204)
+    api.ask("DELETE", "/v1/runs/run?force=true", 204)
     api.ask("DELETE", "/v1/maps/small", 204)
 
     def is_all(found: list[dict[str, Any]]) -> bool:

@@ -300,7 +300,7 @@ def test_two_workers_share_one_port_and_their_counts(start: Callable[..., Server
         assert 'bucketline_acks_total{run="run"} 8.0' in text
         assert 'bucketline_batches_served_total{run="run"} 9.0' in text
         assert 'bucketline_rank_lag_steps{run="run"} 8.0' in text
-    api.ask("DELETE", "/v1/runs/run", 204)
+    api.ask("DELETE", "/v1/runs/run?force=true", 204)
     for _ in range(4):
         assert "bucketline_rank_lag_steps{" not in httpx.get(f"{server.url}/metrics", timeout=WAIT_S).text
     assert server.stop() == (0, "")

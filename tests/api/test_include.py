@@ -67,7 +67,7 @@ def put(api: Api) -> Iterator[Any]:
         return int(api.put("/v1/runs/run", {"world_size": 2, "batch_size": 8, **spec}, 201)["num_steps"])
 
     yield put
-    api.ask("DELETE", "/v1/runs/run", 204)
+    api.ask("DELETE", "/v1/runs/run?force=true", 204)
 
 
 def plan(api: Api, rank: int, count: int, include: str | None = None) -> list[dict[str, Any]]:

@@ -144,7 +144,7 @@ def test_a_state_dict_carries_its_lockstep_to_a_coordinator_that_has_lost_all(tw
     drive(two, "run", 3)
     drive(two, "run", 3, 1)
     saved.append((state(two), batches(two, 1, 3, step=1)))
-    two.ask("DELETE", "/v1/runs/run", 204)
+    two.ask("DELETE", "/v1/runs/run?force=true", 204)
     two.put("/v1/runs/run", SPEC, 201)
     for number, (begins, planned) in enumerate(saved):
         session = two.session("run", f"s{number}", world_size=3, resume=begins)

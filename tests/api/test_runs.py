@@ -49,9 +49,9 @@ def test_deleting_a_run_leaves_another_with_the_same_plan_at_work(put_run: PutRu
     put_run("two")
     lease = api.lease("two", 0)["lease"]
     first = api.next("two", 0, lease)["batches"]
-    api.ask("DELETE", "/v1/runs/one", 204)
+    api.ask("DELETE", "/v1/runs/one?force=true", 204)
     assert api.next("two", 0, lease)["batches"] == first
-    api.ask("DELETE", "/v1/runs/two", 204)
+    api.ask("DELETE", "/v1/runs/two?force=true", 204)
     assert api.get("/v1/runs") == {"runs": []}
     assert api.get("/v1/runs/two", 404)["code"] == "not_found"
 
@@ -199,6 +199,10 @@ def test_a_ladder_is_novelai_s_unless_it_says_its_kind(put_run: PutRun, api: Api
 
 
 PAIR = "Give [width, height]"
+WORDS = (
+    "novelai, kohya, geometric, fitted, sd15, sdxl, pixart-512, pixart-1024, or an object, "
+    'e.g. {"kind": "kohya", "resolution": 512}'
+)
 KINDS = "novelai, kohya, geometric, preset, fitted, explicit, tiers"
 
 
@@ -210,27 +214,34 @@ KINDS = "novelai, kohya, geometric, preset, fitted, explicit, tiers"
         ({"ladder": {"kind": "other"}}, f"ladder: kind 'other' is none of {KINDS}"),
         ({"ladder": {"kind": None}}, f"ladder: kind None is none of {KINDS}"),
         (
-            {"ladder": "kohya"},
-            'ladder: a ladder is an object, e.g. {"kind": "kohya", "resolution": 512} (given: \'kohya\')',
+            {"ladder": "explicit"},
+            f'ladder: must be one of {WORDS}, got "explicit"',
         ),
-        ({"assign": 5}, "assign: Input should be an object (given: '5')"),
+        ({"ladder": 5}, f"ladder: must be one of {WORDS}, got 5"),
+        ({"seed": -1}, "seed: must be at least 0, got -1"),
+        ({"seed": None}, "seed: must be a whole number, got null"),
+        ({"tails": "dorp"}, """tails: must be 'spill', 'pad', 'drop' or 'catch_all', got "dorp\""""),
+        ({"assign": {"max_crop_loss": 2}}, "assign.max_crop_loss: must be at most 1, got 2"),
+        ({"ladder": {"kind": "explicit", "sizes": []}}, "ladder.sizes: must have at least 1 in it, and has 0"),
+        ({"ladder": {"kind": "preset"}}, "ladder.name: is missing, and has no default"),
+        ({"assign": 5}, "assign: must be an object, got 5"),
         (
             {"ladder": {"max_size": 768}},
-            f"ladder.max_size: Input should be a pair of whole numbers (given: '768'). {PAIR}",
+            f"ladder.max_size: must be a pair of whole numbers, got 768. {PAIR}",
         ),
         (
             {"ladder": {"kind": "explicit", "sizes": [[512]]}},
-            f"ladder.sizes.0: Input should be a pair of whole numbers. {PAIR}",
+            f"ladder.sizes.0: must be a pair of whole numbers. {PAIR}",
         ),
         (
             {"ladder": {"kind": "explicit", "sizes": [[1, 2], [1, 2, 3]]}},
-            f"ladder.sizes.1: Input should be a pair of whole numbers. {PAIR}",
+            f"ladder.sizes.1: must be a pair of whole numbers. {PAIR}",
         ),
         (
             {"ladder": {"kind": "kohya", "resolution": [512]}},
-            f"ladder.resolution: Input should be a pair of whole numbers. {PAIR}",
+            f"ladder.resolution: must be a pair of whole numbers. {PAIR}",
         ),
-        ({"sead": 1}, "sead: Extra inputs are not permitted (given: '1'). There is no such field: is it misspelt?"),
+        ({"sead": 1}, "sead: there is no such field: is it misspelt?"),
         ({"valid_ids": ["x"]}, "valid_ids: not in the map: 'x'. The ids of this map are whole numbers"),
     ],
 )  # fmt: skip
@@ -298,3 +309,21 @@ def test_numbers_that_are_none(shared_api: Api, text: str) -> None:
 def test_batches_that_are_none(put_run: PutRun, api: Api, query: str, field: str) -> None:
     put_run()
     assert api.ask("GET", f"/v1/runs/run/batches?{query}", 422).json()["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("word", "ladder"),
+    [
+        ("novelai", {"kind": "novelai"}),
+        ("kohya", {"kind": "kohya"}),
+        ("fitted", {"kind": "fitted"}),
+        ("sdxl", {"kind": "preset", "name": "sdxl"}),
+        ("pixart-512", {"kind": "preset", "name": "pixart-512"}),
+    ],
+)
+def test_a_ladder_that_a_word_says_is_the_same_as_its_object(
+    api: Api, word: str, ladder: dict[str, str]
+) -> None:
+    api.put_csv("small", "id,width,height\n" + "".join(f"{i},640,480\n" for i in range(200)))
+    spelt = api.put("/v1/runs/run", {**SPEC, "ladder": ladder}, 201)
+    assert api.put("/v1/runs/run", {**SPEC, "ladder": word}, 200) == spelt

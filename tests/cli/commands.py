@@ -66,6 +66,9 @@ class Terminal:
             signal.SIGWINCH
         )  # it is not the session's own terminal, where the kernel would
 
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
     def until(self, *words: str) -> None:
         self._read(lambda: all(word in self.said for word in words))
 

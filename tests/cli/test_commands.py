@@ -124,7 +124,8 @@ def test_runs(server: ServerProcess, tmp_path: Path) -> None:
         (["run", "put", "r", "/none.json"], "/none.json: No such file"),
         (["run", "put", "r", "{tmp}/text.xyz"], "is not JSON"),
         (["run", "put", "r", "{tmp}/list.json"], "is no JSON object"),
-        (["run", "put", "r", "{tmp}/empty.json"], "world_size"),
+        (["run", "put", "r", "{tmp}/empty.json"], "--world-size: is missing"),
+        (["run", "put", "r", "{tmp}/nan.json"], "nan.json: is not JSON: NaN is not a number of JSON"),
         (["run", "put", "r", "{tmp}/unknown.json"], "no map 'none'"),
         (["run", "delete", "none"], "no run 'none'"),
         (["map", "delete", "none"], "no map 'none'"),
@@ -141,6 +142,7 @@ def test_what_goes_wrong_is_told_in_a_line(
     (tmp_path / "other.csv").write_text("id,width,height\n1,512,512\n")
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "nan.json").write_text('{"world_size": NaN}')
     (tmp_path / "unknown.json").write_text(json.dumps({**SPEC, "map": "none"}))
     status, out, errors = ask(server, *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
     assert (status, out) == (1, "")

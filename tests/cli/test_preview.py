@@ -45,7 +45,7 @@ def preview(folder: Path, *arguments: str) -> tuple[int, str, str]:
 
 def test_specs_stand_side_by_side(tmp_path: Path, specs: list[str]) -> None:
     status, out, errors = preview(tmp_path, str(COCO), *specs)
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (1, "bucketline: cannot be met: impossible\n")
     rows = {" ".join(line.split()[:-4]): line.split()[-4:] for line in out.splitlines()}
     assert rows[""] == list(SPECS)
     assert rows["images"] == ["5000", "5000", "5000", "-"]
@@ -60,7 +60,7 @@ def test_specs_stand_side_by_side(tmp_path: Path, specs: list[str]) -> None:
 def test_answer_is_the_servers(tmp_path: Path, specs: list[str]) -> None:
     status, out, _ = preview(tmp_path, str(COCO), *specs, "--json")
     answer = json.loads(out)
-    assert (status, answer["map"], answer["num_images"]) == (0, "coco-5k.csv", 5000)
+    assert (status, answer["map"], answer["num_images"]) == (1, "coco-5k.csv", 5000)
     assert [each["spec"]["tails"] for each in answer["previews"]] == ["spill", "pad", "spill", "spill"]
     assert answer["previews"][0]["stats"]["num_steps"] == 156
     assert "map" not in answer["previews"][0]["spec"]
@@ -157,7 +157,7 @@ def test_a_spec_out_of_bounds_is_its_own_problem(tmp_path: Path, specs: list[str
     wrong = ["--spec", str(tmp_path / "huge.json"), "--spec", str(tmp_path / "several.json")]
     status, out, errors = preview(tmp_path, str(COCO), *wrong, *specs, "--json")
     answer = json.loads(out)
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (1, "bucketline: cannot be met: huge, several, impossible\n")
     assert ["stats" in each for each in answer["previews"]] == [False, False, True, True, True, False]
     assert "batch_size" in answer["previews"][0]["problem"]["detail"]
     assert "one file is one map" in answer["previews"][1]["problem"]["detail"]
@@ -175,6 +175,11 @@ def test_where_no_spec_can_be_met_the_status_says_so(tmp_path: Path) -> None:
     (tmp_path / "scratch").rmdir()
     status, out, _ = preview(tmp_path, str(COCO), "--spec", str(spec), "--json")
     assert (status, "problem" in json.loads(out)["previews"][0]) == (1, True)
+
+
+def test_specs_that_can_all_be_met_are_a_success(tmp_path: Path, specs: list[str]) -> None:
+    status, _, errors = preview(tmp_path, str(COCO), *specs[:-2])
+    assert (status, errors) == (0, "")
 
 
 def test_the_table_tells_what_prunes_and_how_far_off(tmp_path: Path) -> None:

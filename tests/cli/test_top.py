@@ -60,7 +60,9 @@ def test_it_follows_a_run_through_its_steps_and_through_the_coordinators_restart
     command = HURRY.format(arguments=["big", "--url", server.url])
     with Terminal("-c", command, rows=12) as terminal:
         # events are told a moment after what they tell of
-        lines = terminal.frame("big  ready", "epoch 0 step 9/52 (17%)", "generation 1, 12 ranks", "lease_given")
+        lines = terminal.frame(
+            "big  ready", "epoch 0 step 9/52 (17%)", "generation 1, 12 ranks", "lease_given"
+        )
         assert len(lines) <= 12
         assert rows(lines)[:2] == [(7, 11, "host-7"), (3, 8, "host-3")]
         assert f"and {12 - len(rows(lines))} ranks more" in lines

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from bucketline import (
+    BucketClient,
     Conflict,
     CoordinatorUnavailable,
     Forbidden,
@@ -40,7 +41,12 @@ def test_maps_and_runs(url):
         assert [each["rank"] for each in operator.ranks("job")] == [0, 1]
         with pytest.raises(Conflict):
             operator.delete_map("photos")
-        operator.delete_run("job")
+        with BucketClient(url, "job") as client:
+            client.next_batch(0)
+        with pytest.raises(Conflict, match="rank 0") as refused:
+            operator.delete_run("job")
+        assert refused.value.problem["num_ranks"] == 1
+        operator.delete_run("job", force=True)
         operator.delete_map("photos")
         with pytest.raises(NotFound):
             operator.map("photos")

@@ -59,7 +59,7 @@ def test_a_run_put_anew_is_answered_by_its_own_plan(api: Api) -> None:
             api.next("run", 0, lease, from_={"epoch": 0, "step": step})["batches"][0] for step in range(8)
         ]
         assert found == planned(api, 0, {"epoch": 0, "step": 0}, 8)
-        api.ask("DELETE", "/v1/runs/run", 204)
+        api.ask("DELETE", "/v1/runs/run?force=true", 204)
 
 
 def test_ids_that_look_like_json(api: Api) -> None:

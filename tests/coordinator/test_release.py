@@ -83,7 +83,7 @@ def test_the_other_release_takes_it_up_again(
 def test_what_its_detail_advises(api: Api, before: dict[str, Any]) -> None:
     for step in ("delete the run", "put it anew", "resume: start", "begins at epoch 0", "are refused"):
         assert step in api.get("/v1/runs/run")["detail"]
-    api.ask("DELETE", "/v1/runs/run", 204)
+    api.ask("DELETE", "/v1/runs/run?force=true", 204)
     api.put("/v1/runs/run", SPEC, 201)
     refused = api.session("run", "s", 409, resume=before["state"])
     assert (refused["code"], refused["differs"]) == ("plan_mismatch", ["version"])

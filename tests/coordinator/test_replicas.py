@@ -56,7 +56,7 @@ def replicas(world: World, clock: Clock) -> tuple[Api, Api]:
 
 
 def anew(api: Api, spec: dict[str, Any]) -> None:
-    api.ask("DELETE", "/v1/runs/run", 204)
+    api.ask("DELETE", "/v1/runs/run?force=true", 204)
     api.put("/v1/runs/run", spec, 201)
 
 
@@ -206,7 +206,7 @@ def test_deleted_is_deleted_at_both(replicas: tuple[Api, Api]) -> None:
     one, two = replicas
     lease = one.lease("run", 0)["lease"]
     one.next("run", 0, lease)
-    two.ask("DELETE", "/v1/runs/run", 204)
+    two.ask("DELETE", "/v1/runs/run?force=true", 204)
     one.next("run", 0, lease, 404, ack={"epoch": 0, "step": 0})
     one.lease("run", 0, status=404)
     assert one.get("/v1/runs") == {"runs": []}
@@ -217,7 +217,7 @@ def test_the_plan_of_a_deleted_run_goes_on_where_it_is_open(replicas: tuple[Api,
     """The same plan under another name: deleted through one, and put anew, while the other has its files mapped."""
     one, two = replicas
     expected = two.get("/v1/runs/run/batches", epoch=5, step=0, rank=0, count=20)
-    one.ask("DELETE", "/v1/runs/run", 204)
+    one.ask("DELETE", "/v1/runs/run?force=true", 204)
     two.put("/v1/runs/again", SPEC, 201)
     one.put("/v1/runs/run", SPEC, 201)
     for api in (one, two):

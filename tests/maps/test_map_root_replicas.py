@@ -82,7 +82,7 @@ def test_two_processes_over_s3(s3_server: S3Server, tmp_path: Path) -> None:
                 f"{put['digest']}.arrow",
                 f"{put['digest']}.json",
             ]
-        two.ask("DELETE", "/v1/runs/run", 204)
+        two.ask("DELETE", "/v1/runs/run?force=true", 204)
         one.ask("DELETE", "/v1/maps/small", 204)
         assert two.get("/v1/maps") == {"maps": []}
         assert not list((tmp_path / "b" / "map-copies" / "objects").iterdir())

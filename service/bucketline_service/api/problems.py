@@ -257,8 +257,8 @@ def _invalid(errors: Sequence[Any], body: Any) -> Invalid:
     told = max(same, key=lambda i: (found[i]["field"].count("."), len(errors[i]["loc"])))
     error, field, detail = errors[told], found[told]["field"], found[told]["detail"]
     given = error.get("input")
-    if error["type"] != "missing" and not isinstance(given, (dict, list, bytes)):
-        detail += f" (given: {str(given)[:80]!r})"
+    if error["type"] not in ("missing", "extra_forbidden") and not isinstance(given, (dict, list, bytes)):
+        detail += f", got {_given(given)}"
     hint, more = _hint(error, field), {}
     if len(errors) > MAX_ERRORS:
         more["num_more_errors"] = len(errors) - MAX_ERRORS
@@ -268,8 +268,6 @@ def _invalid(errors: Sequence[Any], body: Any) -> Invalid:
 
 _PAIR_HINT = "Give [width, height]"
 _HINTS = {
-    "missing": "It has no default",
-    "extra_forbidden": "There is no such field: is it misspelt?",
     "tuple_type": _PAIR_HINT,
 }
 _NOT_AN_OBJECT = ("model_attributes_type", "model_type", "dict_type")
@@ -284,13 +282,51 @@ def _hint(error: Any, field: str) -> str | None:
 def _words(error: Any) -> str:
     """pydantic's, but where they speak of its own types or of Python's."""
     if error["type"] in _NOT_AN_OBJECT:
-        return "Input should be an object"
+        return "must be an object"
     if error["type"] == "too_long" and not _is_of_pair(error):
         about = error["ctx"]
-        return f"has {about['actual_length'] or 'too many'} items, at most {about['max_length']:,} are taken"
+        return f"must have at most {about['max_length']:,} items, and has {about['actual_length'] or 'more'}"
     if error["type"] == "tuple_type" or _is_of_pair(error):
-        return "Input should be a pair of whole numbers"
-    return str(error["msg"])
+        return "must be a pair of whole numbers"
+    if error["type"] not in _PLAIN:
+        return str(error["msg"])
+    about = error.get("ctx", {}).items()
+    whole = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in about
+    }
+    return _PLAIN[error["type"]].format(**whole)
+
+
+_PLAIN = {
+    "missing": "is missing, and has no default",
+    "extra_forbidden": "there is no such field: is it misspelt?",
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"
+    ),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    "finite_number": "must be a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length:,} characters",
+    "too_short": "must have at least {min_length} items, and has {actual_length}",
+}
+"""By pydantic's type of an error; what it has no words of ours for stays as it is."""
+
+
+def _given(value: Any) -> str:
+    """As JSON has it, if it is from there."""
+    try:
+        return json.dumps(value, ensure_ascii=False)[:80]
+    except (TypeError, ValueError):
+        return repr(str(value)[:80])
 
 
 def _is_of_pair(error: Any) -> bool:

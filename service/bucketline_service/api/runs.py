@@ -40,6 +40,10 @@ WorldSizeQuery = Annotated[
     int | None,
     Query(ge=1, le=MAX_WORLD_SIZE, description="ranks to deal each epoch to; as the run's are unless given"),
 ]
+ForceQuery = Annotated[
+    bool,
+    Query(description="delete it although ranks were heard of in the last minute; their workers are lost"),
+]
 IncludeQuery = Annotated[
     str | None,
     Query(
@@ -87,11 +91,11 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
         summary="Delete a run",
         dependencies=operators,
         status_code=204,
-        responses=documented(401, 403, 404, 422, 503),
+        responses=documented(401, 403, 404, 409, 422, 503),
     )
-    async def delete_run(run: RunPath) -> Response:
-        """Forget a run, its cursors and leases. Its map stays."""
-        await coordinator.delete_run(run)
+    async def delete_run(run: RunPath, force: ForceQuery = False) -> Response:
+        """Forget a run, its cursors and leases. Its map stays. A conflict while ranks are at work, unless forced."""
+        await coordinator.delete_run(run, force=force)
         return Response(status_code=204, headers=DATA)
 
 

@@ -16,7 +16,15 @@ import typer
 from rich.console import Console
 
 from bucketline import BucketlineError as ClientError
-from bucketline import CoordinatorUnavailable, Forbidden, Operator, ProtocolError, Unauthorized, UsageError
+from bucketline import (
+    CoordinatorUnavailable,
+    Forbidden,
+    Operator,
+    ProtocolError,
+    Refused,
+    Unauthorized,
+    UsageError,
+)
 from bucketline_service import tables
 from bucketline_service.cli import complete, words
 from bucketline_service.errors import BucketlineError
@@ -77,12 +85,25 @@ class _Waiting(logging.Handler):
             complain(record.getMessage())
 
 
-def delete(url: str, kind: str, name: str, as_json: bool) -> None:
+def delete(url: str, kind: str, name: str, as_json: bool, do: Callable[[Operator], None]) -> None:
     def ask(operator: Operator) -> dict[str, Any]:
-        (operator.delete_map if kind == "map" else operator.delete_run)(name)
+        do(operator)
         return {kind: name, "deleted": True}
 
     call(url, ask, as_json, tables.deleted)
+
+
+def confirm(question: str) -> bool:
+    """Ask a person; exit status 130 where Ctrl-C is the answer."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def is_person() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def tell(answer: dict[str, Any], as_json: bool, show: Callable[[Console, dict[str, Any]], None]) -> None:
@@ -141,9 +162,16 @@ def _fail(reason: str, error: Exception) -> NoReturn:
     raise typer.Exit(1) from error
 
 
+def detail_of(error: BucketlineError | ClientError) -> str:
+    """What the coordinator says, without the call and the status that it is the answer to."""
+    detail = error.problem.get("detail") if isinstance(error, Refused) else None
+    return detail if isinstance(detail, str) else str(error)
+
+
 def _with_advice(error: BucketlineError | ClientError) -> str:
     """The error, and which option or variable of the command line mends it."""
-    said = _COLUMN.sub(lambda found: f"--{found[0].replace('_', '-')}", str(error))
+    said = _COLUMN.sub(lambda found: f"--{found[0].replace('_', '-')}", detail_of(error))
+    said = said.replace("?force=true", "--force")
     if isinstance(error, Unauthorized):
         is_set = os.environ.get("BUCKETLINE_TOKEN", "").strip()
         return f"{said}: " + ("BUCKETLINE_TOKEN holds another" if is_set else "set BUCKETLINE_TOKEN")

@@ -69,4 +69,4 @@ def map_show(name: MapName, url: Url = LOCAL, as_json: AsJson = False) -> None:
 @app.command("delete")
 def map_delete(name: MapName, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Delete a map that no run uses."""
-    delete(url, "map", name, as_json)
+    delete(url, "map", name, as_json, lambda operator: operator.delete_map(name))

@@ -76,5 +76,10 @@ def preview(
             page = desk.report(answer, names, specs or [desk.DEFAULT], file, named)
             num_bytes = html.write_bytes(page.encode())
             print(f"{html}: {num_bytes:,} bytes", file=sys.stderr)
-        if is_in_vain:
+        if problems:
+            if not is_in_vain:
+                failed = [
+                    name for name, each in zip(names, answer["previews"], strict=True) if "problem" in each
+                ]
+                print(f"bucketline: cannot be met: {', '.join(failed)}", file=sys.stderr)
             raise typer.Exit(1)

@@ -19,15 +19,17 @@ from bucketline_service.cli.common import (
     RunName,
     Url,
     call,
+    confirm,
     connect,
     delete,
+    detail_of,
     errors,
+    is_person,
     standard_output,
     tell,
 )
 from bucketline_service.cli.progress import planning
 from bucketline_service.cli.spec import Spec
-from bucketline_service.errors import Invalid
 
 app = typer.Typer(
     help="Runs on a coordinator: put, list, show, stats, ranks, explain, …", no_args_is_help=True
@@ -87,9 +89,7 @@ def _put(
     try:
         return operator.put_run(name, spec.document, progress=progress)
     except client.Invalid as error:
-        if blamed := spec.blamed(error.field):
-            raise Invalid(blamed, str(error)) from error
-        raise
+        raise spec.blame(error.field, detail_of(error)) or error from error
     except KeyboardInterrupt:
         print(f"bucketline: it is planned on; look with: bucketline run show {name}", file=sys.stderr)
         raise
@@ -112,7 +112,11 @@ def run_show(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
             document["ranks"] = operator.ranks(name)
         return document
 
-    call(url, ask, as_json, shown.run_detail)
+    with errors(), connect(url) as operator:
+        document = ask(operator)
+        tell(document, as_json, shown.run_detail)
+        if document["run"]["status"] == "failed":
+            raise typer.Exit(1)
 
 
 @app.command("stats")
@@ -184,6 +188,29 @@ def run_ledger(
 
 
 @app.command("delete")
-def run_delete(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Delete a run, with its cursors and leases. Its map stays."""
-    delete(url, "run", name, as_json)
+def run_delete(
+    name: RunName,
+    force: Annotated[
+        bool, typer.Option("--force", "--yes", "-y", help="Also while its ranks are at work, without asking.")
+    ] = False,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a run, with its cursors and leases. Its map stays.
+
+    Where any of its ranks was heard of in the last minute, this asks first; without a terminal it refuses.
+    """
+    delete(url, "run", name, as_json, lambda operator: _delete(operator, name, force))
+
+
+def _delete(operator: Operator, name: str, force: bool) -> None:
+    try:
+        operator.delete_run(name, force=force)
+    except client.Conflict as error:
+        if not is_person():
+            raise
+        print(f"bucketline: {str(error).partition('. ')[0]}", file=sys.stderr)
+        if not confirm("Delete it all the same?"):
+            print(f"bucketline: {name} stays", file=sys.stderr)
+            raise typer.Exit(1) from None
+        operator.delete_run(name, force=True)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bucketline_service.cli.complete import PRESETS
 from bucketline_service.errors import Invalid
 
+_NEEDED = {"map": "--map", "world_size": "--world-size", "batch_size": "--batch-size"}
+"""Options of fields that a spec must have."""
 _WORD = re.compile(r"[A-Za-z][\w.-]*")
 """What may stand without JSON's quotes: --set tails=drop."""
 
@@ -42,14 +43,8 @@ class Spec:
         self.set("map", name, "--map")
 
     def set_ladder(self, text: str) -> None:
-        """A kind, the name of a preset, or JSON."""
-        if text in PRESETS:
-            ladder: Any = {"kind": "preset", "name": text}
-        elif _WORD.fullmatch(text):
-            ladder = {"kind": text}
-        else:
-            ladder = _json(text, "--ladder")
-        self.set("ladder", ladder, "--ladder")
+        """As a spec has it: a word, or JSON."""
+        self.set("ladder", _json(text, "--ladder", may_be_word=True), "--ladder")
 
     def set_all(self, assignments: Sequence[str]) -> None:
         """``ladder.max_size=[1024,1024]``: a dotted name and JSON."""
@@ -64,21 +59,21 @@ class Spec:
             option = f"--set {field}"
             self.set(field, _json(text, option, may_be_word=True), option)
 
-    def blamed(self, field: str | None) -> str | None:
-        """The option, or the file, that a field of the coordinator's problem document is from."""
+    def blame(self, field: str | None, detail: str) -> Invalid | None:
+        """What a problem document says of a field, said of the option or the file that the field is from, if it is from
+        one. ``detail`` begins with the field, which an option names already."""
         parts = (field or "").split(".")
         for end in range(len(parts), 0, -1):
-            if option := self._options.get(".".join(parts[:end])):
-                return option
-        if parts[0] in self.document and self._file is not None:
-            return str(self._file)
-        missing = {"map": "--map", "world_size": "--world-size", "batch_size": "--batch-size"}
-        return missing.get(parts[0])
+            known = ".".join(parts[:end])
+            option = self._options.get(known) or (_NEEDED.get(known) if known not in self.document else None)
+            if option:
+                return Invalid(option, detail.removeprefix(known).lstrip(":. "))
+        return Invalid(str(self._file), detail) if parts[0] in self.document and self._file else None
 
 
 def read_spec(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = _loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise Invalid(str(file), f"is not JSON: {error}") from error
     if not isinstance(document, dict):
@@ -88,8 +83,15 @@ def read_spec(file: Path) -> dict[str, Any]:
 
 def _json(text: str, option: str, *, may_be_word: bool = False) -> Any:
     try:
-        return json.loads(text)
+        return _loads(text)
     except (ValueError, RecursionError) as error:
         if may_be_word and _WORD.fullmatch(text):
             return text
         raise Invalid(option, f"{text!r} is not JSON: {error}") from error
+
+
+def _loads(text: str) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not a number of JSON")
+
+    return json.loads(text, parse_constant=refuse)

@@ -45,6 +45,8 @@ def top(
             look = watch.first(operator)
         if once:
             tell(look.document(), as_json, lambda console, _: console.print(watch.frame(None)))
+            if run is not None and look.runs[0]["status"] == "failed":
+                raise typer.Exit(1)
             return
         with connect(url, max(interval_s, LOOK_S)) as operator:
             live.follow(watch, operator, interval_s, as_json)

@@ -24,9 +24,14 @@ from bucketline_service.coordinator.timed import timed
 from bucketline_service.errors import Conflict, TooLarge
 from bucketline_service.maps import Columns, MapInfo, MapStore, ResolutionMap
 from bucketline_service.metrics import Metrics
-from bucketline_service.state.port import Store
+from bucketline_service.names import few
+from bucketline_service.state.port import RankRecord, Store
+from bucketline_service.state.rules import SEEN_EVERY_S
 
 __all__ = ["Coordinator", "RunSpec"]
+
+IN_USE_S = 60.0
+"""For how long after a rank was heard of its run counts as in use."""
 
 
 class Coordinator:
@@ -80,9 +85,7 @@ class Coordinator:
         await self._library.do(self.maps.find, name)
         async with map_gate.closed(self.store, name, self._clock) as begin:
             if users := await self.runs.uses(name):
-                raise Conflict(
-                    f"map {name!r} is in use by {', '.join(users[:5])}. Delete these runs first", runs=users
-                )
+                raise Conflict(f"map {name!r} is in use by {few(users)}. Delete these runs first", runs=users)
             begin()
             await self._library.do(self.maps.delete, name)
         self.journal.tell("map_deleted", map=name)
@@ -98,7 +101,11 @@ class Coordinator:
             )
         return await self.runs.put(name, spec)
 
-    async def delete_run(self, name: str) -> None:
+    async def delete_run(self, name: str, *, force: bool = False) -> None:
+        """``Conflict`` while any of its ranks is at work, unless ``force``."""
+        if not force:
+            _, ranks = await self.store.ranks(name)
+            _check_idle(name, ranks, self._clock())
         await self.runs.delete(name)
         self.journal.tell("run_deleted", name)
         self.metrics.forget_run(name)
@@ -139,3 +146,17 @@ class Coordinator:
         await asyncio.to_thread(self._library.close)
         await asyncio.to_thread(self._plans.close)
         await self.store.close()
+
+
+def _check_idle(run: str, ranks: list[RankRecord], now_s: float) -> None:
+    # what is stored may be older than when the rank was last heard of
+    at_work = [rank for rank in ranks if now_s - rank.last_seen_s < IN_USE_S + SEEN_EVERY_S]
+    if not at_work:
+        return
+    last = max(at_work, key=lambda rank: rank.last_seen_s)
+    raise Conflict(
+        f"run {run!r} is in use: the coordinator heard of {len(at_work)} of its ranks in the last minute, last of rank "
+        f"{last.rank} (holder {last.holder!r}). Stop the job first, or delete the run all the same with ?force=true",
+        num_ranks=len(at_work),
+        last_seen=last.last_seen_s,
+    )

@@ -14,7 +14,7 @@ from bucketline_service.planning import ladder as ladders
 from bucketline_service.planning.fitted import fitted
 from bucketline_service.planning.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
 from bucketline_service.planning.no_upscale import NoUpscale
-from bucketline_service.planning.presets import preset
+from bucketline_service.planning.presets import PRESETS, preset
 
 Pixels = Annotated[int, Field(strict=True, ge=1)]
 Size = tuple[Pixels, Pixels]
@@ -229,6 +229,11 @@ _KINDS: dict[str, type[SpecModel]] = {
     "tiers": TiersLadder,
 }
 _DEFAULT_KIND = "novelai"
+_NAMED = {
+    **{kind: {"kind": kind} for kind in ("novelai", "kohya", "geometric", "fitted")},
+    **{name: {"kind": "preset", "name": name} for name in PRESETS},
+}
+"""Ladders that a word says: kinds that need no field, and presets."""
 
 
 def _kind(given: Any) -> Any:
@@ -239,9 +244,11 @@ def _check_kind(given: Any) -> Any:
     """Refuse what no kind of ladder can be, in words that help; the union's own would name its parts."""
     if isinstance(given, SpecModel):
         return given
+    if isinstance(given, str) and given in _NAMED:
+        return _NAMED[given]
     if not isinstance(given, dict):
-        example = '{"kind": "kohya", "resolution": 512}'
-        raise PydanticCustomError("ladder", "a ladder is an object, e.g. {example}", {"example": example})
+        about = {"named": ", ".join(_NAMED), "example": '{"kind": "kohya", "resolution": 512}'}
+        raise PydanticCustomError("ladder", "must be one of {named}, or an object, e.g. {example}", about)
     kind = _kind(given)
     if not isinstance(kind, str) or kind not in _KINDS:
         about = {"given": repr(kind)[:80], "kinds": ", ".join(_KINDS)}

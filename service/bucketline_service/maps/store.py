@@ -35,7 +35,7 @@ from bucketline_service.maps.optional import Summaries
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.sidecar import sidecar_path
 from bucketline_service.maps.staging import IdKind
-from bucketline_service.names import check_name
+from bucketline_service.names import check_name, few
 
 STAGING_LIFE_S = 24 * 3600.0
 """An upload that has not moved in for a day will not: its process has died."""
@@ -242,8 +242,8 @@ class MapStore:
 
     def _unknown(self, name: str) -> NotFound:
         known = [info.name for info in self.list()]
-        few = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
-        return NotFound(f"there is no map {name!r}; there is {few or 'none at all'}", known=known[:5])
+        there = few(known) or "none at all"
+        return NotFound(f"there is no map {name!r}; there is {there}", known=known[:5])
 
     def _object(self, digest: str) -> Path:
         return self._objects / f"{digest}.arrow"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 from bucketline_service.errors import Invalid
+from bucketline_service.names import few
 from bucketline_service.scan.places import is_remote
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
@@ -87,7 +88,7 @@ def _path_name(row: Mapping[str, Any], name: str) -> str:
     found = [each for each in PATH_NAMES if each in row]
     if len(found) == 1:
         return found[0]
-    known = ", ".join(f"'{each}'" for each in list(row)[:20])
+    known = few([f"'{each}'" for each in row], 20)
     detail = f"{' and '.join(found)} could be the path" if found else f"no column of paths; there are {known}"
     raise Invalid(name, detail, "Name it with --path-column")
 
