@@ -1,6 +1,7 @@
 """The Dockerfile and the compose file: well-formed, and as careful as operators expect."""
 
 import re
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -134,3 +135,17 @@ def test_the_example_environment_names_every_variable_of_the_compose_file(root: 
     used = set(re.findall(r"\$\{(\w+)", (root / "docker-compose.yml").read_text()))
     named = set(re.findall(r"(?m)^#?(\w+)=", (root / ".env.example").read_text()))
     assert used == named
+
+
+def test_the_image_check_names_every_tool_that_is_missing(root: Path, tmp_path: Path) -> None:
+    """Where neither they nor apt are installed. It has functions of the names of some."""
+    for tool in ("bash", "dirname"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / tool).symlink_to(found)
+    (tmp_path / "id").write_text("#!/bin/sh\necho 0\n")  # as root
+    (tmp_path / "id").chmod(0o755)
+    script = [tmp_path / "bash", root / "scripts" / "image-check"]
+    done = subprocess.run(script, text=True, capture_output=True, env={"PATH": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "image-check: please install: buildah debootstrap\n"
