@@ -285,7 +285,7 @@ def _words(error: Any) -> str:
         return "must be an object"
     if error["type"] == "too_long" and not _is_of_pair(error):
         about = error["ctx"]
-        return f"must have at most {about['max_length']:,} items, and has {about['actual_length'] or 'more'}"
+        return f"must have at most {about['max_length']:,} in it, and has {about['actual_length'] or 'more'}"
     if error["type"] == "tuple_type" or _is_of_pair(error):
         return "must be a pair of whole numbers"
     if error["type"] not in _PLAIN:
@@ -316,7 +316,7 @@ _PLAIN = {
     "literal_error": "must be {expected}",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length:,} characters",
-    "too_short": "must have at least {min_length} items, and has {actual_length}",
+    "too_short": "must have at least {min_length} in it, and has {actual_length}",
 }
 """By pydantic's type of an error; what it has no words of ours for stays as it is."""
 
