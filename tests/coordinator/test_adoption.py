@@ -55,7 +55,7 @@ def test_every_start_has_an_id_of_its_own_and_every_answer_tells_it(api: Api) ->
         ids.append(begun["generation_id"])
     assert len(set(ids)) == 4
     assert ids[-1] == ids[-2]  # a repeat of the same session
-    api.ask("DELETE", "/v1/runs/run", 204)
+    api.ask("DELETE", "/v1/runs/run?force=true", 204)
     api.put("/v1/runs/run", SPEC, 201)
     assert api.lease("run", 0)["generation_id"] not in ids
 
@@ -97,7 +97,7 @@ def test_a_start_of_the_same_number_is_another(api: Api) -> None:
     """A worker of generation 2 of a run that was put anew, and is in its own generation 2."""
     api.session("run", "a", resume="start")
     old = api.lease("run", 0, "old")
-    api.ask("DELETE", "/v1/runs/run", 204)
+    api.ask("DELETE", "/v1/runs/run?force=true", 204)
     api.put("/v1/runs/run", SPEC, 201)
     api.session("run", "a", resume="start")
     new = api.lease("run", 0, "new")
