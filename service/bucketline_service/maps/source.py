@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import reprlib
 import struct
 import zipfile
 import zlib
@@ -91,12 +92,24 @@ class Source:
 
 def show(value: Any) -> str:
     """A value for a message: short, whatever it is."""
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
-        return f"a whole number of {value.bit_length()} bits"
     if isinstance(value, (str, bytes)):
         value = value[: _VALUE_CHARS + 1]
-    text = repr(value)
+        text = repr(value)
+    else:
+        text = _SHORTLY.repr(value)
     return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "…"
+
+
+class _Shortly(reprlib.Repr):
+    """``repr`` of the first few values of the first few levels: what is nested and shared can be without an end."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 256 else f"a whole number of {x.bit_length()} bits"
+
+
+_SHORTLY = _Shortly()
+_SHORTLY.maxlevel = 3
+_SHORTLY.maxstring = _SHORTLY.maxother = _VALUE_CHARS
 
 
 def is_utf8(text: str) -> bool:
