@@ -33,6 +33,16 @@ class BucketlineError(Exception):
         self.detail = detail
         self.extra = extra
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[BucketlineError], args: tuple[Any, ...], state: dict[str, Any]) -> BucketlineError:
+    """An error that comes from another process: ``__init__`` may take other arguments than ``args``."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class Invalid(BucketlineError):
     """``field`` names what is wrong (a dotted path of the spec, a column, a row); ``hint`` says what would do."""

@@ -74,8 +74,9 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
 
 def _open_maps(settings: Settings, data_dir: Path) -> MapStore:
     if settings.map_root is None:
-        return MapStore(data_dir / "maps")
-    return RootedMapStore(data_dir / "map-copies", Root(settings.map_root))
+        return MapStore(data_dir / "maps", timeout_s=settings.map_timeout_s)
+    copies, root = data_dir / "map-copies", Root(settings.map_root)
+    return RootedMapStore(copies, root, timeout_s=settings.map_timeout_s)
 
 
 class Config(uvicorn.Config):

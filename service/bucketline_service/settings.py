@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="its private key in PEM")
     map_source: str | None = Field(None, description="folders whose files PUT /v1/maps may name by uri")
     max_upload_bytes: int = Field(16 << 30, gt=0, description="largest map that may be uploaded")
+    map_timeout_s: float = Field(
+        60.0, gt=0, description="how long reading a map may take, and a second more for each MB of the file"
+    )
     max_json_bytes: int = Field(
         8 << 20, gt=0, description="longest body in JSON, such as a run spec with its valid_ids"
     )

@@ -18,8 +18,8 @@ import pytest
 
 from tests.maps.files import WRITERS
 
-MEMORY_MB = 768
-"""What the reading of any of these may take: blocks of text of up to 64 MiB, and copies of them."""
+MEMORY_MB = 1024
+"""What reading any of these may take: a process of its own, blocks of text of up to 64 MiB, and copies of them."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits a process as Linux does")
 
@@ -90,11 +90,18 @@ def zip_that_lies(path: Path) -> None:
     path.write_bytes(data[:at] + data[at:].replace(struct.pack("<I", (1 << 20) + 192), b"\xff\xff\xff\xfe"))
 
 
-def deep_header(path: Path) -> None:
-    start = b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b"(" * 1_000_000
+def header(path: Path, length: int, given: bytes) -> None:
+    """Arrays whose header says that it has that length."""
+    start = b"\x93NUMPY\x02\x00" + struct.pack("<I", length) + given
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("id.npy", "width.npy", "height.npy"):
             archive.writestr(name, start)
+
+
+def many_members(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(40_000):
+            archive.writestr(f"{number}.npy", b"")
 
 
 LINE = 70 << 20
@@ -114,7 +121,15 @@ BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
     "wide.npz": (lambda path: npz(path, 10, "<U500000000"), "invalid: id: an array of <U500000000"),
     "twice.npz": (lambda path: npz(path, 10, twice=True), "invalid: id"),
     "lies.npz": (zip_that_lies, "invalid: "),
-    "deep.npz": (deep_header, "invalid: file: cannot be read as npz"),
+    "deep.npz": (
+        lambda path: header(path, 9000, b"(" * 9000),
+        "invalid: file: cannot be read as npz: array 'id'",
+    ),
+    "header.npz": (
+        lambda path: header(path, 2**31 - 1, b" " * (1 << 30)),
+        "invalid: file: cannot be read as npz: array 'id'",
+    ),
+    "directory.npz": (many_members, "invalid: file: cannot be read as npz: its directory"),
     "line.csv": (lambda path: path.write_bytes(b"id,width,height\n" + b"a" * LINE), "invalid: file"),
     "header.csv": (lambda path: path.write_bytes(b"a" * LINE), "invalid: file: cannot be read as csv"),
     "quote.csv": (
@@ -133,7 +148,10 @@ BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
         "invalid: height: row 2",
     ),
     "long.pickle": (lambda path: path.write_bytes(b"]" * (40 << 20)), "too_large: the pickle has"),
-    "memo.pickle": (lambda path: path.write_bytes(pickle_of_tuples(40)), "invalid: file: refused: it holds a tuple in a tuple"),
+    "memo.pickle": (
+        lambda path: path.write_bytes(pickle_of_tuples(40)),
+        "invalid: file: refused: it holds a tuple in a tuple",
+    ),
 }
 
 

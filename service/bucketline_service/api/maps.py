@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from bucketline_service.api.auth import Guards
+from bucketline_service.api.middleware import is_json
 from bucketline_service.api.problems import documented, from_pydantic
 from bucketline_service.api.uris import opened, path_of
 from bucketline_service.api.wire import MapDetail, MapPath, MapPutOut, MapsOut, UriIn, as_json
@@ -96,7 +97,7 @@ def _add_put(
         check_name("map", map)  # before a long body is taken
         columns = Columns(id_column, width_column, height_column, *optional)
         content_type = request.headers.get("content-type", "")
-        if content_type.startswith("application/json"):
+        if is_json(content_type):
             where = _where(await request.json())
             stored, created = await _read(coordinator, roots, where, map, columns)
         else:

@@ -57,6 +57,11 @@ MAX_WORKER_BYTES = 1 << 16
 """Of what a worker may send: sessions, leases, acknowledgements."""
 
 
+def is_json(content_type: str) -> bool:
+    """JSON itself: JSON lines are ``application/jsonl``."""
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
 class LimitBody:
     """Refuses a body over its bound while it streams: ``upload_bytes`` for maps, ``json_bytes`` for specs and previews,
     ``MAX_WORKER_BYTES`` for all else."""
@@ -71,8 +76,9 @@ class LimitBody:
             await self._app(scope, receive, send)  # no other method's body is read
             return
         headers = dict(scope["headers"])
-        is_json = headers.get(b"content-type", b"").startswith(b"application/json")
-        is_upload = scope["method"] == "PUT" and scope["path"].startswith("/v1/maps/") and not is_json
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        is_map = scope["method"] == "PUT" and scope["path"].startswith("/v1/maps/")
+        is_upload = is_map and not is_json(content_type)
         is_spec = scope["method"] == "PUT" or scope["path"] == "/v1/previews"
         of_json = self._json_bytes if is_spec else min(self._json_bytes, MAX_WORKER_BYTES)
         limit = self._upload_bytes if is_upload else of_json

@@ -12,7 +12,6 @@ from urllib.parse import unquote
 from bucketline_service.errors import Invalid
 
 _FILE = "file://"
-_LINKS = "/proc/self/fd"
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -44,7 +43,8 @@ def opened(roots: tuple[Path, ...], path: Path) -> Iterator[Path]:
         if descriptor is None:
             continue
         try:
-            by_descriptor = Path(_LINKS, str(descriptor))
+            # of this process by its number: a process of its own reads the file
+            by_descriptor = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
             yield by_descriptor if by_descriptor.exists() else (root / path).resolve()
         finally:
             os.close(descriptor)

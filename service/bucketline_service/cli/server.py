@@ -44,6 +44,10 @@ def serve(
     max_upload_bytes: Annotated[
         int | None, typer.Option(help="Largest map that may be uploaded [17179869184, which is 16 GiB].")
     ] = None,
+    map_timeout_s: Annotated[
+        float | None,
+        typer.Option(help="How long reading a map may take [60], and 1 s more for each MB of it."),
+    ] = None,
     max_json_bytes: Annotated[int | None, typer.Option(help="Longest JSON body [8388608, 8 MiB].")] = None,
     max_runs: Annotated[int | None, typer.Option(help="Most runs in the store [1000].")] = None,
     max_connections: Annotated[

@@ -1,8 +1,10 @@
-"""What a file says it unpacks to, before any of it is unpacked: a few kB must not cost gigabytes."""
+"""What a file says it unpacks to, before any of it is unpacked, and what a reader may take of memory: a few kB must not
+cost gigabytes."""
 
 from __future__ import annotations
 
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,21 @@ ALWAYS_BYTES = 1 << 28
 ROW_BYTES = 16
 """An id, a width and a height, as they are kept."""
 
+MEMORY_BYTES = 1 << 31
+MEMORY_RATIO = 20
+"""What reading may take of memory, and of it for each byte of the file. A row that packs to a byte takes 17 of them."""
+
 _DICTIONARY = 2
+
+
+def limit_memory(packed_bytes: int) -> None:
+    """Of this process, which reads a file of that size. Files that are mapped do not count; only Linux counts so."""
+    if sys.platform == "linux":
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = MEMORY_BYTES + MEMORY_RATIO * packed_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
 
 
 def check_unpacked(what: str, num_bytes: int, packed_bytes: int) -> None:

@@ -21,6 +21,7 @@ import pickle
 import pickletools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -115,6 +116,8 @@ class _Machine(pickle._Unpickler):
     """Overrides what could import or call anything, and what makes dicts, tuples and lists."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]]
+    readline: Callable[[], bytes]
+    pop_mark: Callable[[], list[Any]]
     stack: list[Any]
     metastack: list[list[Any]]
     memo: dict[int, Any]
@@ -192,7 +195,7 @@ class _Machine(pickle._Unpickler):
         if self.sizes is None:
             return _refused(what)
         stacks = [*self.metastack, self.stack]
-        above = [after for stack, after in zip(stacks, stacks[1:], strict=False) if self.sizes in stack[-1:]]
+        above = [after for stack, after in pairwise(stacks) if self.sizes in stack[-1:]]
         waiting = len(above[0]) // 2 if above else 0
         return _refused(f"row {len(self.sizes.ids) + waiting + 1}: {what}")
 

@@ -20,15 +20,16 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from bucketline_service import events
 from bucketline_service.errors import Conflict, NotFound, StoreUnavailable
 from bucketline_service.maps.columns import FIND_ALL, Columns
 from bucketline_service.maps.fetched import check_copy
-from bucketline_service.maps.ingest import MAX_IMAGES, Checked, read_checked, write_object
+from bucketline_service.maps.ingest import MAX_IMAGES
 from bucketline_service.maps.lock import locked
+from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.root import Root
 from bucketline_service.maps.root_names import RootNames
@@ -48,9 +49,10 @@ class RootedMapStore(MapStore):
         root: Root,
         *,
         max_images: int = MAX_IMAGES,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(copies, max_images=max_images, clock=clock)
+        super().__init__(copies, max_images=max_images, timeout_s=timeout_s, clock=clock)
         self._fetching = copies / "fetch.lock"
         with self._disk():
             self._fetching.touch()
@@ -60,19 +62,16 @@ class RootedMapStore(MapStore):
     def put(
         self, name: str, source: Path, format: str, columns: Columns = FIND_ALL
     ) -> tuple[ResolutionMap, bool]:
-        how = self._checked_format(name, source, format)
-        with self._staging_directory() as directory, ExitStack() as stack:
-            with self._disk():
-                checked = read_checked(source, how, columns, directory, self._max_images, stack)
+        with self._reading(name, source, format, columns) as reading:
+            digest = reading.read.digest
             standing = self._at_names.object_of(name)
-            if standing is not None and _digest(standing) != checked.digest:
+            if standing is not None and _digest(standing) != digest:
                 raise self._taken(name, standing)
-            staged = directory / "map.arrow"
             with self._disk():
-                write_object(checked, staged)
-            created = self._share(name, standing, checked, staged)
+                staged = reading.write()
+            created = self._share(name, standing, digest, staged)
             with self._disk():
-                return self._keep(checked.digest, staged).read_from(checked.names), created
+                return self._keep(digest, staged).read_from(reading.read.names), created
 
     def get(self, name: str) -> ResolutionMap:
         while True:
@@ -129,24 +128,25 @@ class RootedMapStore(MapStore):
         self._at.probe()
 
     def close(self) -> None:
+        super().close()
         self._at.close()
 
-    def _share(self, name: str, standing: str | None, checked: Checked, staged: Path) -> bool:
+    def _share(self, name: str, standing: str | None, digest: str, staged: Path) -> bool:
         """Bring the staged map to the root, and give it its name; False where that was there."""
         if standing is not None:
             if not self._is_sound(standing, staged.parent):  # whoever puts a map again mends it
                 self._at.upload(staged, _path(standing))
             return False
-        object_id = f"{checked.digest}-{secrets.token_hex(8)}"
+        object_id = f"{digest}-{secrets.token_hex(8)}"
         self._at.upload(staged, _path(object_id))
-        record = self._record(name, ResolutionMap.open(staged, checked.digest))
+        record = self._record(name, ResolutionMap.open(staged, digest))
         given = self._at_names.give(name, object_id, record)
         if given == object_id:
             with suppress(StoreUnavailable):
                 self._sweep_root()
             return True
         self._at.delete(_path(object_id))
-        if _digest(given) != checked.digest:
+        if _digest(given) != digest:
             raise self._taken(name, given)
         return False
 

@@ -28,10 +28,11 @@ from typing import Any
 
 from bucketline_service.errors import Conflict, Invalid, NotFound, StoreUnavailable
 from bucketline_service.maps.columns import FIND_ALL, Columns
-from bucketline_service.maps.formats import Format, format_named
-from bucketline_service.maps.ingest import MAX_IMAGES, Checked, read_checked, write_object
+from bucketline_service.maps.formats import format_named
+from bucketline_service.maps.ingest import MAX_IMAGES
 from bucketline_service.maps.lock import locked
 from bucketline_service.maps.optional import Summaries
+from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S, Readers, Reading, Task
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.sidecar import sidecar_path
 from bucketline_service.maps.staging import IdKind
@@ -55,17 +56,24 @@ class MapInfo:
 
 
 class MapStore:
-    """Maps under ``root``, which several processes may use at once. ``clock``: Unix seconds."""
+    """Maps under ``root``, which several processes may use at once. ``timeout_s``: how long reading a map may take, and
+    longer for a large one (``reader_process.BYTES_PER_S``). ``clock``: Unix seconds."""
 
     has_root = False
 
     def __init__(
-        self, root: Path, *, max_images: int = MAX_IMAGES, clock: Callable[[], float] = time.time
+        self,
+        root: Path,
+        *,
+        max_images: int = MAX_IMAGES,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._root = root
         self._objects, self._names, self._staging = (root / part for part in ("objects", "names", "staging"))
         self._max_images = min(max_images, MAX_IMAGES)
         self._clock = clock
+        self._readers = Readers(timeout_s)
         with self._disk():
             for directory in (self._objects, self._names, self._staging):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -80,17 +88,13 @@ class MapStore:
 
         ``format``: a name or media type of ``FORMATS``. The same content again changes nothing; other content
         under a taken name is a ``Conflict``; a refused file leaves nothing behind."""
-        how = self._checked_format(name, source, format)
-        with self._staging_directory() as directory, ExitStack() as stack:
-            with self._disk():
-                checked = read_checked(source, how, columns, directory, self._max_images, stack)
-            known = self._same(name, checked.digest)
+        with self._reading(name, source, format, columns) as reading:
+            known = self._same(name, reading.read.digest)
             if known is not None:
-                return known.read_from(checked.names), False
+                return known.read_from(reading.read.names), False
             with self._disk():
-                write_object(checked, directory / "map.arrow")
-                opened, created = self._publish(name, checked, directory / "map.arrow")
-            return opened.read_from(checked.names), created
+                opened, created = self._publish(name, reading.read.digest, reading.write())
+            return opened.read_from(reading.read.names), created
 
     def get(self, name: str) -> ResolutionMap:
         """The map of that name. Opening costs about a millisecond; keep what you use often."""
@@ -151,13 +155,20 @@ class MapStore:
 
     def close(self) -> None:
         """End what is going on in other threads, where that could take long."""
+        self._readers.close()
 
-    def _checked_format(self, name: str, source: Path, format: str) -> Format:
+    @contextmanager
+    def _reading(self, name: str, source: Path, format: str, columns: Columns) -> Iterator[Reading]:
+        """The map that is to have that name, read and checked; staged where it is written."""
         check_name("map", name)
         how = format_named(format)
         if not source.is_file():
             raise Invalid("file", f"there is no file {source}")
-        return how
+        with self._staging_directory() as directory, ExitStack() as stack:
+            with self._disk():
+                task = Task(source, how.name, columns, directory, self._max_images)
+                reading = stack.enter_context(self._readers.read(task))
+            yield reading
 
     def _digest_of_only(self, name: str) -> str | None:
         """The digest of ``name`` where no other name has it. None as well where a damaged file keeps us from
@@ -187,14 +198,14 @@ class MapStore:
             return opened
         return None
 
-    def _publish(self, name: str, checked: Checked, staged: Path) -> tuple[ResolutionMap, bool]:
-        opened = self._sound(checked.digest)  # reads all of it: before the lock
+    def _publish(self, name: str, digest: str, staged: Path) -> tuple[ResolutionMap, bool]:
+        opened = self._sound(digest)  # reads all of it: before the lock
         with locked(self._lock):
-            known = self._same(name, checked.digest)
+            known = self._same(name, digest)
             if known is not None:
                 return known, False
             if opened is None:  # not there, or damaged
-                opened = self._move_in(staged, checked.digest)
+                opened = self._move_in(staged, digest)
             return opened, self._give_name(name, opened, staged.parent)
 
     def _move_in(self, staged: Path, digest: str) -> ResolutionMap:
