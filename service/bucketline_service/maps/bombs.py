@@ -26,6 +26,7 @@ MEMORY_RATIO = 20
 """What reading may take of memory, and of it for each byte of the file. A row that packs to a byte takes 17 of them."""
 
 _DICTIONARY = 2
+_FOOTER_END = struct.Struct("<i6s")
 
 
 def limit_memory(packed_bytes: int) -> None:
@@ -58,48 +59,77 @@ def check_parquet(file: Any, packed_bytes: int) -> None:
         check_unpacked(f"row group {group}", about.row_group(group).total_byte_size, packed_bytes)
 
 
-def check_arrow(path: Path, offset: int) -> int:
-    """Of each batch of the stream at ``offset``; how many there are. The lengths of compressed buffers stand before
-    each of them, and arrow believes them."""
-    num_batches = 0
+def check_arrow_stream(path: Path) -> None:
+    """Of each batch of the stream. The lengths of compressed buffers stand before each of them, and arrow believes
+    them."""
     with pa.OSFile(str(path)) as file:
-        file.seek(offset)
-        for message in pa.ipc.MessageReader.open_stream(file):
-            is_batch = message.type == "record batch"
-            num_batches += is_batch
-            if is_batch or message.type == "dictionary":
-                body = memoryview(message.body)
-                num_bytes = _declared(memoryview(message.metadata), body)
-                check_unpacked(f"batch {num_batches}", num_bytes, len(body))
-    return num_batches
+        for number, message in enumerate(pa.ipc.MessageReader.open_stream(file)):
+            _check_message(number, message)
+
+
+def check_arrow_file(path: Path) -> None:
+    """The same of a file. Its messages are found as readers find them, by its footer: polars writes files that are no
+    stream within."""
+    with pa.OSFile(str(path)) as file:
+        for number, offset in enumerate(_blocks(file), 1):
+            file.seek(offset)
+            _check_message(number, pa.ipc.read_message(file))
+
+
+def _blocks(file: Any) -> list[int]:
+    """Where the dictionaries and batches of an arrow file begin. At its end: the footer, its length, and the magic."""
+    file.seek(max(0, file.size() - _FOOTER_END.size))
+    length, magic = _FOOTER_END.unpack(file.read())
+    start = file.size() - _FOOTER_END.size - length
+    if magic != b"ARROW1" or not 0 < length <= MEMORY_BYTES or start < 0:
+        raise struct.error("it has no footer")
+    file.seek(start)
+    footer = memoryview(file.read(length))
+    offsets: list[int] = []
+    for slot in (2, 3):  # dictionaries, batches: structs of 24 bytes, the offset first
+        at = _field(footer, _follow(footer, 0), slot)
+        if at:
+            blocks = _follow(footer, at)
+            count = _number("<I", footer, blocks)
+            offsets += (_number("<q", footer, blocks + 4 + 24 * index) for index in range(count))
+    return offsets
+
+
+def _check_message(number: int, message: Any) -> None:
+    if message.type in ("record batch", "dictionary"):
+        body = memoryview(message.body)
+        num_bytes = _declared(memoryview(message.metadata), body)
+        check_unpacked(f"batch {number}", num_bytes, len(body))
 
 
 def _declared(metadata: memoryview, body: memoryview) -> int:
-    """The sum of the lengths of a batch's buffers, unpacked. Follows the flatbuffers that arrow writes: a table's
-    fields are found by way of a table of their offsets, 0 for one that is not there."""
-
-    def field(table: int, slot: int) -> int:
-        offsets = table - _number("<i", metadata, table)
-        place = 4 + 2 * slot
-        found = _number("<H", metadata, offsets + place) if place < _number("<H", metadata, offsets) else 0
-        return table + found if found else 0
-
-    def follow(at: int) -> int:
-        return at + _number("<I", metadata, at)
-
-    message = follow(0)
-    batch = follow(field(message, 2))
-    if _number("<B", metadata, field(message, 1)) == _DICTIONARY:
-        batch = follow(field(batch, 1))
-    if not field(batch, 2) or not field(batch, 3):
+    """The sum of the lengths of a batch's buffers, unpacked."""
+    message = _follow(metadata, 0)
+    batch = _follow(metadata, _field(metadata, message, 2))
+    if _number("<B", metadata, _field(metadata, message, 1)) == _DICTIONARY:
+        batch = _follow(metadata, _field(metadata, batch, 1))
+    if not _field(metadata, batch, 2) or not _field(metadata, batch, 3):
         return len(body)  # no buffers, or none that is packed
-    buffers = follow(field(batch, 2))
+    buffers = _follow(metadata, _field(metadata, batch, 2))
     total = 0
     for index in range(_number("<I", metadata, buffers)):
         at, length = struct.unpack_from("<qq", metadata, buffers + 4 + 16 * index)
         if length >= 8 and 0 <= at <= len(body) - 8:
             total += max(length - 8, _number("<q", body, at))
     return total
+
+
+def _field(data: memoryview, table: int, slot: int) -> int:
+    """Where a field of a flatbuffers table stands; 0 for one that is not there. A table's fields are found by way of a
+    table of their offsets."""
+    offsets = table - _number("<i", data, table)
+    place = 4 + 2 * slot
+    found = _number("<H", data, offsets + place) if place < _number("<H", data, offsets) else 0
+    return table + found if found else 0
+
+
+def _follow(data: memoryview, at: int) -> int:
+    return at + _number("<I", data, at)
 
 
 def _number(kind: str, data: memoryview, at: int) -> int:

@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bucketline_service.maps.bombs import check_arrow, check_parquet
+from bucketline_service.maps.bombs import check_arrow_file, check_arrow_stream, check_parquet
 from bucketline_service.maps.columns import Columns, Names, resolve
 from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken
 
 _FILE_MAGIC = b"ARROW1"
-_FIRST_MESSAGE = 8
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -31,13 +30,12 @@ def read_parquet(path: Path, columns: Columns, stack: ExitStack) -> Source:
 def read_arrow(path: Path, columns: Columns, stack: ExitStack) -> Source:
     file = stack.enter_context(pa.OSFile(str(path)))
     if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
+        check_arrow_file(path)
         reader = stack.enter_context(pa.ipc.open_file(file))
-        if check_arrow(path, _FIRST_MESSAGE) < reader.num_record_batches:
-            raise broken("arrow", "it has fewer batches than its footer tells")
         batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:
         _check_end_of_stream(file)
-        check_arrow(path, 0)
+        check_arrow_stream(path)
         reader = stack.enter_context(pa.ipc.open_stream(file))
         batches = iter(reader)
     names = resolve(columns, reader.schema.names)
