@@ -37,7 +37,7 @@ def run(
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:
         maps = MapStore(Path(folder))
-        maps.put("map", file, format_for_suffix(file).name, Columns(**columns))
+        maps.put("map", file, format_for_suffix(file).name, Columns(**columns))  # type: ignore[arg-type]
         good = [plan for plan in plans if isinstance(plan, PlanFields)]
         found: list[Preview] = []
         num_images = maps.get("map").num_images

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bucketline_service.errors import Invalid
 from bucketline_service.maps import compute as pc
 from bucketline_service.maps.numeric import Rule, check_numbers, first_true, plain, wrong_type
 from bucketline_service.maps.source import MAX_ID_BYTES, Source
@@ -26,6 +25,9 @@ _SIDE = Rule(
     unit=" pixels",
 )
 _ID_HINT = "Ids are 64-bit whole numbers or strings, one kind in a map"
+_FLOAT_SUFFIX = ".0"
+_FLOAT = r"^[+-]?[0-9]+\.0$"
+_UUID_BYTES = 16
 
 
 def check_sides(source: Source, column: str, array: Any, first_row: int) -> NDArray[np.uint32]:
@@ -45,6 +47,8 @@ def check_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
     if array is None:
         raise wrong_type(source, column, given, first_row, "an id", _ID_HINT)
     array = _utf8(source, column, array, first_row)
+    if source.is_text:
+        _refuse_floats(source, column, array, first_row)
     lengths = pc.binary_length(array)
     for bad, fault, hint in (
         (pc.equal(lengths, 0), "an empty string is no id", _ID_HINT),
@@ -60,9 +64,27 @@ def check_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
     return array
 
 
+def _refuse_floats(source: Source, column: str, array: Any, first_row: int) -> None:
+    """A table in which a row has no id has all others as floats, and writes 7 as 7.0. Formats with types are refused
+    for it, and so is text."""
+    if not pc.any(pc.ends_with(array, _FLOAT_SUFFIX)).as_py():
+        return
+    is_float = pc.match_substring_regex(array, _FLOAT)
+    if pc.any(is_float).as_py():
+        row = first_true(is_float)
+        hint = (
+            "Write ids as whole numbers: 7, not 7.0. Strings that look like this need Parquet or JSON lines"
+        )
+        raise source.refuse(
+            column, first_row + row, "{} is a floating-point number, not an id", array[row].as_py(), hint
+        )
+
+
 def _as_text(array: Any) -> Any | None:
     """Strings, or bytes that may be: large_string or large_binary. None where the type is another one."""
     kind = array.type
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == _UUID_BYTES:
+        return _uuids(array)
     try:
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
             return array.cast(pa.large_binary())
@@ -71,6 +93,16 @@ def _as_text(array: Any) -> Any | None:
     except pa.ArrowNotImplementedError:  # older releases of arrow can not convert views
         return None
     return None
+
+
+def _uuids(array: Any) -> Any:
+    """Sixteen bytes are a UUID, whose string has hyphens after the digits 8, 12, 16 and 20."""
+    data = np.frombuffer(array.buffers()[1], np.uint8).reshape(-1, _UUID_BYTES)
+    data = data[array.offset : array.offset + len(array)]
+    hexadecimal = np.frombuffer(data.tobytes().hex().encode(), np.uint8).reshape(-1, 2 * _UUID_BYTES)
+    text = np.insert(hexadecimal, [8, 12, 16, 20], ord("-"), axis=1)  # uint8[n, 36]
+    ends = pa.py_buffer(np.arange(len(array) + 1, dtype=np.int64) * text.shape[1])
+    return pa.LargeStringArray.from_buffers(len(array), ends, pa.py_buffer(np.ascontiguousarray(text)))
 
 
 def as_int_ids(array: Any) -> Any | None:
@@ -122,14 +154,3 @@ def duplicate_row(ids: Any, by_id: NDArray[Any]) -> tuple[int, int] | None:
             if found is None or row < found[0]:
                 found = row, int(rows[:-1][equal][np.argmin(again)])
     return found
-
-
-def refuse_duplicate(source: Source, ids: Any, row: int, earlier: int) -> Invalid:
-    value = ids[row].as_py()
-    return source.refuse(
-        source.names.id,
-        row,
-        f"{{}} is there before, in row {earlier + 1}",
-        value,
-        "Every image has an id of its own",
-    )

@@ -20,11 +20,10 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 def read_parquet(path: Path, columns: Columns, stack: ExitStack) -> Source:
     file = stack.enter_context(pq.ParquetFile(str(path)))
-    available = file.schema_arrow.names
-    names = resolve(columns, available)
+    names = resolve(columns, file.schema_arrow.names)
     check_parquet(file, path.stat().st_size)
     batches = file.iter_batches(batch_size=CHUNK_ROWS, columns=names.all(), use_threads=False)
-    return Source(names, _chunks(batches, names), null_hint=_null_hint(available))
+    return Source(names, _chunks(batches, names))
 
 
 def read_arrow(path: Path, columns: Columns, stack: ExitStack) -> Source:
@@ -39,9 +38,7 @@ def read_arrow(path: Path, columns: Columns, stack: ExitStack) -> Source:
         reader = stack.enter_context(pa.ipc.open_stream(file))
         batches = iter(reader)
     names = resolve(columns, reader.schema.names)
-    return Source(
-        names, _chunks(_validated(batches, names), names), null_hint=_null_hint(reader.schema.names)
-    )
+    return Source(names, _chunks(_validated(batches, names), names))
 
 
 def _check_end_of_stream(file: Any) -> None:
@@ -67,8 +64,3 @@ def _chunks(batches: Iterator[Any], names: Names) -> Iterator[Chunk]:
         for start in range(0, batch.num_rows, CHUNK_ROWS):
             part = batch.slice(start, CHUNK_ROWS)
             yield Chunk.of(names, part.column)
-
-
-def _null_hint(available: list[str]) -> str | None:
-    """img2dataset's own metadata also lists what it could not download."""
-    return "Leave out the rows whose status is not 'success'" if "status" in available else None

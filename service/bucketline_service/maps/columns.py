@@ -19,6 +19,8 @@ ID_TIERS: tuple[tuple[str, ...], ...] = (
     # img2dataset, webdataset, COCO exports on Hugging Face, its imagefolder, DataComp
     ("key", "__key__", "image_id", "file_name", "uid"),
     ("hash", "SAMPLE_ID"),  # the metadata of LAION-2B, of LAION-400M
+    ("path", "filename"),
+    ("url",),
 )
 
 SIZE_TIERS: tuple[tuple[tuple[str, str], ...], ...] = (
@@ -39,7 +41,8 @@ OPTIONAL_NAMES: dict[str, tuple[str, ...]] = {
 
 class Columns(NamedTuple):
     """Column names as the caller gives them; None: find it. The size's two come together or not at all. An empty name
-    of one of the last three leaves that column out."""
+    of one of the last three leaves that column out. ``skip_missing_sizes``: leave out rows without a width or height,
+    and do not refuse the file for them."""
 
     id: str | None = None
     width: str | None = None
@@ -47,6 +50,7 @@ class Columns(NamedTuple):
     orientation: str | None = None
     num_repeats: str | None = None
     num_frames: str | None = None
+    skip_missing_sizes: bool = False
 
     @property
     def optional(self) -> dict[str, str | None]:
@@ -151,7 +155,11 @@ class _Present:
                 if lonely[0] in pair
             )
             raise self._missing(partner, f"no column '{partner}' to go with '{lonely[0]}'")
-        raise self._missing("width", "no columns width and height, nor another known pair of names")
+        raise self._missing(
+            "width",
+            "no columns width and height, nor another known pair of names",
+            ". Where the file has no sizes: bucketline scan reads them from the images",
+        )
 
     def find_optional(self, given: Mapping[str, str | None], taken: Set[str]) -> dict[str, str]:
         """By kind. What the caller has named is not found as anything else, nor what is ``taken``."""
@@ -170,12 +178,12 @@ class _Present:
         if self.counts[name.strip()] > 1:
             raise Invalid(name, f"there are {self.counts[name.strip()]} columns of this name", "Leave one")
 
-    def _missing(self, what: str, detail: str) -> Invalid:
+    def _missing(self, what: str, detail: str, besides: str = "") -> Invalid:
         how = f"{what}_column" if what in OPTIONAL_NAMES else "id_column, width_column and height_column"
         return Invalid(
             what,
             f"{detail}; the columns are {_list(self.raw)}",
-            f"Rename them, or name them with {how}",
+            f"Rename them, or name them with {how}{besides}",
             available=self.raw[:50],
         )
 

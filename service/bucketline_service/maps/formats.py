@@ -19,22 +19,35 @@ from bucketline_service.maps.source import Source
 
 @dataclass(frozen=True)
 class Format:
-    """The first media type is the one to send. ``read`` opens a file; the stack closes it."""
+    """The first media type is the one to send. ``read`` opens a file; the stack closes it. None: an archive of files of
+    the others. ``is_text``: it may be packed with gzip, and its name then ends in ``.gz`` besides. ``other_names``:
+    formats that are read in the same way."""
 
     name: str
     media_types: tuple[str, ...]
     suffixes: tuple[str, ...]
-    read: Callable[[Path, Columns, ExitStack], Source]
+    read: Callable[[Path, Columns, ExitStack], Source] | None
+    is_text: bool = False
+    other_names: tuple[str, ...] = ()
 
 
 # npz and pickle have no registered media type: x-npz and x-pickle are ours.
 _ALL = (
-    Format("csv", ("text/csv", "application/csv"), (".csv",), read_csv),
+    Format(
+        "csv",
+        ("text/csv", "application/csv", "text/tab-separated-values"),
+        (".csv", ".tsv"),
+        read_csv,
+        is_text=True,
+        other_names=("tsv",),
+    ),
     Format(
         "jsonl",
         ("application/x-ndjson", "application/jsonl", "application/x-jsonlines"),
-        (".jsonl", ".ndjson"),
+        (".jsonl", ".ndjson", ".json"),
         read_jsonl,
+        is_text=True,
+        other_names=("json",),
     ),
     Format(
         "parquet",
@@ -50,11 +63,13 @@ _ALL = (
     ),
     Format("npz", ("application/x-npz",), (".npz",), read_npz),
     Format("pickle", ("application/x-pickle",), (".pkl", ".pickle"), read_pickle),
+    Format("tar", ("application/x-tar",), (".tar",), None),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 """By name, in the order in which to list them."""
 
+_BY_NAME = {name: format for format in _ALL for name in (format.name, *format.other_names)}
 _BY_MEDIA_TYPE = {media_type: format for format in _ALL for media_type in format.media_types}
 _BY_SUFFIX = {suffix: format for format in _ALL for suffix in format.suffixes}
 
@@ -62,7 +77,7 @@ _BY_SUFFIX = {suffix: format for format in _ALL for suffix in format.suffixes}
 def format_named(name: str) -> Format:
     """By name or by media type, whose parameters (``; charset=utf-8``) are ignored."""
     key = name.split(";")[0].strip().lower()
-    found = FORMATS.get(key) or _BY_MEDIA_TYPE.get(key)
+    found = _BY_NAME.get(key) or _BY_MEDIA_TYPE.get(key)
     if found is None:
         known = ", ".join(f"{format.name} ({format.media_types[0]})" for format in _ALL)
         raise Invalid("format", f"{name[:80]!r} is not known", f"Known are {known}")
@@ -70,12 +85,15 @@ def format_named(name: str) -> Format:
 
 
 def format_for_suffix(path: Path) -> Format:
-    """By the end of the file's name."""
-    found = _BY_SUFFIX.get(path.suffix.lower())
+    """By the end of the file's name; ``.gz`` after it says that it is packed."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    ends = suffixes[-2] if len(suffixes) == 2 and suffixes[1] == ".gz" else "".join(suffixes[-1:])
+    found = _BY_SUFFIX.get(ends)
     if found is None:
         raise Invalid(
             "format",
-            f"{path.name[-80:]!r} does not tell it",
-            f"Known are {', '.join(_BY_SUFFIX)}; or name the format",
+            f"the name {path.name[-80:]!r} does not tell it",
+            f"Known are {', '.join(_BY_SUFFIX)}, those of text with .gz after it as well. Or name it with format: "
+            f"{', '.join(_BY_NAME)}",
         )
     return found

@@ -104,22 +104,34 @@ class NumRepeats:
 _KINDS: dict[str, Callable[[Staging], Incoming]] = {"num_repeats": NumRepeats, "num_frames": NumFrames}
 
 
+def _refuse_default(row: int, detail: str, hint: str) -> Invalid:
+    return Invalid("file", detail.replace("{}", "1, which rows without a value have,"), hint)
+
+
 class IncomingColumns:
-    """All that a file turns out to have."""
+    """All that a map turns out to have. Rows for which a column was not given have the default: JSON lines may begin
+    without it, and one of several files may lack it."""
 
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self._columns: dict[str, Incoming] = {}
+        self._num_rows: dict[str, int] = {}
 
     def add(self, kind: str, values: NDArray[np.float64], first_row: int, refuse: Refuse) -> None:
-        """The rows from ``first_row`` on. Those before a column's first chunk have the default: JSON lines may begin
-        without it."""
+        """The rows from ``first_row`` on."""
         if kind not in self._columns:
             self._columns[kind] = _KINDS[kind](self._staging)
-            for start in range(0, first_row, _STEP):
-                self._columns[kind].add(np.ones(min(_STEP, first_row - start)), refuse)
+        self._fill(kind, first_row)
         self._columns[kind].add(values, refuse)
+        self._num_rows[kind] = first_row + len(values)
 
-    def finish(self) -> dict[str, Finished]:
+    def _fill(self, kind: str, num_rows: int) -> None:
+        for start in range(self._num_rows.get(kind, 0), num_rows, _STEP):
+            self._columns[kind].add(np.ones(min(_STEP, num_rows - start)), _refuse_default)
+
+    def finish(self, num_rows: int) -> dict[str, Finished]:
+        """``num_rows``: of the whole map."""
+        for kind in self._columns:
+            self._fill(kind, num_rows)
         finished = {kind: column.finish() for kind, column in self._columns.items()}
         return {kind: each for kind in STORED if (each := finished.get(kind)) is not None}

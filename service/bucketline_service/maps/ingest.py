@@ -4,6 +4,7 @@ directory."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import compute as pc
 from bucketline_service.maps.bombs import check_unpacked
-from bucketline_service.maps.checks import as_int_ids, check_ids, check_sides, duplicate_row, refuse_duplicate
+from bucketline_service.maps.checks import as_int_ids, check_ids, check_sides, duplicate_row
 from bucketline_service.maps.columns import Columns, Names
 from bucketline_service.maps.digest import content_digest
 from bucketline_service.maps.formats import Format
@@ -24,7 +25,9 @@ from bucketline_service.maps.histogram import Histogram
 from bucketline_service.maps.incoming import Finished, IncomingColumns
 from bucketline_service.maps.numeric import plain
 from bucketline_service.maps.optional import OPTIONAL, upright
+from bucketline_service.maps.parts import naming, sources
 from bucketline_service.maps.resolution_map import schema
+from bucketline_service.maps.rows import Rows
 from bucketline_service.maps.sidecar import write_sidecar
 from bucketline_service.maps.source import Chunk, Source, broken, reading
 from bucketline_service.maps.staging import IdKind, Staging
@@ -34,7 +37,8 @@ MAX_IMAGES = 2**32 - 1
 
 
 class Checked(NamedTuple):
-    """A whole file that has passed: one array a column, over the staging directory's memory map."""
+    """A whole file that has passed: one array a column, over the staging directory's memory map. ``names``: the columns
+    that were read, of the last part where there are several."""
 
     digest: str
     ids: Any
@@ -44,6 +48,7 @@ class Checked(NamedTuple):
     histogram: dict[str, Any]
     optional: dict[str, Finished]
     names: Names
+    num_skipped: int
 
 
 def read_checked(
@@ -53,54 +58,111 @@ def read_checked(
     ``directory``."""
     with reading(path, format.name):
         packed_bytes = path.stat().st_size
-        if packed_bytes == 0:
-            raise Invalid("file", "is empty", "A map needs at least one image")
-        source = format.read(path, columns, stack)
-    staging = Staging(directory, stack)
-    incoming = IncomingColumns(staging)
-    histogram = Histogram()
+    if packed_bytes == 0:
+        raise Invalid("file", "is empty", "A map needs at least one image")
+    coming = _Coming(Staging(directory, stack), columns.skip_missing_sizes)
+    found = sources(path, format, columns, directory)
+    while True:
+        with reading(path, format.name):
+            each = next(found, None)
+        if each is None:
+            return coming.checked()
+        source, kind = each
+        with naming(source.part):
+            for chunk in _chunks(source, path, kind):
+                try:
+                    coming.append(source, chunk)
+                except pa.ArrowException as exc:  # values that it cannot hold or convert
+                    raise broken(kind.name, str(exc).splitlines()[0][:300]) from exc
+                check_unpacked("the map", coming.staging.num_bytes, packed_bytes)
+                if coming.staging.num_images > max_images:
+                    raise TooLarge(f"the map has more than {max_images:,} images", limit=max_images)
+
+
+def _chunks(source: Source, path: Path, format: Format) -> Iterator[Chunk]:
+    """What its parser says of a bad file becomes ``Invalid``."""
     chunks = iter(source.chunks)
     while True:
         with reading(path, format.name):
             chunk = next(chunks, None)
         if chunk is None:
-            break
-        try:
-            _append(source, chunk, staging, incoming, histogram)
-        except pa.ArrowException as exc:  # values that it can not hold or convert
-            raise broken(format.name, str(exc).splitlines()[0][:300]) from exc
-        check_unpacked("the map", staging.num_bytes, packed_bytes)
-        if staging.num_images > max_images:
-            raise TooLarge(f"the map has more than {max_images:,} images", limit=max_images)
-    if not staging.num_images:
-        raise Invalid("file", "has no rows", "A map needs at least one image")
-    return _checked(source, staging, incoming, histogram)
+            return
+        yield chunk
 
 
-def _append(
-    source: Source, chunk: Chunk, staging: Staging, incoming: IncomingColumns, histogram: Histogram
-) -> None:
-    if not len(chunk.ids):
-        return
-    row = staging.num_images
-    widths = check_sides(source, source.names.width, chunk.widths, row)
-    heights = check_sides(source, source.names.height, chunk.heights, row)
-    optional = {
-        kind: OPTIONAL[kind].check(source, name, array, row) for kind, (name, array) in chunk.optional.items()
-    }
-    if "orientation" in optional:
-        widths, heights = upright(widths, heights, optional.pop("orientation"))
-    ids = check_ids(source, source.names.id, chunk.ids, row)
-    if source.is_text and staging.id_kind != "string":
-        numbers = as_int_ids(ids)
-        if numbers is not None:
-            ids = numbers
-        elif staging.id_kind == "int64":
-            staging.make_ids_strings()
-    staging.append(ids, widths, heights)
-    histogram.add(widths, heights)
-    for kind, values in optional.items():
-        incoming.add(kind, values, row, partial(_refuse, source, *chunk.optional[kind], row))
+class _Coming:
+    """The columns of a map that is being read."""
+
+    def __init__(self, staging: Staging, skip_missing_sizes: bool) -> None:
+        self.staging = staging
+        self._skip = skip_missing_sizes
+        self._rows = Rows()
+        self._optional = IncomingColumns(staging)
+        self._histogram = Histogram()
+        self._source: Source | None = None
+        self._num_read = 0
+
+    def append(self, source: Source, chunk: Chunk) -> None:
+        """The next rows of ``source``, checked."""
+        if source is not self._source:
+            self._source, self._num_read = source, 0
+        first_row, self._num_read = self._num_read, self._num_read + len(chunk.ids)
+        row = self._rows.num_kept
+        source, chunk = self._rows.add(source, first_row, chunk, skip=self._skip)
+        if not len(chunk.ids):
+            return
+        widths = check_sides(source, source.names.width, chunk.widths, row)
+        heights = check_sides(source, source.names.height, chunk.heights, row)
+        optional = {
+            kind: OPTIONAL[kind].check(source, name, array, row)
+            for kind, (name, array) in chunk.optional.items()
+        }
+        if "orientation" in optional:
+            widths, heights = upright(widths, heights, optional.pop("orientation"))
+        self._append_ids(source, check_ids(source, source.names.id, chunk.ids, row), row)
+        self.staging.append_sizes(widths, heights)
+        self._histogram.add(widths, heights)
+        for kind, values in optional.items():
+            self._optional.add(kind, values, row, partial(_refuse, source, *chunk.optional[kind], row))
+
+    def _append_ids(self, source: Source, ids: Any, row: int) -> None:
+        """Text says by all of its ids which kind they are; other formats, and so all parts of a map, by the first."""
+        staging = self.staging
+        numbers = as_int_ids(ids) if source.is_text and staging.id_kind != "string" else None
+        ids = ids if numbers is None else numbers
+        kind = "int64" if pa.types.is_int64(ids.type) else "string"
+        if staging.id_kind not in (None, kind):
+            if not source.is_text:
+                raise source.refuse(
+                    source.names.id, row, f"{{}} is of another kind than the ids before, which are {staging.id_kind}",
+                    ids[0].as_py(), "One kind of id in a map",
+                )  # fmt: skip
+            if kind == "string":
+                staging.make_ids_strings()
+        staging.append_ids(ids)
+
+    def checked(self) -> Checked:
+        """All of it, where no id comes twice."""
+        staging = self.staging
+        if not staging.num_images:
+            left = (
+                f": {self._rows.num_skipped:,} are left out as they have no size"
+                if self._rows.num_skipped
+                else ""
+            )
+            raise Invalid("file", f"has no rows{left}", "A map needs at least one image")
+        ids = staging.ids()
+        widths, heights = (staging.column(name, pa.uint32()) for name in ("widths", "heights"))
+        by_id = _sorted_rows(ids)
+        twice = duplicate_row(ids, by_id)
+        if twice is not None:
+            raise self._rows.refuse_duplicate(ids, *twice)
+        optional = self._optional.finish(staging.num_images)
+        arrays = {kind: each.array for kind, each in optional.items()}
+        digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), arrays)
+        histogram = self._histogram.as_json()
+        assert self._source is not None
+        return Checked(digest, ids, widths, heights, by_id, histogram, optional, self._source.names, self._rows.num_skipped)
 
 
 def _refuse(
@@ -108,19 +170,6 @@ def _refuse(
 ) -> Invalid:
     """For a row of a chunk that begins with ``first_row``."""
     return source.refuse(name, first_row + row, detail, plain(array)[row].as_py(), hint)
-
-
-def _checked(source: Source, staging: Staging, incoming: IncomingColumns, histogram: Histogram) -> Checked:
-    ids = staging.ids()
-    widths, heights = (staging.column(name, pa.uint32()) for name in ("widths", "heights"))
-    by_id = _sorted_rows(ids)
-    twice = duplicate_row(ids, by_id)
-    if twice is not None:
-        raise refuse_duplicate(source, ids, *twice)
-    optional = incoming.finish()
-    arrays = {kind: each.array for kind, each in optional.items()}
-    digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), arrays)
-    return Checked(digest, ids, widths, heights, by_id, histogram.as_json(), optional, source.names)
 
 
 def _sorted_rows(ids: Any) -> NDArray[np.uint32]:

@@ -1,17 +1,13 @@
-"""JSON lines: one object a line, UTF-8. The first object's id says what kind all ids are.
-
-Cut into blocks at line ends here, so that a fault is looked for in one block only, and its line is exact.
-"""
+"""JSON, UTF-8: objects as ``json_rows`` finds them. The first object's id says what kind all ids are."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +16,41 @@ import pyarrow.json as pa_json
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.columns import OPTIONAL_NAMES, Columns, Names, resolve
+from bucketline_service.maps.json_rows import OBJECT_HINT, Rows, open_rows, shown
 from bucketline_service.maps.optional import OPTIONAL
-from bucketline_service.maps.source import Chunk, Source, broken
+from bucketline_service.maps.source import NOT_UTF8_HINT, Chunk, Source, broken
 
-_BLOCK_BYTES = 1 << 23
-_LINE_BYTES = 1 << 26
-_LINE_SEARCH_ROWS = 5_000_000
-"""How far an error about a value looks for the line of a row (a second or so)."""
 _ARROW_ROW = re.compile(r"in row (\d+)")
-_OBJECT_HINT = "JSON lines are one object a line, with no array around them"
 
 
 def read_jsonl(path: Path, columns: Columns, stack: ExitStack) -> Source:
-    first = _first_object(path)
-    names = resolve(columns, list(first))
-    id_type = pa.large_string() if isinstance(first[names.id], str) else pa.int64()
-    chunks = stack.enter_context(closing(_chunks(path, id_type, names, columns, list(first))))
-    return Source(names, chunks, line=lambda row: _line(path, row))
+    rows = open_rows(path)
+    names = resolve(columns, list(rows.first))
+    id_type = pa.large_string() if isinstance(rows.first[names.id], str) else pa.int64()
+    chunks = stack.enter_context(closing(_chunks(rows, id_type, names, columns)))
+    return Source(names, chunks, line=rows.line)
 
 
 @dataclass
 class _Position:
     """How many rows and lines lie before the block that is being read."""
 
+    has_lines: bool
     num_rows: int = 0
     num_lines: int = 0
 
+    def of(self, row: int, line: int) -> tuple[str, dict[str, int]]:
+        """Where that is, both from 1, for a person and for programs."""
+        if not self.has_lines:
+            return f"row {row}", {"row": row}
+        return f"row {row} (line {line})", {"row": row, "line": line}
 
-def _chunks(
-    path: Path, id_type: Any, names: Names, columns: Columns, keys: list[str]
-) -> Generator[Chunk, None, None]:
-    """``keys``: the first object's. An optional one may come later, as many leave out what is at its default: it is
-    there from the first block that has a value of it."""
-    at = _Position()
-    for block in _blocks(path):
+
+def _chunks(rows: Rows, id_type: Any, names: Names, columns: Columns) -> Generator[Chunk, None, None]:
+    """An optional key may come later than in the first object, as many leave out what is at its default: it is there
+    from the first block that has a value of it."""
+    at, keys = _Position(rows.has_lines), list(rows.first)
+    for block in rows.blocks():
         schema = _schema(block, id_type, names, columns)
         table = _parse(block, schema, names, at)
         late = [name for name in schema.names if name not in keys and table[name].null_count < len(table)]
@@ -73,17 +70,6 @@ def _schema(block: bytes, id_type: Any, names: Names, columns: Columns) -> Any:
     ]
     late = [name for name in free if name not in names.all() and f'"{name}"'.encode() in block]
     return pa.schema([(names.id, id_type), *((name, pa.float64()) for name in [*names.all()[1:], *late])])
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    """Whole lines, some 8 MB at a time; blank blocks are left out only at the end."""
-    with path.open("rb") as file:
-        if file.read(3) != b"\xef\xbb\xbf":
-            file.seek(0)
-        while block := file.read(_BLOCK_BYTES):
-            if not block.endswith(b"\n"):
-                block += file.readline(_LINE_BYTES)
-            yield block
 
 
 def _parse(block: bytes, schema: Any, names: Names, at: _Position) -> Any:
@@ -109,13 +95,14 @@ def _refusal(block: bytes, schema: Any, names: Names, at: _Position, message: st
         fault = _fault(text, schema, names)
         if fault is not None:
             field, detail, hint = fault
-            return Invalid(field, f"row {row + 1} (line {number}): {detail}", hint, row=row + 1, line=number)
+            where, extra = at.of(row + 1, number)
+            return Invalid(field, f"{where}: {detail}", hint, **extra)
         row += 1
     found = _ARROW_ROW.search(message)
     reason = message.splitlines()[0]
     if found:
         row = at.num_rows + int(found[1])
-        return Invalid("file", f"row {row + 1}: {reason}", _OBJECT_HINT, row=row + 1)
+        return Invalid("file", f"row {row + 1}: {reason}", OBJECT_HINT, row=row + 1)
     return broken("jsonl", f"{reason}, after row {at.num_rows}")
 
 
@@ -123,12 +110,17 @@ def _fault(text: bytes, schema: Any, names: Names) -> tuple[str, str, str] | Non
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        return "file", f"not JSON: {exc}", "The file may be truncated. " + _OBJECT_HINT
+        is_other = isinstance(exc, UnicodeDecodeError)
+        return (
+            "file",
+            f"not JSON: {exc}",
+            NOT_UTF8_HINT if is_other else "The file may be truncated. " + OBJECT_HINT,
+        )
     if not isinstance(value, dict):
-        return "file", f"{_shown(value)} is no object", _OBJECT_HINT
+        return "file", f"{shown(value)} is no object", OBJECT_HINT
     for name in schema.names[1:]:
         if isinstance(value.get(name), (bool, str, list, dict)):
-            return name, f"{_shown(value[name])} is not a number", _number_hint(name, names)
+            return name, f"{shown(value[name])} is not a number", _number_hint(name, names)
     return _id_fault(value.get(names.id), schema.field(0).type, names.id)
 
 
@@ -145,47 +137,11 @@ def _id_fault(value: Any, id_type: Any, name: str) -> tuple[str, str, str] | Non
     if value is None or (isinstance(value, str) and not pa.types.is_int64(id_type)):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        return name, f"{_shown(value)} is no id", hint
+        return name, f"{shown(value)} is no id", hint
     if isinstance(value, str):
-        return name, f"{_shown(value)} is a string, and the ids before are numbers", hint
+        return name, f"{shown(value)} is a string, and the ids before are numbers", hint
     if not pa.types.is_int64(id_type):
-        return name, f"{_shown(value)} is a number, and the ids before are strings", hint
+        return name, f"{shown(value)} is a number, and the ids before are strings", hint
     if not -(2**63) <= value < 2**63:
-        return name, f"{_shown(value)} does not fit in 64 bits", "Store larger ids as strings"
+        return name, f"{shown(value)} does not fit in 64 bits", "Store larger ids as strings"
     return None
-
-
-def _line(path: Path, row: int) -> int | None:
-    """The line (from 1) of a row (from 0): blank lines are no rows."""
-    if row >= _LINE_SEARCH_ROWS:
-        return None
-    with path.open("rb") as file:
-        filled = (number for number, text in enumerate(file, 1) if not text.isspace())
-        return next(islice(filled, row, None), None)
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = json.dumps(value)
-    except (ValueError, RecursionError):
-        return "a value too large to show"
-    return text if len(text) <= 80 else text[:80] + "…"
-
-
-def _first_object(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        text = b""
-        while not text:  # by blocks: there may be any number of blank lines
-            block = file.read(_BLOCK_BYTES)
-            if not block:
-                raise Invalid("file", "has no rows", "A map needs at least one image")
-            text = block.removeprefix(b"\xef\xbb\xbf").lstrip()
-        line, newline, _ = text.partition(b"\n")
-        text = line if newline else line + file.readline(_LINE_BYTES)
-    try:
-        value = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
-    except (ValueError, RecursionError) as exc:
-        raise Invalid("file", f"row 1: not JSON: {exc}", _OBJECT_HINT, row=1) from exc
-    if not isinstance(value, dict):
-        raise Invalid("file", f"row 1: {_shown(value)} is no object", _OBJECT_HINT, row=1)
-    return value

@@ -14,6 +14,7 @@ from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import compute as pc
 from bucketline_service.maps.source import Source
 
+NO_SIZE_HINT = "To leave out the rows without a size: skip_missing_sizes=true"
 MAX_PLAIN_BYTES = 1 << 30
 """A chunk of ids of the greatest length comes to a quarter of it."""
 
@@ -26,7 +27,7 @@ class Rule:
     """The numbers that a column takes: ``low`` to ``high``, both included, whole ones unless ``fractions``.
 
     ``what`` and ``unit`` are for messages. ``low`` is 0 or more. ``default``: what null and empty stand for; None:
-    they are refused, with the source's own hint where it has one."""
+    they are refused."""
 
     what: str
     low: int
@@ -48,7 +49,7 @@ def check_numbers(source: Source, column: str, array: Any, first_row: int, rule:
     array = plain(array)
     if array.null_count and rule.default is None:
         row = first_true(pc.is_null(array))
-        raise source.refuse(column, first_row + row, "no value", None, source.null_hint)
+        raise source.refuse(column, first_row + row, "no value", None, NO_SIZE_HINT)
     if array.null_count == len(array):  # of whatever type
         return np.full(len(array), rule.default)
     given = array
@@ -68,8 +69,9 @@ def check_numbers(source: Source, column: str, array: Any, first_row: int, rule:
         good &= np.floor(values) == values
     if not good.all():
         row = int(np.argmin(good))
-        fault = _fault(values[row].item(), rule)
-        raise source.refuse(column, first_row + row, fault, given[row].as_py(), rule.hint)
+        value = values[row].item()
+        hint = NO_SIZE_HINT if value != value and rule.default is None else rule.hint
+        raise source.refuse(column, first_row + row, _fault(value, rule), given[row].as_py(), hint)
     return values
 
 
@@ -87,7 +89,7 @@ def _parsed(source: Source, column: str, array: Any, first_row: int, rule: Rule)
         row = first_true(pc.invert(readable))
         value = array[row].as_py()
         if value == "":
-            raise source.refuse(column, first_row + row, "no value", value, source.null_hint)
+            raise source.refuse(column, first_row + row, "no value", value, NO_SIZE_HINT)
         raise source.refuse(column, first_row + row, _text_fault(value, rule), value, rule.hint)
     return array.cast(pa.float64())
 
@@ -115,9 +117,14 @@ def _fault(value: float, rule: Rule) -> str:
 
 
 def plain(array: Any) -> Any:
-    """What a dictionary stands for, written out. Raises ``TooLarge`` where few long values stand for very much."""
+    """What a dictionary stands for, written out, and what an extension type is kept as. Raises ``TooLarge`` where few
+    long values stand for very much."""
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
     if not pa.types.is_dictionary(array.type):
         return array
+    if pa.types.is_string_view(array.dictionary.type):  # polars' categories; arrow cannot write these out
+        array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.large_string()))
     num_bytes = _longest(array.dictionary) * len(array)
     if num_bytes > MAX_PLAIN_BYTES:
         raise TooLarge(

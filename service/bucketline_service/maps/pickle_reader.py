@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from bucketline_service.errors import Invalid, TooLarge
-from bucketline_service.maps.columns import Columns, Names
+from bucketline_service.maps.columns import FIND_ALL, Columns, Names
 from bucketline_service.maps.source import CHUNK_ROWS, Chunk, Source, broken, is_utf8, show
 
 MAX_BYTES = 1 << 25
@@ -62,7 +62,7 @@ _MARKS = {
 
 
 def read_pickle(path: Path, columns: Columns, stack: ExitStack) -> Source:
-    if any(name is not None for name in columns):
+    if columns._replace(skip_missing_sizes=False) != FIND_ALL:
         raise Invalid("columns", "a pickle has no columns to name", "Leave columns out")
     sizes = _load(path)
     return Source(sizes.source.names, _chunks(sizes))

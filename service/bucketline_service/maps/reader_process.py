@@ -61,8 +61,9 @@ class Read(NamedTuple):
     """What is told of a map that was read and checked whole. ``names``: the columns that were read."""
 
     digest: str
-    num_images: int
     names: Names
+    num_skipped: int
+    """Rows that were left out: see ``Columns.skip_missing_sizes``."""
 
 
 class Reading(NamedTuple):
@@ -269,7 +270,7 @@ def _serve(task: Task, messages: queue.SimpleQueue[Any], answers: BinaryIO) -> N
         except Exception as error:
             _send(answers, None, error)
             return
-        _send(answers, Read(checked.digest, len(checked.ids), checked.names))
+        _send(answers, Read(checked.digest, checked.names, checked.num_skipped))
         while messages.get() is not None:
             try:
                 write_object(checked, task.directory / "map.arrow")

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
 from bucketline_service.maps.columns import Names
@@ -24,6 +26,8 @@ CHUNK_ROWS = 1 << 18
 MAX_ID_BYTES = 1024
 """Longest string id, in UTF-8 bytes: ids stand in URLs and in every batch; S3's object keys end here as
 well."""
+
+NOT_UTF8_HINT = "Perhaps it is Latin-1 or Windows-1252: convert it with iconv -f WINDOWS-1252 -t UTF-8 FILE"
 
 _VALUE_CHARS = 80
 
@@ -43,7 +47,10 @@ _BROKEN = (
     zlib.error,
     zipfile.BadZipFile,
 )
-_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT, errno.EMFILE, errno.ENFILE)
+_UNREADABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOSPC, errno.EDQUOT),
+)
 
 
 class Chunk(NamedTuple):
@@ -61,32 +68,46 @@ class Chunk(NamedTuple):
         optional = {kind: (name, column(name)) for kind, name in names.optional.items()}
         return cls(column(names.id), column(names.width), column(names.height), optional)
 
+    def of_rows(self, is_chosen: NDArray[np.bool_]) -> Chunk:
+        """Those rows alone; bool[n]."""
+        mask = pa.array(is_chosen)
+        optional = {kind: (name, array.filter(mask)) for kind, (name, array) in self.optional.items()}
+        return Chunk(self.ids.filter(mask), self.widths.filter(mask), self.heights.filter(mask), optional)
+
 
 def _no_line(row: int) -> int | None:
     return None
 
 
+def _same(row: int) -> int:
+    return row
+
+
 @dataclass(frozen=True)
 class Source:
     """An opened file. ``rows`` are counted from 0 here, from 1 in messages. ``is_text``: a format without
-    types, in which all columns are strings. ``line`` tells the line of a row where that is exact.
-    ``null_hint``: what to do about a missing size."""
+    types, in which all columns are strings. ``line`` tells the line of a row where that is exact. ``part``: which of
+    the files of a map it is, where there are several. ``row_of``: from the rows of the map to this file's, of which
+    some may have been skipped."""
 
     names: Names
     chunks: Iterator[Chunk]
     is_text: bool = False
     line: Callable[[int], int | None] = _no_line
-    null_hint: str | None = None
+    part: str | None = None
+    row_of: Callable[[int], int] = _same
 
     def refuse(self, column: str, row: int, detail: str, value: Any, hint: str | None = None) -> Invalid:
         """The error for a value: names the column, the row, the line where known, and the value. ``detail``
         has the value as ``{}``."""
-        shown = show(value)
+        row, shown = self.row_of(row), show(value)
         line = self.line(row)
         at = f"row {row + 1}" + (f" (line {line})" if line is not None else "")
         extra: dict[str, Any] = {"row": row + 1, "value": shown}
         if line is not None:
             extra["line"] = line
+        if self.part is not None:
+            at, extra["part"] = f"{self.part}: {at}", self.part
         return Invalid(column, f"{at}: {detail.replace('{}', shown)}", hint, **extra)
 
 

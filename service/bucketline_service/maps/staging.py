@@ -31,14 +31,14 @@ class Staging:
         """Of all columns so far, on disk or on their way there."""
         return sum(file.tell() for file in self._files.values())
 
-    def append(self, ids: Any, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> None:
-        """``ids`` an int64 or large_string array. The kind of the first chunk is the kind of all."""
+    def append_sizes(self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]) -> None:
+        """Of as many images as there are ids."""
         self.write("widths", widths)
         self.write("heights", heights)
-        self._append_ids(ids)
         self.num_images += len(widths)
 
-    def _append_ids(self, ids: Any) -> None:
+    def append_ids(self, ids: Any) -> None:
+        """An int64 or large_string array. The kind of the first one is the kind of all."""
         if self.id_kind is None:
             self.id_kind = "int64" if pa.types.is_int64(ids.type) else "string"
         if self.id_kind == "int64":
@@ -59,7 +59,7 @@ class Staging:
         self._close("ids")
         self.id_kind = "string"
         for start in range(0, len(numbers), 1 << 20):
-            self._append_ids(numbers.slice(start, 1 << 20).cast(pa.large_string()))
+            self.append_ids(numbers.slice(start, 1 << 20).cast(pa.large_string()))
         del numbers
         (self.directory / "ids").unlink()
 
