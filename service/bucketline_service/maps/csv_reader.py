@@ -1,5 +1,5 @@
-"""CSV with a header line: double quotes, UTF-8 with or without a byte order mark, any line ends. Fields are separated as
-those of the header are: by commas, semicolons, tabs or bars.
+"""CSV with a header line: double quotes, UTF-8 with or without a byte order mark, any line ends. Fields are separated
+as those of the header are: by commas, semicolons, tabs or bars.
 
 Every column is read as text, since a reader that guesses types turns the id "007" into 7.
 """

@@ -1,10 +1,12 @@
-"""JSON as it comes in files: an object a line, an array of objects, or COCO's, whose ``images`` are such an array. All of
-it is handed on as lines, in blocks."""
+"""JSON as it comes in files: an object a line, an array of objects, or COCO's, whose ``images`` are such an array. It
+is handed on as lines, in blocks."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +22,7 @@ _LINE_BYTES = 1 << 26
 _LINE_SEARCH_ROWS = 5_000_000
 """How far an error about a value looks for the line of a row (a second or so)."""
 _BOM = b"\xef\xbb\xbf"
+_COCO_KEY = "images"
 
 OBJECT_HINT = (
     "A map in JSON is one object a line, or an array of objects, or an object with the array images (COCO)"
@@ -43,14 +46,14 @@ def open_rows(path: Path) -> Rows:
     """``Invalid`` where the first of its rows is none."""
     start = _start(path)
     if start.startswith(b"["):
-        return _ArrayRows(path, "item")
+        return _ArrayRows(path, None)
     if b'"images"' in start and _is_coco(path):
-        return _ArrayRows(path, "images.item")
+        return _ArrayRows(path, _COCO_KEY)
     try:
         first = json.loads(start)
     except (ValueError, RecursionError) as exc:
         if start.startswith(b"{") and _is_coco(path):  # over several lines
-            return _ArrayRows(path, "images.item")
+            return _ArrayRows(path, _COCO_KEY)
         hint = NOT_UTF8_HINT if isinstance(exc, UnicodeDecodeError) else OBJECT_HINT
         raise Invalid("file", f"row 1: not JSON: {exc}", hint, row=1) from exc
     if not isinstance(first, dict):
@@ -91,9 +94,9 @@ class _ArrayRows:
 
     has_lines = False
 
-    def __init__(self, path: Path, prefix: str) -> None:
+    def __init__(self, path: Path, key: str | None) -> None:
         self._path = path
-        self._prefix = prefix
+        self._key = key
         self.first = next(self._items(), {})
         if not self.first:
             raise Invalid("file", "has no rows", "A map needs at least one image")
@@ -113,35 +116,77 @@ class _ArrayRows:
         return None
 
     def _items(self) -> Iterator[dict[str, Any]]:
-        with self._path.open("rb") as file:
-            if file.read(len(_BOM)) != _BOM:
-                file.seek(0)
-            try:
-                for row, item in enumerate(ijson.items(file, self._prefix, buf_size=1 << 20), 1):
-                    if not isinstance(item, dict):
-                        raise Invalid("file", f"row {row}: {shown(item)} is no object", OBJECT_HINT, row=row)
-                    yield item
-            except ijson.JSONError as exc:
-                raise broken("json", f"{' '.join(str(exc).split())[:200]}") from exc
+        return _objects(self._path, self._key)
 
 
 def _is_coco(path: Path) -> bool:
     """Whether the file is one object, over any number of lines, whose ``images`` are objects."""
+    try:
+        return next(_objects(path, _COCO_KEY), None) is not None
+    except Invalid:  # as where a second object follows
+        return False
+
+
+def _objects(path: Path, key: str | None) -> Iterator[dict[str, Any]]:
+    """The objects of the array that is the file, or that ``key`` has in the object that is the file. Of values that are
+    arrays or objects themselves nothing is kept: they may be of any depth."""
+    at = 1 if key is None else 2  # the depth of the array
+    row: dict[str, Any] = {}
+    depth, num_rows, name, is_inside = 0, 0, "", key is None
+    for event, value in _events(path):
+        if event == "map_key":
+            name = value
+            is_inside = value == key if depth == 1 and key is not None else is_inside
+        elif event in ("end_map", "end_array"):
+            if is_inside and depth == at + 1:
+                num_rows += 1
+                yield row
+            depth -= 1
+        else:
+            is_nested = event in ("start_map", "start_array")
+            depth += is_nested
+            if not is_inside or depth - is_nested < at or depth > at + 2:
+                continue
+            if depth - is_nested == at + 1:
+                row[name] = [] if is_nested else value
+            elif event == "start_map" and depth == at + 1:
+                row = {}
+            elif depth <= at + 1:
+                what = "an array" if is_nested else shown(value)
+                raise Invalid(
+                    "file", f"row {num_rows + 1}: {what} is no object", OBJECT_HINT, row=num_rows + 1
+                )
+
+
+def _events(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open("rb") as file:
         if file.read(len(_BOM)) != _BOM:
             file.seek(0)
         try:
-            events = (event for prefix, event, _ in ijson.parse(file) if prefix == "images.item")
-            return next(events, None) == "start_map"
-        except ijson.JSONError:  # as where a second object follows
-            return False
+            yield from ijson.basic_parse(file, buf_size=1 << 20)
+        except ijson.JSONError as exc:
+            raise _refused(exc) from exc
+
+
+def _refused(error: ijson.JSONError) -> Invalid:
+    """Of the parser's words the first line: the others show where, in a window of bytes."""
+    said = error.args[0] if error.args else ""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    if "UTF8" in text:
+        return Invalid("file", "it is not UTF-8", NOT_UTF8_HINT)
+    return broken("json", (text.splitlines() or ["it ends early"])[0])
 
 
 def _dumped(item: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(item, default=float)
+        return orjson.dumps(item, default=_finite)
     except (TypeError, OverflowError):  # numbers beyond 64 bits, text that is no Unicode
-        return json.dumps(item, default=float).encode()
+        return json.dumps(item, default=_finite).encode()
+
+
+def _finite(number: Decimal) -> float:
+    """JSON has numbers beyond all floats, and no word for infinity."""
+    return max(-sys.float_info.max, min(float(number), sys.float_info.max))
 
 
 def _start(path: Path) -> bytes:
@@ -159,7 +204,7 @@ def _start(path: Path) -> bytes:
 
 def shown(value: Any) -> str:
     try:
-        text = json.dumps(value, default=float)
+        text = json.dumps(value, default=_finite)
     except (ValueError, RecursionError):
         return "a value too large to show"
     return text if len(text) <= 80 else text[:80] + "…"
