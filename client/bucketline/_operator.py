@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 from . import _wire
 from ._checks import includes, seconds
 from ._errors import CoordinatorUnavailable, PlanFailed, UsageError
+from ._parts import SUFFIXES, Paths, chunks, counted, format_of, parts_of, tar
 from ._tls import Verify
 from ._transport import Transport
 from ._types import Batch, Json
@@ -21,27 +22,16 @@ T = TypeVar("T")
 
 CONTENT_TYPES = {
     "csv": "text/csv",
+    "tsv": "text/tab-separated-values",
+    "json": "application/x-ndjson",
     "jsonl": "application/x-ndjson",
     "parquet": "application/vnd.apache.parquet",
     "arrow": "application/vnd.apache.arrow.stream",
     "npz": "application/x-npz",
     "pickle": "application/x-pickle",
-}
-SUFFIXES = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".npz": "npz",
-    ".pkl": "pickle",
-    ".pickle": "pickle",
+    "tar": "application/x-tar",
 }
 LEDGER_FORMATS = ("csv", "parquet")
-CHUNK_BYTES = 1 << 20
 POLL_S = 0.2
 
 
@@ -72,39 +62,47 @@ class Operator:
     def put_map(
         self,
         name: str,
-        source: str | os.PathLike[str] | bytes | Mapping[str, Any],
+        source: Paths | bytes | Mapping[str, Any],
         *,
         format: str | None = None,
         content_type: str | None = None,
         columns: Mapping[str, str] | None = None,
+        skip_missing_sizes: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Json:
         """Upload a resolution map: a file (streamed), bytes, or ``{"uri": …}`` for one that the coordinator
-        can read.
+        can read. A map may also be a folder of files of one format, as Spark writes them, a pattern
+        (``"out/*.parquet"``) or a list of files. Of folders, hidden files and those with ``_`` in front are left out.
 
-        ``format`` is one of ``csv``, ``jsonl``, ``parquet``, ``arrow``, ``npz``, ``pickle``; unless given it
-        follows from the file's suffix. ``columns`` names the columns of ``id``, ``width`` and ``height``,
-        and of ``orientation``, ``num_repeats`` and ``num_frames`` where there are such, if the coordinator
-        does not find them by itself; an empty name leaves one of these three out. ``progress`` is called with how
-        many bytes of a file are sent, from 0 on again where the upload is repeated.
+        ``format`` is a key of ``CONTENT_TYPES``; unless given it follows from the file's suffix. ``columns`` names the
+        columns of ``id``, ``width`` and ``height``, and of ``orientation``, ``num_repeats`` and ``num_frames`` where
+        there are such, if the coordinator does not find them by itself; an empty name leaves one of these three out.
+        ``skip_missing_sizes`` leaves out rows without a width or a height; the answer's ``num_skipped`` says how many.
+        ``progress`` is called with how many bytes are sent, from 0 on again where the upload is repeated.
         """
         target = _wire.path("maps", name)
         names = tuple((f"{what}_column", column) for what, column in (columns or {}).items())
+        if skip_missing_sizes:
+            names += (("skip_missing_sizes", "true"),)
         if isinstance(source, Mapping):
             return self._ask(_wire.Request("PUT", target, body=dict(source), params=names))
-        if not isinstance(source, bytes) and Path(source).is_dir():
-            made = f"{Path(source).resolve().name}.parquet"
-            raise UsageError(
-                f"{source}: is a folder; make a map of its images: bucketline scan {source} -o {made}"
-            )
-        if content_type is None:
-            content_type = _content_type(source, format)
         if isinstance(source, bytes):
             data = source
+            content_type = content_type or _content_type(None, format)
             return self._ask(_wire.upload(target, names, lambda: data, content_type))
-        file = Path(source)
-        file.stat()  # a missing file is the caller's mistake: tell it before anything is sent
-        return self._ask(_wire.upload(target, names, lambda: _chunks(file, progress), content_type))
+        parts = parts_of(source)  # a missing file is the caller's mistake: told before anything is sent
+        if len(parts) == 1:
+            file = parts[0].path
+            content_type = content_type or _content_type(file, format)
+            return self._ask(
+                _wire.upload(target, names, lambda: counted(chunks(file), progress), content_type)
+            )
+        for part in parts:
+            _content_type(part.path, format)
+        told = "jsonl" if format == "json" else format
+        return self._ask(
+            _wire.upload(target, names, lambda: counted(tar(parts, told), progress), CONTENT_TYPES["tar"])
+        )
 
     def maps(self) -> list[Json]:
         return self._get_list(_wire.path("maps"), "maps")
@@ -326,27 +324,18 @@ class Operator:
         return self._transport.call(request, self._timeout_s, _wire.document)
 
 
-def _content_type(source: str | os.PathLike[str] | bytes, format: str | None) -> str:
+def _content_type(path: Path | None, format: str | None) -> str:
+    """``path``: of a file, None for bytes."""
     if format is None:
-        if isinstance(source, bytes):
+        if path is None:
             raise UsageError(f"format: of bytes, one of {', '.join(CONTENT_TYPES)} is needed")
-        format = SUFFIXES.get(Path(source).suffix.lower())
+        format = format_of(path)
         if format is None:
+            known = ", ".join(CONTENT_TYPES)
             raise UsageError(
-                f"{source}: its name does not say its format: name it {', '.join(SUFFIXES)}, or pass format="
+                f"{path}: its name does not say its format: name it {', '.join(SUFFIXES)}, with .gz after it where "
+                f"that is packed text, or pass format=NAME, one of {known}"
             )
     if format not in CONTENT_TYPES:
         raise UsageError(f"format: one of {', '.join(CONTENT_TYPES)}, not {format!r}")
     return CONTENT_TYPES[format]
-
-
-def _chunks(file: Path, progress: Callable[[int], None] | None) -> Iterator[bytes]:
-    num_bytes = 0
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            if progress is not None:
-                progress(num_bytes)
-            yield chunk
-            num_bytes += len(chunk)
-    if progress is not None:
-        progress(num_bytes)

@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from bucketline._parts import Part, parts_of, tar
 from bucketline_service.api.previews import document
 from bucketline_service.api.problems import from_pydantic, members
 from bucketline_service.coordinator.map_specs import MapSpec
@@ -23,21 +24,27 @@ from bucketline_service.version import VERSION
 DEFAULT = {"world_size": 8, "batch_size": 8}
 
 
+class Reading(NamedTuple):
+    """How to read the file: ``columns`` are those that are named, ``format`` None where the name tells it."""
+
+    columns: Mapping[str, str] = {}
+    format: str | None = None
+    skip_missing_sizes: bool = False
+
+
 def run(
-    file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str], columns: Mapping[str, str]
+    file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str], reading: Reading
 ) -> dict[str, Any]:
     """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at. What is wrong
-    with one spec is its own problem, and begins with where it is from, of ``names``; ``columns``: those of the file
-    that are named. Raises ``Invalid`` for a file that is no map, or too many specs."""
-    if file.is_dir():
-        hint = f"Make a map of its images: bucketline scan {file} -o {file.resolve().name}.parquet"
-        raise Invalid(str(file), "is a folder", hint)
+    with one spec is its own problem, and begins with where it is from, of ``names``. Raises ``Invalid`` for a file that
+    is no map, or too many specs, ``UsageError`` for a folder that is none."""
+    parts = parts_of(file)
     if len(specs) > MAX_SPECS:
         raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:
         maps = MapStore(Path(folder))
-        maps.put("map", file, format_for_suffix(file).name, Columns(**columns))  # type: ignore[arg-type]
+        _put(maps, parts, reading, Path(folder))
         good = [plan for plan in plans if isinstance(plan, PlanFields)]
         found: list[Preview] = []
         num_images = maps.get("map").num_images
@@ -50,6 +57,17 @@ def run(
         for spec, plan in zip(specs, plans, strict=True)
     ]
     return answer
+
+
+def _put(maps: MapStore, parts: Sequence[Part], reading: Reading, folder: Path) -> None:
+    named: dict[str, Any] = dict(reading.columns)
+    columns = Columns(**named, skip_missing_sizes=reading.skip_missing_sizes)
+    source, kind = parts[0].path, reading.format
+    if len(parts) > 1:
+        source, kind = folder / "parts", "tar"
+        with source.open("wb") as file:
+            file.writelines(tar(parts, reading.format))
+    maps.put("map", source, kind or format_for_suffix(source).name, columns)
 
 
 def names_of(files: Sequence[Path]) -> list[str]:

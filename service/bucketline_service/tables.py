@@ -60,6 +60,8 @@ def _width(table: Table, console: Console, options: ConsoleOptions) -> int:
 
 def map_line(console: Console, answer: Json) -> None:
     console.print(f"{answer['map']}: {answer['num_images']} images, digest {answer['digest'][:16]}")
+    if skipped := answer.get("num_skipped"):
+        console.print(f"left out without a size: {skipped} rows")
     if repeats := answer.get("num_repeats"):
         console.print("num_repeats {min:g} to {max:g}: {total:.12g} images an epoch".format(**repeats))
     if frames := answer.get("num_frames"):

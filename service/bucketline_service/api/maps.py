@@ -50,6 +50,7 @@ _BODY = {
 _COLUMN = "name of the file's column; found by itself unless given"
 _WidthColumn = Annotated[str | None, Query(description=f"{_COLUMN}, together with height_column")]
 _HeightColumn = Annotated[str | None, Query(description=f"{_COLUMN}, together with width_column")]
+_SKIP = "leave out rows without a width or a height, and count them in num_skipped, where a file has such"
 _OPTIONAL = f"{_COLUMN} (optional); empty: leave it out though it is there"
 _OptionalColumn = Annotated[str | None, Query(description=_OPTIONAL)]
 _RepeatsColumn = Annotated[
@@ -90,23 +91,25 @@ def _add_put(
         orientation_column: _OptionalColumn = None,
         num_repeats_column: _RepeatsColumn = None,
         num_frames_column: _OptionalColumn = None,
+        skip_missing_sizes: Annotated[bool, Query(description=_SKIP)] = False,
     ) -> Response:
         """Id, width and height of every image, and what else is known of it, in any of the formats or by ``uri``. All
         of it is checked first; other content under a name that is taken is a conflict."""
         optional = (orientation_column, num_repeats_column, num_frames_column)
         check_name("map", map)  # before a long body is taken
-        columns = Columns(id_column, width_column, height_column, *optional)
+        columns = Columns(id_column, width_column, height_column, *optional, skip_missing_sizes)
         content_type = request.headers.get("content-type", "")
         if is_json(content_type):
             where = _where(await request.json())
-            stored, created = await _read(coordinator, roots, where, map, columns)
+            put = await _read(coordinator, roots, where, map, columns)
         else:
             if not content_type:
                 raise Invalid("Content-Type", "is missing", f"Known are {', '.join(FORMATS)}, e.g. text/csv")
             kind = format_named(content_type)
-            stored, created = await _upload(coordinator, uploads, request, map, kind.name, columns)
+            put = await _upload(coordinator, uploads, request, map, kind.name, columns)
+        stored, created, num_skipped = put
         told = {"notes": found} if stored.names and (found := notes(stored.names)) else {}
-        return as_json({**_about(map, stored), **told}, 201 if created else 200)
+        return as_json({**_about(map, stored), **told, "num_skipped": num_skipped}, 201 if created else 200)
 
 
 def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
@@ -148,7 +151,7 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
 
 async def _read(
     coordinator: Coordinator, roots: tuple[Path, ...], where: UriIn, name: str, columns: Columns
-) -> tuple[ResolutionMap, bool]:
+) -> tuple[ResolutionMap, bool, int]:
     """The file that the coordinator has itself."""
     path = path_of(where.uri)
     with ExitStack() as stack:
@@ -160,7 +163,7 @@ async def _read(
 
 async def _upload(
     coordinator: Coordinator, uploads: Path, request: Request, name: str, file_format: str, columns: Columns
-) -> tuple[ResolutionMap, bool]:
+) -> tuple[ResolutionMap, bool, int]:
     """Stream the body into a file and read that; it is gone when this returns."""
     try:
         with tempfile.NamedTemporaryFile(dir=uploads, prefix="upload-") as file:

@@ -224,6 +224,7 @@ class MapPutOut(MapOut):
         default=[],
         description="how columns were read that could have been meant otherwise, where there are such",
     )
+    num_skipped: int = Field(description="rows that were left out for want of a size (skip_missing_sizes)")
 
 
 class MapsOut(BaseModel):

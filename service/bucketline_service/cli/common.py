@@ -50,9 +50,17 @@ NumRepeatsColumn = Annotated[
     typer.Option(help=f"Its column of times an epoch, or, if called repeats, further times [{OPTIONAL}]."),
 ]
 NumFramesColumn = Annotated[str | None, typer.Option(help=f"Its column of frames of videos [{OPTIONAL}].")]
+Format = Annotated[
+    str | None,
+    typer.Option(help="csv, tsv, json, jsonl, parquet, arrow, npz, pickle or tar [told by the file's name]."),
+]
+SkipMissingSizes = Annotated[
+    bool,
+    typer.Option("--skip-missing-sizes", help="Leave out rows without a width or height, and count them."),
+]
 COLUMNS = ("id", "width", "height", "orientation", "num_repeats", "num_frames")
-_COLUMN = re.compile(rf"\b(?:{'|'.join(COLUMNS)})_column\b")
-"""As the API calls what is an option here."""
+_COLUMN = re.compile(rf"\b(?:{'|'.join(COLUMNS)})_column\b|\bskip_missing_sizes(?==true)|\bformat(?==[A-Z])")
+"""As the API and the client call what is an option here."""
 
 
 def columns(*given: str | None) -> dict[str, str]:
@@ -172,6 +180,7 @@ def _with_advice(error: BucketlineError | ClientError) -> str:
     """The error, and which option or variable of the command line mends it."""
     said = _COLUMN.sub(lambda found: f"--{found[0].replace('_', '-')}", detail_of(error))
     said = said.replace("?force=true", "--force")
+    said = said.replace("--skip-missing-sizes=true", "--skip-missing-sizes").replace("--format=", "--format ")
     if isinstance(error, Unauthorized):
         is_set = os.environ.get("BUCKETLINE_TOKEN", "").strip()
         return f"{said}: " + ("BUCKETLINE_TOKEN holds another" if is_set else "set BUCKETLINE_TOKEN")

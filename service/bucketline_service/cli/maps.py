@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
+from bucketline._parts import num_tar_bytes, parts_of
 from bucketline_service import tables
 from bucketline_service.cli.common import (
     LOCAL,
     AsJson,
+    Format,
     HeightColumn,
     IdColumn,
     MapName,
     NumFramesColumn,
     NumRepeatsColumn,
     OrientationColumn,
+    SkipMissingSizes,
     Url,
     WidthColumn,
     call,
@@ -34,13 +37,22 @@ app = typer.Typer(help="Resolution maps on a coordinator: put, list, show, delet
 @app.command("put")
 def map_put(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name from now on.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON lines, Parquet, Arrow, npz, pkl.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE…",
+            help="CSV, TSV, JSON, JSON lines, Parquet, Arrow, npz, pkl; text also as .gz. Several files of one format, "
+            "a folder of them or a pattern in quotes are one map.",
+        ),
+    ],
     id_column: IdColumn = None,
     width_column: WidthColumn = None,
     height_column: HeightColumn = None,
     orientation_column: OrientationColumn = None,
     num_repeats_column: NumRepeatsColumn = None,
     num_frames_column: NumFramesColumn = None,
+    format: Format = None,
+    skip_missing_sizes: SkipMissingSizes = False,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -49,8 +61,17 @@ def map_put(
         id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
     )
     with errors(), connect(url) as operator:
-        with uploading(file) as progress:
-            answer = operator.put_map(name, file, columns=named, progress=progress)
+        parts = parts_of(files)
+        total = parts[0].num_bytes if len(parts) == 1 else num_tar_bytes(parts)
+        with uploading(files[0].name, total) as progress:
+            answer = operator.put_map(
+                name,
+                files,
+                format=format,
+                columns=named,
+                skip_missing_sizes=skip_missing_sizes,
+                progress=progress,
+            )
         tell(answer, as_json, tables.map_line)
 
 

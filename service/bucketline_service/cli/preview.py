@@ -11,11 +11,13 @@ import typer
 from bucketline_service import tables
 from bucketline_service.cli.common import (
     AsJson,
+    Format,
     HeightColumn,
     IdColumn,
     NumFramesColumn,
     NumRepeatsColumn,
     OrientationColumn,
+    SkipMissingSizes,
     WidthColumn,
     columns,
     complain,
@@ -28,7 +30,7 @@ from bucketline_service.cli.spec import read_spec
 def preview(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="The resolution map: CSV, JSON lines, Parquet, Arrow, npz, pkl."),
+        typer.Argument(metavar="FILE", help="The resolution map, or a folder of its parts, as of map put."),
     ],
     spec: Annotated[
         list[Path] | None,
@@ -42,6 +44,8 @@ def preview(
     orientation_column: OrientationColumn = None,
     num_repeats_column: NumRepeatsColumn = None,
     num_frames_column: NumFramesColumn = None,
+    format: Format = None,
+    skip_missing_sizes: SkipMissingSizes = False,
     html: Annotated[
         Path | None,
         typer.Option(help="Write a report there as well: one page that works without a network."),
@@ -62,7 +66,8 @@ def preview(
             if spec
             else [f"{file}: the defaults, 8 ranks with batches of 8 (--spec FILE.json has others)"]
         )
-        answer = desk.run(file, specs or [desk.DEFAULT], sources, named)
+        reading = desk.Reading(named, format, skip_missing_sizes)
+        answer = desk.run(file, specs or [desk.DEFAULT], sources, reading)
         names = desk.names_of(spec) if spec else ["defaults"]
         problems = [each["problem"]["detail"] for each in answer["previews"] if "problem" in each]
         is_in_vain = len(problems) == len(answer["previews"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -36,15 +35,14 @@ def _progress(*columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def uploading(file: Path) -> Iterator[Callable[[int], None]]:
+def uploading(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """To be told how many bytes are sent. What comes after the last is the coordinator's work."""
-    total = file.stat().st_size if file.is_file() else None
     with _progress(DownloadColumn(), TransferSpeedColumn()) as progress:
-        task = progress.add_task(file.name, total=total)
+        task = progress.add_task(name, total=total)
 
         def told(num_bytes: int) -> None:
             doing = "checking" if num_bytes == total else "sending"
-            progress.update(task, completed=num_bytes, description=f"{doing} {file.name}")
+            progress.update(task, completed=num_bytes, description=f"{doing} {name}")
 
         yield told
 

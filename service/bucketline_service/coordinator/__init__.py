@@ -22,7 +22,7 @@ from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.coordinator.spec import RunSpec
 from bucketline_service.coordinator.timed import timed
 from bucketline_service.errors import Conflict, TooLarge
-from bucketline_service.maps import Columns, MapInfo, MapStore, ResolutionMap
+from bucketline_service.maps import Columns, MapInfo, MapStore, Read, ResolutionMap
 from bucketline_service.metrics import Metrics
 from bucketline_service.names import few
 from bucketline_service.state.port import RankRecord, Store
@@ -68,12 +68,15 @@ class Coordinator:
 
     async def put_map(
         self, name: str, source: Path, file_format: str, columns: Columns
-    ) -> tuple[ResolutionMap, bool]:
-        """Check and store a map; True where it is new. Reading happens off the event loop."""
-        stored, created = await self._library.do(self.maps.put, name, source, file_format, columns)
+    ) -> tuple[ResolutionMap, bool, int]:
+        """Check and store a map; True where it is new; how many rows were skipped. It is read by another process."""
+        read: list[Read] = []
+        stored, created = await self._library.do(
+            self.maps.put, name, source, file_format, columns, read.append
+        )
         if created:
             self.journal.tell("map_put", map=name, num_images=stored.num_images, digest=stored.digest)
-        return stored, created
+        return stored, created, read[0].num_skipped
 
     async def list_maps(self) -> list[MapInfo]:
         return await self._library.do(self.maps.list)

@@ -1,4 +1,4 @@
-"""Resolution maps: read in any of six formats, checked, stored once, memory-mapped.
+"""Resolution maps: read in any of the formats, checked, stored once, memory-mapped.
 
 ``MapStore`` keeps them, ``ResolutionMap`` is one of them, ``FORMATS`` says what can be read, ``Columns`` from
 where, ``STORED`` what a map may have beside ids and sizes."""
@@ -10,6 +10,7 @@ from bucketline_service.maps.formats import FORMATS, Format, format_for_suffix, 
 from bucketline_service.maps.lock import locked
 from bucketline_service.maps.notes import notes
 from bucketline_service.maps.optional import STORED
+from bucketline_service.maps.reader_process import Read
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.root import Root
 from bucketline_service.maps.rooted import RootedMapStore
@@ -24,6 +25,7 @@ __all__ = [
     "IdKind",
     "MapInfo",
     "MapStore",
+    "Read",
     "ResolutionMap",
     "Root",
     "RootedMapStore",

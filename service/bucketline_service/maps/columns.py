@@ -158,7 +158,7 @@ class _Present:
         raise self._missing(
             "width",
             "no columns width and height, nor another known pair of names",
-            ". Where the file has no sizes: bucketline scan reads them from the images",
+            ". Where the file has no sizes: bucketline scan FOLDER reads them from the images",
         )
 
     def find_optional(self, given: Mapping[str, str | None], taken: Set[str]) -> dict[str, str]:

@@ -69,6 +69,9 @@ _ALL = (
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 """By name, in the order in which to list them."""
 
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+"""What follows the suffix of a file that is packed. Only gzip is unpacked; the others are named when refused."""
+
 _BY_NAME = {name: format for format in _ALL for name in (format.name, *format.other_names)}
 _BY_MEDIA_TYPE = {media_type: format for format in _ALL for media_type in format.media_types}
 _BY_SUFFIX = {suffix: format for format in _ALL for suffix in format.suffixes}
@@ -85,15 +88,16 @@ def format_named(name: str) -> Format:
 
 
 def format_for_suffix(path: Path) -> Format:
-    """By the end of the file's name; ``.gz`` after it says that it is packed."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    ends = suffixes[-2] if len(suffixes) == 2 and suffixes[1] == ".gz" else "".join(suffixes[-1:])
-    found = _BY_SUFFIX.get(ends)
+    """By the end of the file's name; ``.gz`` or the like after it says that it is packed."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED_SUFFIXES:
+        suffixes.pop()
+    found = _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
     if found is None:
         raise Invalid(
             "format",
             f"the name {path.name[-80:]!r} does not tell it",
-            f"Known are {', '.join(_BY_SUFFIX)}, those of text with .gz after it as well. Or name it with format: "
-            f"{', '.join(_BY_NAME)}",
+            f"Known are {', '.join(_BY_SUFFIX)}, those of text with .gz after it as well. Or pass "
+            f"format=NAME, one of {', '.join(_BY_NAME)}",
         )
     return found

@@ -118,7 +118,7 @@ def _parts(path: Path, directory: Path) -> Iterator[_Part]:
                 _copy(archive, info.size, target)
                 yield _Part(info.name, target)
                 number += 1
-            archive.seek(start - -info.size // tarfile.BLOCKSIZE * -tarfile.BLOCKSIZE)
+            archive.seek(start + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
 
 
 def _copy(archive: IO[bytes], num_bytes: int, target: Path) -> None:

@@ -29,7 +29,7 @@ from bucketline_service.maps.columns import FIND_ALL, Columns
 from bucketline_service.maps.fetched import check_copy
 from bucketline_service.maps.ingest import MAX_IMAGES
 from bucketline_service.maps.lock import locked
-from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S
+from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S, Read
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.root import Root
 from bucketline_service.maps.root_names import RootNames
@@ -60,9 +60,15 @@ class RootedMapStore(MapStore):
         self._at_names = RootNames(root)
 
     def put(
-        self, name: str, source: Path, format: str, columns: Columns = FIND_ALL
+        self,
+        name: str,
+        source: Path,
+        format: str,
+        columns: Columns = FIND_ALL,
+        told: Callable[[Read], None] = lambda _: None,
     ) -> tuple[ResolutionMap, bool]:
         with self._reading(name, source, format, columns) as reading:
+            told(reading.read)
             digest = reading.read.digest
             standing = self._at_names.object_of(name)
             if standing is not None and _digest(standing) != digest:

@@ -32,7 +32,7 @@ from bucketline_service.maps.formats import format_named
 from bucketline_service.maps.ingest import MAX_IMAGES
 from bucketline_service.maps.lock import locked
 from bucketline_service.maps.optional import Summaries
-from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S, Readers, Reading, Task
+from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S, Read, Readers, Reading, Task
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.sidecar import sidecar_path
 from bucketline_service.maps.staging import IdKind
@@ -82,13 +82,20 @@ class MapStore:
         self._sweep()
 
     def put(
-        self, name: str, source: Path, format: str, columns: Columns = FIND_ALL
+        self,
+        name: str,
+        source: Path,
+        format: str,
+        columns: Columns = FIND_ALL,
+        told: Callable[[Read], None] = lambda _: None,
     ) -> tuple[ResolutionMap, bool]:
         """Keep the map in the file ``source`` under ``name``; whether this call gave the name.
 
         ``format``: a name or media type of ``FORMATS``. The same content again changes nothing; other content
-        under a taken name is a ``Conflict``; a refused file leaves nothing behind."""
+        under a taken name is a ``Conflict``; a refused file leaves nothing behind. ``told``: called with what reading
+        the file has found."""
         with self._reading(name, source, format, columns) as reading:
+            told(reading.read)
             known = self._same(name, reading.read.digest)
             if known is not None:
                 return known.read_from(reading.read.names), False

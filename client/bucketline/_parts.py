@@ -1,0 +1,168 @@
+"""The files of a map: one, or the parts that Spark and others write a table as. Parts are sent as one tar, streamed."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ._errors import UsageError
+
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".npz": "npz",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+    ".tar": "tar",
+}
+"""The format that the end of a file's name tells; one of these may follow it. The coordinator unpacks text in gzip, and
+says of the others what to do."""
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".gif", ".bmp", ".tif", ".tiff", ".jxl"}
+CHUNK_BYTES = 1 << 20
+MAX_NAME_BYTES = 100
+"""That the head of a file in a tar has room for."""
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class Part(NamedTuple):
+    """``name``: what it is called where something is wrong with it."""
+
+    name: str
+    path: Path
+    num_bytes: int
+
+
+def parts_of(source: Paths) -> list[Part]:
+    """The files that ``source`` names: a file, a folder, a pattern, or several of these. ``UsageError`` where there is
+    none; ``OSError`` where a file cannot be looked at."""
+    several = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    found = [part for each in several for part in _parts(Path(each))]
+    if not found:
+        raise UsageError(f"{source}: no file has this name")
+    return found
+
+
+def format_of(path: Path) -> str | None:
+    """By its name; None where that does not tell."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED_SUFFIXES:
+        suffixes.pop()
+    return SUFFIXES.get(suffixes[-1]) if suffixes else None
+
+
+def num_tar_bytes(parts: Sequence[Part]) -> int:
+    """How many bytes ``tar`` gives."""
+    blocks = sum(1 + -(-part.num_bytes // tarfile.BLOCKSIZE) for part in parts)
+    return (blocks + 2) * tarfile.BLOCKSIZE
+
+
+def tar(parts: Sequence[Part], format: str | None) -> Iterator[bytes]:
+    """The parts one after the other. ``format``: where it is given, their names tell it."""
+    for number, part in enumerate(parts):
+        yield _head(number, part, format)
+        left = part.num_bytes
+        with part.path.open("rb") as file:
+            while left and (chunk := file.read(min(left, CHUNK_BYTES))):
+                left -= len(chunk)
+                yield chunk
+        if left:
+            raise UsageError(f"{part.path}: became shorter while it was sent")
+        yield bytes(-part.num_bytes % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk
+
+
+def counted(sent: Iterator[bytes], progress: Callable[[int], None] | None) -> Iterator[bytes]:
+    """``progress`` is told how many bytes are sent."""
+    num_bytes = 0
+    for chunk in sent:
+        if progress is not None:
+            progress(num_bytes)
+        yield chunk
+        num_bytes += len(chunk)
+    if progress is not None:
+        progress(num_bytes)
+
+
+def _parts(path: Path) -> list[Part]:
+    if path.is_dir():
+        return _parts_in(path)
+    if not path.exists() and glob.has_magic(str(path)):
+        files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        kept = [file for file in files if file.is_file() and not _is_passed_over(file.name)]
+        if not kept:
+            raise UsageError(f"{path}: no file matches this")
+        return [_part(file.name, file) for file in kept]
+    return [_part(path.name, path)]
+
+
+def _part(name: str, path: Path) -> Part:
+    return Part(name, path, path.stat().st_size)
+
+
+def _parts_in(folder: Path) -> list[Part]:
+    """Those of the one format of which the folder, with its subfolders, has files."""
+    by_format: dict[str, list[Part]] = {}
+    for inner, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
+        for name in sorted(names):
+            path = Path(inner, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                raise _of_images(folder)
+            kind = format_of(path)
+            if kind not in (None, "tar") and not _is_passed_over(name) and path.stat().st_size:
+                by_format.setdefault(str(kind), []).append(_part(path.relative_to(folder).as_posix(), path))
+    if len(by_format) > 1:
+        largest = max(by_format.values(), key=lambda parts: sum(part.num_bytes for part in parts))
+        pattern = folder / "**" / f"*{largest[0].path.suffix}"
+        raise UsageError(
+            f"{folder}: holds files of several formats, {', '.join(sorted(by_format))}: name those of one, as "
+            f"'{pattern}'"
+        )
+    if not by_format:
+        raise _of_images(folder)
+    return next(iter(by_format.values()))
+
+
+def _of_images(folder: Path) -> UsageError:
+    made = f"{folder.resolve().name}.parquet"
+    return UsageError(
+        f"{folder}: is a folder; make a map of its images: bucketline scan {folder} -o {made}. Or name the files of it "
+        "that are the map"
+    )
+
+
+def _is_passed_over(name: str) -> bool:
+    """Hidden files, and Spark's ``_SUCCESS`` and its like."""
+    return name.startswith((".", "_"))
+
+
+def _head(number: int, part: Part, format: str | None) -> bytes:
+    name = part.name
+    if format is not None and format_of(part.path) != format:
+        name += next(suffix for suffix, known in SUFFIXES.items() if known == format)
+    if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
+        name = f"part-{number}{''.join(Path(name).suffixes[-2:])[-20:]}"
+    info = tarfile.TarInfo(name)
+    info.size = part.num_bytes
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
