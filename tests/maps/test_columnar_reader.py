@@ -213,7 +213,12 @@ def test_metadata_of_img2dataset(refused: Callable[..., Invalid], store: MapStor
     )
     pq.write_table(shard, tmp_path / "00000.parquet")
     error = refused("parquet", tmp_path / "00000.parquet")
-    assert "width: row 2: no value. Leave out the rows whose status is not 'success'" in error.detail
+    assert (
+        "width: row 2: no value. To leave out the rows without a size: skip_missing_sizes=true"
+        in error.detail
+    )
+    opened, _ = store.put("skipped", tmp_path / "00000.parquet", "parquet", Columns(skip_missing_sizes=True))
+    assert opened.num_images == 1
     pq.write_table(shard.slice(0, 1), tmp_path / "00000.parquet")
     opened, _ = store.put("map", tmp_path / "00000.parquet", "parquet")
     assert (opened.ids(np.array([0])), opened.widths[0], opened.heights[0]) == (["000000000"], 256, 192)

@@ -50,7 +50,7 @@ def test_the_same_rows_however_they_are_written(put: Put, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", ["007", "+7", " 7", "7 ", "7.0", "-0", "1e3", "0x10", "9223372036854775808", "a", "\u0667"]
+    "odd", ["007", "+7", " 7", "7 ", "7.5", "7.00", "-0", "1e3", "0x10", "9223372036854775808", "a", "\u0667"]
 )
 def test_ids_are_numbers_only_if_all_are_canonical(put: Put, odd: str) -> None:
     opened = put(f"id,width,height\n1,2,3\n{odd},4,5\n-8,6,7\n")
@@ -123,8 +123,11 @@ def test_a_bad_row_is_named(refused: Callable[..., Invalid], body: str, field: s
         (b"", ["file", "is empty"]),
         (b"id,width,height", ["file"]),
         (b"\n\n\n", ["id", "no column"]),
-        (b"id,width,height\n1,2,3\n\xff,5,6\n", ["row 2", "UTF8"]),
-        ("id,width,height\n1,2,3\n".encode("utf-16"), ["cannot be read as csv"]),
+        (b"id,width,height\n1,2,3\n\xff,5,6\n", ["row 2 (line 3)", "not UTF-8", "iconv -f WINDOWS-1252"]),
+        (b"id,width,height,m\xfcll\n1,2,3,4\n", ["header is not UTF-8", "iconv -f WINDOWS-1252"]),
+        ("id,width,height\n1,2,3\n".encode("utf-16"), ["is UTF-16", "iconv -f UTF-16"]),
+        (b"sep=,\nid,width,height\n1,2,3\n", ["first line is 'sep=,'", "Excel", "tail -n +2"]),
+        (b'"sep=;"\r\nid;width;height\n1;2;3\n', ["Excel", "tail -n +2"]),
         (b"id,width\n1,2\n", ["height", "'id', 'width'"]),
         (b"id,width,height,id\n1,2,3,4\n", ["id", "2 columns"]),
         (b"PAR1\x00\x01\x02", []),

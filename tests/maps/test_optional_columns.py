@@ -334,6 +334,8 @@ def test_a_bad_value_in_text_is_named_with_its_row_and_line(
 def test_a_bad_number_is_named_with_its_row(
     refused: Callable[..., Invalid], tmp_path: Path, writer: str, name: str, text: str, words: list[str]
 ) -> None:
+    if writer in ("json", "coco") and text in ("nan", "inf"):
+        pytest.skip("JSON has no such numbers")
     format, write = WITH_MORE[writer]
     write(tmp_path / "bad", [1, 2], [3, 4], [5, 6], {name: [1, float(text)]})
     if writer == "sparse_jsonl":
@@ -342,7 +344,8 @@ def test_a_bad_number_is_named_with_its_row(
     assert (error.field, error.extra["row"]) == (name, 2)
     for word in words:
         assert word in error.detail
-    assert error.extra.get("line") == (2 if format == "jsonl" else None)
+    lines = {"jsonl": 2, "sparse_jsonl": 2, "tar": 2, "tsv": 3, "csv_gz": 3}
+    assert error.extra.get("line") == lines.get(writer)
 
 
 @pytest.mark.parametrize("bad", ["true", '"6"', '""', "[1]", '{"a": 1}'])

@@ -148,6 +148,8 @@ def _objects(path: Path, key: str | None) -> Iterator[dict[str, Any]]:
             if not is_inside or depth - is_nested < at or depth > at + 2:
                 continue
             if depth - is_nested == at + 1:
+                if name in row:
+                    raise Invalid("file", f"row {num_rows + 1}: has {name!r:.80} twice", row=num_rows + 1)
                 row[name] = [] if is_nested else value
             elif event == "start_map" and depth == at + 1:
                 row = {}
@@ -174,7 +176,12 @@ def _refused(error: ijson.JSONError) -> Invalid:
     text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
     if "UTF8" in text:
         return Invalid("file", "it is not UTF-8", NOT_UTF8_HINT)
-    return broken("json", (text.splitlines() or ["it ends early"])[0])
+    refused = (text.splitlines() or ["it ends early"])[0]
+    if "lexical error" in text:
+        return Invalid(
+            "file", f"cannot be read as json: {refused}", "JSON has no NaN or Infinity: write null for them"
+        )
+    return broken("json", refused)
 
 
 def _dumped(item: dict[str, Any]) -> bytes:

@@ -70,7 +70,7 @@ def check_numbers(source: Source, column: str, array: Any, first_row: int, rule:
     if not good.all():
         row = int(np.argmin(good))
         value = values[row].item()
-        hint = NO_SIZE_HINT if value != value and rule.default is None else rule.hint
+        hint = _hint(value != value, rule)
         raise source.refuse(column, first_row + row, _fault(value, rule), given[row].as_py(), hint)
     return values
 
@@ -90,8 +90,13 @@ def _parsed(source: Source, column: str, array: Any, first_row: int, rule: Rule)
         value = array[row].as_py()
         if value == "":
             raise source.refuse(column, first_row + row, "no value", value, NO_SIZE_HINT)
-        raise source.refuse(column, first_row + row, _text_fault(value, rule), value, rule.hint)
+        hint = _hint(value.lower() == "nan", rule)
+        raise source.refuse(column, first_row + row, _text_fault(value, rule), value, hint)
     return array.cast(pa.float64())
+
+
+def _hint(is_missing: bool, rule: Rule) -> str:
+    return NO_SIZE_HINT if is_missing and rule.default is None else rule.hint
 
 
 def _text_fault(value: str, rule: Rule) -> str:

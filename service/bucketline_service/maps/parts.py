@@ -105,7 +105,7 @@ def _parts(path: Path, directory: Path) -> Iterator[_Part]:
     """The files in a tar, but for empty ones and those that are hidden or begin with "_", as Spark's ``_SUCCESS``."""
     with path.open("rb") as archive:
         number = 0
-        while any(head := archive.read(tarfile.BLOCKSIZE)):
+        while (head := archive.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
             try:
                 info = tarfile.TarInfo.frombuf(head, "utf-8", "backslashreplace")
             except tarfile.HeaderError as exc:

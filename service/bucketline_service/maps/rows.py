@@ -71,11 +71,12 @@ def _has_size(chunk: Chunk, is_text: bool) -> NDArray[np.bool_]:
 
 
 def _has_value(array: Any, is_text: bool) -> NDArray[np.bool_]:
-    """bool[n]: neither null, nor empty text, nor not a number."""
+    """bool[n]: neither null, nor empty text, nor not a number, which text may say as well."""
     array = plain(array)
     has = pc.is_valid(array)
     if is_text:
-        has = pc.not_equal(pc.ascii_trim_whitespace(array), "")
+        text = pc.ascii_lower(pc.ascii_trim_whitespace(array))
+        has = pc.invert(pc.is_in(text, pa.array(["", "nan"], text.type)))
     elif pa.types.is_floating(array.type):
         has = pc.invert(pc.is_null(array, nan_is_null=True))
     found: NDArray[np.bool_] = has.to_numpy(zero_copy_only=False)
