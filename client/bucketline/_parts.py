@@ -108,8 +108,11 @@ def _parts(path: Path) -> list[Part]:
     if path.is_dir():
         return _parts_in(path)
     if not path.exists() and glob.has_magic(str(path)):
+        fixed = next(at for at, name in enumerate(path.parts) if glob.has_magic(name))
         files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-        kept = [file for file in files if file.is_file() and not _is_passed_over(file.name)]
+        kept = [
+            file for file in files if file.is_file() and not any(map(_is_passed_over, file.parts[fixed:]))
+        ]
         if not kept:
             raise UsageError(f"{path}: no file matches this")
         return [_part(file.name, file) for file in kept]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bucketline_service.errors import Invalid
+from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import Columns, MapStore
 
 Sink = Callable[[Path, pa.Table], None]
@@ -259,3 +260,60 @@ def test_offsets_and_indices_that_point_elsewhere_are_refused(
 )
 def test_what_is_no_such_file_is_refused(refused: Callable[..., Invalid], format: str, data: bytes) -> None:
     assert f"cannot be read as {format}" in refused(format, data).detail
+
+
+UUIDS = [uuid.UUID(int=0), uuid.UUID("123e4567-e89b-12d3-a456-426614174000"), uuid.UUID(int=2**128 - 1)]
+UUID_TYPES = {"sixteen bytes": pa.binary(16), **({"uuid": pa.uuid()} if hasattr(pa, "uuid") else {})}
+
+
+@pytest.mark.parametrize("kind", UUID_TYPES)
+@pytest.mark.parametrize("encoded", [False, True])
+def test_uuids_are_strings(
+    store: MapStore, tmp_path: Path, sink: tuple[str, Sink], kind: str, encoded: bool
+) -> None:
+    ids = pa.array([each.bytes for each in UUIDS], pa.binary(16))
+    ids = ids.dictionary_encode() if encoded else ids.cast(UUID_TYPES[kind])
+    sink[1](tmp_path / "map", pa.table({"id": ids, "width": [1, 2, 3], "height": [4, 5, 6]}))
+    opened, _ = store.put("map", tmp_path / "map", sink[0])
+    assert opened.ids(np.arange(3)) == [str(each) for each in UUIDS]
+
+
+def test_uuids_over_several_chunks(store: MapStore, tmp_path: Path) -> None:
+    n = 300_000
+    data = b"".join(number.to_bytes(16, "little") for number in range(n))
+    ids = pa.Array.from_buffers(pa.binary(16), n, [None, pa.py_buffer(data)])
+    with pa.OSFile(str(tmp_path / "map"), "wb") as file:
+        rows = pa.table({"id": ids, "width": np.full(n, 3), "height": np.full(n, 4)})
+        with pa.ipc.new_file(file, rows.schema) as writer:
+            writer.write_table(rows)
+    opened, _ = store.put("map", tmp_path / "map", "arrow")
+    assert opened.ids(np.array([0, n - 1])) == [
+        str(uuid.UUID(bytes=number.to_bytes(16, "little"))) for number in (0, n - 1)
+    ]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(15), pa.binary(17)])
+def test_bytes_of_another_length_are_no_ids(
+    refused: Callable[..., Invalid], tmp_path: Path, kind: Any
+) -> None:
+    ids = pa.array([b"a" * kind.byte_width], kind)
+    pq.write_table(pa.table({"id": ids, "width": [1], "height": [2]}), tmp_path / "map")
+    assert refused("parquet", tmp_path / "map").field == "id"
+
+
+@pytest.mark.parametrize("name", ["polars.arrow", "polars-categorical.arrow"])
+def test_files_of_polars(store: MapStore, name: str) -> None:
+    """Written by polars 2.1: within such a file is no stream, and a category's values are string views."""
+    opened, _ = store.put("map", Path(__file__).with_name("data") / name, "arrow")
+    assert opened.ids(np.arange(3)) == ["a/é.jpg", "b" * 40, "c"]
+    assert opened.widths.tolist() == [640, 512, 3] * 2
+
+
+@pytest.mark.parametrize("value", [b"\xff\xff\xff\x7f", b"\0\0\0\0"])
+def test_a_footer_that_leads_elsewhere_is_refused(store: MapStore, tmp_path: Path, value: bytes) -> None:
+    data = (Path(__file__).with_name("data") / "polars.arrow").read_bytes()
+    for at in range(len(data) - 402, len(data) - 6, 4):
+        (tmp_path / "map").write_bytes(data[:at] + value + data[at + 4 :])
+        with suppress(Invalid, TooLarge):  # what was changed may not matter
+            store.put("map", tmp_path / "map", "arrow")[0].verify()
+            store.delete("map")

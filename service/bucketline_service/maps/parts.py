@@ -26,6 +26,7 @@ _PACKERS = (
     (b"\xfd7zXZ", "xz", "unxz"),
     (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
 )
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
 """Folders, and what the newer format says of the next file besides."""
 
@@ -111,14 +112,18 @@ def _parts(path: Path, directory: Path) -> Iterator[_Part]:
             except tarfile.HeaderError as exc:
                 raise broken("tar", str(exc)) from exc
             start = archive.tell()
-            if info.size < 0 or not (info.isreg() or info.type in _PASSED_OVER) or info.issparse():
+            if info.size < 0 or info.type not in (*_FILES, *_PASSED_OVER):
                 raise broken("tar", f"{info.name[:80]!r} is no plain file")
-            if info.isreg() and info.size and not any(name[:1] in "._" for name in info.name.split("/")):
+            if info.type in _FILES and info.size and not _is_hidden(info.name):
                 target = directory / f"part-{number}"
                 _copy(archive, info.size, target)
                 yield _Part(info.name, target)
                 number += 1
             archive.seek(start + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(name.startswith((".", "_")) for name in path.split("/") if name not in (".", ".."))
 
 
 def _copy(archive: IO[bytes], num_bytes: int, target: Path) -> None:

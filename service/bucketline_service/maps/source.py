@@ -43,6 +43,7 @@ _BROKEN = (
     NotImplementedError,
     RuntimeError,
     OverflowError,
+    SystemError,  # of ijson, for a number of thousands of digits
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
