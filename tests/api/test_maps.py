@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -85,12 +87,15 @@ def test_a_refused_upload_leaves_nothing(
 @pytest.mark.parametrize(
     ("content_type", "body", "words"),
     [
+        ("text/csv", "id;key;w;h\n", "the columns are 'id', 'key', 'w', 'h'"),
+        ("text/csv", "id\tkey\tw\th\n", "the columns are 'id', 'key', 'w', 'h'"),
+        ("text/csv", "id,width,height\n7.0,1,2\n", "'7.0' is a floating-point number, not an id"),
         (
             "text/csv",
-            "id;width;height\n1;2;3\n",
-            "one column only: 'id;width;height'. Separated by ';'? Use commas",
+            "id,width,height\n7,,2\n",
+            "To leave out the rows without a size: skip_missing_sizes=true",
         ),
-        ("text/csv", "id\twidth\theight\n", "Separated by tabs? Use commas"),
+        ("application/x-tar", "x" * 600, "cannot be read as tar"),
         ("text/csv", "id,key,w,h\n", "name them with id_column, width_column and height_column"),
         ("application/vnd.apache.parquet", "PAR1 nonsense", ". It may be truncated"),
     ],
@@ -196,3 +201,58 @@ def test_half_a_surrogate_pair_is_no_defect(api: Api) -> None:
     body = b'{"\\ud800": "\\ud800", "uri": "\\ud800"}'
     for path in ("/v1/maps/m", "/v1/runs/run"):
         api.ask("PUT", path, 422, content=body, headers=headers)
+
+
+LINES = '{"id": 1, "width": 640, "height": 480}\n{"id": 2, "width": null, "height": 5}\n'
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/jsonl", "application/x-ndjson", "application/jsonl; charset=utf-8"]
+)
+def test_json_lines_are_not_taken_for_a_uri(api: Api, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+    whole = LINES.splitlines()[0]
+    assert api.ask("PUT", "/v1/maps/m", 201, content=whole, headers=headers).json()["num_images"] == 1
+
+
+def test_rows_without_a_size_are_skipped_and_counted(api: Api) -> None:
+    headers = {"Content-Type": "application/x-ndjson"}
+    problem = api.ask("PUT", "/v1/maps/m", 422, content=LINES, headers=headers).json()
+    assert (problem["field"], problem["row"]) == ("width", 2)
+    params = {"skip_missing_sizes": "true"}
+    answer = api.ask("PUT", "/v1/maps/m", 201, content=LINES, headers=headers, params=params).json()
+    assert (answer["num_images"], answer["num_skipped"]) == (1, 1)
+    again = api.ask("PUT", "/v1/maps/m", 200, content=LINES.splitlines()[0], headers=headers).json()
+    assert again == {name: value for name, value in answer.items() if name != "num_skipped"}
+    problem = api.ask(
+        "PUT", "/v1/maps/n", 422, content=LINES, headers=headers, params={"skip_missing_sizes": "?"}
+    )
+    assert problem.json()["field"] == "skip_missing_sizes"
+
+
+def test_an_upload_in_json_lines_may_be_longer_than_a_spec(world: World) -> None:
+    replica = world.replica(max_json_bytes=1000)
+    lines = "".join(f'{{"id": {i}, "width": 640, "height": 480}}\n' for i in range(100))
+    for content_type in ("application/jsonl", "application/x-ndjson"):
+        headers = {"Content-Type": content_type}
+        assert replica.send("PUT", "/v1/maps/m", content=lines, headers=headers).status_code in (200, 201)
+
+
+def test_a_malformed_npz_header_names_its_array(api: Api) -> None:
+    """Each of these raises something else in numpy."""
+    headers = {"Content-Type": "application/x-npz"}
+    for header in (
+        "'''",
+        "{[]: 1}",
+        "(" * 500,
+        "{'descr': 'T', 'fortran_order': False, 'shape': (1,)}",
+        "9" * 5000,
+    ):
+        body = io.BytesIO()
+        with zipfile.ZipFile(body, "w") as archive:
+            start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+            for name in ("id", "width", "height"):
+                archive.writestr(f"{name}.npy", start)
+        problem = api.ask("PUT", "/v1/maps/m", 422, content=body.getvalue(), headers=headers).json()
+        assert problem["code"] == "invalid"
+        assert "array 'id'" in problem["detail"] or problem["field"] == "id"

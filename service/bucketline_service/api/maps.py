@@ -108,8 +108,12 @@ def _add_put(
             kind = format_named(content_type)
             put = await _upload(coordinator, uploads, request, map, kind.name, columns)
         stored, created, num_skipped = put
-        told = {"notes": found} if stored.names and (found := notes(stored.names)) else {}
-        return as_json({**_about(map, stored), **told, "num_skipped": num_skipped}, 201 if created else 200)
+        told: dict[str, Any] = {}
+        if stored.names and (found := notes(stored.names)):
+            told["notes"] = found
+        if skip_missing_sizes:
+            told["num_skipped"] = num_skipped
+        return as_json({**_about(map, stored), **told}, 201 if created else 200)
 
 
 def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:

@@ -224,7 +224,9 @@ class MapPutOut(MapOut):
         default=[],
         description="how columns were read that could have been meant otherwise, where there are such",
     )
-    num_skipped: int = Field(description="rows that were left out for want of a size (skip_missing_sizes)")
+    num_skipped: int | None = Field(
+        None, description="rows without a size that were left out; only with skip_missing_sizes"
+    )
 
 
 class MapsOut(BaseModel):
