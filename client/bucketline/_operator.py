@@ -90,15 +90,17 @@ class Operator:
             data = source
             content_type = content_type or _content_type(None, format)
             return self._ask(_wire.upload(target, names, lambda: data, content_type))
-        parts = parts_of(source)  # a missing file is the caller's mistake: told before anything is sent
+        parts = parts_of(source)
         if len(parts) == 1:
             file = parts[0].path
             content_type = content_type or _content_type(file, format)
+            file.stat()  # a missing file is the caller's mistake: tell it before anything is sent
             return self._ask(
                 _wire.upload(target, names, lambda: counted(chunks(file), progress), content_type)
             )
         for part in parts:
             _content_type(part.path, format)
+            part.path.stat()
         told = "jsonl" if format == "json" else format
         return self._ask(
             _wire.upload(target, names, lambda: counted(tar(parts, told), progress), CONTENT_TYPES["tar"])

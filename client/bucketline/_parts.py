@@ -31,8 +31,9 @@ SUFFIXES = {
 says of the others what to do."""
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".gif", ".bmp", ".tif", ".tiff", ".jxl"}
 CHUNK_BYTES = 1 << 20
+MAX_OTHERS = 100
+"""Files of no format of a map after which a folder is not looked through any further: it is one of images."""
 MAX_NAME_BYTES = 100
 """That the head of a file in a tar has room for."""
 
@@ -44,12 +45,16 @@ class Part(NamedTuple):
 
     name: str
     path: Path
-    num_bytes: int
+
+    @property
+    def num_bytes(self) -> int:
+        """``OSError`` where the file is not there."""
+        return self.path.stat().st_size
 
 
 def parts_of(source: Paths) -> list[Part]:
-    """The files that ``source`` names: a file, a folder, a pattern, or several of these. ``UsageError`` where there is
-    none; ``OSError`` where a file cannot be looked at."""
+    """The files that ``source`` names: a file, a folder, a pattern, or several of these. ``UsageError`` where a folder
+    or a pattern has none."""
     several = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     found = [part for each in several for part in _parts(Path(each))]
     if not found:
@@ -65,8 +70,10 @@ def format_of(path: Path) -> str | None:
     return SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
-def num_tar_bytes(parts: Sequence[Part]) -> int:
-    """How many bytes ``tar`` gives."""
+def num_upload_bytes(parts: Sequence[Part]) -> int:
+    """Of the file, where there is one, else of what ``tar`` gives."""
+    if len(parts) == 1:
+        return parts[0].num_bytes
     blocks = sum(1 + -(-part.num_bytes // tarfile.BLOCKSIZE) for part in parts)
     return (blocks + 2) * tarfile.BLOCKSIZE
 
@@ -74,15 +81,15 @@ def num_tar_bytes(parts: Sequence[Part]) -> int:
 def tar(parts: Sequence[Part], format: str | None) -> Iterator[bytes]:
     """The parts one after the other. ``format``: where it is given, their names tell it."""
     for number, part in enumerate(parts):
-        yield _head(number, part, format)
-        left = part.num_bytes
+        num_bytes = left = part.num_bytes
+        yield _head(number, part, num_bytes, format)
         with part.path.open("rb") as file:
             while left and (chunk := file.read(min(left, CHUNK_BYTES))):
                 left -= len(chunk)
                 yield chunk
         if left:
             raise UsageError(f"{part.path}: became shorter while it was sent")
-        yield bytes(-part.num_bytes % tarfile.BLOCKSIZE)
+        yield bytes(-num_bytes % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -115,44 +122,38 @@ def _parts(path: Path) -> list[Part]:
         ]
         if not kept:
             raise UsageError(f"{path}: no file matches this")
-        return [_part(file.name, file) for file in kept]
-    return [_part(path.name, path)]
-
-
-def _part(name: str, path: Path) -> Part:
-    return Part(name, path, path.stat().st_size)
+        return [Part(file.name, file) for file in kept]
+    return [Part(path.name, path)]
 
 
 def _parts_in(folder: Path) -> list[Part]:
-    """Those of the one format of which the folder, with its subfolders, has files."""
-    by_format: dict[str, list[Part]] = {}
+    """The files in the folder and its subfolders, where all are of one format; empty ones are left out."""
+    found: dict[str | None, list[Part]] = {}
     for inner, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_passed_over(name))
-        for name in sorted(names):
+        for name in sorted(name for name in names if not _is_passed_over(name)):
             path = Path(inner, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                raise _of_images(folder)
             kind = format_of(path)
-            if kind not in (None, "tar") and not _is_passed_over(name) and path.stat().st_size:
-                by_format.setdefault(str(kind), []).append(_part(path.relative_to(folder).as_posix(), path))
-    if len(by_format) > 1:
-        largest = max(by_format.values(), key=lambda parts: sum(part.num_bytes for part in parts))
-        pattern = folder / "**" / f"*{largest[0].path.suffix}"
-        raise UsageError(
-            f"{folder}: holds files of several formats, {', '.join(sorted(by_format))}: name those of one, as "
-            f"'{pattern}'"
-        )
-    if not by_format:
-        raise _of_images(folder)
-    return next(iter(by_format.values()))
+            found.setdefault(kind, []).append(Part(path.relative_to(folder).as_posix(), path))
+            if kind is None and len(found[kind]) > MAX_OTHERS:
+                raise _no_map(folder, found)
+    parts = [part for part in next(iter(found.values()), []) if part.num_bytes]
+    if len(found) != 1 or None in found or not parts:
+        raise _no_map(folder, found)
+    return parts
 
 
-def _of_images(folder: Path) -> UsageError:
+def _no_map(folder: Path, found: dict[str | None, list[Part]]) -> UsageError:
     made = f"{folder.resolve().name}.parquet"
-    return UsageError(
-        f"{folder}: is a folder; make a map of its images: bucketline scan {folder} -o {made}. Or name the files of it "
-        "that are the map"
-    )
+    advice = f"make a map of its images: bucketline scan {folder} -o {made}"
+    known = {kind: parts[0] for kind, parts in found.items() if kind is not None}
+    if known:
+        part = known.get("parquet") or next(iter(known.values()))
+        pattern = folder / "**" / f"*{part.path.suffix}"
+        advice += (
+            f". Or, as it has other files than those of one format, name those that are the map: '{pattern}'"
+        )
+    return UsageError(f"{folder}: is a folder; {advice}")
 
 
 def _is_passed_over(name: str) -> bool:
@@ -160,12 +161,12 @@ def _is_passed_over(name: str) -> bool:
     return name.startswith((".", "_"))
 
 
-def _head(number: int, part: Part, format: str | None) -> bytes:
+def _head(number: int, part: Part, num_bytes: int, format: str | None) -> bytes:
     name = part.name
     if format is not None and format_of(part.path) != format:
         name += next(suffix for suffix, known in SUFFIXES.items() if known == format)
     if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
         name = f"part-{number}{''.join(Path(name).suffixes[-2:])[-20:]}"
     info = tarfile.TarInfo(name)
-    info.size = part.num_bytes
+    info.size = num_bytes
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")

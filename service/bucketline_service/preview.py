@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from bucketline import UsageError
 from bucketline._parts import Part, parts_of, tar
 from bucketline_service.api.previews import document
 from bucketline_service.api.problems import from_pydantic, members
@@ -37,8 +38,12 @@ def run(
 ) -> dict[str, Any]:
     """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at. What is wrong
     with one spec is its own problem, and begins with where it is from, of ``names``. Raises ``Invalid`` for a file that
-    is no map, or too many specs, ``UsageError`` for a folder that is none."""
-    parts = parts_of(file)
+    is no map, or too many specs."""
+    try:
+        parts = parts_of(file)
+    except UsageError as error:
+        what, _, hint = str(error).removeprefix(f"{file}: ").partition("; ")
+        raise Invalid(str(file), what, hint[:1].upper() + hint[1:] or None) from error
     if len(specs) > MAX_SPECS:
         raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bucketline import Operator, UsageError
-from bucketline._parts import num_tar_bytes, parts_of, tar
+from bucketline._parts import num_upload_bytes, parts_of, tar
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore
 from tests.cli.commands import run_here
@@ -53,7 +53,6 @@ def spark(tmp_path: Path) -> Path:
     (folder / "_SUCCESS").write_bytes(b"")
     (folder / "_metadata.parquet").write_bytes(b"no table")
     (folder / ".part-00000.crc").write_bytes(b"crc")
-    (folder / "README.md").write_bytes(b"# Sizes")
     write(folder / "_temporary" / "part-00009.parquet", [9])
     return folder
 
@@ -77,7 +76,7 @@ def test_a_folder_a_pattern_and_a_list_are_one_map(operator: Operator, spark: Pa
         about = operator.put_map("parts", source, progress=sent.append)  # type: ignore[arg-type]
         assert (about["digest"], about["num_images"]) == (digest, 3)
         assert sent == sorted(sent)
-        assert sent[-1] == num_tar_bytes(parts_of(source))  # type: ignore[arg-type]
+        assert sent[-1] == num_upload_bytes(parts_of(source))  # type: ignore[arg-type]
 
 
 def test_a_folder_of_one_part_is_that_part(operator: Operator, tmp_path: Path) -> None:
@@ -126,10 +125,13 @@ def test_optional_columns_may_be_in_some_of_them(operator: Operator, tmp_path: P
     [
         ({}, ["is a folder", "bucketline scan"]),
         ({"a.txt": b"a"}, ["is a folder", "bucketline scan"]),
-        ({"a.csv": b"id", "b/c.JPG": b"\xff\xd8"}, ["is a folder", "bucketline scan", "name the files"]),
+        ({"a.csv": b""}, ["is a folder", "bucketline scan"]),
+        ({"data/a.parquet": b"PAR1", "README.md": b"#"}, ["is a folder", "**/*.parquet'"]),
+        ({f"{number}.jpg": b"" for number in range(102)}, ["is a folder", "bucketline scan"]),
+        ({"a.csv": b"id", "b/c.JPG": b"\xff\xd8"}, ["is a folder", "bucketline scan", "**/*.csv'"]),
         (
             {"a.csv": b"id", "b.parquet": b"PAR1 and more"},
-            ["csv, parquet", "name those of one", "**/*.parquet'"],
+            ["is a folder", "bucketline scan", "**/*.parquet'"],
         ),
     ],
 )
@@ -236,7 +238,7 @@ def test_the_client_s_tar_is_one(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"a" * (len(name) * 100))
     parts = parts_of(sorted(tmp_path.iterdir()))
     data = b"".join(tar(parts, "csv"))
-    assert len(data) == num_tar_bytes(parts)
+    assert len(data) == num_upload_bytes(parts)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         members = archive.getmembers()
         assert [member.size for member in members] == [part.num_bytes for part in parts]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bucketline._parts import num_tar_bytes, parts_of
+from bucketline._parts import num_upload_bytes, parts_of
 from bucketline_service import tables
 from bucketline_service.cli.common import (
     LOCAL,
@@ -62,8 +62,7 @@ def map_put(
     )
     with errors(), connect(url) as operator:
         parts = parts_of(files)
-        total = parts[0].num_bytes if len(parts) == 1 else num_tar_bytes(parts)
-        with uploading(files[0].name, total) as progress:
+        with uploading(files[0].name, lambda: num_upload_bytes(parts)) as progress:
             answer = operator.put_map(
                 name,
                 files,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -35,8 +35,11 @@ def _progress(*columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def uploading(name: str, total: int) -> Iterator[Callable[[int], None]]:
+def uploading(name: str, num_bytes_of: Callable[[], int]) -> Iterator[Callable[[int], None]]:
     """To be told how many bytes are sent. What comes after the last is the coordinator's work."""
+    total: int | None = None
+    with suppress(OSError):  # whoever sends it says what is wrong
+        total = num_bytes_of()
     with _progress(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task(name, total=total)
 
