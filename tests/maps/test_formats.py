@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from bucketline._operator import CONTENT_TYPES
+from bucketline._parts import SUFFIXES
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import FORMATS, format_for_suffix, format_named
 
@@ -34,3 +37,31 @@ def test_an_unknown_one_is_told_what_is_known() -> None:
     for name in ("a", ".gz", "a.gz", "csv", ""):
         with pytest.raises(Invalid, match="does not tell it"):
             format_for_suffix(Path(name))
+
+
+PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
+
+
+def test_the_protocol_lists_every_format() -> None:
+    table = PROTOCOL.read_text().split("| format | Content-Type | suffix |")[1].split("\n\n")[0]
+    rows = [
+        [set(re.findall(r"`([^`]+)`", cell)) for cell in line.split("|")[1:4]]
+        for line in table.splitlines()[2:]
+    ]
+    assert len(rows) == len(FORMATS)
+    for (names, media_types, suffixes), format in zip(rows, FORMATS.values(), strict=True):
+        assert names == {format.name, *format.other_names}
+        assert format.media_types[0] in media_types
+        assert media_types <= set(format.media_types)
+        assert suffixes == set(format.suffixes)
+
+
+def test_the_client_knows_the_same() -> None:
+    for name, content_type in CONTENT_TYPES.items():
+        assert format_named(content_type) is format_named(name)
+    assert set(CONTENT_TYPES) == {
+        name for each in FORMATS.values() for name in (each.name, *each.other_names)
+    }
+    assert set(SUFFIXES) == {suffix for each in FORMATS.values() for suffix in each.suffixes}
+    for suffix, name in SUFFIXES.items():
+        assert format_for_suffix(Path(f"a{suffix}")) is format_named(name)
