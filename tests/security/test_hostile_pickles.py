@@ -4,6 +4,8 @@ the coordinator answers others meanwhile and afterwards."""
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -82,3 +84,17 @@ def test_an_id_that_comes_twice_is_refused_as_in_every_format(shared_api: Api) -
     twice = rows(b"K\x07", SIZE, b"s", b"K\x08", SIZE, b"s", b"K\x07", SIZE, b"s")
     problem = shared_api.ask("PUT", "/v1/maps/m", 422, content=twice, headers=headers).json()
     assert "row 3: 7 is there before, in row 1" in problem["detail"]
+
+
+DIGEST = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+from bucketline_service.coordinator.fingerprint import ids_digest
+print(ids_digest([number * (2**61 - 1) for number in range(1, 65537)]))
+"""
+
+
+def test_valid_ids_of_one_hash_are_sorted_not_hashed() -> None:
+    """In a process that may use so much of the CPU: a set of them takes some 10^9 comparisons."""
+    done = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=False)
+    assert len(done.stdout.strip()) == 64, done

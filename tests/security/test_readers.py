@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import random
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,37 @@ def test_a_pickle_of_any_opcodes_runs_nothing(root: Path, seed: int) -> None:
     pieces = draw.choices(HOSTILE + CODES, [8] * len(HOSTILE) + [1] * 256, k=draw.randrange(1, 30))
     program = draw.choice([b"\x80\x02", b"\x80\x04", b""]) + b"".join(pieces) + draw.choice([b".", b""])
     check(root, "pickle", program)
+
+
+HEADER = "{'descr': '<i8', 'fortran_order': False, 'shape': (3,), }"
+HEADERS = [
+    *(HEADER, "'<i8'", "(3,)", "()", "[]", "{}", "{[]: 1}", "{**1}", "None", "-1", "(-1,)", "(True,)", "1e400", "3L"),
+    *("'O'", "'|V8'", "[('a', '<i8')]", "'<f16'", "'a5'", "'M8'", "'T'", "'<U0'", "('<i8', (2,))", "'i8,i8'", "b'x'"),
+    *("(" * 300, "{'descr':", "\0", "\n", "#", "'''", "é", "...", "lambda: 1", "9" * 5000, "f''", "__import__('os')"),
+]  # fmt: skip
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(BRIEFLY, max_examples=300)
+def test_an_array_of_any_header_is_read_or_named(root: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    header = draw.choice(
+        [
+            "".join(draw.choices(HEADERS, k=draw.randrange(4))),
+            HEADER.replace("'<i8'", draw.choice(HEADERS)).replace("(3,)", draw.choice(HEADERS)),
+            "".join(draw.choice("(){}[],':\0-L") if draw.random() < 0.05 else each for each in HEADER),
+        ]
+    ).encode("latin-1")
+    version, size = draw.choice([(1, 2), (1, 2), (2, 4), (3, 4), (9, 4)])
+    length = draw.choice([len(header)] * 4 + [0, len(header) + 9, 2 ** (8 * size) - 1])
+    start = b"\x93NUMPY" + bytes([version, 0]) + length.to_bytes(size, "little") + header
+    body = io.BytesIO()
+    with zipfile.ZipFile(
+        body, "w", draw.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+    ) as archive:
+        for name in ("id", "width", "height"):
+            archive.writestr(f"{name}.npy", start + bytes(range(1, 25)))
+    check(root, "npz", body.getvalue())
 
 
 def test_the_check_can_fail(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,9 +71,7 @@ class Coordinator:
     ) -> tuple[ResolutionMap, bool, int]:
         """Check and store a map; True where it is new; how many rows were skipped. It is read by another process."""
         read: list[Read] = []
-        stored, created = await self._library.do(
-            self.maps.put, name, source, file_format, columns, read.append
-        )
+        stored, created = await self._library.put(name, source, file_format, columns, read.append)
         if created:
             self.journal.tell("map_put", map=name, num_images=stored.num_images, digest=stored.digest)
         return stored, created, read[0].num_skipped

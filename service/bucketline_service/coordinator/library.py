@@ -18,6 +18,8 @@ PROBE_WAIT_S = 0.5
 """A root that takes longer than this counts as gone, for those who ask whether it is there."""
 
 _NUM_THREADS = 8
+_NUM_READERS = 4
+"""Maps that are read at a time, each by a process; further ones wait. What is quick does not wait for them."""
 
 _T = TypeVar("_T")
 
@@ -29,6 +31,7 @@ class Library:
         self.maps = maps
         self._journal = journal
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="bucketline-maps")
+        self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="bucketline-put")
         # one at a time: they would only wait for each other, and keep the other threads from what is quick
         self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="bucketline-fetch")
         self._prober = ThreadPoolExecutor(1, thread_name_prefix="bucketline-probe")
@@ -39,6 +42,10 @@ class Library:
     async def do(self, work: Callable[..., _T], *arguments: Any) -> _T:
         """Work that may ask the root."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def put(self, *arguments: Any) -> tuple[ResolutionMap, bool]:
+        """``MapStore.put``."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.maps.put, *arguments)
 
     async def open(self, digest: str, wait_s: float) -> ResolutionMap:
         """The map with that content. Raises ``Planning`` where it is still on its way after ``wait_s``."""
@@ -76,7 +83,7 @@ class Library:
 
     def close(self) -> None:
         self.maps.close()
-        for threads in (self._threads, self._fetcher, self._prober):
+        for threads in (self._threads, self._readers, self._fetcher, self._prober):
             threads.shutdown(wait=True, cancel_futures=True)
 
     def _fetched(self, digest: str, done: asyncio.Future[ResolutionMap]) -> None:
