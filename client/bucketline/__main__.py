@@ -13,6 +13,7 @@ EXTRA_MODULES = frozenset(
         "fastapi",
         "fastapi_offline",
         "httptools",
+        "ijson",
         "numpy",
         "orjson",
         "plotly",
