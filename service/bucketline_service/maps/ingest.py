@@ -162,7 +162,17 @@ class _Coming:
         digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), arrays)
         histogram = self._histogram.as_json()
         assert self._source is not None
-        return Checked(digest, ids, widths, heights, by_id, histogram, optional, self._source.names, self._rows.num_skipped)
+        return Checked(
+            digest,
+            ids,
+            widths,
+            heights,
+            by_id,
+            histogram,
+            optional,
+            self._source.names,
+            self._rows.num_skipped,
+        )
 
 
 def _refuse(
