@@ -97,11 +97,11 @@ class RedisStore:
         return [] if self._risks is None else self._risks.told
 
     async def ping(self) -> None:
-        await self.examine()
         # A write, not only PING: that answers on a read-only replica and on a full server as well.
         await self._answer(self._ping())
 
     async def _ping(self) -> None:
+        await self.examine()
         # A cluster is there as long as one of its nodes is: the runs of the others go on.
         unanswered: Exception | None = None
         for _ in range(len(self._pings)):
