@@ -65,7 +65,7 @@ def test_no_token_no_field_and_what_to_do_first(open_page: OpenPage, fresh: Serv
     expect(row).to_contain_text("0 / 2")
     api.ack("short", 0, api.lease("short", 0)["lease"], 0, 1)
     expect(row).to_contain_text("Finished")
-    api.ask("DELETE", "/v1/runs/short", 204)
+    api.ask("DELETE", "/v1/runs/short?force=true", 204)
     expect(row).to_have_count(0)
 
 

@@ -186,7 +186,7 @@ def test_a_run_begun_on_other_ranks_and_one_whose_rank_has_no_worker(
     expect(tile(page, "Image")).not_to_contain_text("512 × 512")  # noqa: RUF001
     assert page.url.endswith("/images/397?map=coco")
     page.close()  # or it would ask for a run that is not there
-    api.ask("DELETE", "/v1/runs/halved", 204)
+    api.ask("DELETE", "/v1/runs/halved?force=true", 204)
     api.ask("DELETE", "/v1/maps/twin", 204)
 
 

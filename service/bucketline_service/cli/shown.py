@@ -128,6 +128,8 @@ def status(console: Console, answer: Json) -> None:
 
 
 def events(console: Console, answer: Json) -> None:
+    if answer["num_more"]:
+        console.print(f"and {words.counted(answer['num_more'], 'event')} more, which are older: --most")
     for each in answer["events"]:
         console.print(event_line(each))
     if not answer["events"]:

@@ -64,8 +64,9 @@ def events(
     """What has happened: sessions, leases, fences, faults of the store. The newest come last."""
     with errors(), connect(url) as operator:
         if not follow:
-            found = {"events": operator.events(run, limit=most)[::-1]}
-            tell(found, as_json, shown.events)
+            found = operator.events(run, limit=MAX_EVENTS)[::-1]
+            newest = {"events": found[-most:], "num_more": max(0, len(found) - most)}
+            tell(newest, as_json, shown.events)
             return
         for each in _following(operator, run, most):
             line = json.dumps(each) if as_json else shown.event_line(words.harmless(each))
