@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
+import sys
+import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bucketline_service.maps import MapStore
@@ -37,11 +40,22 @@ def _command(folder: Path) -> bytes:
 def told(pids: list[int]) -> list[int]:
     """Those of the stopped readers that have been given a map to read; returns when there is one."""
     inputs = {os.open(f"/proc/{pid}/fd/0", os.O_RDONLY): pid for pid in pids}
-    ready = select.select(list(inputs), [], [], 60)[0]
+    waiting, given = list(inputs), []
+    while waiting and not given:
+        ready = select.select(waiting, [], [], 60)[0]
+        assert ready, "no reader was given anything"
+        given = [inputs[descriptor] for descriptor in ready if _num_bytes(descriptor)]
+        waiting = [
+            descriptor for descriptor in waiting if descriptor not in ready
+        ]  # the end, of one that is to end
     for descriptor in inputs:
         os.close(descriptor)
-    assert ready
-    return [inputs[descriptor] for descriptor in ready]
+    return given
+
+
+def _num_bytes(descriptor: int) -> int:
+    """That can be read from a pipe."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @contextmanager
@@ -57,4 +71,5 @@ def stopped_readers(store: MapStore, file: Path) -> Iterator[list[int]]:
         yield pids
     finally:
         for pid in set(pids) & set(readers_of(os.getpid())):
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
