@@ -66,7 +66,14 @@ GENERATIONS: dict[str, tuple[str, Damage]] = {
     "redis another type": ("redis", in_redis(("DEL", GENERATION), ("RPUSH", GENERATION, "x"))),
     **{
         f"sqlite {column}": ("sqlite", in_sqlite(f"runs SET {column}"))
-        for column in ("world_size = 'x'", "world_size = 0", "step = -1", '"offset" = 0.5', "birth = x'ff'")
+        for column in (
+            "world_size = 'x'",
+            "world_size = 0",
+            "world_size = 16384",
+            "step = -1",
+            '"offset" = 0.5',
+            "birth = x'ff'",
+        )
     },
 }
 RANK_RECORDS: dict[str, tuple[str, Damage]] = {

@@ -34,6 +34,7 @@ from bucketline_service.errors import (
 from bucketline_service.names import check_name
 from bucketline_service.planning.build import check_world_size
 from bucketline_service.planning.layouts import Laid
+from bucketline_service.state.damage import damaged
 from bucketline_service.state.port import (
     LEASE_STRIDE,
     Cursor,
@@ -263,7 +264,10 @@ class Runs:
                 self._follow(name, document, is_here=True)
                 raise
             run = Run(name, document, record.document, plan, record.generation)
-        run = self._open[name] = replace(run, generation=record.generation)
+        run = replace(run, generation=record.generation)
+        if known is None or known.generation != run.generation:
+            _check_size(run)
+        self._open[name] = run
         if run.generation.lockstep and (known is None or known.generation != run.generation):
             # a planner of thousands of groups takes a while to make
             await asyncio.to_thread(getattr, run, "deal")
@@ -380,6 +384,14 @@ class Runs:
             return sources.rows_of(self._valid(spec, document.valid_digests), spec.maps is not None)
 
         return await self._plans.get(document.fingerprint, plan_spec, sources, valid_rows, wait_s)
+
+
+def _check_size(run: Run) -> None:
+    """``Damaged`` for a generation of more ranks than an epoch has batches: none was begun so, and it has no step."""
+    try:
+        check_world_size(run.plan.planner, run.generation.world_size)
+    except Invalid as error:
+        raise damaged(run.name, "the generation", error.detail) from None
 
 
 def _same_spec(name: str, standing: Document, spec: RunSpec) -> None:
