@@ -17,6 +17,7 @@ BucketlineError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -85,3 +86,38 @@ class Planning(BucketlineError):
 
 class StoreUnavailable(BucketlineError):
     code = "store_unavailable"
+
+
+def in_words(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as a person would say it, after the name of what is wrong."""
+    plain = _PLAIN.get(error["type"])
+    if plain is None:
+        return str(error["msg"])
+    bounds = dict(error.get("ctx", {}))
+    for name, value in bounds.items():
+        bounds[name] = int(value) if isinstance(value, float) and value.is_integer() else value
+    return plain.format(**bounds)
+
+
+_PLAIN = {
+    "missing": "is missing, and has no default",
+    "extra_forbidden": "there is no such field: is it misspelt?",
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"
+    ),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    "finite_number": "must be a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length:,} characters",
+    "too_short": "must have at least {min_length} in it, and has {actual_length}",
+    "too_long": "must have at most {max_length:,} in it",
+}
+"""By pydantic's type of an error; what it has no words of ours for stays as it is."""

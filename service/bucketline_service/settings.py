@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bucketline_service.errors import Invalid
+from bucketline_service.errors import Invalid, in_words
 
 NO_FLAGS = frozenset({"worker_token", "operator_token"})
 """Settings from the environment only: everybody on a machine can read the command lines of others."""
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             name = str(first["loc"][0])
             flag = "" if name in NO_FLAGS else f"--{name.replace('_', '-')} or "
-            raise Invalid(name, first["msg"], f"Set {flag}BUCKETLINE_{name.upper()}") from None
+            raise Invalid(name, in_words(first), f"Set {flag}BUCKETLINE_{name.upper()}") from None
 
     @property
     def store_url(self) -> str:

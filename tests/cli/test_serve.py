@@ -37,16 +37,24 @@ def test_the_settings_are_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("max_upload_bytes", "much"), ("store_timeout_s", "0"), ("port", "-1"), ("log_level", "loud")],
+    ("name", "value", "words"),
+    [
+        ("max_upload_bytes", "much", "must be a whole number"),
+        ("store_timeout_s", "0", "must be greater than 0"),
+        ("port", "-1", "must be at least 0"),
+        ("log_level", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
+    ],
 )
-def test_a_hint_names_what_is_there(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hint_names_what_is_there(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(f"BUCKETLINE_{name.upper()}", value)
     with pytest.raises(Invalid) as found:
         Settings.load()
     hinted = set(re.findall(r"--[a-z][a-z-]+", str(found.value)))
     assert hinted <= flags()
     assert f"BUCKETLINE_{name.upper()}" in str(found.value)
+    assert str(found.value).startswith(f"{name}: {words}. ")
 
 
 def test_no_hint_to_tell_a_token_on_the_command_line() -> None:

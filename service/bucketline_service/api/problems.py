@@ -288,37 +288,7 @@ def _words(error: Any) -> str:
         return f"must have at most {about['max_length']:,} in it, and has {about['actual_length'] or 'more'}"
     if error["type"] == "tuple_type" or _is_of_pair(error):
         return "must be a pair of whole numbers"
-    if error["type"] not in _PLAIN:
-        return str(error["msg"])
-    about = error.get("ctx", {}).items()
-    whole = {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in about
-    }
-    return _PLAIN[error["type"]].format(**whole)
-
-
-_PLAIN = {
-    "missing": "is missing, and has no default",
-    "extra_forbidden": "there is no such field: is it misspelt?",
-    **dict.fromkeys(
-        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"
-    ),
-    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
-    "finite_number": "must be a finite number",
-    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
-    "string_type": "must be a string",
-    "list_type": "must be a list",
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_too_long": "must have at most {max_length:,} characters",
-    "too_short": "must have at least {min_length} in it, and has {actual_length}",
-}
-"""By pydantic's type of an error; what it has no words of ours for stays as it is."""
+    return errors.in_words(error)
 
 
 def _given(value: Any) -> str:
