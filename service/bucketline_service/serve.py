@@ -13,6 +13,8 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,14 @@ class Workers(Multiprocess):
         self._renew = config.renew if is_renewable else None
         super().__init__(config, sockets)
 
+    def init_processes(self) -> None:
+        with _sparing_children_ctrl_c():
+            super().init_processes()
+
+    def keep_subprocess_alive(self) -> None:
+        with _sparing_children_ctrl_c():
+            super().keep_subprocess_alive()
+
     def handle_hup(self) -> None:
         if self._renew is None:
             self.handle_term()  # as it ends a process that has nothing to read again
@@ -133,6 +143,20 @@ class Workers(Multiprocess):
             for process in self.processes:
                 if process.pid is not None and process.process.is_alive():
                     os.kill(process.pid, signal.SIGHUP)
+
+
+@contextmanager
+def _sparing_children_ctrl_c() -> Iterator[None]:
+    """A terminal sends it to all processes. One that is started meanwhile would end of it with a traceback: its parent
+    sees to it, and ends its workers."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def read_tokens(settings: Settings) -> Tokens:

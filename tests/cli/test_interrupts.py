@@ -72,7 +72,7 @@ def test_while_a_preview_is_computed(tmp_path: Path) -> None:
     scratch.mkdir()
     file.write_text("id,width,height\n" + "".join(f"{i},640,{480 + i % 512}\n" for i in range(1_000_000)))
     process = popen("preview", str(file), environ={"TMPDIR": str(scratch)})
-    while not any(scratch.iterdir()):
+    while not any(scratch.glob("bucketline-preview-*")):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
@@ -87,5 +87,5 @@ def test_serve_ends_well(tmp_path: Path, num_workers: int) -> None:
     server.api().ask("GET", "/readyz", 200)
     os.killpg(server.process.pid, signal.SIGINT)
     _, errors = server.process.communicate(timeout=60)
-    assert (server.process.returncode, errors) == (0, "")
     server.close()
+    assert (server.process.returncode, errors) == (0, "")

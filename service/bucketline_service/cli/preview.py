@@ -86,5 +86,5 @@ def preview(
                 failed = [
                     name for name, each in zip(names, answer["previews"], strict=True) if "problem" in each
                 ]
-                print(f"bucketline: cannot be met: {', '.join(failed)}", file=sys.stderr)
+                complain(f"cannot be met: {', '.join(failed)}")
             raise typer.Exit(1)

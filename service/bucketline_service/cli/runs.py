@@ -19,6 +19,7 @@ from bucketline_service.cli.common import (
     RunName,
     Url,
     call,
+    complain,
     confirm,
     connect,
     delete,
@@ -91,7 +92,7 @@ def _put(
     except client.Invalid as error:
         raise spec.blame(error.field, detail_of(error)) or error from error
     except KeyboardInterrupt:
-        print(f"bucketline: it is planned on; look with: bucketline run show {name}", file=sys.stderr)
+        complain(f"it is planned on; look with: bucketline run show {name}")
         raise
 
 
@@ -209,8 +210,8 @@ def _delete(operator: Operator, name: str, force: bool) -> None:
     except client.Conflict as error:
         if not is_person():
             raise
-        print(f"bucketline: {str(error).partition('. ')[0]}", file=sys.stderr)
+        complain(str(error).partition(". ")[0])
         if not confirm("Delete it all the same?"):
-            print(f"bucketline: {name} stays", file=sys.stderr)
+            complain(f"{name} stays")
             raise typer.Exit(1) from None
         operator.delete_run(name, force=True)
