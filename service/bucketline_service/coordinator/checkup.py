@@ -23,12 +23,16 @@ class Checkup:
         self._every_s = every_s
         self._failed: str | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def start(self) -> None:
         # in a context of its own: it is no part of a request
         self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
 
     async def close(self) -> None:
+        self._is_closed = (
+            True  # a cancellation that meets an answer of the store is lost: wait_for, before Python 3.12
+        )
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -49,6 +53,7 @@ class Checkup:
         self.risks = risks
 
     async def _run(self) -> None:
-        while True:
-            await self.look()
+        await self.look()
+        while not self._is_closed:
             await asyncio.sleep(self._every_s)
+            await self.look()
