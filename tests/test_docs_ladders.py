@@ -51,7 +51,7 @@ def test_the_comparison_is_what_the_command_prints(capsys: pytest.CaptureFixture
     )
     specs = {name: json.loads(text) for text, name in re.findall(r"echo '([^']*)' > (\w+)\.json", commands)}
     assert re.findall(r"--spec (\w+)", commands) == list(specs)
-    answer = preview.run(COCO, list(specs.values()), list(specs), {})
+    answer = preview.run(COCO, list(specs.values()), list(specs), preview.Reading())
     tables.previews(Console(width=80), answer, list(specs))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == shown.splitlines()

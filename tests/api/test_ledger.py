@@ -181,7 +181,7 @@ def test_valid_ids_are_a_reason_before_all_others(api: Api, is_map: bool) -> Non
     [
         ({"from": 3, "to": 2}, "to", "is before from"),
         ({"from": 1, "to": 1001}, "to", "at most 1000"),
-        ({"from": -1}, "from", "greater than or equal to 0"),
+        ({"from": -1}, "from", "must be at least 0"),
         ({"to": 4}, "to", "It has 4 epochs"),
         ({"from": 4}, "from", "It has 4 epochs"),
         ({"format": "arrow"}, "format", "'csv' or 'parquet'"),

@@ -122,6 +122,7 @@ def test_an_answer_that_contradicts_itself(proxy, run, connect):
     body = b'{"batches": [], "cursor": {"epoch": 0, "step": 0}, "num_steps": 19, "done": false}'
     proxy.script["/next"] = [Canned(200, {"Content-Type": "application/json"}, body)]
     client = connect(proxy.url)
+    client.begin(None, session="the call that asks is the one that is told")
     with pytest.raises(ProtocolError):
         client.next_batch(0)
     assert client.next_batch(0).step == 0
