@@ -127,7 +127,11 @@ def check_that_it_says_so(api: Api, bad: dict[str, Any]) -> None:
 
 
 def check_that_it_can_be_put_anew(api: Api) -> None:
-    api.ask("DELETE", f"/v1/runs/{BAD}", 204)
+    """Deleted as any run whose ranks may be at work is: by who says so."""
+    problem = api.ask("DELETE", f"/v1/runs/{BAD}", 409).json()
+    assert problem["code"] == "conflict"
+    assert problem["detail"].endswith("delete the run all the same with ?force=true")
+    api.ask("DELETE", f"/v1/runs/{BAD}?force=true", 204)
     api.put(f"/v1/runs/{BAD}", SPEC, 201)
     assert [run["status"] for run in api.get("/v1/runs")["runs"]] == ["ready", "ready"]
     assert api.lease(BAD, 0)["cursor"]["step"] == 0
@@ -220,7 +224,7 @@ def test_the_command_line_lists_it_with_the_others(tmp_path: Path) -> None:
         for run in (BAD, GOOD):
             api.put(f"/v1/runs/{run}", SPEC, 201)
         with closing(sqlite3.connect(tmp_path / "data" / "state.sqlite")) as db, db:
-            db.execute(f"UPDATE runs SET document = x'7b' WHERE run = '{BAD}'")
+            db.execute(f"UPDATE runs SET document = x'7b', number = -1 WHERE run = '{BAD}'")
         environ = {"BUCKETLINE_URL": server.url}
         status, out, errors = run_command("run", "list", environ=environ)
         assert (status, errors) == (0, "")
@@ -229,7 +233,10 @@ def test_the_command_line_lists_it_with_the_others(tmp_path: Path) -> None:
         assert "ready" in rows[GOOD]
         status, _, errors = run_command("run", "show", BAD, environ=environ)
         assert status != 0
-        assert "its document in the store cannot be read" in errors
-        assert run_command("run", "delete", BAD, environ=environ)[0] == 0
+        assert "in the store cannot be read" in errors
+        status, _, errors = run_command("run", "delete", BAD, environ=environ)
+        assert status != 0
+        assert errors.endswith("delete the run all the same with --force\n")
+        assert run_command("run", "delete", "--force", BAD, environ=environ)[0] == 0
     finally:
         server.close()

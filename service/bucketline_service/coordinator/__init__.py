@@ -21,7 +21,7 @@ from bucketline_service.coordinator.runs import Runs
 from bucketline_service.coordinator.sessions import Sessions
 from bucketline_service.coordinator.spec import RunSpec
 from bucketline_service.coordinator.timed import timed
-from bucketline_service.errors import Conflict, TooLarge
+from bucketline_service.errors import Conflict, Damaged, TooLarge
 from bucketline_service.maps import Columns, MapInfo, MapStore, Read, ResolutionMap
 from bucketline_service.metrics import Metrics
 from bucketline_service.names import few
@@ -32,6 +32,8 @@ __all__ = ["Coordinator", "RunSpec"]
 
 IN_USE_S = 60.0
 """For how long after a rank was heard of its run counts as in use."""
+
+_ALL_THE_SAME = "delete the run all the same with ?force=true"
 
 
 class Coordinator:
@@ -103,13 +105,21 @@ class Coordinator:
         return await self.runs.put(name, spec)
 
     async def delete_run(self, name: str, *, force: bool = False) -> None:
-        """``Conflict`` while any of its ranks is at work, unless ``force``."""
+        """``Conflict`` while any of its ranks is at work, or may be as a record is damaged, unless ``force``."""
         if not force:
-            _, ranks = await self.store.ranks(name)
-            _check_idle(name, ranks, self._clock())
+            _check_idle(name, await self._ranks(name), self._clock())
         await self.runs.delete(name)
         self.journal.tell("run_deleted", name)
         self.metrics.forget_run(name)
+
+    async def _ranks(self, run: str) -> list[RankRecord]:
+        try:
+            return (await self.store.ranks(run))[1]
+        except Damaged as error:
+            raise Conflict(
+                f"run {run!r} may be in use: a record of it in the store is damaged, so that nobody can tell when its "
+                f"ranks were heard of. Stop the job first, or {_ALL_THE_SAME}"
+            ) from error
 
     async def refresh_readings(self) -> None:
         """Read what ``/metrics`` tells of the store, the map root and the runs."""
@@ -157,7 +167,7 @@ def _check_idle(run: str, ranks: list[RankRecord], now_s: float) -> None:
     last = max(at_work, key=lambda rank: rank.last_seen_s)
     raise Conflict(
         f"run {run!r} is in use: the coordinator heard of {len(at_work)} of its ranks in the last minute, last of rank "
-        f"{last.rank} (holder {last.holder!r}). Stop the job first, or delete the run all the same with ?force=true",
+        f"{last.rank} (holder {last.holder!r}). Stop the job first, or {_ALL_THE_SAME}",
         num_ranks=len(at_work),
         last_seen=last.last_seen_s,
     )
