@@ -13,11 +13,14 @@ SESSION_VARIABLE = "BUCKETLINE_SESSION"
 LAUNCHERS = (
     ("RANK", ("WORLD_SIZE",)),
     ("OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",)),
+    ("MV2_COMM_WORLD_RANK", ("MV2_COMM_WORLD_SIZE",)),  # MVAPICH2
     ("PMI_RANK", ("PMI_SIZE",)),
+    ("FLUX_TASK_RANK", ("FLUX_JOB_SIZE",)),
+    ("JSM_NAMESPACE_RANK", ("JSM_NAMESPACE_SIZE",)),  # jsrun
     ("SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")),
 )
 """Where launchers write which process this is and of how many, the innermost launcher first: torchrun under srun."""
-OTHER_RANKS = ("PMIX_RANK", "LOCAL_RANK", "SLURM_LOCALID")
+OTHER_RANKS = ("PMIX_RANK", "PALS_RANKID", "LOCAL_RANK", "SLURM_LOCALID")
 """What says nothing where it is 0, and otherwise that there are other processes."""
 SPECIAL_STEPS = 0xFFFFFFF0
 """From here on Slurm numbers the steps that srun did not start: batch scripts and the shells of salloc."""

@@ -15,6 +15,7 @@ from .coordinators import Coordinator, Proxy, put_run
 _numbers = itertools.count()
 LAUNCHERS = (
     *("BUCKETLINE_SESSION", "TORCHELASTIC_", "SLURM_", "OMPI_", "PMI_", "PMIX_"),
+    *("MV2_", "FLUX_", "JSM_", "PALS_"),
     *("RANK", "WORLD_SIZE", "LOCAL_RANK"),
 )
 """What the names of launchers' variables begin with."""

@@ -47,7 +47,17 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]
             "OMPI_COMM_WORLD_RANK=0, OMPI_COMM_WORLD_SIZE=2",
         ),
         ({"PMI_RANK": "1", "PMI_SIZE": "2"}, "PMI_RANK=1, PMI_SIZE=2"),
+        (
+            {"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "2"},
+            "MV2_COMM_WORLD_RANK=0, MV2_COMM_WORLD_SIZE=2",
+        ),
+        ({"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "4"}, "FLUX_TASK_RANK=0, FLUX_JOB_SIZE=4"),
+        (
+            {"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "6"},
+            "JSM_NAMESPACE_RANK=1, JSM_NAMESPACE_SIZE=6",
+        ),
         ({"PMIX_RANK": "1"}, "PMIX_RANK=1"),
+        ({"PALS_RANKID": "1"}, "PALS_RANKID=1"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2"),
         ({"WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "WORLD_SIZE=2"),
         ({"WORLD_SIZE": "1", **STEP, "SLURM_PROCID": "1"}, "SLURM_PROCID=1"),
