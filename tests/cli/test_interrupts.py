@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,15 +56,18 @@ def test_while_the_command_is_loaded(tmp_path: Path, module: str, arguments: lis
 
 
 def test_while_a_map_is_uploaded(server: ServerProcess, tmp_path: Path) -> None:
-    """From a pipe, so that the command is known to read."""
+    """From a pipe, so that the command is known to read. More is written until it has ended: Python looks for signals
+    between two reads, and not where one comes just before it waits for a pipe."""
     file = tmp_path / "sizes.csv"
     os.mkfifo(file)
     process = popen("map", "put", "new", str(file), environ={"BUCKETLINE_URL": server.url})
-    with file.open("w") as sizes:
-        sizes.write("id,width,height\n1,640,480\n")
+    with suppress(BrokenPipeError), file.open("w") as sizes:
+        sizes.write("id,width,height\n")
         sizes.flush()
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
+        while process.poll() is None:
+            sizes.write("1,640,480\n")
+    out, errors = process.communicate(timeout=60)
     assert (process.returncode, out, errors) == (130, "", "")
 
 
