@@ -13,8 +13,9 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from bucketline_service.coordinator import Coordinator
 from bucketline_service.coordinator.plans import PlanShelf
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.maps import MapStore, Root, RootedMapStore
+from bucketline_service.maps.store import STAGING_LIFE_S
 from bucketline_service.metrics import MULTIPROCESS, Metrics
 from bucketline_service.settings import Settings
 from bucketline_service.state import open_store
@@ -43,6 +45,7 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
     uploads = data_dir / "uploads"
     try:
         uploads.mkdir(parents=True, exist_ok=True)
+        _sweep(uploads)
         tempfile.TemporaryFile(dir=data_dir).close()
     except OSError as error:
         raise StoreUnavailable(
@@ -72,6 +75,14 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
     app = create_app(coordinator, api, VERSION, traces)
     app.include_router(dashboard.routes())
     return app
+
+
+def _sweep(uploads: Path) -> None:
+    """Away with what a coordinator that was killed had of bodies. Younger ones may be another's, and on their way."""
+    for file in uploads.iterdir():
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > STAGING_LIFE_S:
+                file.unlink()
 
 
 def _open_maps(settings: Settings, data_dir: Path) -> MapStore:

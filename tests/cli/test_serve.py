@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from bucketline_service import cli, events, logs
 from bucketline_service.errors import Invalid
+from bucketline_service.maps.store import STAGING_LIFE_S
 from bucketline_service.settings import NO_FLAGS, Settings
 from tests.cli.commands import run_here
 from tests.server import ServerProcess
@@ -135,3 +137,15 @@ def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) ->
         "rank": 3,
         "cursor": [0, 7],
     }
+
+
+def test_what_is_left_of_uploads_is_swept_when_old(tmp_path: Path) -> None:
+    """Of a coordinator that was killed: a body may have 16 GiB."""
+    uploads = tmp_path / "data" / "uploads"
+    uploads.mkdir(parents=True)
+    for name, age_s in (("upload-old", STAGING_LIFE_S + 60), ("upload-young", STAGING_LIFE_S - 3600)):
+        (uploads / name).write_bytes(b"id,width")
+        written_s = (uploads / name).stat().st_mtime - age_s
+        os.utime(uploads / name, (written_s, written_s))
+    ServerProcess(tmp_path / "data").close()
+    assert [file.name for file in uploads.iterdir()] == ["upload-young"]
