@@ -27,6 +27,10 @@ _COCO_KEY = "images"
 OBJECT_HINT = (
     "A map in JSON is one object a line, or an array of objects, or an object with the array images (COCO)"
 )
+TURNED_HINT = (
+    f"{OBJECT_HINT}. Where the keys are ids: jq -c 'to_entries[] | {{id: .key}} + .value' FILE > MAP.jsonl. Where each "
+    "column is an object or array, as pandas writes it: to_json(orient='records')"
+)
 
 
 class Rows(Protocol):
@@ -58,6 +62,9 @@ def open_rows(path: Path) -> Rows:
         raise Invalid("file", f"row 1: not JSON: {exc}", hint, row=1) from exc
     if not isinstance(first, dict):
         raise Invalid("file", f"row 1: {shown(first)} is no object", OBJECT_HINT, row=1)
+    if first and all(isinstance(value, (dict, list)) for value in first.values()):
+        names = ", ".join(f"'{name[:40]}'" for name in list(first)[:3]) + (", …" if len(first) > 3 else "")
+        raise Invalid("file", f"row 1: what {names} hold is no id and no size", TURNED_HINT, row=1)
     return _LineRows(path, first)
 
 
