@@ -151,7 +151,7 @@ class Runs:
             return await self._create(name, standing, new_birth())
         document = await self._library.do(self._document, spec)
         with suppress(Planning):
-            plan = await self._built(name, document, WAIT_FOR_PLAN_S)
+            plan = await self._first_built(name, spec, document)
             try:
                 check_world_size(plan.planner, spec.world_size)
             except Invalid:
@@ -167,6 +167,14 @@ class Runs:
             self.journal.tell("run_put", name, maps=maps, world_size=spec.world_size, planner=spec.planner)
             self._follow(name, document)
         return created
+
+    async def _first_built(self, name: str, spec: RunSpec, document: Document) -> Plan:
+        try:
+            return await self._built(name, document, WAIT_FOR_PLAN_S)
+        except StoreUnavailable:
+            # a map that is deleted meanwhile takes its files along: then it is not found, and nothing is damaged
+            await self._library.do(self._document, spec)
+            raise
 
     def _follow(self, name: str, document: Document, *, is_here: bool = False) -> None:
         """Tell when the plan is ready or has failed; with ``is_here``, if it was built in this process."""
