@@ -30,9 +30,8 @@ class Checkup:
         self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
 
     async def close(self) -> None:
-        self._is_closed = (
-            True  # a cancellation that meets an answer of the store is lost: wait_for, before Python 3.12
-        )
+        # by itself a cancellation is lost where it meets an answer of the store: wait_for, before Python 3.12
+        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
