@@ -58,7 +58,7 @@ class Coordinator:
         self._max_runs = max_runs
         self._is_started = False
         self.journal = Journal(store, clock)
-        self._library = Library(maps, self.journal)
+        self._library = Library(maps, self.journal.tell)
         self.runs = Runs(store, self._library, plans, clock, self.journal)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from bucketline_service import events
-from bucketline_service.coordinator.journal import Journal
 from bucketline_service.errors import Planning, StoreUnavailable
 from bucketline_service.maps import MapStore, ResolutionMap
 
@@ -25,11 +24,11 @@ _T = TypeVar("_T")
 
 
 class Library:
-    """Opens maps, and fetches those that are not here, each once."""
+    """Opens maps, and fetches those that are not here, each once. ``tell`` takes an event and its fields."""
 
-    def __init__(self, maps: MapStore, journal: Journal) -> None:
+    def __init__(self, maps: MapStore, tell: Callable[..., None]) -> None:
         self.maps = maps
-        self._journal = journal
+        self._tell = tell
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="bucketline-maps")
         self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="bucketline-put")
         # one at a time: they would only wait for each other, and keep the other threads from what is quick
@@ -76,9 +75,9 @@ class Library:
         was_gone, self._is_gone = self._is_gone, problem is not None
         if problem is not None and not was_gone:
             events.emit("map_root_unavailable", detail=str(problem))
-            self._journal.tell("map_root_unavailable", detail=str(problem))
+            self._tell("map_root_unavailable", detail=str(problem))
         if problem is None and was_gone:
-            self._journal.tell("map_root_back")
+            self._tell("map_root_back")
         return problem is None
 
     def close(self) -> None:
