@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 import bucketline_service
-from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning.assignment import assign
-from bucketline_service.planning.fitted import fitted
+from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets.assignment import assign
+from bucketline_service.planning.buckets.fitted_ladder import fitted
+from bucketline_service.planning.buckets.ladder import Ladder
+from bucketline_service.planning.buckets.preset_ladders import PRESETS, preset
 from bucketline_service.planning.geometry import crop_loss
-from bucketline_service.planning.ladder import Ladder
-from bucketline_service.planning.presets import PRESETS, preset
 
 COCO = Path(bucketline_service.__file__).parent / "data" / "coco-5k.csv"
 FILLS = (0.75, 0.9)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 import bucketline_service
-from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning.build import new_planner, prepare
+from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line import LinePlanner
-from bucketline_service.planning.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
-from bucketline_service.planning.plan import Planner
-from bucketline_service.planning.report import epoch_stats
-from bucketline_service.planning.spec import PlanSpec
+from bucketline_service.planning.line.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
+from bucketline_service.planning.line.planner import LinePlanner
+from bucketline_service.planning.plan_spec import PlanSpec
+from bucketline_service.planning.plan_stats import epoch_stats
+from bucketline_service.planning.planner import Planner
 
 COCO = Path(bucketline_service.__file__).parent / "data" / "coco-5k.csv"
 WORLD_SIZE, BATCH_SIZE, BLOCK = 8, 8, 64

@@ -107,9 +107,9 @@ def loop(look: Callable[[Image.Image], object]) -> Work:
 
 def scan(num_workers: int | None) -> Work:
     def once(folder: Path) -> None:
-        from bucketline_service.scan.find import Wish
+        from bucketline_service.scan.discovery import Wish
         from bucketline_service.scan.job import Job, run
-        from bucketline_service.scan.units import Ids
+        from bucketline_service.scan.work_units import Ids
 
         with tempfile.TemporaryDirectory() as target:
             job = Job([str(folder)], Path(target, "map.parquet"), Wish(Ids.FULL), num_workers=num_workers)

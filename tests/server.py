@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 
-from bucketline_service.api import ApiSettings, create_app
 from bucketline_service.coordinator import Coordinator
-from bucketline_service.coordinator.plans import PlanShelf
+from bucketline_service.http import ApiSettings, create_app
 from bucketline_service.maps import MapStore, Root, RootedMapStore
-from bucketline_service.metrics import Metrics
-from bucketline_service.state import open_store
+from bucketline_service.observability.metrics import Metrics
+from bucketline_service.plans.plan_store import PlanShelf
+from bucketline_service.store import open_store
 from tests.checked import Api, Contract
 
 COCO = Path(__file__).parents[1] / "service" / "bucketline_service" / "data" / "coco-5k.csv"

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from bucketline_service.api.problems import CODES
+from bucketline_service.http.problems import CODES
 from bucketline_service.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from docs.pictures import example, quality, urn
 
-from bucketline_service.planning.permutation import SMALL
-from bucketline_service.planning.tails import POLICIES
+from bucketline_service.planning.line.permutation import SMALL
+from bucketline_service.planning.line.remainders import POLICIES
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "planning.md").read_text()

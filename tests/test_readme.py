@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from bucketline import Operator
-from bucketline_service.coordinator.ladders import FittedLadder, GeometricLadder, KohyaLadder, TiersLadder
-from bucketline_service.coordinator.spec import AssignSpec, RunSpec
+from bucketline_service.spec.ladders import FittedLadder, GeometricLadder, KohyaLadder, TiersLadder
+from bucketline_service.spec.run_spec import AssignSpec, RunSpec
 from tests.shell import ROOT, Document, Shell
 
 README = Document(ROOT / "README.md")

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning.build import new_planner, prepare
+from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.spec import PlanSpec
+from bucketline_service.planning.plan_spec import PlanSpec
 from peers import IDS, Job
 
 BLOCK = 64

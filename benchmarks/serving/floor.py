@@ -24,6 +24,6 @@ app = Starlette(routes=[Route("/v1/runs/{run}/ranks/{rank}/next", endpoint, meth
 if __name__ == "__main__":
     bound = socket.create_server(("127.0.0.1", 0))
     print(f"floor: listening on http://127.0.0.1:{bound.getsockname()[1]}", flush=True)
-    # as service/bucketline_service/serve.py has it
+    # as service/bucketline_service/server.py has it
     options = {"loop": "uvloop", "http": "httptools", "log_config": None, "access_log": False}
     uvicorn.Server(uvicorn.Config(app, server_header=False, **options)).run(sockets=[bound])

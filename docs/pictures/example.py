@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from tests.planning.lines import Line, line
 
-from bucketline_service.coordinator.deal import Deal, Span
-from bucketline_service.planning.permutation import ROUNDS, KeyedPermutations, epoch_words
-from bucketline_service.planning.tails import Layout
-from bucketline_service.state.port import Cursor
+from bucketline_service.planning.line.permutation import ROUNDS, KeyedPermutations, epoch_words
+from bucketline_service.planning.line.remainders import Layout
+from bucketline_service.runs.sharding import Deal, Span
+from bucketline_service.store.port import Cursor
 
 ASPECTS = ("1:2", "9:16", "2:3", "3:4", "1:1", "4:3", "3:2", "16:9", "2:1")
 COUNTS = np.array([3, 10, 20, 14, 41, 27, 19, 4, 11], dtype=np.int64)

@@ -12,8 +12,8 @@ from docs.pictures.style import BLUE, GREY
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bucketline_service.coordinator.spec import PlanFields
-from bucketline_service.planning.assignment import assign
+from bucketline_service.planning.buckets.assignment import assign
+from bucketline_service.spec.run_spec import PlanFields
 
 ROOT = Path(__file__).parents[2]
 COCO = ROOT / "service" / "bucketline_service" / "data" / "coco-5k.csv"

@@ -8,7 +8,7 @@ from docs.pictures.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bucketline_service.planning.permutation import SMALL
+from bucketline_service.planning.line.permutation import SMALL
 
 
 def two_laws() -> Figure:

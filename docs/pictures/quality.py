@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 from tests.planning.randomness import p_of_pairs, p_of_whole, whole
 
-from bucketline_service.planning import permutation
+from bucketline_service.planning.line import permutation
 
 FEWER_ROUNDS_AT = (65, 257, 1025, 4097, 16_385, 65_537, 1_000_003)
 RECORD = Path(__file__).with_name("quality.json")

@@ -1,4 +1,4 @@
-"""The errors of the service, one tree. ``api/problems.py`` maps it to HTTP, once.
+"""The errors of the service, one tree. ``http/problems.py`` maps it to HTTP, once.
 
 BucketlineError
 +- Invalid            the request is wrong: which field or row, and what would do

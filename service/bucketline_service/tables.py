@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from bucketline_service import comparison
+from bucketline_service.previews import comparison
 
 Json = dict[str, Any]
 _WIDE = 10_000

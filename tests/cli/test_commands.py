@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from bucketline_service import cli, tables
-from bucketline_service.cli import shown
+from bucketline_service.cli import formatting
 from bucketline_service.cli.common import console
 from tests.cli.commands import run_here
 from tests.server import COCO, ServerProcess, run_command
@@ -189,7 +189,7 @@ def test_a_run_that_is_planned_shows_how_far_it_is(capsys: pytest.CaptureFixture
     run = {"run": "r", "status": "planning", "progress": 0.42, "detail": None, "num_steps": None}
     run |= {"world_size": 2, "generation": 1, "state": None, "spec": {"map": "m"}}
     tables.run_line(console(), run)
-    shown.run_detail(console(), {"run": run})
+    formatting.run_detail(console(), {"run": run})
     tables.runs(console(), {"runs": [run]})
     assert capsys.readouterr().out.count("planning 42%") == 3
 

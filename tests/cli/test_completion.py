@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bucketline_service import cli
-from bucketline_service.cli.complete import LADDERS, PRESETS
-from bucketline_service.planning.presets import PRESETS as PLANNED
+from bucketline_service.cli.completion import LADDERS, PRESETS
+from bucketline_service.planning.buckets.preset_ladders import PRESETS as PLANNED
 from tests.cli.commands import run_here
 from tests.server import COCO, ServerProcess
 

@@ -43,9 +43,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         ("typer", ["run", "list"]),
         ("bucketline_service.cli.server", ["--help"]),
         ("uvicorn", ["serve"]),
-        ("bucketline_service.preview", ["preview", str(COCO)]),
+        ("bucketline_service.cli.offline_preview", ["preview", str(COCO)]),
         ("bucketline_service.scan.command", ["scan", ".", "-o", "sizes.parquet"]),
-        ("bucketline_service.cli.live", ["top"]),
+        ("bucketline_service.cli.top.loop", ["top"]),
         ("bucketline_service.demo", ["demo"]),
     ],
 )

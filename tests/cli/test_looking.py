@@ -13,8 +13,8 @@ from rich.console import Console
 
 from bucketline import Operator
 from bucketline_service import cli, tables
-from bucketline_service.cli import shown
-from bucketline_service.planning.groups import PRUNED
+from bucketline_service.cli import formatting
+from bucketline_service.planning.line.image_classes import PRUNED
 from bucketline_service.version import VERSION
 from tests.cli.commands import Terminal, plain, run_here
 from tests.server import COCO, ServerProcess, popen
@@ -146,8 +146,8 @@ def test_an_image_that_does_not_come_is_explained(server: ServerProcess) -> None
         "in no bucket: too much of it would be cropped away (assign.max_crop_loss); the nearest"
     )
     lines = ask(server, "run", "explain", "run", ids["left_out"][0]).splitlines()
-    assert lines[-1] == f"epoch 0: left out: {shown.WHY_LEFT_OUT[ids['left_out'][1]]}"
-    assert shown.WHY_PRUNED.keys() == set(PRUNED)
+    assert lines[-1] == f"epoch 0: left out: {formatting.WHY_LEFT_OUT[ids['left_out'][1]]}"
+    assert formatting.WHY_PRUNED.keys() == set(PRUNED)
 
 
 def test_ranks_the_slowest_first(server: ServerProcess) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bucketline_service import comparison, tables
-from bucketline_service.planning.groups import PRUNED
+from bucketline_service import tables
+from bucketline_service.planning.line.image_classes import PRUNED
+from bucketline_service.previews import comparison
 from tests.cli.commands import run_here
 from tests.server import COCO
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from bucketline_service import cli, events, logs
+from bucketline_service import cli, events
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.store import STAGING_LIFE_S
+from bucketline_service.observability import logs
 from bucketline_service.settings import NO_FLAGS, Settings
 from tests.cli.commands import run_here
 from tests.server import ServerProcess

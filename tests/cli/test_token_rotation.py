@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi.security import HTTPAuthorizationCredentials
 
-from bucketline_service.api import Tokens, auth
+from bucketline_service.http import Tokens, auth
 from tests.server import ServerProcess, run_command
 
 SECRETS = ("worker-s3cret-1", "worker-s3cret-2", "operator-s3cret-1", "operator-s3cret-2", "env-s3cret")

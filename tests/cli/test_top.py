@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from bucketline_service.cli import frame, words
-from bucketline_service.cli.look import Look, Pace
+from bucketline_service.cli import phrases
+from bucketline_service.cli.top import view
+from bucketline_service.cli.top.model import Look, Pace
 from tests.checked import Api
 from tests.cli.commands import Terminal, run_here
 from tests.server import COCO, ServerProcess, popen
@@ -140,8 +141,8 @@ def test_once(server: ServerProcess) -> None:
 def drawn(look: Look, run: str | None = "r") -> str:
     console = Console(width=100, markup=False, highlight=False)
     with console.capture() as capture:
-        console.print(frame.screen(look, "http://here", run, 1000.0, 20))
-    return capture.get() + "\n".join(frame.lines(look))
+        console.print(view.screen(look, "http://here", run, 1000.0, 20))
+    return capture.get() + "\n".join(view.lines(look))
 
 
 def test_what_a_run_is_about() -> None:
@@ -182,4 +183,4 @@ def test_a_rate_is_of_the_last_minute_and_of_one_epoch() -> None:
     [(-1, "0 s"), (99, "99 s"), (100, "1 min"), (3600, "1 h"), (12000, "3 h 20 min"), (187200, "2 d 4 h")],
 )
 def test_times_are_told_in_two_units(seconds: float, told: str) -> None:
-    assert words.lasting(seconds) == told
+    assert phrases.lasting(seconds) == told

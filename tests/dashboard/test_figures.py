@@ -11,8 +11,8 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from bucketline_service import figures
-from bucketline_service.figures.style import PALETTES, Theme
+from bucketline_service import charts
+from bucketline_service.charts.style import PALETTES, Theme
 from tests.checked import Api
 from tests.server import COCO, Replica
 
@@ -68,14 +68,14 @@ def test_every_figure_is_served_as_it_is_made(api: Api, stats: dict[str, Any], t
     ):
         for name in names:
             served = api.get(f"/v1/{of}/figures/{name}", theme=theme)
-            made = getattr(figures, name)(answer, theme=theme)
+            made = getattr(charts, name)(answer, theme=theme)
             assert go.Figure(served).to_dict() == made.to_dict(), name
             assert made.layout.template.layout.font.color == PALETTES[theme].ink
             assert made.layout.template.layout.paper_bgcolor == "rgba(0,0,0,0)"
 
 
 def test_buckets_have_their_images_and_batches(stats: dict[str, Any]) -> None:
-    images, batches = figures.buckets(stats).data
+    images, batches = charts.buckets(stats).data
     assert list(images.y) == [bucket["num_images"] for bucket in stats["buckets"]]
     assert list(batches.y) == [bucket["num_batches"] for bucket in stats["buckets"]]
     assert len(set(images.x)) == len(stats["buckets"])
@@ -83,7 +83,7 @@ def test_buckets_have_their_images_and_batches(stats: dict[str, Any]) -> None:
 
 
 def test_tails_account_for_every_image_that_fills_no_unit(stats: dict[str, Any]) -> None:
-    spilled, left_out, never_served, repeated = figures.tails(stats).data
+    spilled, left_out, never_served, repeated = charts.tails(stats).data
     assert sum(spilled.y) == sum(
         each["num_images"] for bucket in stats["buckets"] for each in bucket["tail"]["spilled"]
     )
@@ -94,7 +94,7 @@ def test_tails_account_for_every_image_that_fills_no_unit(stats: dict[str, Any])
 
 def test_distributions_rise_from_the_least_to_the_most(stats: dict[str, Any]) -> None:
     for name in ("crop_loss", "aspect_error"):
-        curve, marks = getattr(figures, name)(stats).data
+        curve, marks = getattr(charts, name)(stats).data
         assert list(curve.y) == sorted(curve.y)
         assert (curve.x[0], curve.x[-1], curve.y[-1]) == (0, 1, stats[name]["max"])
         assert list(marks.y) == [stats[name][mark] for mark in ("median", "p95", "max")]
@@ -103,7 +103,7 @@ def test_distributions_rise_from_the_least_to_the_most(stats: dict[str, Any]) ->
 def test_a_plan_of_an_older_release_has_no_quantiles(stats: dict[str, Any]) -> None:
     older = {**stats, "crop_loss": {**stats["crop_loss"], "quantiles": None}}
     del older["crop_loss"]["quantiles"]
-    assert list(figures.crop_loss(older).data[0].y) == list(figures.crop_loss(stats).data[1].y)
+    assert list(charts.crop_loss(older).data[0].y) == list(charts.crop_loss(stats).data[1].y)
 
 
 def test_buckets_of_one_size_are_told_apart(api: Api) -> None:
@@ -112,7 +112,7 @@ def test_buckets_of_one_size_are_told_apart(api: Api) -> None:
     stats = api.get("/v1/runs/catch/stats")
     sizes = [(bucket["width"], bucket["height"]) for bucket in stats["buckets"]]
     assert len(set(sizes)) < len(sizes)
-    assert len(set(figures.buckets(stats).data[0].x)) == len(sizes)
+    assert len(set(charts.buckets(stats).data[0].x)) == len(sizes)
 
 
 def test_thousands_of_buckets_are_one_outline(stats: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ def test_thousands_of_buckets_are_one_outline(stats: dict[str, Any]) -> None:
         "buckets": [{**stats["buckets"][0], "bucket": at, "width": 64 + at} for at in range(4096)],
     }
     for name in ("buckets", "bucket_crop_loss", "tails"):
-        traces = getattr(figures, name)(many).data
+        traces = getattr(charts, name)(many).data
         assert {trace.type for trace in traces} == {"scatter"}
         assert {trace.mode for trace in traces} == {"lines"}
         assert len(traces[0].x) == 4096
@@ -130,7 +130,7 @@ def test_thousands_of_buckets_are_one_outline(stats: dict[str, Any]) -> None:
 def test_ranks_stand_by_lag(api: Api) -> None:
     lags = [3, 0, 7, 0, 1]
     told = {"ranks": [{"rank": rank, "steps_behind": lag} for rank, lag in enumerate(lags)]}
-    (heat,) = figures.ranks(told).data
+    (heat,) = charts.ranks(told).data
     cells = [rank for row in heat.customdata for rank in row]
     assert cells == [2, 0, 4, 1, 3]
     assert [lag for row in heat.z for lag in row] == [lags[rank] for rank in cells]
@@ -138,7 +138,7 @@ def test_ranks_stand_by_lag(api: Api) -> None:
 
 def test_sizes_are_width_by_height(api: Api) -> None:
     told = api.get("/v1/maps/coco")
-    (heat,) = figures.sizes(told).data
+    (heat,) = charts.sizes(told).data
     assert sum(map(sum, heat.customdata)) == told["num_images"]
     assert (len(heat.x), len(heat.y)) == (len(heat.customdata[0]) + 1, len(heat.customdata) + 1)
     tall = sum(map(sum, told["histogram"]["size"]["num_images"][6:7]))
@@ -164,22 +164,22 @@ def test_what_there_is_no_figure_of(api: Api) -> None:
     assert api.get("/v1/runs/run/figures/buckets", 422, theme="pink")["field"] == "theme"
     assert api.get("/v1/maps/none/figures/sizes", 404)["code"] == "not_found"
     with pytest.raises(ValueError, match="light and dark"):
-        figures.aspects(api.get("/v1/maps/coco"), theme="pink")  # type: ignore[arg-type]
+        charts.aspects(api.get("/v1/maps/coco"), theme="pink")  # type: ignore[arg-type]
 
 
 def test_a_notebook_needs_plotly_alone() -> None:
     code = (
-        "import sys; import bucketline_service.figures; "
+        "import sys; import bucketline_service.charts; "
         "print(*sorted({name.partition('.')[0] for name in sys.modules} "
         "& {'fastapi', 'httpx', 'numpy', 'orjson', 'pydantic', 'pyarrow'}))"
     )
-    root = Path(figures.__file__).parents[2]
+    root = Path(charts.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 
 def test_a_start_loads_neither_plotly_nor_arrows_functions() -> None:
     heavy = {"plotly", "pyarrow.compute"}
-    code = f"import sys; import bucketline_service.serve; print({heavy} & set(sys.modules))"
+    code = f"import sys; import bucketline_service.server; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from tests.faults.handover import end_at
-from tests.faults.record import Event, Generation, History, Place, Stint, generation_of, place_of
+from tests.faults.record import (
+    Event,
+    Generation,
+    History,
+    Place,
+    Stint,
+    generation_of,
+    place_of,
+)
 from tests.faults.violation import Violation
 
 Owner = tuple[Generation, Stint, Event]

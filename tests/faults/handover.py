@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from tests.faults.record import Event, Generation, History, Place, Stint, place_of
+from tests.faults.record import (
+    Event,
+    Generation,
+    History,
+    Place,
+    Stint,
+    place_of,
+)
 from tests.faults.violation import Violation
 
 NEVER = float("inf")

@@ -36,7 +36,16 @@ from dataclasses import dataclass
 
 from tests.faults import effective, handover
 from tests.faults.effective import Effective
-from tests.faults.record import Event, History, Log, Place, Stint, history_of, place_of, read
+from tests.faults.record import (
+    Event,
+    History,
+    Log,
+    Place,
+    Stint,
+    history_of,
+    place_of,
+    read,
+)
 from tests.faults.violation import Violation
 
 __all__ = ["Log", "Report", "Violation", "check", "read"]

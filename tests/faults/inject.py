@@ -14,7 +14,13 @@ import httpx
 from tests.client.coordinators import Coordinator
 from tests.faults.board import ACKS, UNAVAILABLE
 from tests.faults.job import PATIENT_S, SHORT_S, Job
-from tests.faults.proxy import DELAY, KILL, LATE, Order, Proxy
+from tests.faults.proxy import (
+    DELAY,
+    KILL,
+    LATE,
+    Order,
+    Proxy,
+)
 from tests.faults.schedule import MESSAGE_KINDS, Fault
 from tests.faults.world import STORE_TIMEOUT_S
 

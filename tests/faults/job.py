@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from bucketline import BucketClient
-from tests.faults.board import ACKS, EPOCH, FOR_EVER, PROGRESS, STOP_EPOCH, Board
+from tests.faults.board import (
+    ACKS,
+    EPOCH,
+    FOR_EVER,
+    PROGRESS,
+    STOP_EPOCH,
+    Board,
+)
 from tests.faults.record import Log, Place, place_of, read
 from tests.faults.worker import Orders, work
 from tests.faults.world import MAP, NUM_IMAGES, World

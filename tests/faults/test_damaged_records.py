@@ -11,11 +11,21 @@ from typing import Any
 import pytest
 import redis
 
-from bucketline_service.state import keys
+from bucketline_service.store.redis import keys
 from tests.checked import Api
-from tests.coordinator.test_readings import scraped
+from tests.runs.test_run_gauges import scraped
 from tests.server import ServerProcess, run_command
-from tests.worlds import SMALL, World, api, coco, put_run, shared_api, shared_replica, shared_world, world
+from tests.worlds import (
+    SMALL,
+    World,
+    api,
+    coco,
+    put_run,
+    shared_api,
+    shared_replica,
+    shared_world,
+    world,
+)
 
 __all__ = ["api", "coco", "put_run", "shared_api", "shared_replica", "shared_world", "world"]
 

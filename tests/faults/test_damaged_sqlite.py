@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.state import Cursor, open_store
+from bucketline_service.store import Cursor, open_store
 from tests.checked import Api
-from tests.contract.jobs import Job
 from tests.server import ServerProcess
+from tests.store.jobs import Job
 from tests.worlds import SMALL
 
 SPEC = {"map": "small", "world_size": 1, "batch_size": 4}

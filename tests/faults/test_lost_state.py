@@ -10,11 +10,11 @@ from typing import Protocol
 
 import pytest
 
-from tests.coordinator.test_failover import cut_off
 from tests.faults.history import check, read
 from tests.faults.small_job import END, RUN, Job, job
 from tests.redis_server import RedisServer
 from tests.redis_sets import SentinelSet, until
+from tests.runs.test_failover import cut_off
 
 
 class Loss(Protocol):

@@ -12,7 +12,15 @@ from typing import Any
 import httpx  # noqa: F401 - in the process that workers are forked from, where it is loaded once
 
 from bucketline import Batch, BucketClient, CoordinatorUnavailable, EndOfRun, Fenced
-from tests.faults.board import ACKS, EPOCH, FOR_EVER, PROGRESS, STOP_EPOCH, UNAVAILABLE, Board
+from tests.faults.board import (
+    ACKS,
+    EPOCH,
+    FOR_EVER,
+    PROGRESS,
+    STOP_EPOCH,
+    UNAVAILABLE,
+    Board,
+)
 from tests.faults.record import Log
 
 STEP_S = 0.01

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.columns import (
+from bucketline_service.maps.column_names import (
     ID_TIERS,
     OPTIONAL_NAMES,
     SIZE_TIERS,

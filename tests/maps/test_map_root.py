@@ -14,10 +14,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, StoreUnavailable
+from bucketline_service.errors import (
+    BucketlineError,
+    Conflict,
+    Invalid,
+    NotFound,
+    StoreUnavailable,
+)
 from bucketline_service.maps import MapStore, ResolutionMap, Root, RootedMapStore
-from bucketline_service.maps.root import Entry
-from bucketline_service.maps.root_names import CLAIM_LIFE_S, RootNames
+from bucketline_service.maps.shared_root.names import CLAIM_LIFE_S, RootNames
+from bucketline_service.maps.shared_root.root import Entry
 from bucketline_service.maps.store import STAGING_LIFE_S
 from tests.s3_server import ENVIRON, KEY, SECRET, S3Server
 
@@ -197,7 +203,8 @@ def test_a_record_that_is_damaged(replica: NewReplica, root_uri: str, source: Pa
 DIE = """
     import os, signal, sys
     from pathlib import Path
-    from bucketline_service.maps import Root, RootedMapStore, root
+    from bucketline_service.maps import Root, RootedMapStore
+    from bucketline_service.maps.shared_root import root
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)

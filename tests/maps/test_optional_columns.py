@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from bucketline_service.errors import Conflict, Invalid, StoreUnavailable
 from bucketline_service.maps import Columns, MapStore, ResolutionMap
-from bucketline_service.maps.columns import FIND_ALL
-from bucketline_service.maps.optional import MAX_NUM_FRAMES, MAX_NUM_REPEATS
+from bucketline_service.maps.column_names import FIND_ALL
+from bucketline_service.maps.optional_columns import MAX_NUM_FRAMES, MAX_NUM_REPEATS
 
 from .files import WITH_MORE, Ids, contents, write_npz, write_sparse_jsonl
 

@@ -15,7 +15,7 @@ import pytest
 from packaging.version import Version
 from ruamel.yaml import YAML
 
-from bucketline_service.serve import GRACEFUL_S
+from bucketline_service.server import GRACEFUL_S
 from bucketline_service.settings import Settings
 from bucketline_service.version import VERSION
 

@@ -46,7 +46,7 @@ def test_wheel_holds_the_scripts_of_the_redis_store(wheel: Path) -> None:
     assert [
         name
         for name in files_of_wheel(wheel)
-        if name.startswith("bucketline_service/state/") and name.endswith(".lua")
+        if name.startswith("bucketline_service/store/") and name.endswith(".lua")
     ]
 
 

@@ -15,10 +15,15 @@ FORBIDDEN = [
     ("import time", "service/bucketline_service/planning/order.py", "pure-planning"),
     ("import os.path", "service/bucketline_service/planning/order.py", "pure-planning"),
     ("import pyarrow", "service/bucketline_service/planning/order.py", "pure-planning"),
-    ("import bucketline_service.maps", "service/bucketline_service/state/keys.py", "floors"),
-    ("import bucketline_service.api", "service/bucketline_service/coordinator/__init__.py", "floors"),
-    ("import bucketline_service.settings", "service/bucketline_service/api/app.py", "floors"),
+    ("import bucketline_service.maps", "service/bucketline_service/store/redis/keys.py", "floors"),
+    ("import bucketline_service.http", "service/bucketline_service/coordinator.py", "floors"),
+    ("import bucketline_service.settings", "service/bucketline_service/http/app.py", "floors"),
     ("import bucketline_service.errors", "service/bucketline_service/new.py", "floors"),
+    (
+        "import bucketline_service.planning.build_plan",
+        "service/bucketline_service/planning/images.py",
+        "planning",
+    ),
     ("import numpy", "client/bucketline/_types.py", "light-client"),
     ("import bucketline_service.errors", "client/bucketline/_types.py", "light-client"),
 ]
@@ -43,7 +48,7 @@ def copy(root: Path, tmp_path: Path) -> Path:
 def test_the_floors_hold(root: Path) -> None:
     done = lint(root)
     assert done.returncode == 0, done.stdout
-    assert "3 kept, 0 broken" in done.stdout
+    assert "4 kept, 0 broken" in done.stdout
 
 
 @pytest.mark.parametrize(("line", "module", "contract"), FORBIDDEN)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.spec import MapShare
+from bucketline_service.planning.plan_spec import MapShare
+from bucketline_service.spec.run_spec import PlanFields
 
 TIERS = {"kind": "tiers", "resolution": [256, 512]}
 

@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from bucketline_service.planning.groups import Groups, Sorter
-from bucketline_service.planning.line import LinePlanner
-from bucketline_service.planning.plan import Place
-from bucketline_service.planning.portions import Portions
-from bucketline_service.planning.tails import POLICIES, Layout, least_units
+from bucketline_service.planning.line.image_classes import Groups, Sorter
+from bucketline_service.planning.line.planner import LinePlanner
+from bucketline_service.planning.line.remainders import POLICIES, Layout, least_units
+from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.planner import Place
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from scipy import stats
 
-from bucketline_service.planning import permutation
-from bucketline_service.planning.permutation import KeyedPermutations, epoch_words
+from bucketline_service.planning.line import permutation
+from bucketline_service.planning.line.permutation import KeyedPermutations, epoch_words
 
 GRID = 16
 

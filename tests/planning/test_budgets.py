@@ -10,12 +10,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bucketline_service.coordinator.batch_sizes import MAX_BATCH_SIZE
-from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.build import new_planner, prepare
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.report import epoch_stats
+from bucketline_service.planning.plan_stats import epoch_stats
+from bucketline_service.spec.batch_sizes import MAX_BATCH_SIZE
+from bucketline_service.spec.run_spec import PlanFields
 from tests.planning.lines import left_out
 
 SIZES = [[512, 512], [256, 1000], [1024, 768], [100, 300], [2048, 64]]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bucketline_service.coordinator.map_specs import MapSpec
-from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.build import prepare
+from bucketline_service.planning.build_plan import prepare
+from bucketline_service.planning.distinct_sizes import distinct_sizes
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.sizes import distinct_sizes
+from bucketline_service.spec.maps import MapSpec
+from bucketline_service.spec.run_spec import PlanFields
 
 FITTED = {"kind": "fitted", "num_buckets": 1, "max_size": [768, 512]}
 NO_UPSCALE = {"kind": "kohya", "bucket_no_upscale": True}

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 
-from bucketline_service.coordinator.spec import PlanFields
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.build import new_planner, prepare
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.report import epoch_stats
+from bucketline_service.planning.plan_stats import epoch_stats
+from bucketline_service.spec.run_spec import PlanFields
 
 TIERS = {"kind": "tiers", "resolution": [256, 512]}
 ONE = {"kind": "explicit", "sizes": [[512, 512], [512, 768], [768, 512]]}

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning import ladder
+from bucketline_service.planning.buckets import ladder
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("novelai-*.json"))
 LADDER_FIELDS = {"max_size", "divisible", "min_dim", "dim_limit", "base_res"}

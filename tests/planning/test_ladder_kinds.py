@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning import ladder
-from bucketline_service.planning.assignment import assign
-from bucketline_service.planning.ladder import MAX_SIDE
-from bucketline_service.planning.presets import PRESETS, preset
+from bucketline_service.planning.buckets import ladder
+from bucketline_service.planning.buckets.assignment import assign
+from bucketline_service.planning.buckets.ladder import MAX_SIDE
+from bucketline_service.planning.buckets.preset_ladders import PRESETS, preset
 
 # geometric
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bucketline_service.coordinator.deal import Deal
-from bucketline_service.coordinator.spec import PlanFields
-from bucketline_service.planning.build import new_planner, prepare
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.state.port import Cursor
+from bucketline_service.runs.sharding import Deal
+from bucketline_service.spec.run_spec import PlanFields
+from bucketline_service.store.port import Cursor
 from tests.planning.lines import line
 
 

@@ -10,12 +10,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning import ladder as ladders
-from bucketline_service.planning.assignment import assign
+from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets.assignment import assign
+from bucketline_service.planning.buckets.ladder import MAX_BUCKETS, MAX_SIDE
+from bucketline_service.planning.buckets.limits import REASONS, Limits
+from bucketline_service.planning.buckets.no_upscale import NoUpscale, needed
 from bucketline_service.planning.geometry import crop_loss
-from bucketline_service.planning.ladder import MAX_BUCKETS, MAX_SIDE
-from bucketline_service.planning.limits import REASONS, Limits
-from bucketline_service.planning.no_upscale import NoUpscale, needed
 
 NO_LIMITS = Limits()
 SQUARE = NoUpscale(512 * 512, 64)

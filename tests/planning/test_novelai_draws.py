@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketline_service.planning.novelai import _choice
+from bucketline_service.planning.novelai.planner import _choice
 
 
 @given(

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketline_service.planning.novelai_states import fingerprint, initial, load, pack, save, unpack
+from bucketline_service.planning.novelai.generator_states import (
+    fingerprint,
+    initial,
+    load,
+    pack,
+    save,
+    unpack,
+)
 
 PLAN = bytes(range(16))
 

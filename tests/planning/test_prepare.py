@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from bucketline_service.planning import passes
-from bucketline_service.planning.build import prepare
+from bucketline_service.planning import chunked_map
+from bucketline_service.planning.build_plan import prepare
 from tests.planning.desks import Notes, StopError, content, job
-from tests.planning.test_preview import close
+from tests.previews.test_estimate import close
 
 CHUNK = 256
 SPEC, IMAGES, VALID = job()
@@ -19,7 +19,7 @@ NUM_CHUNKS = -(-IMAGES.num_rows // CHUNK)
 
 @pytest.fixture
 def chunks(monkeypatch):
-    monkeypatch.setattr(passes, "CHUNK", CHUNK)
+    monkeypatch.setattr(chunked_map, "CHUNK", CHUNK)
 
 
 def prepared(**more):
@@ -49,7 +49,7 @@ def test_threads_change_nothing(chunks, num_threads):
 @pytest.mark.parametrize("chunk", [1, 7, 256, 1_000, 1_999, 2_000])
 def test_chunks_change_nothing(monkeypatch, chunk):
     whole = prepared()
-    monkeypatch.setattr(passes, "CHUNK", chunk)
+    monkeypatch.setattr(chunked_map, "CHUNK", chunk)
     found = prepared(num_threads=1 + chunk % 3)
     assert content(found)[0] == content(whole)[0]
     # sums of floats in another order, and nothing else

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from bucketline_service.coordinator.spec import RunSpec
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.build import prepare
+from bucketline_service.planning.build_plan import prepare
 from bucketline_service.planning.images import Images
+from bucketline_service.spec.run_spec import RunSpec
 
 SPEC = {"map": "a", "world_size": 4, "batch_size": 8}
 SIXTEEN = list(range(256, 256 + 16 * 64, 64))

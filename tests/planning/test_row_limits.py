@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.groups import Groups
 from bucketline_service.planning.images import MAX_ROWS, Images, Part
-from bucketline_service.planning.line import LinePlanner
-from bucketline_service.planning.plan import Place
-from bucketline_service.planning.portions import Portions
-from bucketline_service.planning.tails import POLICIES, least_units
+from bucketline_service.planning.line.image_classes import Groups
+from bucketline_service.planning.line.planner import LinePlanner
+from bucketline_service.planning.line.remainders import POLICIES, least_units
+from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.planner import Place
 
 
 def part(num, side=512):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 from PIL import Image
 
-from bucketline_service.scan.find import Wish
+from bucketline_service.scan.discovery import Wish
 from bucketline_service.scan.job import Job, Summary, run
 
 ORIENTATION = 0x0112

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from pillow_heif import register_heif_opener
 
 from bucketline_service.maps import checks
-from bucketline_service.scan import units
+from bucketline_service.scan import work_units
 from bucketline_service.scan.headers import BadImageError, Size, read_size
 
 from .images import ORIENTATION, exif, image
@@ -224,7 +224,7 @@ def test_no_size_is_a_bomb() -> None:
 
 
 def test_sides_are_those_of_a_map() -> None:
-    assert units.MAX_SIDE_PX == checks.MAX_SIDE_PX
+    assert work_units.MAX_SIDE_PX == checks.MAX_SIDE_PX
 
 
 @pytest.mark.parametrize("size", [(0, 5), (1_000_001, 5)])

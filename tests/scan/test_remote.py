@@ -8,7 +8,7 @@ import pytest
 from pyarrow import fs
 
 from bucketline_service.errors import Invalid
-from bucketline_service.scan.units import Ids
+from bucketline_service.scan.work_units import Ids
 from tests.s3_server import S3Server
 
 from .images import image, scan

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bucketline_service.maps import MapStore
-from bucketline_service.scan.units import Ids
+from bucketline_service.scan.work_units import Ids
 
 from .images import image, put, scan
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import MapStore
-from bucketline_service.scan.units import Ids
+from bucketline_service.scan.work_units import Ids
 from tests.maps.files import WRITERS
 from tests.scan.images import scan
 

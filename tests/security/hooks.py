@@ -9,7 +9,7 @@ from typing import Any
 
 import schemathesis
 
-from bucketline_service.api.problems import CODES
+from bucketline_service.http.problems import CODES
 
 LEASE = "/v1/runs/{run}/ranks/{rank}/lease"
 NEXT = "/v1/runs/{run}/ranks/{rank}/next"

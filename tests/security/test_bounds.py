@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bucketline_service.coordinator.map_specs import MAX_LISTED_IDS
+from bucketline_service.spec.maps import MAX_LISTED_IDS
 from tests.checked import Api
 from tests.server import ServerProcess
 from tests.worlds import SMALL

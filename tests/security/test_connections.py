@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bucketline_service import connections
+from bucketline_service.http import connection_limits
 from tests.server import COCO, ServerProcess
 
 TIMEOUT_S = 1.0
@@ -103,7 +103,7 @@ def test_a_head_without_an_end_is_refused(server: ServerProcess, sent: bytes) ->
 
 
 def test_headers_up_to_the_bound_are_taken(server: ServerProcess) -> None:
-    room = connections.MAX_HEAD_BYTES - 1000
+    room = connection_limits.MAX_HEAD_BYTES - 1000
     assert httpx.get(f"{server.url}/healthz", headers={"X": "x" * room}).status_code == 200
 
 
@@ -131,20 +131,20 @@ def test_one_who_never_reads_is_let_go(server: ServerProcess) -> None:
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer o\r\n\r\n".encode()
     before = open_files(server)
     with connect(server) as client:
-        client.sendall(request * connections.MAX_WAITING)
+        client.sendall(request * connection_limits.MAX_WAITING)
         until = time.monotonic() + DEADLINE_S
         while open_files(server) <= before:
             assert time.monotonic() < until
         while open_files(server) > before:
             assert time.monotonic() < until, "it is still served"
-        assert len(rest(client)) < one * connections.MAX_WAITING
+        assert len(rest(client)) < one * connection_limits.MAX_WAITING
 
 
 def test_requests_that_do_not_wait_for_answers_are_few(server: ServerProcess) -> None:
     request = HEAD + b"\r\n"
     with connect(server) as client:
-        client.sendall(request * connections.MAX_WAITING + HEAD + b"Connection: close\r\n\r\n")
-        assert rest(client).count(b"HTTP/1.1 200") == connections.MAX_WAITING + 1
+        client.sendall(request * connection_limits.MAX_WAITING + HEAD + b"Connection: close\r\n\r\n")
+        assert rest(client).count(b"HTTP/1.1 200") == connection_limits.MAX_WAITING + 1
     with connect(server) as client, suppress(OSError):
         client.sendall(request * 100_000)
         assert rest(client).count(b"HTTP/1.1 200") < 1000
@@ -169,8 +169,8 @@ def test_a_process_has_no_more_connections_than_files() -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert connections.most_connections(1) == 1
+    assert connection_limits.most_connections(1) == 1
     if hard != resource.RLIM_INFINITY:
-        most = connections.most_connections(2 * hard)
-        assert most == max(1, hard - connections.RESERVED_FILES)
+        most = connection_limits.most_connections(2 * hard)
+        assert most == max(1, hard - connection_limits.RESERVED_FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -89,7 +89,7 @@ def test_an_id_that_comes_twice_is_refused_as_in_every_format(shared_api: Api) -
 DIGEST = """
 import resource
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
-from bucketline_service.coordinator.fingerprint import ids_digest
+from bucketline_service.plans.fingerprint import ids_digest
 print(ids_digest([number * (2**61 - 1) for number in range(1, 65537)]))
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketline_service.api import Tokens
+from bucketline_service.http import Tokens
 from tests.checked import Api
 from tests.server import ServerProcess
 from tests.worlds import SMALL, World

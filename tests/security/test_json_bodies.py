@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bucketline_service.api.bodies import MAX_FIELDS, MAX_LISTS, MAX_VALUES
+from bucketline_service.http.body_limits import MAX_FIELDS, MAX_LISTS, MAX_VALUES
 from tests.checked import Api
 from tests.server import ServerProcess
 from tests.worlds import SMALL

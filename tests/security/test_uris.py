@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bucketline_service.api import uris
 from bucketline_service.errors import Invalid
+from bucketline_service.http import map_uris
 from tests.checked import Api
 from tests.worlds import SMALL, World
 
@@ -110,7 +110,7 @@ def test_a_link_that_is_swapped_in_leads_nowhere(root: Path, monkeypatch: pytest
 
 def _text(root: Path) -> str | None:
     try:
-        with uris.opened((root,), Path("victim.csv")) as path:
+        with map_uris.opened((root,), Path("victim.csv")) as path:
             return path.read_text()
     except Invalid:
         return None
@@ -119,7 +119,7 @@ def _text(root: Path) -> str | None:
 def test_what_was_opened_stays_that_file(root: Path) -> None:
     (root / "first.csv").write_text("first")
     (root.parent / "later.csv").write_text("later")
-    with uris.opened((root,), Path("first.csv")) as path:
+    with map_uris.opened((root,), Path("first.csv")) as path:
         (root / "first.csv").unlink()
         (root / "first.csv").symlink_to(root.parent / "later.csv")
         assert path.read_text() == "first"
@@ -128,5 +128,5 @@ def test_what_was_opened_stays_that_file(root: Path) -> None:
 def test_a_folder_that_is_swapped_for_a_link_leads_nowhere(root: Path) -> None:
     """What the path was resolved to is walked without following any link."""
     with pytest.raises(OSError, match=r".*"):
-        os.close(uris._walk(root, ("out", "map.csv")))
-    os.close(uris._walk(root, ("inner", "map.csv")))
+        os.close(map_uris._walk(root, ("out", "map.csv")))
+    os.close(map_uris._walk(root, ("inner", "map.csv")))

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from bucketline_service.cli import maps, preview, runs, scan
 from bucketline_service.cli.common import errors
 from bucketline_service.cli.server import demo, serve
-from bucketline_service.cli.watching import events, status, top
+from bucketline_service.cli.watch import events, status, top
 from bucketline_service.version import VERSION
 
 PANELS = BEGIN, IMAGES, RUNS, WATCH, OTHERS = "To begin", "Images", "Runs", "Watching", "Others"

@@ -26,16 +26,20 @@ from bucketline import (
     UsageError,
 )
 from bucketline_service import tables
-from bucketline_service.cli import complete, words
+from bucketline_service.cli import completion, phrases
 from bucketline_service.errors import BucketlineError
 
 Url = Annotated[
     str, typer.Option(envvar="BUCKETLINE_URL", help="The coordinator; its replicas, with commas.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for scripts.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.", autocompletion=complete.runs)]
-MapName = Annotated[str, typer.Argument(metavar="MAP", help="Name of the map.", autocompletion=complete.maps)]
-LOCAL = complete.LOCAL
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="Name of the run.", autocompletion=completion.runs)
+]
+MapName = Annotated[
+    str, typer.Argument(metavar="MAP", help="Name of the map.", autocompletion=completion.maps)
+]
+LOCAL = completion.LOCAL
 PIPE_WIDTH = 240
 TIMEOUT_S = 10.0
 INTERRUPTED = 130
@@ -118,12 +122,12 @@ def tell(answer: dict[str, Any], as_json: bool, show: Callable[[Console, dict[st
     if as_json:
         print(json.dumps(answer, indent=2))
     else:
-        show(console(), words.harmless(answer))
+        show(console(), phrases.harmless(answer))
     sys.stdout.flush()  # what can not be written is to be told like all that goes wrong
 
 
 def console() -> Console:
-    """What is shown is the coordinator's words, not markup. A pipe has no width to keep to."""
+    """What is shown is the coordinator's phrases, not markup. A pipe has no width to keep to."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
@@ -139,7 +143,7 @@ class _Terminal:
 
     def write(self, data: bytes) -> int:
         lines = self._decode(data).split("\n")
-        sys.stdout.write("\n".join(words.harmless(line.removesuffix("\r")) for line in lines))
+        sys.stdout.write("\n".join(phrases.harmless(line.removesuffix("\r")) for line in lines))
         return len(data)
 
 
@@ -162,7 +166,7 @@ def errors() -> Iterator[None]:
 
 def complain(reason: str) -> None:
     """Of what is wrong, in a line for a person."""
-    print(f"bucketline: {words.harmless(' '.join(reason.split()))}", file=sys.stderr)
+    print(f"bucketline: {phrases.harmless(' '.join(reason.split()))}", file=sys.stderr)
 
 
 def _fail(reason: str, error: Exception) -> NoReturn:

@@ -24,7 +24,7 @@ from bucketline_service.cli.common import (
     errors,
     tell,
 )
-from bucketline_service.cli.spec import read_spec
+from bucketline_service.cli.spec_options import read_spec
 
 
 def preview(
@@ -54,7 +54,7 @@ def preview(
 ) -> None:
     """What plans would cost, from a file of sizes and without a server: images used, crop loss, steps, what is left
     out. Without --spec: that of the defaults, on 8 ranks with batches of 8."""
-    from bucketline_service import preview as desk  # the planner is not wanted by the other commands
+    from bucketline_service.cli import offline_preview as desk
 
     with errors():
         specs = [read_spec(each) for each in spec or []]

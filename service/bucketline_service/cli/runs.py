@@ -12,7 +12,7 @@ import typer
 import bucketline as client
 from bucketline import Operator
 from bucketline_service import tables
-from bucketline_service.cli import complete, shown
+from bucketline_service.cli import completion, formatting
 from bucketline_service.cli.common import (
     LOCAL,
     AsJson,
@@ -30,7 +30,7 @@ from bucketline_service.cli.common import (
     tell,
 )
 from bucketline_service.cli.progress import planning
-from bucketline_service.cli.spec import Spec
+from bucketline_service.cli.spec_options import Spec
 
 app = typer.Typer(
     help="Runs on a coordinator: put, list, show, stats, ranks, explain, …", no_args_is_help=True
@@ -45,7 +45,7 @@ def run_put(
         typer.Argument(metavar="[SPEC.json]", help="A run spec, a JSON file; options count before it."),
     ] = None,
     map: Annotated[
-        str | None, typer.Option(help="Name of the resolution map.", autocompletion=complete.maps)
+        str | None, typer.Option(help="Name of the resolution map.", autocompletion=completion.maps)
     ] = None,
     world_size: Annotated[int | None, typer.Option(help="Ranks, as in torch.distributed.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch.")] = None,
@@ -54,7 +54,7 @@ def run_put(
         typer.Option(
             help="Which buckets: novelai, kohya, geometric, fitted, a preset (sd15, sdxl, pixart-512, pixart-1024), "
             "or JSON [novelai].",
-            autocompletion=complete.ladders,
+            autocompletion=completion.ladders,
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random [42].")] = None,
@@ -115,7 +115,7 @@ def run_show(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
 
     with errors(), connect(url) as operator:
         document = ask(operator)
-        tell(document, as_json, shown.run_detail)
+        tell(document, as_json, formatting.run_detail)
         if document["run"]["status"] == "failed":
             raise typer.Exit(1)
 
@@ -123,7 +123,7 @@ def run_show(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
 @app.command("stats")
 def run_stats(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """What its plan costs: buckets and their tails, crop loss, aspect error, shapes, what is left out or repeated."""
-    call(url, lambda operator: operator.stats(name), as_json, shown.stats)
+    call(url, lambda operator: operator.stats(name), as_json, formatting.stats)
 
 
 @app.command("ranks")
@@ -136,10 +136,10 @@ def run_ranks(
     """Its ranks, the slowest first: where each stands, who holds it, when it was last seen."""
 
     def ask(operator: Operator) -> dict[str, Any]:
-        slowest, num_more = shown.slowest_first(operator.ranks(name), most)
+        slowest, num_more = formatting.slowest_first(operator.ranks(name), most)
         return {"ranks": slowest, "num_more": num_more}
 
-    call(url, ask, as_json, shown.ranks)
+    call(url, ask, as_json, formatting.ranks)
 
 
 @app.command("explain")
@@ -148,13 +148,15 @@ def run_explain(
     image_id: Annotated[str, typer.Argument(metavar="ID", help="An image's id, as its map has it.")],
     epoch: Annotated[int | None, typer.Option(help="When it comes there [the present one].", min=0)] = None,
     map: Annotated[
-        str | None, typer.Option(help="Which of several maps has the image.", autocompletion=complete.maps)
+        str | None, typer.Option(help="Which of several maps has the image.", autocompletion=completion.maps)
     ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """One image: its bucket and crop, or why it has none, and when it comes."""
-    call(url, lambda operator: operator.image(name, image_id, epoch=epoch, map=map), as_json, shown.image)
+    call(
+        url, lambda operator: operator.image(name, image_id, epoch=epoch, map=map), as_json, formatting.image
+    )
 
 
 @app.command("ledger")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bucketline_service.scan.units import Ids
+from bucketline_service.scan.work_units import Ids
 
 
 def scan(
@@ -49,7 +49,7 @@ def scan(
     """
     from bucketline_service.errors import Invalid
     from bucketline_service.scan.command import scan as run
-    from bucketline_service.scan.find import Wish
+    from bucketline_service.scan.discovery import Wish
     from bucketline_service.scan.job import Job
     from bucketline_service.scan.lists import Columns
 

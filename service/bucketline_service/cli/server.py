@@ -68,7 +68,7 @@ def serve(
     """
     given = dict(locals())
     gc.disable()  # what is imported stays: to look through it again and again is a tenth of the start
-    from bucketline_service import serve as door  # the web framework is not wanted by the other commands
+    from bucketline_service import server as door
     from bucketline_service.settings import Settings
 
     gc.enable()

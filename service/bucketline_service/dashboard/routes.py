@@ -6,9 +6,9 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
-from bucketline_service.browsers import page
 from bucketline_service.dashboard.assets import PAGE, Asset, Assets
 from bucketline_service.errors import NotFound
+from bucketline_service.http.browser_headers import page
 
 _HEADERS = page()
 _FOR_EVER = "public, max-age=31536000, immutable"

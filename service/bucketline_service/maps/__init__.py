@@ -5,16 +5,16 @@ where, ``STORED`` what a map may have beside ids and sizes."""
 
 from __future__ import annotations
 
-from bucketline_service.maps.columns import Columns
+from bucketline_service.maps.column_names import Columns
 from bucketline_service.maps.formats import FORMATS, Format, format_for_suffix, format_named
 from bucketline_service.maps.lock import locked
-from bucketline_service.maps.notes import notes
-from bucketline_service.maps.optional import STORED
+from bucketline_service.maps.optional_columns import STORED
+from bucketline_service.maps.put_notes import notes
 from bucketline_service.maps.reader_process import Read
 from bucketline_service.maps.resolution_map import ResolutionMap
-from bucketline_service.maps.root import Root
-from bucketline_service.maps.rooted import RootedMapStore
-from bucketline_service.maps.staging import IdKind
+from bucketline_service.maps.shared_root.root import Root
+from bucketline_service.maps.shared_root.store import RootedMapStore
+from bucketline_service.maps.spool import IdKind
 from bucketline_service.maps.store import MapInfo, MapStore
 
 __all__ = [

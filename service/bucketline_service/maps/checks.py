@@ -8,9 +8,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bucketline_service.maps import compute as pc
-from bucketline_service.maps.numeric import Rule, check_numbers, first_true, plain, wrong_type
-from bucketline_service.maps.source import MAX_ID_BYTES, Source
+from bucketline_service.maps import lazy_compute as pc
+from bucketline_service.maps.numeric_columns import (
+    Rule,
+    check_numbers,
+    first_true,
+    plain,
+    wrong_type,
+)
+from bucketline_service.maps.reader import MAX_ID_BYTES, Source
 
 MAX_SIDE_PX = 1_000_000
 """Largest side taken. No image format in use for training goes this far (JPEG and WebP end at 65,535 and

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bucketline_service.maps.optional import STORED
+from bucketline_service.maps.optional_columns import STORED
 
 _STEP = 1 << 20
 

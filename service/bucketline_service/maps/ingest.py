@@ -15,22 +15,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, TooLarge
-from bucketline_service.maps import compute as pc
-from bucketline_service.maps.bombs import check_unpacked
+from bucketline_service.maps import lazy_compute as pc
+from bucketline_service.maps.archives import naming, sources
 from bucketline_service.maps.checks import as_int_ids, check_ids, check_sides, duplicate_row
-from bucketline_service.maps.columns import Columns, Names
+from bucketline_service.maps.column_names import Columns, Names
+from bucketline_service.maps.column_writers import Finished, IncomingColumns
+from bucketline_service.maps.decompression_limits import check_unpacked
 from bucketline_service.maps.digest import content_digest
 from bucketline_service.maps.formats import Format
 from bucketline_service.maps.histogram import Histogram
-from bucketline_service.maps.incoming import Finished, IncomingColumns
-from bucketline_service.maps.numeric import plain
-from bucketline_service.maps.optional import OPTIONAL, upright
-from bucketline_service.maps.parts import naming, sources
+from bucketline_service.maps.numeric_columns import plain
+from bucketline_service.maps.optional_columns import OPTIONAL, upright
+from bucketline_service.maps.reader import Chunk, Source, broken, reading
 from bucketline_service.maps.resolution_map import schema
-from bucketline_service.maps.rows import Rows
+from bucketline_service.maps.row_places import Rows
 from bucketline_service.maps.sidecar import write_sidecar
-from bucketline_service.maps.source import Chunk, Source, broken, reading
-from bucketline_service.maps.staging import IdKind, Staging
+from bucketline_service.maps.spool import IdKind, Staging
 
 MAX_IMAGES = 2**32 - 1
 """Rows are kept as uint32 where they are sorted by id."""

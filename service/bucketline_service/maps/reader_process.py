@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
-from bucketline_service.maps.bombs import limit_memory
-from bucketline_service.maps.columns import Columns, Names
+from bucketline_service.maps.column_names import Columns, Names
+from bucketline_service.maps.decompression_limits import limit_memory
 from bucketline_service.maps.formats import FORMATS
 from bucketline_service.maps.ingest import read_checked, write_object
 

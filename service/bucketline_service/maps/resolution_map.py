@@ -21,13 +21,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, StoreUnavailable
-from bucketline_service.maps import compute as pc
-from bucketline_service.maps.columns import Names
+from bucketline_service.maps import lazy_compute as pc
+from bucketline_service.maps.column_names import Names
 from bucketline_service.maps.digest import content_digest
-from bucketline_service.maps.optional import STORED, Summaries
+from bucketline_service.maps.optional_columns import STORED, Summaries
+from bucketline_service.maps.reader import MAX_ID_BYTES, is_utf8, show
 from bucketline_service.maps.sidecar import damaged, read_sidecar
-from bucketline_service.maps.source import MAX_ID_BYTES, is_utf8, show
-from bucketline_service.maps.staging import IdKind
+from bucketline_service.maps.spool import IdKind
 
 _INT64 = range(-(2**63), 2**63)
 _CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,18}")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.maps.optional import Summaries
-from bucketline_service.maps.staging import IdKind
+from bucketline_service.maps.optional_columns import Summaries
+from bucketline_service.maps.spool import IdKind
 
 LAYOUT = 1
 """Of the file and its sidecar; another number is refused."""

@@ -27,15 +27,21 @@ from pathlib import Path
 from typing import Any
 
 from bucketline_service.errors import Conflict, Invalid, NotFound, StoreUnavailable
-from bucketline_service.maps.columns import FIND_ALL, Columns
+from bucketline_service.maps.column_names import FIND_ALL, Columns
 from bucketline_service.maps.formats import format_named
 from bucketline_service.maps.ingest import MAX_IMAGES
 from bucketline_service.maps.lock import locked
-from bucketline_service.maps.optional import Summaries
-from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S, Read, Readers, Reading, Task
+from bucketline_service.maps.optional_columns import Summaries
+from bucketline_service.maps.reader_process import (
+    DEFAULT_TIMEOUT_S,
+    Read,
+    Readers,
+    Reading,
+    Task,
+)
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.sidecar import sidecar_path
-from bucketline_service.maps.staging import IdKind
+from bucketline_service.maps.spool import IdKind
 from bucketline_service.names import check_name, few
 
 STAGING_LIFE_S = 24 * 3600.0

@@ -19,9 +19,9 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from bucketline_service.errors import BucketlineError
-from bucketline_service.scan.places import is_remote
-from bucketline_service.scan.units import Kind, Result, Row, Unit
-from bucketline_service.scan.work import Reader, Setting
+from bucketline_service.scan.storage import is_remote
+from bucketline_service.scan.work_units import Kind, Result, Row, Unit
+from bucketline_service.scan.worker import Reader, Setting
 
 CHUNK = 256
 """Files; a shard has a chunk of its own."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from typing import IO, Any, NamedTuple
 
-from bucketline_service.scan.units import MAX_SIDE_PX
+from bucketline_service.scan.work_units import MAX_SIDE_PX
 
 ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, Protocol
 
 from bucketline_service.errors import Invalid
 from bucketline_service.scan import engines, output
-from bucketline_service.scan.find import Finder, Wish
+from bucketline_service.scan.discovery import Finder, Wish
 from bucketline_service.scan.headers import gone
-from bucketline_service.scan.places import Places, is_remote, parse, reaches_of
 from bucketline_service.scan.record import Record, is_record
-from bucketline_service.scan.units import Found, Result
-from bucketline_service.scan.work import Setting
+from bucketline_service.scan.storage import Places, is_remote, parse, reaches_of
+from bucketline_service.scan.work_units import Found, Result
+from bucketline_service.scan.worker import Setting
 
 _SOME = 4096
 

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 from bucketline_service.errors import Invalid
 from bucketline_service.names import few
-from bucketline_service.scan.places import is_remote
+from bucketline_service.scan.storage import is_remote
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 PATH_NAMES = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "img_path")

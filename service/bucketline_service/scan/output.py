@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from bucketline_service.errors import Conflict
-from bucketline_service.maps.source import MAX_ID_BYTES
+from bucketline_service.maps.reader import MAX_ID_BYTES
 from bucketline_service.scan.record import Record, Sized
 
 MARK = b"bucketline.scan"

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from bucketline_service.errors import BucketlineError, Invalid
 from bucketline_service.scan.engines import chunks
-from bucketline_service.scan.units import Kind, Result, Row, Unit
-from bucketline_service.scan.work import Reader, Setting
+from bucketline_service.scan.work_units import Kind, Result, Row, Unit
+from bucketline_service.scan.worker import Reader, Setting
 
 ROUND = 1024
 """Chunks that a cluster is given at a time: what is on its way stays small."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bucketline_service.errors import Conflict, Invalid
-from bucketline_service.scan.units import Found, Kind, Result, Unit
+from bucketline_service.scan.work_units import Found, Kind, Result, Unit
 
 VERSION = "1"
 _APPLICATION, _APPLICATION_AT = 0x6275636B, 68

@@ -9,8 +9,15 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from bucketline_service.scan.headers import BadImageError, as_size, read_size
-from bucketline_service.scan.places import is_utf8, shown, told
-from bucketline_service.scan.units import EXTENSIONS, Ids, Result, Row, Unit, key_id
+from bucketline_service.scan.storage import is_utf8, shown, told
+from bucketline_service.scan.work_units import (
+    EXTENSIONS,
+    Ids,
+    Result,
+    Row,
+    Unit,
+    key_id,
+)
 
 _TABLE_COLUMNS = ["key", "status", "width", "height"]
 

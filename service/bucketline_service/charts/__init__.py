@@ -1,0 +1,32 @@
+"""Charts of what the REST API answers: a dict goes in as it came, and a ``plotly`` figure comes out.
+
+Needs plotly alone, so that a notebook can use it beside the client: ``pip install 'bucketline[figures]'``.
+"""
+
+from bucketline_service.charts.maps import aspects, sizes
+from bucketline_service.charts.previews import comparison
+from bucketline_service.charts.ranks import ranks
+from bucketline_service.charts.stats import (
+    aspect_error,
+    bucket_crop_loss,
+    buckets,
+    crop_loss,
+    pruned,
+    tails,
+)
+from bucketline_service.charts.style import Theme, dress
+
+__all__ = [
+    "Theme",
+    "aspect_error",
+    "aspects",
+    "bucket_crop_loss",
+    "buckets",
+    "comparison",
+    "crop_loss",
+    "dress",
+    "pruned",
+    "ranks",
+    "sizes",
+    "tails",
+]

@@ -1,0 +1,211 @@
+"""Charts of what ``GET /v1/runs/{run}/stats`` answers; a preview's ``stats`` will do as well."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from bucketline_service.charts.bucket_axis import (
+    MANY,
+    Json,
+    by_bucket,
+    columns,
+    labels,
+)
+from bucketline_service.charts.style import Theme, dress, palette
+
+_WORDS = {
+    "valid_ids": "not in valid_ids",
+    "max_ar_error": "over max_ar_error",
+    "max_crop_loss": "over max_crop_loss",
+    "min_size": "under min_size",
+}
+
+
+def buckets(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """Each bucket's images, and its batches an epoch."""
+    told = stats["buckets"]
+    names = labels(told)
+    colours = palette(theme)
+    figure = go.Figure(
+        [
+            columns(
+                names,
+                [bucket["num_images"] for bucket in told],
+                colours.series[0],
+                name="images",
+                hovertemplate="%{x}<br>%{y:,} images<extra></extra>",
+            ),
+            columns(
+                names,
+                [bucket["num_batches"] for bucket in told],
+                colours.series[1],
+                customdata=[bucket["batch_size"] for bucket in told],
+                name="batches",
+                yaxis="y2",
+                hovertemplate="%{x}<br>%{y:,} batches of %{customdata:,}<extra></extra>",
+            ),
+        ],
+        go.Layout(
+            xaxis=by_bucket(anchor="y2"),
+            yaxis={"title": {"text": "images"}, "domain": [0.46, 1]},
+            yaxis2={"title": {"text": "batches"}, "domain": [0, 0.38]},
+            showlegend=False,
+        ),
+    )
+    return dress(figure, theme)
+
+
+def crop_loss(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """What the images lose by the crop, from the least to the most."""
+    return _spread(stats["crop_loss"], "cut away", ".1%", theme)
+
+
+def aspect_error(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """How far the images' aspects are from their buckets', from the least to the most."""
+    return _spread(stats["aspect_error"], "aspect error", ".3f", theme)
+
+
+def _spread(spread: Json, what: str, digits: str, theme: Theme) -> go.Figure:
+    # a plan of an older coordinator has no quantiles but these
+    known = spread.get("quantiles")
+    at = [index / (len(known) - 1) for index in range(len(known))] if known else [0.5, 0.95, 1.0]
+    values = known or [spread["median"], spread["p95"], spread["max"]]
+    colours = palette(theme)
+    marks = [("median", 0.5, spread["median"]), ("p95", 0.95, spread["p95"]), ("max", 1.0, spread["max"])]
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=at,
+                y=values,
+                mode="lines",
+                line={"color": colours.series[0], "width": 2},
+                fill="tozeroy",
+                name=what,
+                hovertemplate=f"%{{x:.0%}} of images: at most %{{y:{digits}}}<extra></extra>",
+            ),
+            go.Scatter(
+                x=[share for _, share, _ in marks],
+                y=[value for _, _, value in marks],
+                mode="markers+text",
+                text=[f"{name} {format(value, digits)}" for name, _, value in marks],
+                textposition=["top left", "middle left", "middle left"],
+                marker={"color": colours.series[1], "size": 8},
+                cliponaxis=False,
+                hovertemplate="%{text}<extra></extra>",
+            ),
+        ],
+        go.Layout(
+            xaxis={
+                "tickformat": ".0%",
+                "range": [0, 1],
+                "tickvals": [0, 0.25, 0.5, 0.75, 1],
+                "ticklabeloverflow": "allow",
+                "title": {"text": "share of images"},
+            },
+            yaxis={"tickformat": digits, "rangemode": "tozero", "title": {"text": what}},
+            margin={"l": 8, "r": 22, "t": 12, "b": 8},
+            showlegend=False,
+        ),
+    )
+    return dress(figure, theme)
+
+
+def bucket_crop_loss(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """What each bucket's images lose: on average, at most, and on average as an epoch serves them."""
+    told = stats["buckets"]
+    names = labels(told)
+    colours = palette(theme)
+    series = [
+        ("mean", [bucket["crop_loss"] and bucket["crop_loss"]["mean"] for bucket in told]),
+        ("as served", [bucket["crop_loss_served"] for bucket in told]),
+        ("worst image", [bucket["crop_loss"] and bucket["crop_loss"]["max"] for bucket in told]),
+    ]
+    figure = go.Figure([_loss(names, name, values, colours.series) for name, values in series])
+    figure.update_layout(
+        xaxis=by_bucket(),
+        yaxis={"tickformat": ".0%", "rangemode": "tozero", "title": {"text": "cut away"}},
+    )
+    return dress(figure, theme)
+
+
+def _loss(
+    names: list[str], name: str, values: list[float | None], series: tuple[str, ...]
+) -> go.Bar | go.Scatter:
+    hover = f"%{{x}}<br>{name}: %{{y:.1%}}<extra></extra>"
+    if name == "mean":
+        return columns(names, values, series[0], name=name, hovertemplate=hover)
+    symbol, colour = ("diamond", series[2]) if name == "as served" else ("line-ew-open", series[1])
+    if len(names) > MANY:
+        line = {"width": 1, "color": colour}
+        return go.Scatter(x=names, y=values, name=name, mode="lines", line=line, hovertemplate=hover)
+    marker = {"symbol": symbol, "color": colour, "size": 9, "line": {"width": 2, "color": colour}}
+    return go.Scatter(x=names, y=values, name=name, mode="markers", marker=marker, hovertemplate=hover)
+
+
+def pruned(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """Images in no bucket, by reason."""
+    colours = palette(theme)
+    told = sorted(stats["pruned"].items(), key=lambda item: (item[1], item[0]))
+    total = max(stats["num_images"], 1)
+    most = told[-1][1] if told else 0
+    figure = go.Figure(
+        go.Bar(
+            y=[_WORDS.get(reason, reason) for reason, _ in told],
+            x=[num for _, num in told],
+            text=[f"{num:,} ({num / total:.1%})" if num else "none" for _, num in told],
+            textposition="outside",
+            cliponaxis=False,
+            orientation="h",
+            marker_color=colours.series[1],
+            hovertemplate="%{y}: %{x:,} images<extra></extra>",
+        ),
+        go.Layout(
+            xaxis={
+                "title": {"text": "images"},
+                "range": [0, most * 1.3 or 1],
+                "showticklabels": most > 0,
+                "showgrid": most > 0,
+            },
+            yaxis={"type": "category", "ticks": "", "showgrid": False},
+        ),
+    )
+    return dress(figure, theme)
+
+
+def tails(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """Images that do not fill a bucket's own last unit, and what becomes of them in an epoch."""
+    told = stats["buckets"]
+    names = labels(told)
+    colours = palette(theme)
+    fates = [
+        ("served in a neighbour", colours.series[0], [_spilled(bucket["tail"]) for bucket in told]),
+        ("left out this epoch", colours.series[1], [_left_out(bucket["tail"]) for bucket in told]),
+        ("never served", colours.bad, [bucket["tail"]["never_served"] for bucket in told]),
+        ("repeated to fill", colours.series[3], [bucket["tail"]["repeated"] for bucket in told]),
+    ]
+    figure = go.Figure(
+        [
+            columns(
+                names,
+                values,
+                colour,
+                name=name,
+                hovertemplate=f"%{{x}}<br>%{{y:,}} {name}<extra></extra>",
+            )
+            for name, colour, values in fates
+        ],
+        go.Layout(
+            xaxis=by_bucket(),
+            yaxis={"title": {"text": "images"}, "rangemode": "tozero"},
+            barmode="stack",
+        ),
+    )
+    return dress(figure, theme)
+
+
+def _spilled(tail: Json) -> int:
+    return sum(int(each["num_images"]) for each in tail["spilled"])
+
+
+def _left_out(tail: Json) -> int:
+    return max(int(tail["left_out"]) - int(tail["never_served"]), 0)

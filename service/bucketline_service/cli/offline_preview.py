@@ -1,0 +1,115 @@
+"""``bucketline preview``: what plans would cost, from a file of sizes, with no server and nothing kept."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from bucketline import UsageError
+from bucketline._parts import Part, parts_of, tar
+from bucketline_service.errors import Invalid
+from bucketline_service.http.problems import from_pydantic, members
+from bucketline_service.http.routes.previews import document
+from bucketline_service.maps import Columns, MapStore, format_for_suffix
+from bucketline_service.previews.side_by_side import MAX_SPECS, Preview, previews
+from bucketline_service.spec.maps import MapSpec
+from bucketline_service.spec.run_spec import PlanFields
+from bucketline_service.version import VERSION
+
+DEFAULT = {"world_size": 8, "batch_size": 8}
+
+
+class Reading(NamedTuple):
+    """How to read the file: ``columns`` are those that are named, ``format`` None where the name tells it."""
+
+    columns: Mapping[str, str] = {}
+    format: str | None = None
+    skip_missing_sizes: bool = False
+
+
+def run(
+    file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str], reading: Reading
+) -> dict[str, Any]:
+    """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at. What is wrong
+    with one spec is its own problem, and begins with where it is from, of ``names``. Raises ``Invalid`` for a file that
+    is no map, or too many specs."""
+    try:
+        parts = parts_of(file)
+    except UsageError as error:
+        what, _, hint = str(error).removeprefix(f"{file}: ").partition("; ")
+        raise Invalid(str(file), what, hint[:1].upper() + hint[1:] or None) from error
+    if len(specs) > MAX_SPECS:
+        raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
+    plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
+    with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:
+        maps = MapStore(Path(folder))
+        _put(maps, parts, reading, Path(folder))
+        good = [plan for plan in plans if isinstance(plan, PlanFields)]
+        found: list[Preview] = []
+        num_images = maps.get("map").num_images
+        if good:
+            num_images, found = previews(maps, [MapSpec(map="map")], good)
+        answer = document(file.name, num_images, found)
+    told = iter(answer["previews"])
+    answer["previews"] = [
+        {"spec": dict(spec), "problem": members(plan)} if isinstance(plan, Invalid) else next(told)
+        for spec, plan in zip(specs, plans, strict=True)
+    ]
+    return answer
+
+
+def _put(maps: MapStore, parts: Sequence[Part], reading: Reading, folder: Path) -> None:
+    named: dict[str, Any] = dict(reading.columns)
+    columns = Columns(**named, skip_missing_sizes=reading.skip_missing_sizes)
+    source, kind = parts[0].path, reading.format
+    if len(parts) > 1:
+        source, kind = folder / "parts", "tar"
+        with source.open("wb") as file:
+            file.writelines(tar(parts, reading.format))
+    maps.put("map", source, kind or format_for_suffix(source).name, columns)
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """Short, and all different where the files are."""
+    times = Counter(file.stem for file in files)
+    return [
+        file.stem if times[file.stem] == 1 else str(file.with_suffix("") if file.suffix == ".json" else file)
+        for file in files
+    ]
+
+
+def report(
+    answer: dict[str, Any],
+    names: Sequence[str],
+    specs: Sequence[Mapping[str, Any]],
+    file: Path,
+    columns: Mapping[str, str],
+) -> str:
+    """One HTML page of the answer that ``run`` gave for these."""
+    from bucketline_service.charts.report import html
+
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    return html({**answer, "map": str(file)}, names, given=specs, columns=columns, version=VERSION, date=date)
+
+
+def _plan(spec: Mapping[str, Any], name: str) -> PlanFields | Invalid:
+    """What is to be looked at, or why it can not be."""
+    given = {field: value for field, value in spec.items() if field != "map"}
+    if given.get("maps") is not None:
+        hint = 'Say "map", or nothing; several maps are previewed by the server, POST /v1/previews'
+        return Invalid(f"{name}: maps", "is of several maps, and one file is one map", hint)
+    given.pop("maps", None)
+    try:
+        plan = PlanFields.model_validate(given)
+        plan.with_sizes()
+    except ValidationError as error:
+        return Invalid(name, from_pydantic(error, given).detail)
+    except Invalid as error:
+        return Invalid(name, error.detail)
+    return plan

@@ -1,0 +1,6 @@
+"""Floor 3: HTTP over the coordinator."""
+
+from bucketline_service.http.app import ApiSettings, create_app
+from bucketline_service.http.auth import Tokens
+
+__all__ = ["ApiSettings", "Tokens", "create_app"]

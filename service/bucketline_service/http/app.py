@@ -1,0 +1,112 @@
+"""The app: one constructor that takes what it needs. Importing this does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from fastapi import FastAPI
+
+from bucketline_service.coordinator import Coordinator
+from bucketline_service.errors import BucketlineError
+from bucketline_service.http import api_docs, problems
+from bucketline_service.http.auth import Guards, Tokens
+from bucketline_service.http.host_check import CheckHost, Hosts
+from bucketline_service.http.middleware import HeadAsGet, LimitBody, Observe
+from bucketline_service.http.routes import (
+    charts,
+    delivery,
+    events,
+    ledger,
+    maps,
+    previews,
+    probes,
+    runs,
+)
+from bucketline_service.http.routes.next_batches import Refuse, Shortcut
+from bucketline_service.observability.traces import NameSpans, Traces
+
+_DESCRIPTION = """Plans aspect-ratio buckets and hands out batches of one resolution to every rank of a training job.
+
+Axis order is (width, height). Errors are RFC 9457 problem documents with a stable `code`.
+"""
+
+
+# FastAPI would look at each request for three OpenTelemetry providers that nobody has set up.
+_NO_TELEMETRY: dict[str, Any] = {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """``uploads``: where bodies are kept while they stream; ``map_sources``: folders whose files a ``uri`` may name.
+
+    ``max_json_bytes`` bounds run specs, which may hold ``valid_ids``; every other body is small. ``allowed_hosts``:
+    names that it is called by besides those of loopback, for the time that there are no tokens.
+    """
+
+    uploads: Path
+    tokens: Tokens = field(default_factory=Tokens)
+    map_sources: tuple[Path, ...] = ()
+    max_upload_bytes: int = 16 << 30
+    max_json_bytes: int = 64 << 20
+    allowed_hosts: tuple[str, ...] = ()
+
+
+def create_app(
+    coordinator: Coordinator, settings: ApiSettings, version: str, traces: Traces | None = None
+) -> FastAPI:
+    """The service over a coordinator, which it closes when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if traces is not None:
+            traces.start()
+        coordinator.started(version)
+        yield
+        await coordinator.close()
+        if traces is not None:
+            await traces.stop()
+
+    app = FastAPI(
+        title="bucketline",
+        version=version,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=None,  # and with it no docs but ours
+        redirect_slashes=False,
+        separate_input_output_schemas=False,  # a spec that goes in comes out as the same type
+        **(traces.for_fastapi if traces else _NO_TELEMETRY),
+    )
+    guards, hosts = Guards.of(settings.tokens), Hosts(settings.tokens, settings.allowed_hosts)
+    problems.install(app, coordinator.metrics)
+    app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
+    app.include_router(runs.routes(coordinator, guards))
+    app.include_router(ledger.routes(coordinator, guards))
+    app.include_router(charts.routes(coordinator, guards))
+    deliver = delivery.routes(coordinator, guards)
+    app.include_router(deliver)
+    app.include_router(previews.routes(coordinator, guards))
+    app.include_router(events.routes(coordinator, guards))
+    app.include_router(probes.routes(coordinator, version))
+    api_docs.add(app)
+    app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
+    app.add_middleware(CheckHost, hosts=hosts)
+    app.add_middleware(Observe, metrics=coordinator.metrics)
+    app.add_middleware(HeadAsGet)
+    next_route = delivery.next_route(deliver)
+    app.add_middleware(
+        Shortcut,
+        route=next_route,
+        endpoint=next_route.endpoint,
+        guard=guards.any,
+        hosts=hosts,
+        metrics=coordinator.metrics,
+        max_bytes=settings.max_json_bytes,
+        refuse=cast(Refuse, app.exception_handlers[BucketlineError]),
+    )
+    if traces is not None:
+        app.add_middleware(NameSpans)
+    return app

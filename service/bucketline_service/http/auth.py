@@ -1,0 +1,111 @@
+"""Tokens. A worker's may read and move cursors, an operator's may do everything; without any, all may."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Coroutine, Set
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from bucketline_service.errors import Invalid
+from bucketline_service.http.body_limits import JsonRequest
+from bucketline_service.http.problems import Forbidden, Unauthorized
+
+_bearer = HTTPBearer(auto_error=False, description="BUCKETLINE_TOKEN: a worker's or an operator's")
+
+
+class Tokens:
+    """Several of each may be valid at a time, so that they can be changed without a pause. ``renew`` puts others in
+    their place while requests are served: each request sees the old ones or the new ones, never some of both."""
+
+    def __init__(self, worker: frozenset[str] = frozenset(), operator: frozenset[str] = frozenset()) -> None:
+        self._known = (worker, operator)
+
+    @property
+    def known(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Workers' and operators', of one moment."""
+        return self._known
+
+    def renew(self, other: Tokens) -> None:
+        self._known = other.known
+
+    def __bool__(self) -> bool:
+        return any(self._known)
+
+
+Guard = Callable[[HTTPAuthorizationCredentials | None], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Dependencies of routes: any token, or an operator's. ``route``: the class of routes that ask them before the
+    body is read; FastAPI asks dependencies after it, so that a stranger could make it read as much as a run's spec may
+    have. As dependencies they are in OpenAPI. It refuses query parameters that the route does not have, and
+    reads JSON within bounds."""
+
+    any: Guard
+    operator: Guard
+    route: type[APIRoute]
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> Guards:
+        async def any_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:  # noqa: B008 - how FastAPI is told
+            _check(tokens, given, operator=False)
+
+        async def operator_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:  # noqa: B008 - how FastAPI is told
+            _check(tokens, given, operator=True)
+
+        guards, turn = (any_token, operator_token), asyncio.Lock()
+
+        class GuardedRoute(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                handle = super().get_route_handler()
+                known = {parameter.alias for parameter in self.dependant.query_params}
+                mine = [guard for guard in guards for each in self.dependencies if each.dependency is guard]
+
+                async def guarded(request: Request) -> Response:
+                    for guard in mine:
+                        await guard(await _bearer(request))
+                    if request.scope["query_string"]:
+                        _check_query(request, known)
+                    return await handle(JsonRequest(request, turn))
+
+                return guarded
+
+        return cls(any_token, operator_token, GuardedRoute)
+
+
+def _check(tokens: Tokens, given: HTTPAuthorizationCredentials | None, *, operator: bool) -> None:
+    worker_tokens, operator_tokens = tokens.known
+    if not (worker_tokens or operator_tokens):
+        return
+    if given is None:
+        raise Unauthorized("this coordinator asks for a token: Authorization: Bearer …")
+    is_operator = _among(given.credentials, operator_tokens)
+    is_worker = _among(given.credentials, worker_tokens)
+    if not (is_operator or is_worker):
+        raise Unauthorized("the token is not known here")
+    if operator and not is_operator:
+        raise Forbidden("a worker's token may read and move cursors; this needs an operator's")
+
+
+def _check_query(request: Request, known: Set[str]) -> None:
+    """A misspelt parameter would be as if it were not there."""
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        names = f"There are {', '.join(sorted(known))}" if known else "This call has none"
+        raise Invalid(unknown[:80] or "query", "is no query parameter of this call", names)
+
+
+def _among(given: str, known: frozenset[str]) -> bool:
+    """Compare with every one, each in constant time, so that the time tells nothing."""
+    found = False
+    for token in known:
+        # a header's bytes come as latin-1
+        found |= hmac.compare_digest(given.encode("latin-1"), token.encode())
+    return found

@@ -1,0 +1,129 @@
+"""Routes of charts: plotly's JSON, made of the same answers as the numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel, Field
+
+from bucketline_service.coordinator import Coordinator
+from bucketline_service.http.auth import Guards
+from bucketline_service.http.browser_headers import DATA
+from bucketline_service.http.problems import documented
+from bucketline_service.http.schemas.models import MapPath, RunPath
+
+MAX_ANSWERS = 4
+"""Of stats that are remembered: six charts are of one."""
+MAX_CHARTS = 256
+"""Of some kilobytes each; of 4,096 buckets some hundred."""
+
+Ask = Callable[[], Awaitable[dict[str, Any]]]
+StatsFigure = Literal["buckets", "crop_loss", "aspect_error", "bucket_crop_loss", "pruned", "tails"]
+RunFigure = Annotated[Literal[StatsFigure, "ranks"], Path(description="which chart of the run")]
+MapFigure = Annotated[Literal["sizes", "aspects"], Path(description="which chart of the map")]
+ThemeQuery = Annotated[Literal["light", "dark"], Query(description="for a light or a dark ground")]
+
+
+class FigureOut(BaseModel):
+    """For ``Plotly.newPlot``, or ``plotly.graph_objects.Figure``."""
+
+    data: list[dict[str, Any]] = Field(description="traces")
+    layout: dict[str, Any]
+
+
+class _Kept(OrderedDict[Hashable, Any]):
+    """The last ones that were put or found."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def find(self, key: Hashable) -> Any:
+        if key in self:
+            self.move_to_end(key)
+        return self.get(key)
+
+    def put(self, key: Hashable, value: Any) -> None:
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > self._most:
+            self.popitem(last=False)
+
+
+class _Drawer:
+    """One chart at a time, in a thread: workers' requests share this process. What is drawn is remembered."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._answers = _Kept(MAX_ANSWERS)
+        self._charts = _Kept(MAX_CHARTS)
+
+    async def draw(self, name: str, theme: str, ask: Ask, key: Hashable = None) -> Response:
+        """``ask`` gives the answer that the chart is of. ``key``: all that this hangs on; None: it changes from one
+        moment to the next."""
+        async with self._turn:
+            text = self._charts.find((name, theme, key)) if key else None
+            if text is None:
+                answer = self._answers.find(key) if key else None
+                answer = answer or await ask()
+                text = await asyncio.to_thread(_drawn, name, theme, answer)
+                if key:
+                    self._answers.put(key, answer)
+                    self._charts.put((name, theme, key), text)
+        return Response(text, headers=DATA, media_type="application/json")
+
+
+def _drawn(name: str, theme: str, answer: dict[str, Any]) -> str:
+    # here, for it takes a moment, and most coordinators are never asked
+    from bucketline_service import charts
+
+    text: str = getattr(charts, name)(answer, theme=theme).to_json()
+    return text
+
+
+def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
+    router = APIRouter(tags=["figures"], route_class=guards.route)
+    drawer = _Drawer()
+    readers = [Depends(guards.any)]
+
+    @router.get(
+        "/v1/runs/{run}/figures/{figure}",
+        summary="See a run as a chart",
+        dependencies=readers,
+        response_model=FigureOut,
+        responses=documented(401, 404, 409, 422, 503),
+    )
+    async def run_figure(run: RunPath, figure: RunFigure, theme: ThemeQuery = "light") -> Response:
+        """Plotly's JSON. ``ranks`` is of ``/ranks``, all others of ``/stats``."""
+        if figure == "ranks":
+
+            async def ranks() -> dict[str, Any]:
+                return {"ranks": await coordinator.answers.ranks(run)}
+
+            return await drawer.draw(figure, theme, ranks)
+        found, epoch = await coordinator.answers.present(run)
+        # the fingerprint names the plan, the rest how this epoch of it is dealt
+        key = (found.document.fingerprint, epoch, found.generation.world_size, found.lockstep(epoch))
+        return await drawer.draw(figure, theme, lambda: coordinator.answers.stats_of(found, epoch), key)
+
+    @router.get(
+        "/v1/maps/{map}/figures/{figure}",
+        summary="See a map as a chart",
+        dependencies=readers,
+        response_model=FigureOut,
+        responses=documented(401, 404, 409, 422, 503),
+    )
+    async def map_figure(map: MapPath, figure: MapFigure, theme: ThemeQuery = "light") -> Response:
+        """Plotly's JSON of the map's histogram: ``sizes``, width by height, or ``aspects``."""
+        found = await coordinator.get_map(map)
+
+        async def histogram() -> dict[str, Any]:
+            return {"histogram": found.histogram()}
+
+        return await drawer.draw(figure, theme, histogram, (found.digest,))
+
+    return router

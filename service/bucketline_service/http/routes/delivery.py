@@ -1,0 +1,103 @@
+"""Routes of delivery: sessions, leases, batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.routing import APIRoute
+
+from bucketline_service.coordinator import Coordinator
+from bucketline_service.http.auth import Guards
+from bucketline_service.http.problems import documented
+from bucketline_service.http.schemas.models import (
+    LeaseIn,
+    LeaseOut,
+    NextIn,
+    NextOut,
+    RankPath,
+    RunPath,
+    SessionIn,
+    SessionOut,
+    StateDict,
+    as_json,
+    as_list,
+)
+from bucketline_service.runs.registry import Run
+from bucketline_service.store.port import Cursor
+
+NEXT = "/v1/runs/{run}/ranks/{rank}/next"
+
+
+def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
+    router = APIRouter(tags=["delivery"], dependencies=[Depends(guards.any)], route_class=guards.route)
+    delivery = coordinator.delivery
+
+    @router.post(
+        "/v1/runs/{run}/sessions",
+        summary="Start the whole job",
+        response_model=SessionOut,
+        responses=documented(401, 404, 409, 413, 422, 503),
+    )
+    async def start_session(run: RunPath, body: SessionIn) -> Response:
+        """A new generation, which fences all leases of the older. Idempotent by ``session``."""
+        resume = body.resume.to_state() if isinstance(body.resume, StateDict) else body.resume
+        session = await coordinator.sessions.start(run, body.session, body.world_size, resume)
+        costs = {
+            "left_out_batches": session.left_out_batches,
+            "mixed_steps": session.mixed_steps,
+            "rolled_over_batches": session.rolled_over_batches,
+        }
+        return as_json({**_standing(session.run, session.cursor), **costs})
+
+    @router.post(
+        "/v1/runs/{run}/ranks/{rank}/lease",
+        summary="Take a rank's lease",
+        response_model=LeaseOut,
+        responses=documented(401, 404, 409, 413, 422, 503),
+    )
+    async def lease(run: RunPath, rank: RankPath, body: LeaseIn) -> Response:
+        """The right to move a rank's cursor. Another holder's older lease is fenced by it."""
+        leased = await delivery.lease(run, rank, body.holder, body.session)
+        cursor = leased.run.deal.normal(leased.record.cursor)
+        return as_json({"lease": leased.record.lease, **_standing(leased.run, cursor)})
+
+    @router.post(
+        NEXT,
+        summary="Acknowledge, and read on",
+        response_model=NextOut,
+        responses=documented(401, 404, 409, 413, 422, 503),
+    )
+    async def next_batches(run: RunPath, rank: RankPath, body: NextIn) -> Response:
+        """The batches from ``from`` or the cursor on, once ``ack`` is kept. Reading moves nothing: a lost answer is
+        asked for again."""
+        found = await delivery.next(run, body.to_ask(rank))
+        return as_json({**vars(found), "batches": as_list(found.batches), "cursor": _cursor(found.cursor)})
+
+    return router
+
+
+def next_route(router: APIRouter) -> APIRoute:
+    """The route of ``next`` among those of ``routes``."""
+    return next(each for each in router.routes if isinstance(each, APIRoute) and each.path == NEXT)
+
+
+def _cursor(cursor: Cursor) -> dict[str, int]:
+    return {"epoch": cursor.epoch, "step": cursor.step}
+
+
+def _standing(run: Run, cursor: Cursor) -> dict[str, Any]:
+    deal, generation = run.deal, run.generation
+    epoch = generation.origin.epoch
+    return {
+        "generation": generation.number,
+        "generation_id": generation.birth or None,
+        "world_size": deal.world_size,
+        "cursor": _cursor(cursor),
+        "num_steps": 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch),
+        "origin": _cursor(generation.origin),
+        "offset": generation.offset,
+        "origin_lockstep": run.lockstep(epoch),
+        "lockstep": run.lockstep(epoch + 1),
+        "fingerprint": run.document.fingerprint,
+    }

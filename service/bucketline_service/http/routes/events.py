@@ -1,0 +1,45 @@
+"""The route of events."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from bucketline_service import names
+from bucketline_service.coordinator import Coordinator
+from bucketline_service.http.auth import Guards
+from bucketline_service.http.problems import documented
+from bucketline_service.http.schemas.models import EventsOut, as_json
+from bucketline_service.names import check_name
+from bucketline_service.store.port import MAX_EVENTS
+
+DEFAULT_LIMIT = 100
+
+
+def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
+    router = APIRouter(tags=["operations"], dependencies=[Depends(guards.any)], route_class=guards.route)
+
+    @router.get(
+        "/v1/events",
+        summary="Hear what has happened",
+        response_model=EventsOut,
+        responses=documented(401, 422, 503),
+    )
+    async def list_events(
+        run: Annotated[
+            str | None,
+            Query(description="of this run alone", json_schema_extra={"pattern": f"^{names.PATTERN}$"}),
+        ] = None,
+        limit: Annotated[
+            int, Query(ge=1, le=MAX_EVENTS, description="events wanted, the newest")
+        ] = DEFAULT_LIMIT,
+        after: Annotated[int, Query(ge=0, lt=2**53, description="an id: only what came after it")] = 0,
+    ) -> Response:
+        """What all replicas have told of late, newest first: runs, maps, sessions, leases, fences, faults of the store.
+        The newest 1,000 are kept, also of what was deleted."""
+        if run is not None:
+            check_name("run", run)
+        return as_json({"events": await coordinator.journal.read(run, after, limit)})
+
+    return router

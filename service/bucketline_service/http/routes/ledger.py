@@ -1,0 +1,74 @@
+"""The route of the ledger, which streams a file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from bucketline_service.coordinator import Coordinator
+from bucketline_service.http.auth import Guards
+from bucketline_service.http.browser_headers import DATA
+from bucketline_service.http.middleware import IS_HEAD
+from bucketline_service.http.problems import documented
+from bucketline_service.http.routes.runs import WorldSizeQuery
+from bucketline_service.http.schemas.models import RunPath
+from bucketline_service.planning.planner import MAX_EPOCH
+from bucketline_service.runs.ledger_files import MAX_EPOCHS, Format
+
+FromQuery = Annotated[
+    int | None,
+    Query(alias="from", ge=0, le=MAX_EPOCH, description="the first epoch; the present one unless given"),
+]
+ToQuery = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        le=MAX_EPOCH,
+        description=f"the last epoch, inclusive; the first unless given. At most {MAX_EPOCHS:,} epochs",
+    ),
+]
+FormatQuery = Annotated[Format, Query(description="of the answer")]
+
+MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
+
+_TABLE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "a table of the columns epoch, what, reason, map (of several), id and num",
+        "content": {
+            MEDIA_TYPES["csv"]: {"schema": {"type": "string"}},
+            MEDIA_TYPES["parquet"]: {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
+    router = APIRouter(tags=["runs"], route_class=guards.route)
+
+    @router.get(
+        "/v1/runs/{run}/ledger",
+        summary="List what epochs leave out and repeat",
+        dependencies=[Depends(guards.any)],
+        response_class=StreamingResponse,
+        responses={**_TABLE, **documented(401, 404, 409, 422, 503)},
+    )
+    async def ledger(
+        request: Request,
+        run: RunPath,
+        begin: FromQuery = None,
+        to: ToQuery = None,
+        format: FormatQuery = "csv",
+        world_size: WorldSizeQuery = None,
+    ) -> Response:
+        """Which images epochs leave out or repeat, and, first, which are pruned or never served. Each epoch as it is
+        dealt from its start to the present ranks, or to ``world_size``. Streamed: an answer that breaks off has no
+        end."""
+        file = await coordinator.ledgers.get(run, begin, to, world_size, format)
+        headers = {**DATA, "Content-Disposition": f'attachment; filename="{file.name}"'}
+        media_type = MEDIA_TYPES[format]
+        pieces = iter(()) if request.scope.get(IS_HEAD) else file.pieces
+        return StreamingResponse(pieces, headers=headers, media_type=media_type)
+
+    return router

@@ -1,0 +1,201 @@
+"""Routes of runs: put, look at, ask why, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from bucketline_service.coordinator import Coordinator, RunSpec
+from bucketline_service.errors import Invalid
+from bucketline_service.http.auth import Guards
+from bucketline_service.http.browser_headers import DATA
+from bucketline_service.http.problems import documented
+from bucketline_service.http.schemas.models import (
+    Batches,
+    ImageOut,
+    RanksOut,
+    RunOut,
+    RunPath,
+    RunsOut,
+    as_json,
+    as_list,
+)
+from bucketline_service.http.schemas.plan_costs import StatsOut
+from bucketline_service.planning.planner import MAX_EPOCH
+from bucketline_service.runs.batch_documents import INCLUDES, Include, Includes
+from bucketline_service.runs.sharding import MAX_COUNT
+from bucketline_service.store.port import MAX_WORLD_SIZE, Cursor
+
+EpochQuery = Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0")]
+EpochOrPresentQuery = Annotated[
+    int | None, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0; the present one unless given")
+]
+MapQuery = Annotated[
+    str | None, Query(max_length=256, description="which of several maps, where more than one has the id")
+]
+StepQuery = Annotated[int, Query(ge=0, lt=2**53, description="the first step wanted, from 0 in each epoch")]
+RankQuery = Annotated[int, Query(ge=0, lt=MAX_WORLD_SIZE, description="whose batches")]
+CountQuery = Annotated[int, Query(ge=1, le=MAX_COUNT, description="batches wanted, one a step")]
+WorldSizeQuery = Annotated[
+    int | None,
+    Query(ge=1, le=MAX_WORLD_SIZE, description="ranks to deal each epoch to; as the run's are unless given"),
+]
+ForceQuery = Annotated[
+    bool,
+    Query(description="delete it although ranks were heard of in the last minute; their workers are lost"),
+]
+IncludeQuery = Annotated[
+    str | None,
+    Query(
+        max_length=256,
+        description=f"what batches are to tell besides, of {', '.join(INCLUDES)}: with commas between them",
+        # for OpenAPI alone: _includes tells what would do, which a pattern does not
+        json_schema_extra={"pattern": "^({0})(,({0}))*$".format("|".join(INCLUDES))},
+    ),
+]
+
+
+def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
+    router = APIRouter(tags=["runs"], route_class=guards.route)
+    _add_writing(router, coordinator, guards)
+    _add_standing(router, coordinator, guards)
+    _add_plan(router, coordinator, guards)
+    return router
+
+
+def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
+    operators = [Depends(guards.operator)]
+
+    @router.put(
+        "/v1/runs/{run}",
+        summary="Open a run",
+        dependencies=operators,
+        status_code=201,
+        response_model=RunOut,
+        responses={
+            200: {"model": RunOut, "description": "the same spec again"},
+            202: {"model": RunOut, "description": "accepted; the plan is being built"},
+            **documented(401, 403, 404, 409, 413, 422, 503),
+        },
+    )
+    async def put_run(run: RunPath, spec: RunSpec) -> Response:
+        """A map, a plan spec and a world size. Born with generation 1 at step 0 of epoch 0; another spec under a name
+        that is taken is a conflict."""
+        created = await coordinator.put_run(run, spec)
+        about = await coordinator.answers.run(run)
+        status = 202 if about["status"] == "planning" else 201 if created else 200
+        return as_json(about, status)
+
+    @router.delete(
+        "/v1/runs/{run}",
+        summary="Delete a run",
+        dependencies=operators,
+        status_code=204,
+        responses=documented(401, 403, 404, 409, 422, 503),
+    )
+    async def delete_run(run: RunPath, force: ForceQuery = False) -> Response:
+        """Forget a run, its cursors and leases. Its map stays. A conflict while ranks are at work, unless forced."""
+        await coordinator.delete_run(run, force=force)
+        return Response(status_code=204, headers=DATA)
+
+
+def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
+    """How runs and their ranks stand."""
+    readers = [Depends(guards.any)]
+
+    @router.get(
+        "/v1/runs",
+        summary="List all runs",
+        dependencies=readers,
+        response_model=RunsOut,
+        responses=documented(401, 422, 503),
+    )
+    async def list_runs() -> Response:
+        """Every run by name, as it is told alone; one whose record in the store is damaged is ``failed`` here."""
+        return as_json({"runs": await coordinator.answers.runs()})
+
+    @router.get(
+        "/v1/runs/{run}",
+        summary="Look at a run",
+        dependencies=readers,
+        response_model=RunOut,
+        responses=documented(401, 404, 409, 422, 503),
+    )
+    async def get_run(run: RunPath) -> Response:
+        """Its spec with every default, its status, and the state dict at the slowest rank's cursor."""
+        return as_json(await coordinator.answers.run(run))
+
+    @router.get(
+        "/v1/runs/{run}/ranks",
+        summary="See where every rank stands",
+        dependencies=readers,
+        response_model=RanksOut,
+        responses=documented(401, 404, 409, 422, 503),
+    )
+    async def ranks(run: RunPath) -> Response:
+        """Each rank's cursor, who holds it, how far it is behind the leader and how fast it goes."""
+        return as_json({"ranks": await coordinator.answers.ranks(run)})
+
+
+def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
+    """What the plan holds and costs."""
+    readers = [Depends(guards.any)]
+
+    @router.get(
+        "/v1/runs/{run}/stats",
+        summary="Weigh what a plan costs",
+        dependencies=readers,
+        response_model=StatsOut,
+        responses=documented(401, 404, 409, 422, 503),
+    )
+    async def stats(run: RunPath) -> Response:
+        """What the plan costs: per bucket and over all, exact for every epoch (``novelai``: for the present one)."""
+        return as_json(await coordinator.answers.stats(run))
+
+    @router.get(
+        "/v1/runs/{run}/images/{id:path}",
+        summary="Ask why an image is where it is",
+        dependencies=readers,
+        response_model=ImageOut,
+        responses=documented(401, 404, 409, 422, 503),
+    )
+    async def image(
+        run: RunPath,
+        id: Annotated[str, Path(description="the image's id in the map; it may hold slashes")],
+        epoch: EpochOrPresentQuery = None,
+        map: MapQuery = None,
+    ) -> Response:
+        """Its bucket or why it was pruned, and at which step, on which rank it comes in an epoch."""
+        return as_json(await coordinator.answers.image(run, id, epoch, map))
+
+    @router.get(
+        "/v1/runs/{run}/batches",
+        summary="Read the plan itself",
+        dependencies=readers,
+        response_model=Batches,
+        responses=documented(401, 404, 409, 422, 503),
+    )
+    async def batches(
+        run: RunPath,
+        epoch: EpochQuery,
+        step: StepQuery,
+        rank: RankQuery,
+        count: CountQuery = 1,
+        world_size: WorldSizeQuery = None,
+        include: IncludeQuery = None,
+    ) -> Response:
+        """Batches of a rank: pure, moves nothing. With ``world_size``, as a job of that size is dealt each epoch."""
+        start, besides = Cursor(epoch, step), _includes(include)
+        found = await coordinator.delivery.batches(run, rank, start, count, world_size, besides)
+        return as_json({"batches": as_list(found)})
+
+
+def _includes(given: str | None) -> Includes:
+    words = [] if given is None else given.split(",")
+    for word in words:
+        if word not in INCLUDES:
+            raise Invalid(
+                "include", f"batches can not tell {word[:80]!r}", f"Known are {', '.join(INCLUDES)}"
+            )
+    return frozenset(cast("list[Include]", words))

@@ -1,0 +1,181 @@
+"""The models of what plans cost: stats of runs, and previews. As ``wire``'s, they are for validation and OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from bucketline_service.errors import Invalid
+from bucketline_service.http.problems import Problem, from_pydantic
+from bucketline_service.http.routes.charts import FigureOut
+from bucketline_service.previews.side_by_side import MAX_SPECS
+from bucketline_service.spec.maps import MAX_MAPS, MapSpec
+from bucketline_service.spec.run_spec import PlanFields
+
+
+class Spread(BaseModel):
+    mean: float
+    median: float
+    p95: float
+    max: float
+    quantiles: list[float] | None = Field(
+        None,
+        description="evenly spaced, from the least to the most; not there where an older release planned",
+    )
+
+
+class Loss(BaseModel):
+    mean: float
+    max: float
+
+
+class Spill(BaseModel):
+    bucket: int
+    num_images: int
+
+
+class Tail(BaseModel):
+    """Images of a bucket that its own whole units do not hold, in an epoch."""
+
+    num_images: int
+    spilled: list[Spill] = Field(description="served by other buckets")
+    left_out: int
+    repeated: int
+    never_served: int = Field(
+        description="of those left out: the bucket is smaller than a unit in every epoch"
+    )
+
+
+class BucketStats(BaseModel):
+    bucket: int
+    width: int
+    height: int
+    num_frames: int | None = Field(description="null where the run has no frame_buckets")
+    aspect: float
+    num_images: int = Field(description="images that may come in this bucket")
+    num_samples: float = Field(description="how often an epoch asks for them here, repeats counted")
+    batch_size: int
+    num_batches: int
+    crop_loss: Loss | None = Field(description="over the bucket's images")
+    crop_loss_served: float | None = Field(
+        description="mean over what the bucket serves, spilled images included"
+    )
+    tail: Tail
+
+
+class Shape(BaseModel):
+    width: int
+    height: int
+    num_frames: int | None = Field(description="null where the run has no frame_buckets")
+
+
+class MapStats(BaseModel):
+    map: str
+    num_assigned: int
+    num_samples: float = Field(description="how often an epoch asks for its images, repeats counted")
+    share: float = Field(description="of all that an epoch asks for")
+
+
+class EpochStats(BaseModel):
+    num_images: int
+    num_assigned: int = Field(description="images in a bucket")
+    num_samples: int = Field(description="how often the epoch asks for images, repeats counted")
+    pruned: dict[str, int] = Field(description="by reason")
+    aspect_error: Spread
+    crop_loss: Spread
+    crop_loss_served: float
+    num_batches: int
+    num_steps: int
+    dropped: int = Field(description="samples left out an epoch, undealt batches included")
+    repeated: int
+    never_served: int
+    spilled: int = Field(
+        description="images served outside their own bucket; planner line: as expected over epochs"
+    )
+    mixed_steps: int
+    step_imbalance: float = Field(
+        description="pixels of each step's slowest rank, over the ranks' mean, both summed over the epoch's "
+        "steps; planner line: as expected over epochs"
+    )
+    num_shapes: int = Field(description="distinct sizes among the batches")
+    largest_shape: Shape = Field(description="of those, the one whose batches have the most pixels")
+    maps: list[MapStats] = Field(description="what the epoch asks of each map")
+    buckets: list[BucketStats]
+
+
+class StatsOut(EpochStats):
+    run: str
+    fingerprint: str
+    planner: str
+    tails: str
+    epoch: int
+    world_size: int
+    lockstep: int | None
+
+
+def _of_one(given: Any, read: ValidatorFunctionWrapHandler) -> PlanFields | Invalid:
+    """What is wrong with one spec is its own problem, and hides no other."""
+    try:
+        found: PlanFields = read(given)
+    except ValidationError as error:
+        return from_pydantic(error, given)
+    return found
+
+
+PlanName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class PreviewsIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    map: str | None = Field(None, description="name of the resolution map")
+    maps: Annotated[list[MapSpec], Field(min_length=1, max_length=MAX_MAPS)] | None = Field(
+        None, description="instead of map: several, as in a run spec"
+    )
+    specs: list[Annotated[PlanFields, WrapValidator(_of_one)]] = Field(
+        min_length=1, max_length=MAX_SPECS, description="run specs without their map"
+    )
+    names: Annotated[list[PlanName], Field(min_length=1, max_length=MAX_SPECS)] | None = Field(
+        None, description="of the specs, for a chart; spec 1 and so on unless given"
+    )
+
+
+class PreviewOut(BaseModel):
+    """``stats`` or ``problem``, never both."""
+
+    spec: PlanFields | None = Field(
+        description="with every default written out, where it can be met; null where it is no spec at all"
+    )
+    stats: EpochStats | None = Field(None, description="of epoch 0")
+    problem: Problem | None = Field(None, description="why the spec can not be met")
+    figure: FigureOut | None = Field(None, description="with ?figure: images and batches of each bucket")
+
+
+class RowOut(BaseModel):
+    """A row of the table of plans."""
+
+    label: str
+    level: int = Field(description="how deep it stands below the row that it belongs to")
+    help: str = Field(description="what it is")
+    cells: list[str | None] = Field(description="of each spec; null where it can not be met")
+    best: list[bool] = Field(description="which of them no other is better than; none where all are the same")
+
+
+class ComparisonOut(BaseModel):
+    rows: list[RowOut]
+    figure: FigureOut = Field(description="crop loss, images not trained on, steps and shapes, side by side")
+
+
+class PreviewsOut(BaseModel):
+    map: str | None
+    num_images: int
+    previews: list[PreviewOut] = Field(description="in the order of the specs")
+    comparison: ComparisonOut | None = Field(None, description="with ?figure: for people")

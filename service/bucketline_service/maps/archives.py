@@ -1,0 +1,149 @@
+"""What is inside what was sent: text that gzip has packed, and the parts of a map in a tar.
+
+Spark, pandas and many others write a table as a folder of files. One upload holds them all as a plain tar: only files
+are read of it, and nothing is written under the names that it tells."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from bucketline_service.errors import BucketlineError, Invalid, TooLarge
+from bucketline_service.maps.column_names import Columns
+from bucketline_service.maps.decompression_limits import check_unpacked
+from bucketline_service.maps.formats import Format, format_for_suffix
+from bucketline_service.maps.reader import Source, broken, reading
+
+_COPY_BYTES = 1 << 20
+_PACKERS = (
+    (b"\x1f\x8b", "gzip", "gunzip"),
+    (b"BZh", "bzip2", "bunzip2"),
+    (b"\xfd7zXZ", "xz", "unxz"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
+)
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
+_PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
+"""Folders, and what the newer format says of the next file besides."""
+
+
+def sources(path: Path, format: Format, columns: Columns, directory: Path) -> Iterator[tuple[Source, Format]]:
+    """A source for the file, or for each of its parts, each to be read to its end before the next. What has to be
+    unpacked is unpacked to ``directory``."""
+    if format.read is not None:
+        with ExitStack() as stack:
+            yield _opened(path, format, columns, directory / "text", stack), format
+        return
+    first: Format | None = None
+    for number, part in enumerate(_parts(path, directory)):
+        with ExitStack() as stack, naming(part.name):
+            kind = _format_of(part.name)
+            if kind is not (first := first or kind):
+                raise Invalid("file", f"it is {kind.name}, and the parts before are {first.name}", _ONE_KIND)
+            with reading(part.path, kind.name):
+                source = _opened(part.path, kind, columns, directory / f"text-{number}", stack)
+            yield replace(source, part=part.name), kind
+    if first is None:
+        raise Invalid(
+            "file", "the tar holds no part of a map", "Its files are to be Parquet, CSV or JSON lines"
+        )
+
+
+_ONE_KIND = "All parts of a map have one format"
+
+
+@contextmanager
+def naming(part: str | None) -> Iterator[None]:
+    """What goes wrong tells in which part."""
+    try:
+        yield
+    except (Invalid, TooLarge) as error:
+        if part is None or "part" in error.extra:
+            raise
+        raise _in_part(error, part) from error
+
+
+def _in_part(error: BucketlineError, part: str) -> BucketlineError:
+    extra = {**error.extra, "part": part}
+    if isinstance(error, Invalid):
+        field = extra.pop("field")
+        return Invalid(field, f"{part}: {error.detail.removeprefix(f'{field}: ')}", **extra)
+    return TooLarge(f"{part}: {error.detail}", **extra)
+
+
+def _opened(path: Path, format: Format, columns: Columns, unpacked: Path, stack: ExitStack) -> Source:
+    assert format.read is not None
+    with path.open("rb") as file:
+        start = file.read(8)
+    for magic, name, command in _PACKERS:
+        if start.startswith(magic):
+            if name != "gzip" or not format.is_text:
+                taken = "" if format.is_text else f" ({format.name} packs its columns itself)"
+                raise Invalid("file", f"is packed with {name}{taken}", f"Unpack it first: {command} FILE")
+            path = _gunzip(path, unpacked)
+    return format.read(path, columns, stack)
+
+
+def _gunzip(path: Path, target: Path) -> Path:
+    packed_bytes = path.stat().st_size
+    with gzip.open(path) as source, target.open("wb") as file:
+        while block := source.read(_COPY_BYTES):
+            file.write(block)
+            check_unpacked("the file", file.tell(), packed_bytes)
+    return target
+
+
+class _Part(NamedTuple):
+    name: str
+    path: Path
+
+
+def _parts(path: Path, directory: Path) -> Iterator[_Part]:
+    """The files in a tar, but for empty ones and those that are hidden or begin with "_", as Spark's ``_SUCCESS``."""
+    with path.open("rb") as archive:
+        number = 0
+        while (head := archive.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
+            try:
+                info = tarfile.TarInfo.frombuf(head, "utf-8", "backslashreplace")
+            except tarfile.HeaderError as exc:
+                raise broken("tar", str(exc)) from exc
+            start = archive.tell()
+            if info.size < 0 or info.type not in (*_FILES, *_PASSED_OVER):
+                raise broken("tar", f"{info.name[:80]!r} is no plain file")
+            if info.type in _FILES and info.size and not _is_hidden(info.name):
+                target = directory / f"part-{number}"
+                _copy(archive, info.size, target)
+                yield _Part(info.name, target)
+                number += 1
+            archive.seek(start + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(name.startswith((".", "_")) for name in path.split("/") if name not in (".", ".."))
+
+
+def _copy(archive: IO[bytes], num_bytes: int, target: Path) -> None:
+    with target.open("wb") as file:
+        while file.tell() < num_bytes:
+            block = archive.read(min(_COPY_BYTES, num_bytes - file.tell()))
+            if not block:
+                raise broken("tar", "it ends early")
+            file.write(block)
+
+
+def _format_of(part: str) -> Format:
+    try:
+        found = format_for_suffix(Path(part))
+    except Invalid:
+        found = None
+    if found is None or found.read is None:
+        raise Invalid(
+            "file",
+            "its name does not tell the format of a map",
+            "A tar holds the parts of a map. Where it holds images: bucketline scan FILE -o MAP.parquet",
+        )
+    return found

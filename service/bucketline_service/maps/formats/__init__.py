@@ -1,0 +1,103 @@
+"""What can be read: one table, for the API's content types and for the command line's file suffixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.column_names import Columns
+from bucketline_service.maps.formats.columnar import read_arrow, read_parquet
+from bucketline_service.maps.formats.csv import read_csv
+from bucketline_service.maps.formats.json import read_jsonl
+from bucketline_service.maps.formats.npz import read_npz
+from bucketline_service.maps.formats.pickle import read_pickle
+from bucketline_service.maps.reader import Source
+
+
+@dataclass(frozen=True)
+class Format:
+    """The first media type is the one to send. ``read`` opens a file; the stack closes it. None: an archive of files of
+    the others. ``is_text``: it may be packed with gzip, and its name then ends in ``.gz`` besides. ``other_names``:
+    formats that are read in the same way."""
+
+    name: str
+    media_types: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    read: Callable[[Path, Columns, ExitStack], Source] | None
+    is_text: bool = False
+    other_names: tuple[str, ...] = ()
+
+
+# npz and pickle have no registered media type: x-npz and x-pickle are ours.
+_ALL = (
+    Format(
+        "csv",
+        ("text/csv", "application/csv", "text/tab-separated-values"),
+        (".csv", ".tsv"),
+        read_csv,
+        is_text=True,
+        other_names=("tsv",),
+    ),
+    Format(
+        "jsonl",
+        ("application/x-ndjson", "application/jsonl", "application/x-jsonlines"),
+        (".jsonl", ".ndjson", ".json"),
+        read_jsonl,
+        is_text=True,
+        other_names=("json",),
+    ),
+    Format(
+        "parquet",
+        ("application/vnd.apache.parquet", "application/x-parquet"),
+        (".parquet", ".pq"),
+        read_parquet,
+    ),
+    Format(
+        "arrow",
+        ("application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"),
+        (".arrow", ".arrows", ".feather"),
+        read_arrow,
+    ),
+    Format("npz", ("application/x-npz",), (".npz",), read_npz),
+    Format("pickle", ("application/x-pickle",), (".pkl", ".pickle"), read_pickle),
+    Format("tar", ("application/x-tar",), (".tar",), None),
+)
+
+FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+"""By name, in the order in which to list them."""
+
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+"""What follows the suffix of a file that is packed. Only gzip is unpacked; the others are named when refused."""
+
+_BY_NAME = {name: format for format in _ALL for name in (format.name, *format.other_names)}
+_BY_MEDIA_TYPE = {media_type: format for format in _ALL for media_type in format.media_types}
+_BY_SUFFIX = {suffix: format for format in _ALL for suffix in format.suffixes}
+
+
+def format_named(name: str) -> Format:
+    """By name or by media type, whose parameters (``; charset=utf-8``) are ignored."""
+    key = name.split(";")[0].strip().lower()
+    found = _BY_NAME.get(key) or _BY_MEDIA_TYPE.get(key)
+    if found is None:
+        known = ", ".join(f"{format.name} ({format.media_types[0]})" for format in _ALL)
+        raise Invalid("format", f"{name[:80]!r} is not known", f"Known are {known}")
+    return found
+
+
+def format_for_suffix(path: Path) -> Format:
+    """By the end of the file's name; ``.gz`` or the like after it says that it is packed."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED_SUFFIXES:
+        suffixes.pop()
+    found = _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+    if found is None:
+        raise Invalid(
+            "format",
+            f"the name {path.name[-80:]!r} does not tell it",
+            f"Known are {', '.join(_BY_SUFFIX)}, those of text with .gz after it as well. Or pass "
+            f"format=NAME, one of {', '.join(_BY_NAME)}",
+        )
+    return found

@@ -1,0 +1,66 @@
+"""Parquet, and the arrow formats (stream and file)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bucketline_service.maps.column_names import Columns, Names, resolve
+from bucketline_service.maps.decompression_limits import check_arrow_file, check_arrow_stream, check_parquet
+from bucketline_service.maps.reader import CHUNK_ROWS, Chunk, Source, broken
+
+_FILE_MAGIC = b"ARROW1"
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
+def read_parquet(path: Path, columns: Columns, stack: ExitStack) -> Source:
+    file = stack.enter_context(pq.ParquetFile(str(path)))
+    names = resolve(columns, file.schema_arrow.names)
+    check_parquet(file, path.stat().st_size)
+    batches = file.iter_batches(batch_size=CHUNK_ROWS, columns=names.all(), use_threads=False)
+    return Source(names, _chunks(batches, names))
+
+
+def read_arrow(path: Path, columns: Columns, stack: ExitStack) -> Source:
+    file = stack.enter_context(pa.OSFile(str(path)))
+    if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
+        check_arrow_file(path)
+        reader = stack.enter_context(pa.ipc.open_file(file))
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    else:
+        _check_end_of_stream(file)
+        check_arrow_stream(path)
+        reader = stack.enter_context(pa.ipc.open_stream(file))
+        batches = iter(reader)
+    names = resolve(columns, reader.schema.names)
+    return Source(names, _chunks(_validated(batches, names), names))
+
+
+def _check_end_of_stream(file: Any) -> None:
+    """Without its end mark a stream that was cut between two batches looks whole. Every writer in use sets
+    it."""
+    file.seek(max(0, file.size() - len(_END_OF_STREAM)))
+    if file.read() != _END_OF_STREAM:
+        raise broken("arrow", "the stream has no end mark")
+    file.seek(0)
+
+
+def _validated(batches: Iterator[Any], names: Names) -> Iterator[Any]:
+    """Arrow data comes with offsets and indices that nobody has checked, and reading through bad ones is a
+    crash."""
+    for batch in batches:
+        batch = batch.select(names.all())
+        batch.validate(full=True)
+        yield batch
+
+
+def _chunks(batches: Iterator[Any], names: Names) -> Iterator[Chunk]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, CHUNK_ROWS):
+            part = batch.slice(start, CHUNK_ROWS)
+            yield Chunk.of(names, part.column)

@@ -1,0 +1,151 @@
+"""CSV with a header line: double quotes, UTF-8 with or without a byte order mark, any line ends. Fields are separated
+as those of the header are: by commas, semicolons, tabs or bars.
+
+Every column is read as text, since a reader that guesses types turns the id "007" into 7.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.column_names import Columns, Names, resolve
+from bucketline_service.maps.reader import (
+    NOT_UTF8_HINT,
+    Chunk,
+    Source,
+    broken,
+    is_utf8,
+)
+
+_BLOCK_BYTES = 1 << 23
+_HEADER_CHARS = 1 << 20
+_LINE_SEARCH_ROWS = 1_000_000
+"""How far an error looks for the line of a row (a second or so); further down it names only the row."""
+
+_RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
+_RAGGED_HINT = "The file may be truncated, or a field that has separators or quotes in it lacks its quotes"
+_EXCEL = re.compile(r'"?sep=.?"?\s*')
+_SEPARATORS = (",", ";", "\t", "|")
+_OTHER = re.compile(r"Row #(\d+): (.*)", re.DOTALL)
+
+
+def read_csv(path: Path, columns: Columns, stack: ExitStack) -> Source:
+    file = _dialect(path, columns)
+    names = resolve(columns, file.header)
+    chunks = stack.enter_context(closing(_chunks(file, names)))
+    return Source(names, chunks, is_text=True, line=file.line)
+
+
+class _File(NamedTuple):
+    """Its ``header``: the fields as ``separator`` parts them."""
+
+    path: Path
+    separator: str
+    header: list[str]
+
+    def line(self, row: int) -> int | None:
+        """The line (from 1) on which a row (from 0) ends; blank lines are no rows, and a quoted field may span
+        lines."""
+        if row >= _LINE_SEARCH_ROWS:
+            return None
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+                reader = csv.reader(file, delimiter=self.separator)
+                filled = (reader.line_num for fields in reader if fields)
+                return next(islice(filled, row + 1, None), None)
+        except csv.Error:
+            return None
+
+
+def _chunks(file: _File, names: Names) -> Generator[Chunk, None, None]:
+    try:
+        with pa_csv.open_csv(
+            str(file.path),
+            # One thread: only then does arrow know the number of a row that it refuses.
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+            parse_options=pa_csv.ParseOptions(delimiter=file.separator, newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=names.all(), column_types=dict.fromkeys(names.all(), pa.large_string())
+            ),
+        ) as reader:
+            for batch in reader:
+                yield Chunk.of(names, batch.column)
+    except pa.ArrowInvalid as exc:
+        raise _refusal(file, str(exc)) from exc
+
+
+def _refusal(file: _File, message: str) -> Invalid:
+    """Where and why, from arrow's words, which count the header as row 1. (Its handler for ragged rows would say it in
+    fields, but only for rows that are UTF-8.)"""
+    ragged = _RAGGED.search(message)
+    if ragged:
+        number, expected, actual, text = ragged.groups()
+        fault = f"{actual} fields where the header has {expected}: {text[:80]!r}"
+        return _bad_row(file, int(number) - 2, fault, _RAGGED_HINT, value=text[:80])
+    other = _OTHER.search(message)
+    if other:
+        is_other = "invalid UTF8" in other[2]
+        fault, hint = ("it is not UTF-8", NOT_UTF8_HINT) if is_other else (other[2], _RAGGED_HINT)
+        return _bad_row(file, int(other[1]) - 2, fault, hint)
+    return broken("csv", message.splitlines()[0])
+
+
+def _bad_row(file: _File, row: int, fault: str, hint: str, **extra: Any) -> Invalid:
+    line = file.line(row)
+    at = f"row {row + 1}" + (f" (line {line})" if line is not None else "")
+    if line is not None:
+        extra["line"] = line
+    return Invalid("file", f"{at}: {fault}", hint, row=row + 1, **extra)
+
+
+def _dialect(path: Path, columns: Columns) -> _File:
+    """With the first separator that parts the header into columns of a map; or, where none does, into the most."""
+    text = _head(path)
+    lines = text.splitlines(keepends=True)
+    if lines and _EXCEL.fullmatch(lines[0]):
+        raise Invalid(
+            "file",
+            f"its first line is {lines[0].strip()!r}, which is for Excel, and not the names of the columns",
+            "Take that line out: tail -n +2 FILE",
+        )
+    files = [_File(path, separator, _fields(lines, separator)) for separator in _SEPARATORS]
+    known = (file for file in files if _is_known(columns, file.header))
+    return next(known, None) or max(files, key=lambda file: len(file.header))
+
+
+def _is_known(columns: Columns, header: list[str]) -> bool:
+    try:
+        resolve(columns, header)
+    except Invalid:
+        return False
+    return True
+
+
+def _fields(lines: list[str], separator: str) -> list[str]:
+    try:
+        return next((row for row in csv.reader(lines, delimiter=separator) if row), [])
+    except csv.Error as exc:
+        raise broken("csv", f"the header: {exc}") from exc
+
+
+def _head(path: Path) -> str:
+    """What the header is in."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        raise Invalid("file", "it is UTF-16, not UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE")
+    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as text:
+        head = text.read(_HEADER_CHARS)
+    if not is_utf8(head.partition("\n")[0]):
+        raise Invalid("file", "its header is not UTF-8", NOT_UTF8_HINT)
+    return head

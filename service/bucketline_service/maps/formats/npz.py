@@ -1,0 +1,124 @@
+"""``.npz``: one-dimensional arrays of one length. Read as a stream, and never unpickled."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from bucketline_service.errors import Invalid
+from bucketline_service.maps.column_names import Columns, Names, resolve
+from bucketline_service.maps.reader import (
+    CHUNK_ROWS,
+    MAX_ID_BYTES,
+    Chunk,
+    Source,
+    broken,
+)
+
+_MAX_ITEM_BYTES = 4 * MAX_ID_BYTES  # numpy has four bytes for each sign
+_CHUNK_BYTES = 1 << 26
+_MAX_HEADER_BYTES = 10_000
+"""Of an array. numpy takes no longer one, but reads all of it first; real ones have some 120 bytes."""
+_MAX_DIRECTORY_BYTES = 1 << 20
+"""Of the archive's directory, which is read into memory whole: some 10,000 arrays."""
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # numpy writes no others
+_HINT = "Save it as np.savez(path, id=…, width=…, height=…)"
+
+
+class _Member(NamedTuple):
+    """An array inside the archive: its data come next in ``file``."""
+
+    name: str
+    file: IO[bytes]
+    dtype: np.dtype[Any]
+    num_rows: int
+
+
+def read_npz(path: Path, columns: Columns, stack: ExitStack) -> Source:
+    _check_directory(path)
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    suffix = ".npy"
+    available = [name.removesuffix(suffix) for name in archive.namelist() if name.endswith(suffix)]
+    names = resolve(columns, available)
+    members = {name: _open(archive.getinfo(name + suffix), archive, name, stack) for name in names.all()}
+    num_rows = members[names.id].num_rows
+    for member in members.values():
+        if member.num_rows != num_rows:
+            detail = f"{member.num_rows:,} values, while {names.id} has {num_rows:,}"
+            raise Invalid(member.name, detail, "All arrays of a map must have one length")
+    return Source(names, _chunks(names, members, num_rows))
+
+
+def _check_directory(path: Path) -> None:
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end and end[zipfile._ECD_SIZE] > _MAX_DIRECTORY_BYTES:  # type: ignore[attr-defined]
+        raise broken("npz", f"its directory has more than {_MAX_DIRECTORY_BYTES:,} bytes")
+
+
+def _open(info: zipfile.ZipInfo, archive: zipfile.ZipFile, name: str, stack: ExitStack) -> _Member:
+    if info.compress_type not in _COMPRESSIONS:
+        raise broken("npz", f"array {name!r} is compressed in a way that numpy does not write")
+    file = stack.enter_context(archive.open(info))
+    shape, dtype = _header(name, file)
+    if dtype.kind not in "biufUS":
+        raise Invalid(
+            name,
+            f"an array of {dtype}",
+            "Ids are integers or strings, all else is numbers. Objects are never read",
+        )
+    if dtype.kind in "US" and dtype.itemsize == 0:
+        raise Invalid(name, "row 1: only empty strings", _HINT, row=1)
+    if dtype.itemsize > _MAX_ITEM_BYTES:
+        raise Invalid(
+            name, f"an array of {dtype}, wider than any id", f"Ids have at most {MAX_ID_BYTES:,} bytes"
+        )
+    if len(shape) != 1:
+        raise Invalid(name, f"an array of shape {shape}, not of one dimension", _HINT)
+    if shape[0] < 0:
+        raise broken("npz", f"array {name!r} has the shape {shape}")
+    return _Member(name, file, dtype, int(shape[0]))
+
+
+def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array; what is wrong with its header names the array."""
+    try:
+        version = np.lib.format.read_magic(file)
+        length = file.read(2 if version == (1, 0) else 4)
+        num_bytes = int.from_bytes(length, "little")
+        if num_bytes > _MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {num_bytes:,} bytes")
+        header = io.BytesIO(length + file.read(num_bytes))
+        read = (
+            np.lib.format.read_array_header_1_0 if len(length) == 2 else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(header)
+    except Exception as exc:  # of whatever type: numpy evaluates the header as Python
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
+        raise broken("npz", f"array {name!r}: {reason}") from exc
+    return shape, dtype
+
+
+def _chunks(names: Names, members: dict[str, _Member], num_rows: int) -> Iterator[Chunk]:
+    widest = max(member.dtype.itemsize for member in members.values())
+    step = min(CHUNK_ROWS, _CHUNK_BYTES // widest)
+    for start in range(0, num_rows, step):
+        count = min(step, num_rows - start)
+        parts = {name: _read(member, count) for name, member in members.items()}
+        yield Chunk.of(names, parts.__getitem__)
+
+
+def _read(member: _Member, count: int) -> Any:
+    size = count * member.dtype.itemsize
+    data = member.file.read(size)
+    if len(data) < size:
+        raise broken("npz", f"array {member.name!r} ends early")
+    values = np.frombuffer(data, member.dtype)
+    return pa.array(values.astype(member.dtype.newbyteorder("=")))

@@ -1,0 +1,173 @@
+"""What a reader hands on: a file's columns in chunks, and where in the file a row stands."""
+
+from __future__ import annotations
+
+import errno
+import reprlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
+from bucketline_service.maps.column_names import Names
+
+CHUNK_ROWS = 1 << 18
+"""Rows that are read and checked at a time: some 10 MB, whatever the file's size."""
+
+MAX_ID_BYTES = 1024
+"""Longest string id, in UTF-8 bytes: ids stand in URLs and in every batch; S3's object keys end here as
+well."""
+
+NOT_UTF8_HINT = "Perhaps it is Latin-1 or Windows-1252: convert it with iconv -f WINDOWS-1252 -t UTF-8 FILE"
+
+_VALUE_CHARS = 80
+
+# What parsers raise at a file that is not what it says. pyarrow's own errors derive from these or from
+# ArrowException.
+_BROKEN = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    SystemError,  # of ijson, for a number of thousands of digits
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+_UNREADABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOSPC, errno.EDQUOT),
+)
+
+
+class Chunk(NamedTuple):
+    """Consecutive rows: arrow arrays of one length, of whatever types the file has. ``optional``: by kind the name of
+    the column, and the column."""
+
+    ids: Any
+    widths: Any
+    heights: Any
+    optional: Mapping[str, tuple[str, Any]] = {}
+
+    @classmethod
+    def of(cls, names: Names, column: Callable[[str], Any]) -> Chunk:
+        """``column``: the array of that name."""
+        optional = {kind: (name, column(name)) for kind, name in names.optional.items()}
+        return cls(column(names.id), column(names.width), column(names.height), optional)
+
+    def of_rows(self, is_chosen: NDArray[np.bool_]) -> Chunk:
+        """Those rows alone; bool[n]."""
+        mask = pa.array(is_chosen)
+        optional = {kind: (name, array.filter(mask)) for kind, (name, array) in self.optional.items()}
+        return Chunk(self.ids.filter(mask), self.widths.filter(mask), self.heights.filter(mask), optional)
+
+
+def _no_line(row: int) -> int | None:
+    return None
+
+
+def _same(row: int) -> int:
+    return row
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened file. ``rows`` are counted from 0 here, from 1 in messages. ``is_text``: a format without
+    types, in which all columns are strings. ``line`` tells the line of a row where that is exact. ``part``: which of
+    the files of a map it is, where there are several. ``row_of``: from the rows of the map to this file's, of which
+    some may have been skipped."""
+
+    names: Names
+    chunks: Iterator[Chunk]
+    is_text: bool = False
+    line: Callable[[int], int | None] = _no_line
+    part: str | None = None
+    row_of: Callable[[int], int] = _same
+
+    def refuse(self, column: str, row: int, detail: str, value: Any, hint: str | None = None) -> Invalid:
+        """The error for a value: names the column, the row, the line where known, and the value. ``detail``
+        has the value as ``{}``."""
+        row, shown = self.row_of(row), show(value)
+        line = self.line(row)
+        at = f"row {row + 1}" + (f" (line {line})" if line is not None else "")
+        extra: dict[str, Any] = {"row": row + 1, "value": shown}
+        if line is not None:
+            extra["line"] = line
+        if self.part is not None:
+            at, extra["part"] = f"{self.part}: {at}", self.part
+        return Invalid(column, f"{at}: {detail.replace('{}', shown)}", hint, **extra)
+
+
+def show(value: Any) -> str:
+    """A value for a message: short, whatever it is."""
+    if isinstance(value, (str, bytes)):
+        value = value[: _VALUE_CHARS + 1]
+        text = repr(value)
+    else:
+        text = _SHORTLY.repr(value)
+    return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "…"
+
+
+class _Shortly(reprlib.Repr):
+    """``repr`` of the first few values of the first few levels: what is nested and shared can be without an end."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 256 else f"a whole number of {x.bit_length()} bits"
+
+
+_SHORTLY = _Shortly()
+_SHORTLY.maxlevel = 3
+_SHORTLY.maxstring = _SHORTLY.maxother = _VALUE_CHARS
+
+
+def is_utf8(text: str) -> bool:
+    """False for lone surrogates, which JSON and pickle can smuggle into a string."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def reading(path: Path, format_name: str) -> Iterator[None]:
+    """Turns what a parser raises at a broken file into ``Invalid``."""
+    try:
+        yield
+    except BucketlineError:
+        raise
+    except MemoryError as exc:
+        raise TooLarge(
+            f"the {format_name} file asks for more memory than there is: {_first_line(exc)}"
+        ) from exc
+    except _BROKEN as exc:
+        if isinstance(exc, OSError) and exc.errno in _UNREADABLE:
+            raise StoreUnavailable(f"cannot read {path}: {exc.strerror}") from exc
+        raise broken(format_name, _first_line(exc)) from exc
+
+
+def broken(format_name: str, reason: str) -> Invalid:
+    return Invalid(
+        "file",
+        f"cannot be read as {format_name}: {reason.rstrip('.')}",
+        "It may be truncated, damaged, or of another format",
+    )
+
+
+def _first_line(exc: BaseException) -> str:
+    text = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
+    return (text.strip().splitlines() or [type(exc).__name__])[0][:300]

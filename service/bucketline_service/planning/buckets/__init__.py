@@ -1,0 +1,1 @@
+"""Which buckets a run has, and which of them each image comes to."""

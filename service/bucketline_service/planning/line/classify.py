@@ -1,0 +1,137 @@
+"""The first pass over all rows: which group each is of. And where a plan is made, for both chunked_map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.planning import chunked_map
+from bucketline_service.planning.images import Images
+from bucketline_service.planning.line.image_classes import PRUNED, Coded, Sorter
+from bucketline_service.planning.plan_spec import PlanSpec
+
+Arrays = Mapping[str, NDArray[Any]]
+_I64 = NDArray[np.int64]
+
+
+class Desk(Protocol):
+    """Where a plan is made: its arrays, which may be files, and how far it is, for whoever goes on after a kill."""
+
+    def array(self, name: str, num: int, dtype: type[np.generic]) -> NDArray[Any]:
+        """An array of that length. The same as it was left, where one of that name and length is there."""
+
+    def load(self) -> Arrays:
+        """What was kept last; empty where nothing was."""
+
+    def keep(self, state: Callable[[], Arrays]) -> None:
+        """Called after each chunk: may keep the state, once all that was written to the arrays is safe."""
+
+    def tell(self, share: float) -> None:
+        """Hears what share of the work is done, 0 to 1."""
+
+
+class Memory:
+    """A ``Desk`` that keeps nothing."""
+
+    def array(self, name: str, num: int, dtype: type[np.generic]) -> NDArray[Any]:
+        return np.empty(num, dtype=dtype)
+
+    def load(self) -> Arrays:
+        return {}
+
+    def keep(self, state: Callable[[], Arrays]) -> None:
+        pass
+
+    def tell(self, share: float) -> None:
+        pass
+
+
+class Survey:
+    """The first pass: the key of every row."""
+
+    def __init__(
+        self,
+        spec: PlanSpec,
+        images: Images,
+        valid_rows: _I64 | None = None,
+        desk: Desk | None = None,
+        num_threads: int = 1,
+    ) -> None:
+        self.images = images
+        self.sorter = Sorter(spec, images)
+        self.desk = desk or Memory()
+        self.num_threads = num_threads
+        self.state = self.desk.load()
+        self.num_chunks = -(-images.num_rows // chunked_map.CHUNK)
+        self.codes = self.desk.array("codes", images.num_rows, np.int16)
+        self.chunks: list[tuple[_I64, _I64]] = []  # keys and counts of each
+        self._pruned = np.zeros(len(PRUNED), dtype=np.int64)
+        self._is_valid = None
+        if valid_rows is not None:
+            self._is_valid = np.zeros(images.num_rows, dtype=np.bool_)
+            self._is_valid[valid_rows] = True
+        if "bounds" in self.state:
+            cuts = self.state["bounds"][1:-1]
+            keys, counts = (np.split(self.state[name], cuts) for name in ("keys", "counts"))
+            self.chunks = list(zip(keys, counts, strict=True))
+            self._pruned = self.state["pruned"].copy()
+
+    def part(self, chunk: int) -> slice:
+        """The rows of a chunk."""
+        return slice(chunk * chunked_map.CHUNK, min((chunk + 1) * chunked_map.CHUNK, self.images.num_rows))
+
+    def run(self) -> None:
+        for coded in chunked_map.in_order(
+            self._code, range(len(self.chunks), self.num_chunks), self.num_threads
+        ):
+            self.chunks.append((coded.keys, coded.counts))
+            self._pruned += coded.pruned
+            self.desk.keep(self.arrays)
+            self.desk.tell(0.5 * len(self.chunks) / self.num_chunks)
+
+    def _code(self, chunk: int) -> Coded:
+        part = self.part(chunk)
+        is_valid = None if self._is_valid is None else self._is_valid[part]
+        coded = self.sorter.code(self.images.read(part.start, part.stop), is_valid)
+        self.codes[part] = coded.codes
+        return coded
+
+    def arrays(self) -> Arrays:
+        """For ``Desk.keep``."""
+        lengths = [len(keys) for keys, _ in self.chunks]
+        return {
+            "keys": np.concatenate([keys for keys, _ in self.chunks]),
+            "counts": np.concatenate([counts for _, counts in self.chunks]),
+            "bounds": np.cumsum([0, *lengths]),
+            "pruned": self._pruned,
+        }
+
+    @cached_property
+    def keys(self) -> _I64:
+        """int64[G]: all keys, ascending."""
+        return np.unique(np.concatenate([keys for keys, _ in self.chunks]))
+
+    @property
+    def counts(self) -> _I64:
+        """int64[G]: images of each."""
+        counts = np.zeros(len(self.keys), dtype=np.int64)
+        for keys, here in self.chunks:
+            counts[np.searchsorted(self.keys, keys)] += here
+        return counts
+
+    @property
+    def pruned(self) -> dict[str, int]:
+        return dict(zip(PRUNED, self._pruned.tolist(), strict=True))
+
+    def by_group(self, chunk: int) -> tuple[_I64, _I64, _I64]:
+        """Of a chunk the assigned rows by group, counted from the chunk's first and ascending inside a group; the
+        groups that it has, int64[k]; and how many rows each has of them."""
+        codes = self.codes[self.part(chunk)]
+        keys, _ = self.chunks[chunk]
+        rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
+        sizes = np.bincount(codes[rows], minlength=len(keys))
+        return rows, np.searchsorted(self.keys, keys), sizes

@@ -1,0 +1,92 @@
+"""One plan under several locksteps. The order of its rows hangs on none: a planner for another is arithmetic."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from functools import cached_property
+from typing import NamedTuple
+
+from bucketline_service.planning.build_plan import Prepared, least_units, new_planner
+from bucketline_service.planning.images import Images
+from bucketline_service.planning.line.image_classes import Sorter
+from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, PlanSpec
+from bucketline_service.planning.planner import Planner
+
+NUM_KEPT = 8
+"""Planners that are remembered, beside the plan's own."""
+
+
+class Laid(NamedTuple):
+    """How an epoch's stream is laid out: ``spec.lockstep`` says it, and the planner does it."""
+
+    spec: PlanSpec
+    planner: Planner
+
+
+def pure_lockstep(world_size: int, own: int, planned_for: int) -> int:
+    """The lockstep with which each step of ``world_size`` ranks has one shape, where ``own``, in batches, is meant for
+    ``planned_for`` ranks: as many steps of one shape as these have. ``own`` where that does, and where not even the
+    ranks that it is meant for have one shape a step."""
+    if own % world_size == 0 or own % planned_for:
+        return own
+    return world_size * (own // planned_for)
+
+
+class Layouts:
+    """``own``: the planner of ``spec`` itself. What is answered depends on the plan and the arguments alone. May be
+    asked from several threads."""
+
+    def __init__(self, spec: PlanSpec, prepared: Prepared, images: Images, own: Planner) -> None:
+        self._own = Laid(spec, own)
+        self._prepared = prepared
+        self._images = images
+        self._kept: OrderedDict[int, Laid] = OrderedDict()
+        self._may: dict[int, bool] = {}
+        self._lock = threading.Lock()
+
+    def lockstep_for(self, world_size: int, planned_for: int) -> int:
+        """Of an epoch that so many ranks deal from its start, of a plan that is meant for ``planned_for`` ranks: the
+        one of ``pure_lockstep``, but the plan's own where such an epoch can not be planned."""
+        spec = self._own.spec
+        if spec.planner == "novelai":
+            return spec.lockstep
+        lockstep = pure_lockstep(world_size, spec.lockstep, planned_for)
+        return lockstep if self.may_be(lockstep) else spec.lockstep
+
+    def may_be(self, lockstep: int) -> bool:
+        """Whether every epoch has a unit of so many batches."""
+        spec = self._own.spec
+        if lockstep == spec.lockstep:
+            return True
+        if spec.planner == "novelai" or lockstep > MAX_LOCKSTEP:
+            return False
+        found = self._may.get(lockstep)
+        if found is None:
+            found = self._may[lockstep] = least_units(replace(spec, lockstep=lockstep), self._portions) > 0
+        return found
+
+    def of(self, lockstep: int | None) -> Laid:
+        """None: the plan's own. One that ``may_be``."""
+        if lockstep in (None, self._own.spec.lockstep):
+            return self._own
+        assert lockstep is not None
+        with self._lock:
+            laid = self._kept.get(lockstep)
+            if laid is not None:
+                self._kept.move_to_end(lockstep)
+                return laid
+        spec = replace(self._own.spec, lockstep=lockstep)
+        laid = Laid(spec, new_planner(spec, self._prepared, self._images))
+        with self._lock:
+            laid = self._kept.setdefault(lockstep, laid)
+            while len(self._kept) > NUM_KEPT:
+                self._kept.popitem(last=False)
+        return laid
+
+    @cached_property
+    def _portions(self) -> Portions:
+        spec = self._own.spec
+        return Portions.of(Sorter(spec, self._images), self._prepared.groups, spec.num_buckets)

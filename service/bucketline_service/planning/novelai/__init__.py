@@ -1,0 +1,1 @@
+"""The ``novelai`` planner: NovelAI's published algorithm, exact."""

@@ -1,0 +1,179 @@
+"""All that a plan depends on beside the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.buckets.assignment import SameAspect
+from bucketline_service.planning.buckets.ladder import Ladder, Size
+from bucketline_service.planning.buckets.no_upscale import NoUpscale
+
+_I64 = NDArray[np.int64]
+MAX_LOCKSTEP = 1 << 20
+"""Batches."""
+_MAX_PIXELS = 2**53
+"""Of a batch, so that sums of them are exact."""
+
+
+class Budget(NamedTuple):
+    """A batch size for each target: as many images as fit. ``field``: the name of the limit in the run spec. An image
+    costs ``ceil(frames / frame_stride) * ceil(width / stride) * ceil(height / stride)``: pixels where both are 1.
+    Sizes are rounded down to a multiple of ``multiple_of`` and held between ``least`` and ``most``."""
+
+    field: str
+    limit: int
+    stride: int = 1
+    frame_stride: int = 1
+    least: int = 1
+    most: int = 1
+    multiple_of: int = 1
+
+
+class FrameBucket(NamedTuple):
+    """A length of clips. ``keep`` [T]: of the clips that come to each tier, the share that it takes in an epoch."""
+
+    num_frames: int
+    keep: tuple[float, ...]
+
+
+class MapShare(NamedTuple):
+    """How often the images of a map come: each ``repeats`` times as often as it says itself, or, with ``weight``, so
+    often that the map's share of the epoch is its weight's share of all weights."""
+
+    repeats: float = 1.0
+    weight: float | None = None
+
+
+class Section(NamedTuple):
+    """One tier at one length: ``first`` is the index of its first bucket."""
+
+    first: int
+    ladder: Ladder
+    frames: int
+    tier: int
+    num_frames: int
+    keep: float
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """``tiers``: a ladder for each base resolution, from the lowest on; in order of aspect for ``line``, in the
+    original's own order for ``novelai``. ``no_upscale``: what chooses among the only tier's buckets, in place of the
+    nearest aspect. ``same_aspect``: which of several buckets of one aspect in a tier; ``first`` where no tier has
+    several. ``batch_size`` images. Lengths in pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are
+    numbered section by section: by length, then tier, then as in its ladder."""
+
+    planner: Literal["line", "novelai"]
+    tiers: tuple[Ladder, ...]
+    batch_size: int | Budget
+    seed: int
+    lockstep: int
+    tails: Literal["spill", "pad", "drop", "catch_all"]
+    metric: Literal["log", "abs"] = "log"
+    max_ar_error: float | None = None
+    max_crop_loss: float | None = None
+    min_size: int | None = None
+    choose: Literal["highest", "every"] = "highest"
+    frame_buckets: tuple[FrameBucket, ...] = ()
+    first: Literal["largest"] | None = None
+    maps: tuple[MapShare, ...] = (MapShare(),)
+    no_upscale: NoUpscale | None = None
+    same_aspect: SameAspect = "first"
+
+    @property
+    def ladder(self) -> Ladder:
+        """That of the lowest tier, which is the only one of most."""
+        return self.tiers[0]
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        lengths = self.frame_buckets or (FrameBucket(1, (1.0,) * len(self.tiers)),)
+        found: list[Section] = []
+        first = 0
+        for frames, length in enumerate(lengths):
+            for tier, ladder in enumerate(self.tiers):
+                found.append(Section(first, ladder, frames, tier, length.num_frames, length.keep[tier]))
+                first += len(ladder)
+        return found
+
+    @cached_property
+    def num_buckets(self) -> int:
+        return sum(len(section.ladder) for section in self.sections)
+
+    @cached_property
+    def aspects(self) -> NDArray[np.float64]:
+        """float64[B]: what images are compared with."""
+        return np.concatenate([section.ladder.aspects for section in self.sections])
+
+    @cached_property
+    def targets(self) -> list[Size]:
+        """(width, height) of every bucket that batches are drawn from; a catch-all stands last."""
+        sizes = [size for section in self.sections for size in section.ladder.sizes]
+        return [*sizes, self.ladder.base] if self.tails == "catch_all" else sizes
+
+    @cached_property
+    def target_frames(self) -> _I64:
+        """int64[G]: frames of each target."""
+        frames = [section.num_frames for section in self.sections for _ in range(len(section.ladder))]
+        return np.array(frames + [1] * (self.tails == "catch_all"), dtype=np.int64)
+
+    @property
+    def _costs(self) -> _I64:
+        """int64[G]: what an image of each target costs of the budget."""
+        assert isinstance(self.batch_size, Budget)
+        width, height = np.array(self.targets, dtype=np.int64).T
+        stride = self.batch_size.stride
+        costs: _I64 = -(-width // stride) * -(-height // stride)
+        return costs * -(-self.target_frames // self.batch_size.frame_stride)
+
+    @property
+    def least_limit(self) -> int:
+        """Of the budget: the lowest that holds a batch of every target."""
+        budget = self.batch_size
+        assert isinstance(budget, Budget)
+        num_images = -(-max(budget.least, 1) // budget.multiple_of) * budget.multiple_of
+        return int(self._costs.max()) * num_images
+
+    @cached_property
+    def batch_sizes(self) -> _I64:
+        """int64[G]: images a batch of each target. Raises ``Invalid`` where the budget does not hold one."""
+        budget = self.batch_size
+        areas = np.array(self.targets, dtype=np.float64).prod(axis=1) * self.target_frames
+        largest = int(np.argmax(areas))
+        if areas[largest] * (budget if isinstance(budget, int) else 1) >= _MAX_PIXELS:
+            detail = f"a batch of {self._shape(largest)} has more pixels than can be counted"
+            raise Invalid("frame_buckets", detail, "Take shorter clips, or smaller batches and buckets")
+        if isinstance(budget, int):
+            return np.full(len(self.targets), budget, dtype=np.int64)
+        cost = self._costs
+        most = np.minimum(budget.most, _MAX_PIXELS // areas).astype(np.int64)
+        sizes: _I64 = np.minimum(budget.limit // cost, most) // budget.multiple_of * budget.multiple_of
+        least = max(budget.least, 1)
+        at = int(np.argmax(cost))  # where fewest fit
+        if sizes[at] < least:
+            detail = f"{budget.limit:,} hold fewer than the {least} images that a batch must have"
+            hint = f"Take at least {self.least_limit:,}, or smaller buckets"
+            raise Invalid(budget.field, f"{detail} at {self._shape(at)}", hint)
+        return sizes
+
+    def _shape(self, target: int) -> str:
+        width, height = self.targets[target]
+        frames = f" x {self.target_frames[target]} frames" if self.frame_buckets else ""
+        return f"{width} x {height}{frames}"
+
+    @cached_property
+    def most_images(self) -> int:
+        """Of a batch."""
+        return int(self.batch_sizes.max())
+
+    @cached_property
+    def pixels(self) -> _I64:
+        """int64[G]: pixels of a batch of each target, those of all frames."""
+        areas: _I64 = np.array(self.targets, dtype=np.int64).prod(axis=1)
+        return areas * self.target_frames * self.batch_sizes

@@ -1,0 +1,1 @@
+"""Plans on disk: built once, kept under their fingerprint, memory-mapped."""

@@ -1,0 +1,87 @@
+"""The stats of a plan that is not made: for ``line`` from the distinct sizes alone, with the same numbers as made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning import chunked_map
+from bucketline_service.planning.assignment_stats import Summary
+from bucketline_service.planning.build_plan import (
+    Prepared,
+    check_world_size,
+    new_planner,
+    new_summary,
+    prepare,
+)
+from bucketline_service.planning.images import Images
+from bucketline_service.planning.line.classify import Survey
+from bucketline_service.planning.plan_spec import PlanSpec
+from bucketline_service.planning.plan_stats import epoch_stats
+
+MAX_NOVELAI_IMAGES = 2_000_000
+
+
+def preview_line(
+    spec: PlanSpec,
+    images: Images,
+    world_size: int,
+    num_invalid: int | None = None,
+    num_threads: int = 1,
+) -> dict[str, Any]:
+    """``epoch_stats`` of epoch 0 over these images, or over their distinct sizes. ``num_invalid``: how many more the
+    maps have that ``valid_ids`` leaves out, None where the spec has none. Raises ``Invalid`` as planning does.
+
+    Means are sums of floats in another order than ``prepare``'s, and may differ in the last digits; nothing else does.
+    """
+    prepared = survey(spec, images, num_invalid, num_threads)
+    planner = new_planner(spec, prepared, images)
+    check_world_size(planner, world_size)
+    return epoch_stats(spec, prepared, images, planner, 0, world_size)
+
+
+def survey(spec: PlanSpec, images: Images, num_invalid: int | None = None, num_threads: int = 1) -> Prepared:
+    """What ``prepare`` finds, but for the order, which is empty; in 2 bytes a distinct size."""
+    found = Survey(spec, images, num_threads=num_threads)
+    found.run()
+    pruned = {**found.pruned, "valid_ids": num_invalid or 0}
+    groups = found.sorter.groups(found.keys, found.counts)
+    summary = new_summary(spec, images, found.sorter, groups, pruned)
+
+    def add(chunk: int) -> Summary:
+        part = found.part(chunk)
+        rows, at, sizes = found.by_group(chunk)
+        of = images.read(part.start, part.stop)
+        here = summary.blank()
+        counts = None if of.counts is None else of.counts[rows]
+        here.add(of.widths[rows], of.heights[rows], at, sizes, counts)
+        return here
+
+    for here in chunked_map.in_order(add, range(found.num_chunks), num_threads):
+        summary.merge(here)
+    about = {"num_images": images.num_images + (num_invalid or 0), "pruned": pruned, **summary.to_json()}
+    return Prepared(groups, np.empty(0, dtype=np.uint32), about)
+
+
+def preview_novelai(
+    spec: PlanSpec,
+    images: Images,
+    int_ids: NDArray[np.int64] | None,
+    world_size: int,
+    valid_rows: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:
+    """``epoch_stats`` of epoch 0, which is planned for it. Raises ``Invalid`` as planning does, and for too many
+    images."""
+    num = images.num_rows if valid_rows is None else len(valid_rows)
+    if num > MAX_NOVELAI_IMAGES:
+        detail = (
+            f"novelai is previewed by planning an epoch, which is done for up to {MAX_NOVELAI_IMAGES} images"
+        )
+        raise Invalid("planner", f"{detail}, and these are {num}", "Put the run, or preview planner: line")
+    prepared = prepare(spec, images, valid_rows=valid_rows)
+    planner = new_planner(spec, prepared, images, int_ids)
+    check_world_size(planner, world_size)
+    return epoch_stats(spec, prepared, images, planner, 0, world_size)

@@ -1,0 +1,135 @@
+"""Several plans of one map, their costs side by side. Nothing is kept, and no run is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable
+from bucketline_service.maps import MapStore
+from bucketline_service.maps.async_store import Library
+from bucketline_service.planning.images import Images, Part
+from bucketline_service.plans.plan_store import num_threads
+from bucketline_service.plans.run_images import Sources
+from bucketline_service.previews.estimate import preview_line, preview_novelai
+from bucketline_service.spec.maps import MapSpec
+from bucketline_service.spec.run_spec import PlanFields
+
+MAX_SPECS = 16
+
+
+class Preview(NamedTuple):
+    """``spec`` with every default written out, where it can be met; else as it was given, None where that is none at
+    all. One of the others is None."""
+
+    spec: PlanFields | None
+    stats: dict[str, Any] | None
+    problem: BucketlineError | None
+
+
+class Previews:
+    """One at a time, off the event loop: each is as heavy as it is quick."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._turn = asyncio.Lock()
+
+    async def get(
+        self, maps: Sequence[MapSpec], specs: Sequence[PlanFields | Invalid]
+    ) -> tuple[int, list[Preview]]:
+        """How many images the maps have, and what each spec costs. Raises ``NotFound`` for a map. Cancelled, it leaves
+        the queue, or stops before the next spec."""
+        is_unwanted = threading.Event()
+        async with self._turn:
+            work = self._library.do(previews, self._library.maps, maps, specs, is_unwanted.is_set)
+            task = asyncio.create_task(work)
+            try:
+                return await asyncio.shield(task)
+            finally:
+                is_unwanted.set()
+                await asyncio.wait([task])  # the next one has its turn when the thread is free
+
+
+def previews(
+    store: MapStore,
+    maps: Sequence[MapSpec],
+    specs: Sequence[PlanFields | Invalid],
+    is_unwanted: Callable[[], bool] = lambda: False,
+) -> tuple[int, list[Preview]]:
+    """The same, here and now. In the place of a spec that is none stands why. Raises ``Invalid`` for a number of specs
+    out of range; what is wrong with one of them is its own problem. ``is_unwanted``: asked before each spec, whether
+    the rest may be left out."""
+    if not 1 <= len(specs) <= MAX_SPECS:
+        raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
+    desk = _Desk(store, maps)
+    found = [desk.preview(spec) for spec in takewhile(lambda _: not is_unwanted(), specs)]
+    return desk.sources.images.num_rows, found
+
+
+class _Desk:
+    """Maps, and what the specs that were looked at have needed of them."""
+
+    def __init__(self, store: MapStore, maps: Sequence[MapSpec]) -> None:
+        self._store = store
+        self._maps = [each.counted(f"maps.{index}.") for index, each in enumerate(maps)]
+        self.sources = Sources([each.map for each in maps], [store.get(each.map) for each in maps])
+        self._all: dict[bool, list[Part]] = {}
+
+    def preview(self, spec: PlanFields | Invalid) -> Preview:
+        if isinstance(spec, Invalid):
+            return Preview(None, None, spec)
+        try:
+            spec = spec.resolved()
+            return Preview(spec, self._stats(spec), None)
+        except StoreUnavailable:
+            raise
+        except BucketlineError as error:
+            return Preview(spec, None, error)
+
+    def _stats(self, spec: PlanFields) -> dict[str, Any]:
+        rows = self._valid_rows(spec)
+        sources = self.sources
+        if spec.planner == "novelai":
+            if sources.are_several:
+                raise Invalid("maps", "planner novelai takes one map", "Say map, or take planner: line")
+            plan = spec.plan_spec()
+            told = preview_novelai(plan, sources.images, sources.int_ids, spec.world_size, rows)
+        else:
+            parts = self._parts(rows, spec.frame_buckets is not None)
+            num_invalid = None if rows is None else sources.images.num_rows - len(rows)
+            plan = spec.plan_spec(spec.fit(parts, self._maps), self._maps)
+            told = preview_line(plan, Images(parts), spec.world_size, num_invalid, num_threads())
+        for name, share in zip(sources.names, told["maps"], strict=True):
+            share["map"] = name
+        return told
+
+    def _parts(self, rows: NDArray[np.int64] | None, with_frames: bool) -> list[Part]:
+        if rows is not None:
+            return self.sources.distinct(rows, with_frames=with_frames)
+        if with_frames not in self._all:
+            self._all[with_frames] = self.sources.distinct(with_frames=with_frames)
+        return self._all[with_frames]
+
+    def _valid_rows(self, spec: PlanFields) -> NDArray[np.int64] | None:
+        of_maps = [each.valid_ids for each in self._maps]
+        if spec.valid_ids is not None:
+            if self.sources.are_several:
+                raise Invalid(
+                    "valid_ids", "does not say of which map", "Give it inside maps, to each map its own"
+                )
+            of_maps = [spec.valid_ids]
+        return self.sources.rows_of(
+            [partial(self._ids, each) if isinstance(each, str) else each for each in of_maps],
+            are_listed=spec.valid_ids is None,
+        )
+
+    def _ids(self, name: str) -> list[int] | list[str]:
+        valid = self._store.get(name)
+        return valid.ids(np.arange(valid.num_images))

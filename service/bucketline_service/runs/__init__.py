@@ -1,0 +1,1 @@
+"""Runs: put, listed and deleted; sessions, leases and delivery; what operators ask of them."""

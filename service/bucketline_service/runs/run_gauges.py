@@ -1,0 +1,95 @@
+"""What a scrape reads of the store: where each run stands, in one call for each run that is open here."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bucketline_service.errors import (
+    BucketlineError,
+    Damaged,
+    NotFound,
+    Planning,
+    StoreUnavailable,
+)
+from bucketline_service.observability.metrics import Metrics, RunReading
+from bucketline_service.runs.registry import STATUS_WAIT_S, Run, Runs
+from bucketline_service.store.port import RankRecord
+
+
+class Readings:
+    """Reads for all who scrape at the same time at once, so that they cost the store no more than one does."""
+
+    def __init__(self, runs: Runs, metrics: Metrics) -> None:
+        self._runs = runs
+        self._metrics = metrics
+        self._under_way: asyncio.Task[None] | None = None
+
+    async def refresh(self) -> None:
+        """Raises ``StoreUnavailable``; no run is told of then."""
+        if self._under_way is None or self._under_way.done():
+            self._under_way = asyncio.create_task(self._read_all())
+            # a failure that nobody waits for any more is still no "exception was never retrieved"
+            self._under_way.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(self._under_way)
+
+    async def _read_all(self) -> None:
+        found: dict[str, RunReading] = {}
+        try:
+            for name in await self._runs.names():
+                reading = await self._read(name)
+                if reading is not None:
+                    found[name] = reading
+        except StoreUnavailable:
+            self._metrics.tell_store_down()
+            raise
+        await asyncio.to_thread(self._metrics.tell, found)  # thousands of series, with a thousand runs
+
+    async def _read(self, name: str) -> RunReading | None:
+        """None for a run that was deleted since it was listed."""
+        try:
+            run, records = await self._runs.with_ranks(await self._runs.recall(name, STATUS_WAIT_S))
+        except Planning:
+            return RunReading("planning")
+        except StoreUnavailable:
+            # of the store, which is raised again, or of a disk or a map that the plan needs: this run's trouble alone
+            return RunReading("planning") if await self._is_there(name) else None
+        except BucketlineError:
+            return RunReading("failed") if await self._is_there(name) else None
+        # in a thread: there may be thousands of ranks, and epochs whose steps have to be counted
+        return await asyncio.to_thread(_reading, run, records)
+
+    async def _is_there(self, name: str) -> bool:
+        try:
+            await self._runs.read(name)
+        except NotFound:
+            return False
+        except Damaged:
+            return True
+        return True
+
+
+def _reading(run: Run, records: list[RankRecord]) -> RunReading:
+    generation, deal = run.generation, run.deal
+    num_ranks, num_leased = generation.world_size, len(records)
+    values: dict[str, float] = {}
+    values |= {"generation": generation.number, "ranks": num_ranks, "leased_ranks": num_leased}
+    leader = max((record.cursor for record in records), default=generation.origin)
+    if num_leased < num_ranks:  # those that never took a lease stand at the origin
+        held = {record.rank for record in records}
+        slowest, cursor = next(rank for rank in range(num_ranks) if rank not in held), generation.origin
+    else:
+        last = min(records, key=lambda record: (record.cursor, record.last_seen_s))
+        slowest, cursor = last.rank, last.cursor
+        values["slowest_rank_seen_timestamp_seconds"] = last.last_seen_s
+    if records:
+        values["last_seen_timestamp_seconds"] = max(record.last_seen_s for record in records)
+    cursor, is_done = deal.normal(cursor), deal.is_over(deal.normal(cursor))
+    values |= {
+        "rank_lag_steps": deal.distance(cursor, deal.normal(leader)),
+        "slowest_rank": slowest,
+        "slowest_epoch": cursor.epoch,
+        "slowest_step": cursor.step,
+        "epoch_steps": 0 if is_done else deal.num_steps(cursor.epoch),
+        "done": is_done,
+    }
+    return RunReading("ready", values)

@@ -1,0 +1,183 @@
+"""How an epoch's stream is dealt to steps and ranks: pure arithmetic over the planner and one generation.
+
+In epoch ``origin.epoch`` of a generation, step s of rank r is stream position
+``offset + (s - origin.step) * world_size + r``; every other epoch is dealt from step 0 and position 0. All ranks have
+the same number of steps. What does not fill a last step of all ranks is not dealt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.planner import MAX_EPOCH, Planner
+from bucketline_service.store.port import Cursor, Generation
+
+MAX_COUNT = 1024
+"""The most batches in one answer, and so the most steps that an acknowledgement may be ahead of its cursor."""
+
+MAX_WALKED = 16
+"""Epochs whose steps are counted one by one."""
+
+MAX_COUNTED = 64
+"""Epochs whose number of steps a deal remembers: it is asked several times in a request."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive steps of one epoch: ``step`` … ``step + count - 1``."""
+
+    epoch: int
+    step: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Deal:
+    """``end_epoch``: the first epoch that the run does not have. ``origin_planner``: that of the origin's epoch, where
+    its stream was begun with another lockstep than those of all others."""
+
+    planner: Planner
+    world_size: int
+    origin: Cursor
+    offset: int
+    end_epoch: int = MAX_EPOCH
+    origin_planner: Planner | None = None
+    _counted: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        planner: Planner,
+        generation: Generation,
+        epochs: int | None,
+        origin_planner: Planner | None = None,
+    ) -> Deal:
+        start = generation.world_size, generation.origin, generation.offset
+        return cls(planner, *start, epochs or MAX_EPOCH, origin_planner)
+
+    def planner_of(self, epoch: int) -> Planner:
+        return (self.origin_planner if epoch == self.origin.epoch else None) or self.planner
+
+    def _num_batches(self, epoch: int) -> int:
+        return self.planner_of(epoch).num_batches(epoch, self.world_size)
+
+    def _start(self, epoch: int) -> tuple[int, int]:
+        """The epoch's first step under this deal, and its stream position."""
+        return (self.origin.step, self.offset) if epoch == self.origin.epoch else (0, 0)
+
+    def num_steps(self, epoch: int) -> int:
+        """The step after the epoch's last one."""
+        found = self._counted.get(epoch)
+        if found is None:
+            step, offset = self._start(epoch)
+            found = step + (self._num_batches(epoch) - offset) // self.world_size
+            if len(self._counted) >= MAX_COUNTED:
+                self._counted.clear()
+            self._counted[epoch] = found
+        return found
+
+    def num_left_out(self, epoch: int) -> int:
+        """Batches at the end of the epoch's stream that do not fill a step of all ranks."""
+        _, offset = self._start(epoch)
+        return (self._num_batches(epoch) - offset) % self.world_size
+
+    def normal(self, cursor: Cursor) -> Cursor:
+        """The same place, as a step that exists: past an epoch's last step stands the next epoch's first."""
+        while cursor.step >= self.num_steps(cursor.epoch):
+            cursor = Cursor(cursor.epoch + 1, 0)
+        return cursor
+
+    def is_end(self, cursor: Cursor) -> bool:
+        """Whether it stands behind the last step of an epoch, or at the end of the run."""
+        if self.is_over(cursor):
+            return cursor == Cursor(self.end_epoch, 0)
+        return cursor.step == self.num_steps(cursor.epoch)
+
+    def is_over(self, cursor: Cursor) -> bool:
+        return cursor.epoch >= self.end_epoch
+
+    def consumed(self, cursor: Cursor) -> int:
+        """Batches of the cursor's epoch that the whole job has consumed when every rank stands there."""
+        step, offset = self._start(cursor.epoch)
+        return offset + (cursor.step - step) * self.world_size
+
+    def positions(self, span: Span, rank: int) -> NDArray[np.int64]:
+        """int64[span.count]: the stream positions of a rank's steps."""
+        first = self.consumed(Cursor(span.epoch, span.step)) + rank
+        return first + self.world_size * np.arange(span.count, dtype=np.int64)
+
+    def step_of(self, epoch: int, position: int) -> tuple[int, int] | None:
+        """(step, rank) that a stream position is dealt to; None where this deal does not deal it."""
+        first, offset = self._start(epoch)
+        step, rank = divmod(position - offset, self.world_size)
+        return (first + step, rank) if 0 <= step < self.num_steps(epoch) - first else None
+
+    def check_exists(self, field: str, cursor: Cursor) -> None:
+        """Raise ``Invalid`` unless the run has such an epoch, and the epoch such a step. ``field``: what holds the
+        two, empty where they stand alone."""
+        prefix = field and f"{field}."
+        if cursor.epoch >= self.end_epoch:
+            raise Invalid(
+                f"{prefix}epoch",
+                f"the run ends before epoch {cursor.epoch}",
+                f"It has {self.end_epoch} epochs, counted from 0",
+            )
+        num_steps = self.num_steps(cursor.epoch)
+        if cursor.step >= num_steps:
+            detail = f"epoch {cursor.epoch} has no step {cursor.step}"
+            raise Invalid(f"{prefix}step", detail, f"It has {num_steps}, the last is {num_steps - 1}")
+
+    def check_dealt(self, field: str, cursor: Cursor) -> None:
+        """Raise ``Invalid`` unless the step exists and is this deal's: steps before the origin were an older one's."""
+        self.check_exists(field, cursor)
+        first = self.origin
+        if cursor < first:
+            detail = f"step {cursor.step} of epoch {cursor.epoch} is before this generation's first"
+            raise Invalid(
+                f"{field and field + '.'}step",
+                detail,
+                f"It began at step {first.step} of epoch {first.epoch}",
+            )
+
+    def spans(self, cursor: Cursor, count: int) -> Iterator[Span]:
+        """The next ``count`` steps from a cursor on, through the ends of epochs; fewer where the run ends."""
+        cursor = self.normal(cursor)
+        while count > 0 and not self.is_over(cursor):
+            take = min(count, self.num_steps(cursor.epoch) - cursor.step)
+            yield Span(cursor.epoch, cursor.step, take)
+            cursor, count = self.normal(Cursor(cursor.epoch, cursor.step + take)), count - take
+
+    def after(self, cursor: Cursor, count: int) -> Cursor:
+        """The cursor ``count`` steps later; at the end of the run at the latest."""
+        cursor = self.normal(cursor)
+        while count > 0 and not self.is_over(cursor):
+            take = min(count, self.num_steps(cursor.epoch) - cursor.step)
+            cursor, count = self.normal(Cursor(cursor.epoch, cursor.step + take)), count - take
+        return cursor
+
+    def back(self, cursor: Cursor, steps: int) -> Cursor:
+        """The cursor ``steps`` steps before, at the origin at the earliest."""
+        while steps > cursor.step and cursor.epoch > self.origin.epoch:
+            steps -= cursor.step
+            cursor = Cursor(cursor.epoch - 1, self.num_steps(cursor.epoch - 1))
+        return max(Cursor(cursor.epoch, max(cursor.step - steps, 0)), self.origin)
+
+    def distance(self, begin: Cursor, end: Cursor) -> int:
+        """Steps from ``begin`` to ``end``, negative where ``end`` is earlier. The epochs between are all alike but for
+        the origin's. Where repeats are rounded in each they differ by a little: past ``MAX_WALKED`` of them this is
+        exact to that little, for operators ask it of runs that have gone on for thousands."""
+        if end < begin:
+            return -self.distance(end, begin)
+        if begin.epoch == end.epoch:
+            return end.step - begin.step
+        between = range(begin.epoch + 1, end.epoch)
+        walked = between[: 1 if self.planner.is_steady else MAX_WALKED]
+        whole = sum(self.num_steps(epoch) for epoch in walked)
+        if len(between) > len(walked):
+            whole += round(whole / len(walked) * (len(between) - len(walked)))
+        return self.num_steps(begin.epoch) - begin.step + whole + end.step

@@ -1,0 +1,94 @@
+"""Batch sizes of a run spec."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import Field
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.buckets.ladder import MAX_SIDE
+from bucketline_service.planning.plan_spec import Budget
+from bucketline_service.spec.ladders import SpecModel
+
+MAX_BATCH_SIZE = 65_536
+
+_B = TypeVar("_B", bound="BatchSizes")
+_Limit = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
+NumImages = Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH_SIZE)]
+
+
+class BatchSizes(SpecModel):
+    """How many images a batch has: a number, or for each bucket as many as a budget holds."""
+
+    batch_size: NumImages | None = Field(None, description="images a batch; or give a budget")
+    max_pixels_per_batch: _Limit | None = Field(
+        None, description="for each bucket as many images as have no more pixels, those of all frames"
+    )
+    max_tokens_per_batch: _Limit | None = Field(
+        None, description="for each bucket as many images as have no more tokens of the latent"
+    )
+    latent_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
+        None, description="pixels of a side of a token; 16 unless given: a stride of 8 and patches of 2"
+    )
+    latent_frame_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
+        None, description="frames of a token; 1 unless given"
+    )
+    min_batch_size: NumImages | None = Field(
+        None, description="of a budget; where it holds fewer the spec is refused"
+    )
+    max_batch_size: NumImages | None = Field(None, description="of a budget; no bucket has more")
+    batch_size_multiple: NumImages | None = Field(
+        None, description="of a budget; sizes are rounded down to one of it"
+    )
+
+    def with_sizes(self: _B) -> _B:
+        """With a budget's defaults written out. Raises ``Invalid`` where not one of the three is given, or something
+        that does not go with it."""
+        given = [name for name in ("batch_size", *_BUDGETS) if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = " and ".join(given) + " are given" if given else "is missing"
+            hint = "Give batch_size, or one budget: max_pixels_per_batch or max_tokens_per_batch"
+            raise Invalid("batch_size", what, hint)
+        told = {}
+        for name, (owners, default) in _OF_BUDGETS.items():
+            if given[0] in owners:
+                told[name] = default if getattr(self, name) is None else getattr(self, name)
+            elif getattr(self, name) is not None:
+                raise Invalid(name, f"does not go with {given[0]}", f"It goes with {' or '.join(owners)}")
+        if told and told["min_batch_size"] > told["max_batch_size"]:
+            detail = f"{told['min_batch_size']} is more than max_batch_size {told['max_batch_size']}"
+            raise Invalid("min_batch_size", detail, "Take no more than that")
+        if told and told["max_batch_size"] % (multiple := told["batch_size_multiple"]) > (
+            told["max_batch_size"] - told["min_batch_size"]
+        ):
+            detail = f"no multiple of {multiple} lies between min_batch_size "
+            detail += f"{told['min_batch_size']} and max_batch_size {told['max_batch_size']}"
+            raise Invalid("batch_size_multiple", detail, "Take a divisor of max_batch_size")
+        return self.model_copy(update=told)
+
+    @property
+    def sizes(self) -> int | Budget:
+        """Of a spec with its defaults written out."""
+        if self.batch_size is not None:
+            return self.batch_size
+        field = "max_tokens_per_batch" if self.max_pixels_per_batch is None else "max_pixels_per_batch"
+        return Budget(
+            field,
+            self.max_pixels_per_batch or self.max_tokens_per_batch or 0,
+            self.latent_stride or 1,
+            self.latent_frame_stride or 1,
+            self.min_batch_size or 1,
+            self.max_batch_size or MAX_BATCH_SIZE,
+            self.batch_size_multiple or 1,
+        )
+
+
+_BUDGETS = ("max_pixels_per_batch", "max_tokens_per_batch")
+_OF_BUDGETS = {  # what goes with which, and what it is unless given
+    "latent_stride": (("max_tokens_per_batch",), 16),
+    "latent_frame_stride": (("max_tokens_per_batch",), 1),
+    "min_batch_size": (_BUDGETS, 1),
+    "max_batch_size": (_BUDGETS, MAX_BATCH_SIZE),
+    "batch_size_multiple": (_BUDGETS, 1),
+}

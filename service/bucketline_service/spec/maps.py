@@ -1,0 +1,110 @@
+"""The maps of a run spec: which, what of them, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, StrictInt, StrictStr
+from pydantic_core import PydanticCustomError
+
+from bucketline_service.errors import Invalid
+from bucketline_service.names import check_name
+from bucketline_service.spec.ladders import SpecModel
+
+MAX_REPEATS = 10_000
+MAX_MAPS = 256
+MAX_WEIGHT = 1e9
+MAX_LISTED_IDS = 1 << 16
+"""The most ids that a spec may list. It is kept whole, and told whole by each look at the run."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R", bound="Repeats")
+_M = TypeVar("_M", bound="MapSpec")
+_Ids = Annotated[list[_T], Field(min_length=1, max_length=MAX_LISTED_IDS, fail_fast=True)]
+NumRepeats = Annotated[float, Field(strict=True, gt=0, le=MAX_REPEATS, allow_inf_nan=False)]
+
+
+def _check_listed(given: Any) -> Any:
+    """Refuse what is too long in words that tell another way, which the list's own would not."""
+    if isinstance(given, list) and len(given) > MAX_LISTED_IDS:
+        about = {"num": f"{len(given):,}", "most": f"{MAX_LISTED_IDS:,}"}
+        told = "{num} ids are listed. List at most {most}; put more as a map of their own, and give its name"
+        raise PydanticCustomError("listed_ids", told, about)
+    return given
+
+
+ValidIds = Annotated[_Ids[StrictInt] | _Ids[StrictStr] | str, BeforeValidator(_check_listed)]
+
+
+class Repeats(SpecModel):
+    """How often the images of a map come in an epoch."""
+
+    num_repeats: NumRepeats | None = Field(
+        None,
+        description="times that each image comes in an epoch, 1 unless given; 1.5: every second one twice",
+    )
+    repeats: Annotated[float, Field(strict=True, ge=0, lt=MAX_REPEATS, allow_inf_nan=False)] | None = Field(
+        None, description="further times, as SimpleTuner counts: 0 is once. Not with num_repeats"
+    )
+    valid_ids: ValidIds | None = Field(
+        None,
+        description="only these ids of the map: a list of at most 65,536, or the name of a map whose ids count",
+    )
+
+    @property
+    def times(self) -> float:
+        return self.num_repeats or 1.0
+
+    def counted(self: _R, field: str) -> _R:
+        """With ``num_repeats`` written out. ``field``: what the two stand in. Raises ``Invalid``."""
+        self.check_valid_ids(field)
+        if self.repeats is None:
+            return self.model_copy(update={"num_repeats": self.times})
+        if self.num_repeats is not None:
+            raise Invalid(
+                f"{field}repeats", "num_repeats is given as well", "Give one: repeats 0 is num_repeats 1"
+            )
+        return self.model_copy(update={"num_repeats": self.repeats + 1.0, "repeats": None})
+
+    def check_valid_ids(self, field: str) -> None:
+        if isinstance(self.valid_ids, str):
+            check_name(f"{field}valid_ids", self.valid_ids)
+
+
+class MapSpec(Repeats):
+    """One of several maps of a run."""
+
+    map: str = Field(description="name of the resolution map")
+    weight: Annotated[float, Field(strict=True, gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] | None = Field(
+        None,
+        description="the map's share of the epoch, over the sum of all weights; all maps have one, or none",
+    )
+
+    def counted(self: _M, field: str) -> _M:
+        self.check_valid_ids(field)
+        return self if self.weight is not None else super().counted(field)
+
+
+def check_maps(one: str | None, several: Sequence[MapSpec] | None, valid_ids: object) -> None:
+    """Raise ``Invalid`` unless there is one map or several, and what goes with them."""
+    if (one is None) == (several is None):
+        raise Invalid(
+            "map", "one of map and maps is to be given", 'Say "map": "name", or "maps": [{"map": "name"}, …]'
+        )
+    if several is None:
+        return
+    names = [each.map for each in several]
+    for index, each in enumerate(several):
+        if names.index(each.map) != index:
+            raise Invalid(f"maps.{index}.map", f"{each.map!r} is there more than once", "Give each map once")
+        if each.weight is None and any(other.weight is not None for other in several):
+            raise Invalid(
+                f"maps.{index}.weight", "is missing, and other maps have one", "Give all a weight, or none"
+            )
+        if each.weight is not None and (each.num_repeats is not None or each.repeats is not None):
+            name = "repeats" if each.num_repeats is None else "num_repeats"
+            hint = "The weight says how often they come"
+            raise Invalid(f"maps.{index}.weight", f"{name} is given as well", hint)
+    if valid_ids is not None:
+        raise Invalid("valid_ids", "does not say of which map", "Give it inside maps, to each map its own")

@@ -1,0 +1,308 @@
+"""The run spec: what users write (DESIGN 6), with its defaults, and how it becomes a plan spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets.assignment import SameAspect
+from bucketline_service.planning.buckets.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
+from bucketline_service.planning.buckets.limits import Limits
+from bucketline_service.planning.buckets.no_upscale import NoUpscale, needed
+from bucketline_service.planning.images import Part
+from bucketline_service.planning.line.image_classes import expected_samples
+from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, FrameBucket, MapShare, PlanSpec
+from bucketline_service.planning.planner import MAX_EPOCH
+from bucketline_service.spec.batch_sizes import BatchSizes
+from bucketline_service.spec.ladders import (
+    MAX_TIERS,
+    AnyLadder,
+    FittedLadder,
+    KohyaLadder,
+    NovelaiLadder,
+    SpecModel,
+    TiersLadder,
+)
+from bucketline_service.spec.maps import MAX_MAPS, MapSpec, Repeats, check_maps
+from bucketline_service.store.port import MAX_WORLD_SIZE
+
+NOVELAI_MAX_AR_ERROR = 4.0
+
+_P = TypeVar("_P", bound="PlanFields")
+_NumFrames = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
+_Probability = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+
+_OfTiers = Annotated[list[_Probability], Field(min_length=1, max_length=MAX_TIERS)]
+
+
+class AssignSpec(SpecModel):
+    """How an image finds its bucket, and which images are pruned."""
+
+    metric: Literal["log", "abs"] | None = Field(
+        None, description="nearest aspect by ratio (log, the default) or by difference (abs, as NovelAI's)"
+    )
+    max_ar_error: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="prune where the aspect error is this or more"
+    )
+    max_crop_loss: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
+        None, description="prune where more of the image is cropped"
+    )
+    min_size: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
+        None, description="prune where the shorter side has fewer pixels"
+    )
+
+
+class FrameBucketSpec(SpecModel):
+    """A length of clips."""
+
+    num_frames: _NumFrames
+    keep_prob: _Probability | _OfTiers = Field(
+        1.0,
+        description="of the clips that come here, the share that an epoch takes, one number or one for each tier from "
+        "the lowest on; the others go to the next lower tier that they fill, or are left out",
+    )
+
+
+_FrameBuckets = Annotated[
+    list[_NumFrames | FrameBucketSpec], Field(min_length=1, max_length=MAX_BUCKETS, fail_fast=True)
+]
+
+
+class _OfMap(SpecModel):
+    map: str | None = Field(None, description="name of the resolution map")
+    maps: Annotated[list[MapSpec], Field(min_length=1, max_length=MAX_MAPS)] | None = Field(
+        None, description="instead of map: several"
+    )
+
+
+class PlanFields(BatchSizes, Repeats):
+    """How images are planned. All but ``world_size`` and ``batch_size`` or a budget have defaults."""
+
+    world_size: Annotated[int, Field(strict=True, ge=1, le=MAX_WORLD_SIZE)] = Field(
+        description="ranks, as in torch.distributed"
+    )
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(42, description="of all that is random")
+    planner: Literal["line", "novelai"] = "line"
+    lockstep: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
+        None,
+        description="consecutive batches of one bucket; world_size unless given, so that steps have one shape",
+    )
+    tails: Literal["spill", "pad", "drop", "catch_all"] | None = Field(
+        None, description="what becomes of images that do not fill a unit: spill unless given"
+    )
+    ladder: AnyLadder = Field(default_factory=lambda: NovelaiLadder())
+    assign: AssignSpec = Field(default_factory=lambda: AssignSpec())
+    frame_buckets: _FrameBuckets | None = Field(
+        None,
+        description="lengths of clips in frames: each goes to the longest that it fills, and a batch has one. 1 is for "
+        "stills alone. Without it all are stills",
+    )
+    gradient_accumulation_steps: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
+        None,
+        description="steps of one shape on all ranks: lockstep is world_size times it. Not with lockstep",
+    )
+    first: Literal["largest"] | None = Field(
+        None,
+        description="epoch 0 begins with a unit of each distinct shape, the largest batch first, so that what runs out "
+        "of memory does so at step 0",
+    )
+    epochs: Annotated[PositiveInt, Field(strict=True, lt=MAX_EPOCH)] | None = Field(
+        None, description="end after so many; without it a run goes on for ever"
+    )
+
+    def resolved(self: _P) -> _P:
+        """The same spec with every default written out, which is how it is kept and compared. Raises ``Invalid``."""
+        spec = self.counted("").with_sizes()
+        if isinstance(self.ladder, KohyaLadder):
+            self.ladder.check()
+        if self.planner == "novelai":
+            return spec._novelai(self.repeats)
+        metric = self.assign.metric or "log"
+        if self.lockstep and self.gradient_accumulation_steps:
+            hint = "Give one: lockstep is world_size times gradient_accumulation_steps"
+            raise Invalid("lockstep", "gradient_accumulation_steps is given as well", hint)
+        lockstep = self.lockstep or self.world_size * (self.gradient_accumulation_steps or 1)
+        if lockstep > MAX_LOCKSTEP:
+            detail = f"world_size {self.world_size} times it is {lockstep}"
+            raise Invalid("gradient_accumulation_steps", detail, f"Lockstep may be at most {MAX_LOCKSTEP}")
+        spec._check_sections()
+        return spec.model_copy(
+            update={
+                "gradient_accumulation_steps": None,
+                "lockstep": lockstep,
+                "tails": self.tails or "spill",
+                "assign": self.assign.model_copy(update={"metric": metric}),
+            }
+        )
+
+    def _check_sections(self) -> None:
+        """Tiers and lengths may not be mixed, which a catch-all would do."""
+        for field, is_given in (
+            ("ladder.kind", self.ladder.kind == "tiers"),
+            ("frame_buckets", self.frame_buckets),
+        ):
+            if is_given and self.tails == "catch_all":
+                detail = "catch_all gathers the tails of all buckets in one, and these must not be mixed"
+                raise Invalid(field, detail, "Use tails: spill, pad or drop")
+
+    def _lengths(self, num_tiers: int) -> tuple[FrameBucket, ...]:
+        """From the shortest on. Raises ``Invalid`` where one is there twice, or not one number is there for a tier."""
+        found: dict[int, FrameBucket] = {}
+        for index, given in enumerate(self.frame_buckets or ()):
+            bucket = FrameBucketSpec(num_frames=given) if isinstance(given, int) else given
+            field = f"frame_buckets.{index}"
+            keep = bucket.keep_prob
+            listed = tuple(keep) if isinstance(keep, list) else (keep,) * num_tiers
+            if len(listed) != num_tiers:
+                detail = f"{len(listed)} numbers are given for {num_tiers} "
+                detail += "tier" if num_tiers == 1 else "tiers"
+                raise Invalid(
+                    f"{field}.keep_prob", detail, "Give one for each tier, from the lowest on, or one number"
+                )
+            if bucket.num_frames in found:
+                raise Invalid(
+                    field, f"{bucket.num_frames} frames are there more than once", "Give each length once"
+                )
+            found[bucket.num_frames] = FrameBucket(bucket.num_frames, listed)
+        return tuple(found[length] for length in sorted(found))
+
+    def _novelai(self: _P, repeats: float | None) -> _P:
+        """What the planner implies; anything else is refused rather than ignored. ``repeats``: as they were given."""
+        wants: dict[str, tuple[Any, Any]] = {
+            "ladder.kind": (self.ladder.kind, "novelai"),
+            "tails": (self.tails, "catch_all"),
+            "assign.metric": (self.assign.metric, "abs"),
+            "assign.max_crop_loss": (self.assign.max_crop_loss, None),
+            "assign.min_size": (self.assign.min_size, None),
+            "lockstep": (self.lockstep, None),
+            "gradient_accumulation_steps": (self.gradient_accumulation_steps, None),
+            "frame_buckets": (self.frame_buckets, None),
+            "first": (self.first, None),
+            "max_pixels_per_batch": (self.max_pixels_per_batch, None),
+            "max_tokens_per_batch": (self.max_tokens_per_batch, None),
+            # the one that was given: of a resolved spec both are num_repeats
+            **({"num_repeats": (self.num_repeats, 1.0)} if repeats is None else {"repeats": (repeats, 0.0)}),
+        }
+        for field, (given, implied) in wants.items():
+            if given is not None and given != implied:
+                only = "Leave it out" if implied is None else f"Leave it out, or say {_told(implied)}"
+                detail = f"planner novelai does not do {_told(given)}"
+                raise Invalid(field, detail, f"{only}; planner line does")
+        error = self.assign.max_ar_error or NOVELAI_MAX_AR_ERROR
+        assign = self.assign.model_copy(update={"metric": "abs", "max_ar_error": error})
+        return self.model_copy(update={"tails": "catch_all", "assign": assign})
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the ladder hangs on the images."""
+        return isinstance(self.ladder, FittedLadder) or self._no_upscale is not None
+
+    @property
+    def _no_upscale(self) -> NoUpscale | None:
+        return self.ladder.rule if isinstance(self.ladder, KohyaLadder) else None
+
+    @property
+    def _limits(self) -> Limits:
+        about = self.assign
+        assert about.metric is not None
+        return Limits(about.metric, about.max_ar_error, about.max_crop_loss, about.min_size)
+
+    def fit(self, parts: Sequence[Part], maps: Sequence[MapSpec] = ()) -> list[tuple[int, int]] | None:
+        """(width, height) of each bucket where the ladder hangs on the images; None where it does not. Of a resolved
+        spec. ``parts``: the images, or their distinct sizes, of each map; ``maps``: as for ``plan_spec``. An image
+        counts as often as an epoch asks for it. Raises ``Invalid`` where these can not be met."""
+        if not self.is_fitted:
+            return None
+        widths, heights = (
+            np.concatenate([getattr(part, side) for part in parts]) for side in ("widths", "heights")
+        )
+        samples = expected_samples(
+            parts, self._shares(maps, len(parts)), self._lengths(num_tiers=1), self.assign.min_size
+        )
+        if self._no_upscale is not None:
+            comes = samples > 0  # a bucket is not needed for what never comes
+            return needed(self._no_upscale, widths[comes], heights[comes], self._limits)
+        assert isinstance(self.ladder, FittedLadder)
+        return self.ladder.fit(widths, heights, samples)
+
+    def _shares(self, maps: Sequence[MapSpec], num_maps: int = 1) -> list[MapShare]:
+        """Of each of ``maps``; where there are none, of so many that come alike."""
+        times = self.times
+        return [MapShare(each.times * times, each.weight) for each in maps] or [MapShare(times)] * num_maps
+
+    def plan_spec(
+        self, fitted_sizes: Iterable[Sequence[int]] | None = None, maps: Sequence[MapSpec] = ()
+    ) -> PlanSpec:
+        """Of a resolved spec, with what ``fit`` chose. ``maps``: several; unless given, one. Raises ``Invalid`` naming
+        the field that yields no bucket or no batch."""
+        assert self.tails is not None
+        assert self.assign.metric is not None
+        tiers = self._tiers(fitted_sizes)
+        plan = PlanSpec(
+            planner=self.planner,
+            tiers=tiers if self.planner == "novelai" else tuple(ladder.by_aspect() for ladder in tiers),
+            batch_size=self.sizes,
+            seed=self.seed,
+            lockstep=self.lockstep or 1,
+            tails=self.tails,
+            metric=self.assign.metric,
+            max_ar_error=self.assign.max_ar_error,
+            max_crop_loss=self.assign.max_crop_loss,
+            min_size=self.assign.min_size,
+            choose=self.ladder.choose if isinstance(self.ladder, TiersLadder) else "highest",
+            frame_buckets=self._lengths(len(tiers)),
+            first=self.first,
+            maps=tuple(self._shares(maps)),
+            no_upscale=self._no_upscale,
+            same_aspect=self._same_aspect(tiers),
+        )
+        # asked for here, that a budget that holds no batch is refused before anything is built
+        assert len(plan.batch_sizes)
+        return plan
+
+    def _tiers(self, fitted_sizes: Iterable[Sequence[int]] | None) -> tuple[Ladder, ...]:
+        if isinstance(self.ladder, TiersLadder):
+            return tuple(self.ladder.build())
+        if isinstance(self.ladder, FittedLadder) or self._no_upscale is not None:
+            assert fitted_sizes is not None, "such a ladder has the sizes that were found for its images"
+            return (ladders.explicit(fitted_sizes),)
+        return (self.ladder.build(),)
+
+    def _same_aspect(self, tiers: Iterable[Ladder]) -> SameAspect:
+        """``first`` wherever there is nothing to choose: such plans are those of before there was a choice. NovelAI's
+        own planner takes the first."""
+        is_chosen = self.planner == "novelai" or self._no_upscale is not None
+        has_choice = not is_chosen and any(ladder.has_equal_aspects for ladder in tiers)
+        return "largest_filled" if has_choice else "first"
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def _told(value: object) -> str:
+    """A value as a user would write it."""
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
+    """One training job. All but ``map`` or ``maps``, ``world_size`` and ``batch_size`` or a budget have defaults."""
+
+    def resolved(self) -> RunSpec:
+        check_maps(self.map, self.maps, self.valid_ids)
+        spec = super().resolved()
+        if self.maps is None:
+            return spec
+        if self.planner == "novelai":
+            raise Invalid("maps", "planner novelai takes one map", "Say map, or take planner: line")
+        maps = [each.counted(f"maps.{index}.") for index, each in enumerate(self.maps)]
+        return spec.model_copy(update={"maps": maps})
+
+    @property
+    def sources(self) -> list[MapSpec]:
+        """Of a resolved spec all maps that it draws on, one or several, each with its valid ids."""
+        return self.maps or [MapSpec(map=self.map or "", valid_ids=self.valid_ids)]

@@ -1,0 +1,1 @@
+"""The cursor store in Redis or Valkey."""

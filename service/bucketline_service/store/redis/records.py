@@ -1,0 +1,50 @@
+"""What Redis answers, as records. Raises ``Damaged`` where it is none."""
+
+from __future__ import annotations
+
+from bucketline_service.store.damage import damaged, reading
+from bucketline_service.store.port import (
+    Commit,
+    CommitRequest,
+    Cursor,
+    Generation,
+    GenerationId,
+    Outcome,
+    RankRecord,
+    RunRecord,
+)
+from bucketline_service.store.redis import keys
+
+
+def pack_commit(request: CommitRequest) -> str:
+    """As ``commit.lua`` reads it."""
+    to_epoch, to_step = request.cursor or ("-", "-")
+    from_epoch, from_step = request.not_before or ("-", "-")
+    return (
+        f"{request.rank} {request.lease} {keys.pack_id(request.generation)} {request.trusted:d} "
+        f"{float(request.now_s)!r} {to_epoch} {to_step} {from_epoch} {from_step}"
+    )
+
+
+def unpack_commit(answer: bytes, generation: Generation) -> Commit:
+    outcome, epoch, step = answer.decode().split(" ")
+    return Commit(Outcome(outcome), Cursor(int(epoch), int(step)), generation)
+
+
+def run_record(run: str, packed: bytes | None, document: bytes | None) -> RunRecord:
+    if document is None:
+        raise damaged(run, "its document", "it is missing")
+    return RunRecord(document, generation(run, packed))
+
+
+def generation(run: str, packed: bytes | None) -> Generation:
+    if packed is None:
+        raise damaged(run, "the generation", "it is no string")
+    with reading(run, "the generation"):
+        return keys.unpack_generation(packed)
+
+
+def rank(run: str, rank: bytes | int, packed: bytes) -> tuple[GenerationId, RankRecord]:
+    told = rank.decode(errors="replace") if isinstance(rank, bytes) else rank
+    with reading(run, f"the record of rank {told}"):
+        return keys.unpack_rank(int(rank), packed)

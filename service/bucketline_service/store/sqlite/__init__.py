@@ -1,0 +1,1 @@
+"""The cursor store in one SQLite file."""

@@ -1,0 +1,29 @@
+"""A process that builds a plan in a folder, for tests that kill it: ``builder.py FOLDER``. Prints a line for each chunk
+that is done, and at the end a digest of the plan."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from bucketline_service.planning import chunked_map
+from bucketline_service.planning.build_plan import prepare
+from bucketline_service.plans.build_checkpoint import Workbench
+from tests.planning.desks import content, job
+
+CHUNK = 100
+
+
+def build(folder: Path) -> str:
+    spec, images, valid = job()
+    desk = Workbench(folder, lambda share: print(share, flush=True), keep_every_s=0)
+    prepared = prepare(spec, images, valid_rows=valid, desk=desk, num_threads=2)
+    desk.finish()
+    arrays, summary = content(prepared)
+    return hashlib.sha256(b"".join(arrays) + summary.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    chunked_map.CHUNK = CHUNK
+    print(build(Path(sys.argv[1])))

@@ -1,0 +1,213 @@
+"""Previews have the numbers of the plan itself, from the distinct sizes alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.buckets.assignment import assign
+from bucketline_service.planning.build_plan import new_planner, prepare
+from bucketline_service.planning.distinct_sizes import distinct_sizes
+from bucketline_service.planning.images import Images, Part
+from bucketline_service.planning.plan_stats import epoch_stats, expected_imbalance
+from bucketline_service.previews import estimate as previews
+from bucketline_service.previews.estimate import preview_line, preview_novelai
+from bucketline_service.spec.run_spec import PlanFields
+from tests.planning.lines import line
+
+LADDERS = [
+    {"kind": "novelai"},
+    {"kind": "kohya", "bucket_reso_steps": 128},
+    {"kind": "kohya", "bucket_reso_steps": 256, "bucket_no_upscale": True},
+    {"kind": "geometric", "num_ar_buckets": 5},
+    {"kind": "preset", "name": "sdxl"},
+    {"kind": "fitted", "num_buckets": 4},
+    {"kind": "explicit", "sizes": [[512, 768], [512, 512], [768, 512]]},
+    {"kind": "explicit", "sizes": [[512, 768], [256, 384], [512, 512], [256, 256], [768, 768]]},
+]
+DEALS = [
+    {"world_size": 4},
+    {"world_size": 3, "lockstep": 5},
+    {"world_size": 8, "lockstep": 2, "batch_size": 3},
+]
+LIMITS = [{}, {"max_ar_error": 0.3, "max_crop_loss": 0.15, "min_size": 300}]
+
+
+def images(num=1500, seed=5):
+    rng = np.random.default_rng(seed)
+    sides = rng.choice(np.arange(200, 900, 20, dtype=np.uint32), size=(2, num))
+    return Part(sides[0], sides[1])
+
+
+def planned(spec, *parts, **prepared):
+    """What a run of this plan says of itself."""
+    plan = spec.plan_spec(spec.fit(parts))
+    of = Images(parts)
+    prepared = prepare(plan, of, **prepared)
+    planner = new_planner(plan, prepared, of, np.arange(of.num_rows))
+    return epoch_stats(plan, prepared, of, planner, 0, spec.world_size)
+
+
+def close(stats):
+    """All floats to 12 digits, all else as it is."""
+    if isinstance(stats, dict):
+        return {name: close(value) for name, value in stats.items()}
+    if isinstance(stats, list):
+        return [close(value) for value in stats]
+    return pytest.approx(stats, rel=1e-12, abs=1e-15) if isinstance(stats, float) else stats
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("deal", DEALS)
+@pytest.mark.parametrize("tails", ["spill", "pad", "drop", "catch_all"])
+@pytest.mark.parametrize("ladder", LADDERS, ids=lambda ladder: ladder["kind"])
+def test_a_preview_has_the_plans_numbers(ladder, tails, deal, limits):
+    part = images()
+    fields = {"batch_size": 4, "tails": tails, "ladder": ladder, "assign": limits, **deal}
+    spec = PlanFields.model_validate(fields).resolved()
+    sizes = distinct_sizes(part)
+    assert len(sizes.widths) < len(part.widths)
+    found = preview_line(spec.plan_spec(spec.fit([sizes])), Images([sizes]), spec.world_size)
+    expected = planned(spec, part)
+    assert found == close(expected)
+    for spread in ("crop_loss", "aspect_error"):
+        for exact in ("median", "p95", "max"):
+            assert found[spread][exact] == expected[spread][exact]
+
+
+def test_a_preview_of_valid_rows():
+    part = images()
+    spec = PlanFields(world_size=2, batch_size=4).resolved()
+    rows = np.arange(0, 1500, 3)
+    found = preview_line(spec.plan_spec(), Images([distinct_sizes(part, rows)]), 2, 1000)
+    assert found == close(planned(spec, part, valid_rows=rows))
+    assert (found["num_images"], found["num_assigned"], found["pruned"]["valid_ids"]) == (1500, 500, 1000)
+
+
+def test_novelai_is_previewed_by_planning_it(monkeypatch):
+    part = images()
+    spec = PlanFields(world_size=3, batch_size=4, planner="novelai").resolved()
+    ids = np.arange(1500)
+    assert preview_novelai(spec.plan_spec(), Images([part]), ids, 3) == planned(spec, part)
+    monkeypatch.setattr(previews, "MAX_NOVELAI_IMAGES", 1499)
+    with pytest.raises(Invalid, match="1499") as caught:
+        preview_novelai(spec.plan_spec(), Images([part]), ids, 3)
+    assert caught.value.field == "planner"
+    rows = np.arange(1499)
+    assert preview_novelai(spec.plan_spec(), Images([part]), ids, 3, rows)["num_images"] == 1500
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), max_size=60), st.integers(0, 30))
+def test_distinct_sizes_are_the_images(pairs, max_distinct):
+    widths, heights = (
+        np.array(side, dtype=np.uint32) for side in (zip(*pairs, strict=True) if pairs else ([], []))
+    )
+    sizes = distinct_sizes(Part(widths, heights), max_distinct=max_distinct)
+    assert Images([sizes]).num_images == len(pairs)
+    if sizes.counts is None:
+        assert len(set(pairs)) > max_distinct
+    counts = [1] * len(sizes.widths) if sizes.counts is None else sizes.counts.tolist()
+    again = zip(sizes.widths.tolist(), sizes.heights.tolist(), counts, strict=True)
+    assert sorted(size for *size, num in again for _ in range(num)) == sorted(map(list, pairs))
+
+
+def test_distinct_sizes_are_merged_chunk_by_chunk(monkeypatch):
+    part = images(20_000)
+    whole = distinct_sizes(part)
+    monkeypatch.setattr("bucketline_service.planning.chunked_map.CHUNK", 100)
+    chunks = distinct_sizes(part)
+    some = distinct_sizes(part, np.arange(0, 20_000, 2))
+    for column in ("widths", "heights", "counts"):
+        assert (getattr(whole, column) == getattr(chunks, column)).all()
+    assert Images([some]).num_images == 10_000
+    # sides past the table's are counted as well as those within
+    widths, heights = part.widths, part.heights
+    widths[::7] += np.uint32(4_000)
+    heights[::11] += np.uint32(4_000)
+    sizes = distinct_sizes(part)
+    counted = dict(
+        zip(zip(sizes.widths.tolist(), sizes.heights.tolist(), strict=True), sizes.counts, strict=True)
+    )
+    assert counted == Counter(zip(widths.tolist(), heights.tolist(), strict=True))
+    assert len(counted) == len(sizes.counts)
+    assert distinct_sizes(part, max_distinct=10).counts is None
+
+
+def test_as_many_sizes_as_images_is_no_other_answer():
+    part = images()
+    spec = PlanFields(world_size=4, batch_size=4).resolved().plan_spec()
+    plain = preview_line(spec, Images([part]), 4)
+    assert plain == close(preview_line(spec, Images([distinct_sizes(part)]), 4))
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=5).filter(sum),
+    st.integers(1, 7),
+    st.integers(1, 5),
+    st.sampled_from(["spill", "pad", "drop", "catch_all"]),
+    st.integers(0, 100),
+)
+def test_images_that_come_late_only(counts, batch_size, lockstep, policy, late):
+    it = line(counts, batch_size, lockstep, policy, seed=3)
+    position = max(0, it.num_batches - late)
+    rows = [
+        it.planner.batches(1, np.arange(*part), 1).rows
+        for part in ((0, position), (position, it.num_batches))
+    ]
+    assert it.planner.num_only_after(1, position) == len(set(rows[1].tolist()) - set(rows[0].tolist()))
+
+
+@pytest.mark.parametrize(("lockstep", "world_size"), [(1, 3), (2, 3), (4, 6), (5, 2), (7, 7), (3, 1)])
+def test_step_imbalance_is_what_epochs_have_on_average(lockstep, world_size):
+    pixels = np.array([5, 1, 9, 9])
+    it = line([40, 33, 22, 60], 2, lockstep, "drop")
+    slowest, mean, num_epochs = [], [], 300
+    for epoch in range(num_epochs):
+        num = it.num_batches // world_size * world_size
+        of = pixels[it.planner.batches(epoch, np.arange(num), 1).buckets].reshape(-1, world_size)
+        slowest.append(of.max(axis=1).sum())
+        mean.append(of.mean(axis=1).sum())
+    found = expected_imbalance(pixels, it.layout.num_units, it.planner.spans(0, 0, world_size))
+    ratio = np.mean(slowest) / np.mean(mean)
+    error = np.std(np.array(slowest) - ratio * np.array(mean)) / np.mean(mean) / np.sqrt(num_epochs)
+    assert abs(found - ratio) <= 4 * error + 1e-9
+    assert (found == 1.0) == (it.planner.mixed_steps(0, 0, world_size) == 0)
+
+
+def test_spilled_is_what_epochs_have_on_average():
+    part = images(997)
+    spec = PlanFields(world_size=3, batch_size=4, lockstep=7).resolved()
+    plan = spec.plan_spec()
+    of = Images([part])
+    prepared = prepare(plan, of)
+    planner = new_planner(plan, prepared, of)
+    buckets = assign(part.widths, part.heights, plan.ladder).buckets
+    found = []
+    for epoch in range(200):
+        num = planner.num_batches(epoch, 3) // 3 * 3
+        block = planner.batches(epoch, np.arange(num), 3)
+        found.append((buckets[block.rows] != np.repeat(block.buckets, np.diff(block.bounds))).sum())
+    told = preview_line(plan, Images([distinct_sizes(part)]), 3)["spilled"]
+    assert abs(told - np.mean(found)) <= 0.5 + 4 * np.std(found) / np.sqrt(200)
+    assert told > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"world_size": 4000, "batch_size": 1, "lockstep": 1}, "world_size"),
+        ({"world_size": 4, "batch_size": 500}, "batch_size"),
+        ({"world_size": 1, "batch_size": 1, "assign": {"min_size": 5000}}, "assign"),
+    ],
+)
+def test_what_can_not_be_planned_has_no_preview(fields, field):
+    part = images()
+    spec = PlanFields.model_validate(fields).resolved()
+    with pytest.raises(Invalid) as caught:
+        preview_line(spec.plan_spec(), Images([distinct_sizes(part)]), spec.world_size)
+    assert caught.value.field == field
