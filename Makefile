@@ -1,6 +1,7 @@
 # bucketline's own commands. All that `make demo` and `make test` need is Python 3.10 or newer, and make.
 #   make demo         install, and prove on 5,000 real images that nothing is lost and nothing comes twice
-#   make test         every test, on SQLite and a real Redis
+#   make test         the tests, on SQLite and a real Redis: every promise of the README
+#   make test-all     the rest of the tests: the same promises in many more ways, and what takes long
 #   make chaos        1,000 faults on jobs of several ranks, and the proof from their logs; CHAOS_ARGS="--seed 7 --faults 100"
 #   make test-torch  the tests of bucketline.torch, in a venv of its own with torch (large)
 #   make test-ray     the scan over Ray, in a venv of its own with Ray (large)
@@ -18,6 +19,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
+TEST_ALL_ARGS ?= -n 2 --dist loadfile
 TORCH_ARGS ?= -n 2 --dist loadfile
 PEERS_ARGS ?=
 CHAOS_ARGS ?= --seed 1 --faults 1000
@@ -32,7 +34,7 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-torch test-ray chaos lint fuzz bench bench-large bench-peers pictures site image-check audit constraints clean check-python
+.PHONY: help demo test test-all test-torch test-ray chaos lint fuzz bench bench-large bench-peers pictures site image-check audit constraints clean check-python
 .DELETE_ON_ERROR:
 
 help:
@@ -42,7 +44,10 @@ demo: $(SERVICE)
 	$(BIN)/bucketline demo
 
 test: $(DEV)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not exhaustive" $(PYTEST_ARGS)
+
+test-all: $(DEV)
+	$(BIN)/pytest -m exhaustive $(TEST_ALL_ARGS)
 
 chaos: $(DEV)
 	$(BIN)/python -m tests.faults.run $(CHAOS_ARGS)
