@@ -1,4 +1,4 @@
-# The coordinator. BASE_IMAGE needs python3 (3.10 or newer) with venv; see scripts/image-check for another one.
+# The coordinator. BASE_IMAGE needs python3 (3.11 or newer) with venv; see scripts/image-check for another one.
 ARG BASE_IMAGE=python:3.12-slim
 
 FROM ${BASE_IMAGE} AS build

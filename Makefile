@@ -1,4 +1,4 @@
-# bucketline's own commands. All that `make demo` and `make test` need is Python 3.10 or newer, and make.
+# bucketline's own commands. All that `make demo` and `make test` need is Python 3.11 or newer, and make.
 #   make demo         install, and prove on 5,000 real images that nothing is lost and nothing comes twice
 #   make test         the tests, on SQLite and a real Redis: every promise of the README
 #   make test-all     the rest of the tests: the same promises in many more ways, and what takes long
@@ -135,6 +135,6 @@ $(BIN)/python: | check-python
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 check-python:
-	@command -v $(PYTHON) >/dev/null || { echo "bucketline: no '$(PYTHON)' on PATH. Install Python 3.10 or newer, or: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "bucketline: needs Python 3.10 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "bucketline: '$(PYTHON)' can not make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "bucketline: no '$(PYTHON)' on PATH. Install Python 3.11 or newer, or: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "bucketline: needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "bucketline: '$(PYTHON)' cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,15 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 PIP_AUDIT = "pip-audit==2.10.1"
 SERVICES = ["pypi", "osv"]
 TIME_LIMIT_S = 300
+
+
+def pythons() -> list[str]:
+    """The versions of Python that pyproject.toml's classifiers name: ``["3.11", ...]``."""
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    return [line.rpartition(" :: ")[2] for line in classifiers if " :: Python :: 3." in line]
 
 
 def pins_for(python: str, constraints: str) -> list[str]:
@@ -75,7 +81,7 @@ def main(arguments: list[str]) -> int:
         python = str(directory / "venv" / "bin" / "python")
         subprocess.run([python, "-m", "pip", "install", "--quiet", PIP_AUDIT], check=True)
         command: list[str] = []
-        for version in PYTHONS:
+        for version in pythons():
             pins = pins_for(version, constraints)
             services = (
                 [command] if command else [[python, "-m", "pip_audit", "-s", name] for name in SERVICES]

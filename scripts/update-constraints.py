@@ -9,14 +9,20 @@ installed into a temporary directory and is needed for nothing else. Without arg
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """\
-# Every package that bucketline and its extras are built, run and tested with, direct or not, on Python 3.10 to 3.13.
-# Written by `make constraints`. Use it so: pip install -c constraints.txt '.[service]'
+# Every package that bucketline and its extras are built, run and tested with, direct or transitive, for each
+# supported Python. Written by `make constraints`. Usage: pip install -c constraints.txt '.[service]'
 """
+
+
+def oldest_python() -> str:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project["requires-python"].removeprefix(">=")
 
 
 def resolve(directory: Path, arguments: list[str]) -> str:
@@ -29,7 +35,7 @@ def resolve(directory: Path, arguments: list[str]) -> str:
     python = directory / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "uv"], check=True)
     command = [python, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras", "--universal"]
-    command += ["--python-version", "3.10", "--no-header", "--no-annotate", "--no-config", "--quiet"]
+    command += ["--python-version", oldest_python(), "--no-header", "--no-annotate", "--no-config", "--quiet"]
     subprocess.run([*command, *arguments, "--output-file", output], cwd=ROOT, check=True)
     return output.read_text()
 

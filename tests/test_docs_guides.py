@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,11 +20,6 @@ from PIL import Image
 
 from bucketline import BucketClient, Invalid, NotFound, Operator
 from tests.server import COCO, ServerProcess, run_command
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 GUIDES = Path(__file__).parents[1] / "docs" / "guides"
 GOLDEN = Path(__file__).parent / "golden"

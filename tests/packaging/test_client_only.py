@@ -6,7 +6,6 @@ The environment is made offline: a bare virtual environment, the wheel, and copi
 import os
 import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 import zipfile
@@ -37,7 +36,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("client-only")
     venv.create(home, symlinks=True)
     paths = sysconfig.get_paths(
-        scheme="venv" if sys.version_info >= (3, 11) else "posix_prefix",
+        scheme="venv",
         vars={"base": str(home), "platbase": str(home)},
     )
     site = Path(paths["purelib"])

@@ -1,20 +1,23 @@
 """constraints.txt pins all that pyproject.toml asks for, on every Python, and says nothing about where from."""
 
 import re
-import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+PYTHONS = [
+    line.rpartition(" :: ")[2]
+    for line in PYPROJECT["project"]["classifiers"]
+    if line.startswith("Programming Language :: Python :: 3.")
+]
+BOUNDED = ["fastapi", "httpx", "redis", "starlette", "uvicorn"]
+"""Packages whose behaviour on the wire or in the event loop the code depends on."""
 
 
 def pins_of(text: str) -> list[Requirement]:
@@ -27,10 +30,9 @@ def pins_of(text: str) -> list[Requirement]:
     return pins
 
 
-def wanted_by(pyproject: str) -> list[Requirement]:
-    project = tomllib.loads(pyproject)
-    lists = [project["build-system"]["requires"], project["project"]["dependencies"]]
-    lists += project["project"]["optional-dependencies"].values()
+def wanted_by(pyproject: dict[str, Any]) -> list[Requirement]:
+    lists = [pyproject["build-system"]["requires"], pyproject["project"]["dependencies"]]
+    lists += pyproject["project"]["optional-dependencies"].values()
     return [Requirement(line) for each in lists for line in each]
 
 
@@ -59,8 +61,8 @@ def unmet(wanted: list[Requirement], pins: list[Requirement], python: str) -> li
 
 
 @pytest.fixture
-def wanted(root: Path) -> list[Requirement]:
-    return wanted_by((root / "pyproject.toml").read_text())
+def wanted() -> list[Requirement]:
+    return wanted_by(PYPROJECT)
 
 
 @pytest.fixture
@@ -81,7 +83,35 @@ def bounds_unlike(wanted: list[Requirement], pins: list[Requirement]) -> list[st
     for pin in pins:
         tested.setdefault(canonicalize_name(pin.name), []).append(Version(next(iter(pin.specifier)).version))
     oldest = {name: f">={min(versions)}" for name, versions in tested.items()}
-    return [str(each) for each in wanted if str(each.specifier) != oldest.get(canonicalize_name(each.name))]
+    return [
+        str(each)
+        for each in wanted
+        if [str(clause) for clause in each.specifier if clause.operator != "<"]
+        != [oldest.get(canonicalize_name(each.name))]
+    ]
+
+
+def next_breaking(version: Version) -> str:
+    """``9`` for 8.1.0, ``0.29`` for 0.28.1."""
+    return f"0.{version.minor + 1}" if version.major == 0 else str(version.major + 1)
+
+
+def upper_bounds(wanted: list[Requirement]) -> dict[str, str]:
+    return {
+        each.name: clause.version for each in wanted for clause in each.specifier if clause.operator == "<"
+    }
+
+
+def test_bounded_packages_admit_what_is_tested_and_nothing_that_may_break(
+    wanted: list[Requirement], pins: list[Requirement]
+) -> None:
+    tested = {pin.name: Version(next(iter(pin.specifier)).version) for pin in pins}
+    assert upper_bounds(wanted) == {name: next_breaking(tested[name]) for name in BOUNDED}
+
+
+def test_the_oldest_python_is_the_first_that_is_tested() -> None:
+    assert PYPROJECT["project"]["requires-python"] == f">={PYTHONS[0]}"
+    assert sorted(PYTHONS, key=Version) == PYTHONS
 
 
 def test_nothing_older_is_wanted_than_what_is_tested(
