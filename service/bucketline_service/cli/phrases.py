@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -29,7 +29,7 @@ def clock(at_s: float) -> str:
 
 def moment(at_s: float) -> str:
     """Of any day, the same everywhere."""
-    return f"{datetime.fromtimestamp(at_s, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def counted(num: int, what: str) -> str:

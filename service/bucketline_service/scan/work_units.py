@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ MAX_SIDE_PX = 1_000_000
 TARS = (".tar", ".tar.gz", ".tgz")
 
 
-class Ids(str, Enum):
+class Ids(StrEnum):
     """What the id of an image is."""
 
     RELATIVE = "relative"

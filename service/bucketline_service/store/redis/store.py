@@ -89,7 +89,7 @@ class RedisStore:
             raise StoreUnavailable("the Redis store is closed")
         try:
             found = await asyncio.wait_for(find_risks(self._client), self._timeout_s)
-        except (asyncio.TimeoutError, *UNAVAILABLE):
+        except (TimeoutError, *UNAVAILABLE):
             found = None  # a verb will say what is wrong
         self._risks = found or self._risks
         if self._risks is not None and self._risks.evicts is not None:
@@ -306,7 +306,7 @@ class RedisStore:
         """What Redis answers within the deadline, retries and the wait for a connection included."""
         try:
             return await asyncio.wait_for(self._safely(asked), self._timeout_s)
-        except (asyncio.TimeoutError, RedisTimeoutError) as exc:
+        except (TimeoutError, RedisTimeoutError) as exc:
             raise self._unavailable(f"Redis did not answer within {self._timeout_s:g} s") from exc
         except UNAVAILABLE as exc:
             if run is not None and isinstance(exc, ResponseError) and BROKEN.search(str(exc)):

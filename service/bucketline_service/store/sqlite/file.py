@@ -142,7 +142,7 @@ class SqliteFile:
             raise StoreUnavailable("the SQLite store is closed") from exc
         try:
             answer: T = await asyncio.wait_for(asyncio.wrap_future(queued.answer), self._timeout_s)
-        except asyncio.TimeoutError as exc:
+        except TimeoutError as exc:
             late = StoreUnavailable(f"SQLite did not answer within {self._timeout_s:g} s: {self.path}")
             self.on_unavailable(late)
             raise late from exc
