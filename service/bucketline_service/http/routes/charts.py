@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Annotated, Any, Literal
 
+from cachetools import LRUCache
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, Field
 
@@ -35,45 +35,26 @@ class FigureOut(BaseModel):
     layout: dict[str, Any]
 
 
-class _Kept(OrderedDict[Hashable, Any]):
-    """The last ones that were put or found."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = most
-
-    def find(self, key: Hashable) -> Any:
-        if key in self:
-            self.move_to_end(key)
-        return self.get(key)
-
-    def put(self, key: Hashable, value: Any) -> None:
-        self[key] = value
-        self.move_to_end(key)
-        if len(self) > self._most:
-            self.popitem(last=False)
-
-
 class _Drawer:
     """One chart at a time, in a thread: workers' requests share this process. What is drawn is remembered."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
-        self._answers = _Kept(MAX_ANSWERS)
-        self._charts = _Kept(MAX_CHARTS)
+        self._answers: LRUCache[Hashable, dict[str, Any]] = LRUCache(MAX_ANSWERS)
+        self._charts: LRUCache[Hashable, str] = LRUCache(MAX_CHARTS)
 
     async def draw(self, name: str, theme: str, ask: Ask, key: Hashable = None) -> Response:
         """``ask`` gives the answer that the chart is of. ``key``: all that this hangs on; None: it changes from one
         moment to the next."""
         async with self._turn:
-            text = self._charts.find((name, theme, key)) if key else None
+            text = self._charts.get((name, theme, key)) if key else None
             if text is None:
-                answer = self._answers.find(key) if key else None
+                answer = self._answers.get(key) if key else None
                 answer = answer or await ask()
                 text = await asyncio.to_thread(_drawn, name, theme, answer)
                 if key:
-                    self._answers.put(key, answer)
-                    self._charts.put((name, theme, key), text)
+                    self._answers[key] = answer
+                    self._charts[name, theme, key] = text
         return Response(text, headers=DATA, media_type="application/json")
 
 
