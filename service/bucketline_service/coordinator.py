@@ -17,18 +17,18 @@ from bucketline_service.maps import (
 )
 from bucketline_service.maps.async_store import Library
 from bucketline_service.names import few
-from bucketline_service.observability.event_log import Journal
+from bucketline_service.observability.event_log import EventLog
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.plan_store import PlanShelf
 from bucketline_service.previews.side_by_side import Previews
-from bucketline_service.runs import map_gate
+from bucketline_service.runs import map_deletion_guard
 from bucketline_service.runs.delivery import Delivery
-from bucketline_service.runs.ledger_files import Ledgers
-from bucketline_service.runs.queries import Answers
+from bucketline_service.runs.ledger_export import LedgerExport
+from bucketline_service.runs.queries import Queries
 from bucketline_service.runs.registry import Runs
-from bucketline_service.runs.run_gauges import Readings
+from bucketline_service.runs.run_gauges import RunGauges
 from bucketline_service.runs.sessions import Sessions
-from bucketline_service.runs.store_checkup import Checkup
+from bucketline_service.runs.store_checkup import StoreCheckup
 from bucketline_service.spec.run_spec import RunSpec
 from bucketline_service.store.port import RankRecord, Store
 from bucketline_service.store.rules import SEEN_EVERY_S
@@ -63,16 +63,16 @@ class Coordinator:
         self._plans = plans
         self._max_runs = max_runs
         self._is_started = False
-        self.journal = Journal(store, clock)
-        self._library = Library(maps, self.journal.tell)
-        self.runs = Runs(store, self._library, plans, clock, self.journal)
+        self.event_log = EventLog(store, clock)
+        self._library = Library(maps, self.event_log.tell)
+        self.runs = Runs(store, self._library, plans, clock, self.event_log)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
-        self.answers = Answers(self.runs, self.sessions, maps)
-        self.ledgers = Ledgers(self.runs, self.sessions, maps)
+        self.queries = Queries(self.runs, self.sessions, maps)
+        self.ledger_export = LedgerExport(self.runs, self.sessions, maps)
         self.previews = Previews(self._library)
-        self._checkup = Checkup(store, self.journal)
-        self._readings = Readings(self.runs, metrics)
+        self._checkup = StoreCheckup(store, self.event_log)
+        self._run_gauges = RunGauges(self.runs, metrics)
 
     async def put_map(
         self, name: str, source: Path, file_format: str, columns: Columns
@@ -81,7 +81,7 @@ class Coordinator:
         read: list[Read] = []
         stored, created = await self._library.put(name, source, file_format, columns, read.append)
         if created:
-            self.journal.tell("map_put", map=name, num_images=stored.num_images, digest=stored.digest)
+            self.event_log.tell("map_put", map=name, num_images=stored.num_images, digest=stored.digest)
         return stored, created, read[0].num_skipped
 
     async def list_maps(self) -> list[MapInfo]:
@@ -92,12 +92,12 @@ class Coordinator:
 
     async def delete_map(self, name: str) -> None:
         await self._library.do(self.maps.find, name)
-        async with map_gate.closed(self.store, name, self._clock) as begin:
+        async with map_deletion_guard.closed(self.store, name, self._clock) as begin:
             if users := await self.runs.uses(name):
                 raise Conflict(f"map {name!r} is in use by {few(users)}. Delete these runs first", runs=users)
             begin()
             await self._library.do(self.maps.delete, name)
-        self.journal.tell("map_deleted", map=name)
+        self.event_log.tell("map_deleted", map=name)
 
     async def put_run(self, name: str, spec: RunSpec) -> bool:
         """``Runs.put``, but for a run that would be one too many: each costs memory, and time at every scrape."""
@@ -115,7 +115,7 @@ class Coordinator:
         if not force:
             _check_idle(name, await self._ranks(name), self._clock())
         await self.runs.delete(name)
-        self.journal.tell("run_deleted", name)
+        self.event_log.tell("run_deleted", name)
         self.metrics.forget_run(name)
 
     async def _ranks(self, run: str) -> list[RankRecord]:
@@ -127,10 +127,10 @@ class Coordinator:
                 f"ranks were heard of. Stop the job first, or {_ALL_THE_SAME}"
             ) from error
 
-    async def refresh_readings(self) -> None:
+    async def refresh_gauges(self) -> None:
         """Read what ``/metrics`` tells of the store, the map root and the runs."""
         await self.is_root_there()
-        await self._readings.refresh()
+        await self._run_gauges.refresh()
 
     async def is_ready(self) -> None:
         """Raise ``StoreUnavailable`` unless store and maps can be used. A map root is not asked: all replicas would
@@ -153,13 +153,13 @@ class Coordinator:
         """Told once it serves; that it has stopped is told then as well."""
         self._is_started = True
         self._checkup.start()
-        self.journal.tell("coordinator_started", version=version)
+        self.event_log.tell("coordinator_started", version=version)
 
     async def close(self) -> None:
         if self._is_started:
-            self.journal.tell("coordinator_stopped")
+            self.event_log.tell("coordinator_stopped")
         await self._checkup.close()
-        await self.journal.close()
+        await self.event_log.close()
         await asyncio.to_thread(self._library.close)
         await asyncio.to_thread(self._plans.close)
         await self.store.close()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bucketline_service.observability.metrics import Metrics, RunReading
+from bucketline_service.observability.metrics import Metrics, RunGaugeValues
 
 
 def test_a_run_that_is_gone_leaves_no_series() -> None:
     metrics = Metrics()
     for run in ("kept", "gone", "deleted"):
         metrics.batches.labels(run).inc(3)
-    reading = RunReading("ready", {"rank_lag_steps": 7})
+    reading = RunGaugeValues("ready", {"rank_lag_steps": 7})
     metrics.tell({"kept": reading, "deleted": reading})
     metrics.forget_run("deleted")
     metrics.forget_run("never seen")
@@ -23,7 +23,7 @@ def test_a_run_that_is_gone_leaves_no_series() -> None:
 
 def test_without_the_store_counts_stay_and_nothing_is_told_of_where_runs_stand() -> None:
     metrics = Metrics()
-    metrics.tell({"run": RunReading("ready", {"slowest_step": 7})})
+    metrics.tell({"run": RunGaugeValues("ready", {"slowest_step": 7})})
     metrics.batches.labels("run").inc(3)
     metrics.tell_store_down()
     text = metrics.exposition().decode()

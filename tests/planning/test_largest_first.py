@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.runs.sharding import Deal
+from bucketline_service.runs.sharding import Sharding
 from bucketline_service.spec.run_spec import PlanFields
 from bucketline_service.store.port import Cursor
 from tests.planning.lines import line
@@ -129,7 +129,7 @@ TIERS = {"kind": "tiers", "resolution": [256, 512, 1024]}
 )
 def test_step_0_is_of_the_largest_shape_on_all_ranks(fields):
     spec, plan, planner = planned(**fields)
-    deal = Deal(planner, 4, Cursor(0, 0), 0)
+    sharding = Sharding(planner, 4, Cursor(0, 0), 0)
     num = planner.num_batches(0, 4)
     targets = planner.batches(0, np.arange(num), 4).buckets
     shape = [(*plan.targets[target], int(plan.target_frames[target])) for target in targets]
@@ -140,7 +140,7 @@ def test_step_0_is_of_the_largest_shape_on_all_ranks(fields):
     assert pixels[0] == max(pixels)
     steps = spec.lockstep // 4
     assert len({shape[position] for step in range(steps) for position in range(4 * step, 4 * step + 4)}) == 1
-    assert deal.step_of(0, spec.lockstep - 1) == (steps - 1, 3)
+    assert sharding.step_of(0, spec.lockstep - 1) == (steps - 1, 3)
     # one unit of each distinct shape, and no shape again before all have come
     num_shapes = len(set(shape))
     begin = shape[: num_shapes * spec.lockstep : spec.lockstep]

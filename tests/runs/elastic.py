@@ -22,11 +22,11 @@ from bucketline_service.errors import Invalid
 from bucketline_service.maps import Columns, MapStore
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.plan_store import PlanShelf
-from bucketline_service.runs.delivery import Ask
+from bucketline_service.runs.delivery import NextRequest
 from bucketline_service.runs.registry import Run
+from bucketline_service.runs.resume import StateDict, state_dict
 from bucketline_service.runs.sessions import Session
 from bucketline_service.runs.sharding import Span
-from bucketline_service.runs.starting_point import StateDict, state_dict
 from bucketline_service.store import open_store
 from bucketline_service.store.port import Cursor
 
@@ -97,7 +97,7 @@ class Desk:
         delivery = self.coordinator.delivery
         for rank, ack in enumerate(acks):
             lease = self.wait(delivery.lease(run, rank, "me", None)).record.lease
-            self.wait(delivery.next(run, Ask(rank, lease, ack=ack)))
+            self.wait(delivery.next(run, NextRequest(rank, lease, ack=ack)))
 
     def declared(self, run: str, epoch: int, world_size: int) -> Counts:
         """int64[N]: how often the epoch serves each image to so many ranks from its start on, as the ledger has it."""
@@ -119,7 +119,7 @@ class Desk:
         return asked
 
     def _ledger(self, run: str, epoch: int, world_size: int | None) -> Counts:
-        sheet = self.wait(self.coordinator.ledgers.get(run, epoch, epoch, world_size, "csv"))
+        sheet = self.wait(self.coordinator.ledger_export.get(run, epoch, epoch, world_size, "csv"))
         found = np.zeros(self.open(run).plan.sources.images.num_images, dtype=np.int64)
         for row in csv.DictReader(io.StringIO(b"".join(sheet.pieces).decode())):
             if row["what"] != "pruned":
@@ -233,7 +233,7 @@ class Job:
         assert np.array_equal(positions, np.arange(tape.position, tape.position + num_steps * size))
         served, planned = (
             planner.batches(tape.epoch, positions, size)
-            for planner in (self.run.deal.planner_of(tape.epoch), self._planner(tape.lockstep))
+            for planner in (self.run.sharding.planner_of(tape.epoch), self._planner(tape.lockstep))
         )
         assert np.array_equal(served.rows, planned.rows)
         assert np.array_equal(served.buckets, planned.buckets)
@@ -244,7 +244,7 @@ class Job:
         assert self.steps_left == 0
         is_first = self.tape.epoch == self.session.run.generation.origin.epoch
         left_out = self._left_out if is_first else self._num(self.tape) % self.world_size
-        assert self.run.deal.normal(Cursor(self.tape.epoch, self.tape.step)) == (self.tape.epoch + 1, 0)
+        assert self.run.sharding.normal(Cursor(self.tape.epoch, self.tape.step)) == (self.tape.epoch + 1, 0)
         self.tape = self._begin(self.tape.end(left_out, self.world_size))
 
     def state(self) -> StateDict:
@@ -269,17 +269,17 @@ class Job:
         return (
             Cursor(tape.epoch, step - 1)
             if step
-            else Cursor(tape.epoch - 1, self.run.deal.num_steps(tape.epoch - 1) - 1)
+            else Cursor(tape.epoch - 1, self.run.sharding.num_steps(tape.epoch - 1) - 1)
         )
 
     def _dealt(self, epoch: int, step: int, num_steps: int) -> Counts:
         """int64[num_steps * world_size]: positions in the order of steps and ranks."""
-        deal, span = self.run.deal, Span(epoch, step, num_steps)
+        sharding, span = self.run.sharding, Span(epoch, step, num_steps)
         ranks = range(self.world_size) if self.world_size <= 16 else (0, 1, self.world_size - 1)
-        first = deal.positions(span, 0)
+        first = sharding.positions(span, 0)
         table = first[:, None] + np.arange(self.world_size)
         for rank in ranks:
-            assert np.array_equal(deal.positions(span, rank), table[:, rank])
+            assert np.array_equal(sharding.positions(span, rank), table[:, rank])
         return table.ravel()
 
     # --- what it amounts to -----------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ class Job:
             assert num > 0
             assert num % self.world_size == 0
             assert self._mixed(after, num // self.world_size) == 0
-            planner = self.run.deal.planner_of(after.epoch)
+            planner = self.run.sharding.planner_of(after.epoch)
             assert planner.mixed_steps(after.epoch, 0, self.world_size) == 0
 
     def _mixed(self, tape: Tape, num_steps: int) -> int:

@@ -229,7 +229,7 @@ def test_a_start_from_before_there_was_another_lockstep_goes_on_as_it_began(desk
     assert desk.wait(desk.coordinator.store.begin(name, older, run.generation.id, None)).begun
     run = desk.open(name)
     assert [run.lockstep(epoch) for epoch in (0, 1, 9)] == [4, 4, 4]
-    assert run.deal.planner_of(0) is run.deal.planner_of(1) is run.plan.planner
+    assert run.sharding.planner_of(0) is run.sharding.planner_of(1) is run.plan.planner
     desk.acknowledge(name, [Cursor(0, 6)] * 6)
     session = desk.start(name, 6, "cursor")
     assert (session.cursor, session.run.generation.lockstep) == (Cursor(0, 7), 4)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bucketline_service.observability.metrics import OF_RUN, Metrics
-from bucketline_service.runs.run_gauges import Readings
+from bucketline_service.observability.metrics import RUN_GAUGES, Metrics
+from bucketline_service.runs.run_gauges import RunGauges
 from tests.checked import Api
 from tests.runs.test_replicas import Clock, Watched
 from tests.worlds import SMALL, World
@@ -30,7 +30,7 @@ def of_run(api: Api, run: str = "run") -> dict[str, float]:
     told = scraped(api)
     return {
         name: told[f"bucketline_{name}"][(run,)]
-        for name in OF_RUN
+        for name in RUN_GAUGES
         if (run,) in told.get(f"bucketline_{name}", {})
     }
 
@@ -146,7 +146,7 @@ def test_who_scrapes_at_once_shares_one_reading(world: World) -> None:
     replica.api.put("/v1/runs/run", SPEC, 201)
     runs = replica.coordinator.runs
     runs.store = watched = Watched(runs.store)  # type: ignore[assignment]
-    readings = Readings(runs, Metrics())
+    readings = RunGauges(runs, Metrics())
 
     async def scrape_at_once() -> None:
         await asyncio.gather(*(readings.refresh() for _ in range(5)))

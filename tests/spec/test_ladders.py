@@ -10,7 +10,7 @@ import pytest
 
 from bucketline_service.planning.buckets import ladder
 from bucketline_service.planning.buckets.preset_ladders import PRESETS
-from bucketline_service.runs.registry import Document
+from bucketline_service.runs.registry import RunDocument
 from bucketline_service.spec.ladders import PresetLadder
 from bucketline_service.spec.run_spec import RunSpec
 from tests.checked import Api
@@ -119,10 +119,10 @@ def test_what_was_fitted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_run_of_before_there_were_fitted_ladders_opens() -> None:
     spec = RunSpec(map="m", world_size=1, batch_size=1).resolved()
-    document = Document(spec, "f", ["m"], [None], 0.0)
+    document = RunDocument(spec, "f", ["m"], [None], 0.0)
     about = json.loads(document.encode())
     del about["fitted_sizes"]
-    assert Document.decode("run", json.dumps(about).encode()) == document
+    assert RunDocument.decode("run", json.dumps(about).encode()) == document
 
 
 WRONG = [

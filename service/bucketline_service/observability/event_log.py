@@ -94,7 +94,7 @@ class _Noted:
     fields: dict[str, Value] | None = None
 
 
-class Journal:
+class EventLog:
     """One of each coordinator process. ``clock`` gives Unix seconds, ``ticks`` seconds by which to hold things back.
     It belongs to the store's event loop."""
 

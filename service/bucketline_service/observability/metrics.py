@@ -3,8 +3,8 @@
 Labels are bounded: routes are templates, runs are as many as the operator has put. None is of a rank, of which there
 may be 16,384 a run: what is told of ranks is told of the slowest, and which it is.
 
-What is counted, each process counts. What is read (``READ``) is read of the store at each scrape, so that every process
-and every replica tells the same.
+Each process keeps its own counters. What is read (``GAUGES``) is read from the store at each scrape, so that all
+processes and replicas report the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's own name; it looks at it when it is imported."""
 
 
-OF_RUN = {
+RUN_GAUGES = {
     "ranks": "Ranks of the run's present start",
     "leased_ranks": "Ranks that have taken a lease in it",
     "generation": "Number of the run's present start",
@@ -47,34 +47,34 @@ OF_RUN = {
 }
 """What is read of each run that is ready, by its name."""
 
-READ = {
+GAUGES = {
     "build_info": "1; what is running",
     "store_up": "1 where the store answered as this was read",
     "map_root_up": "1 unless there is a map root and it does not answer",
     "run_status": "1 of the status that the run has: planning, ready or failed",
-    **OF_RUN,
+    **RUN_GAUGES,
 }
 
 
 @dataclass(frozen=True)
-class RunReading:
-    """A run at one moment. ``values`` are of ``OF_RUN``; what can not be told is not among them."""
+class RunGaugeValues:
+    """A run at one moment. ``values`` are of ``RUN_GAUGES``; what can not be told is not among them."""
 
     status: str
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-class _Readings(Collector):
+class _Gauges(Collector):
     """What was read last."""
 
     def __init__(self) -> None:
         self.is_store_up = True
         self.is_root_up = True
-        self.runs: Mapping[str, RunReading] = {}
+        self.runs: Mapping[str, RunGaugeValues] = {}
 
     def collect(self) -> Iterable[Metric]:
         runs = self.runs
-        for name, what in READ.items():
+        for name, what in GAUGES.items():
             samples = [*self._samples(name, runs)]
             labels = [*(samples[0][0] if samples else ())]
             family = GaugeMetricFamily(f"bucketline_{name}", what, labels=labels)
@@ -82,9 +82,11 @@ class _Readings(Collector):
                 family.add_metric([*labelled.values()], value)
             yield family
 
-    def _samples(self, name: str, runs: Mapping[str, RunReading]) -> Iterable[tuple[dict[str, str], float]]:
+    def _samples(
+        self, name: str, runs: Mapping[str, RunGaugeValues]
+    ) -> Iterable[tuple[dict[str, str], float]]:
         """Each with its labels."""
-        if name in OF_RUN:
+        if name in RUN_GAUGES:
             for run, reading in runs.items():
                 if name in reading.values:
                     yield {"run": run}, reading.values[name]
@@ -151,7 +153,7 @@ class Metrics:
         self.sessions = self._counter("sessions", "Generations begun")
         self.fences = self._counter("fences", "Requests refused as fenced")
         self.adoptions = self._counter("adoptions", "Leases adopted after the store had lost state")
-        self._read = _Readings()
+        self._read = _Gauges()
         registry.register(self._read)
 
     def _counter(self, name: str, what: str) -> Counter:
@@ -183,7 +185,7 @@ class Metrics:
     def _counters(self) -> tuple[Counter, ...]:
         return self.batches, self.acks, self.leases, self.sessions, self.fences, self.adoptions
 
-    def tell(self, runs: Mapping[str, RunReading]) -> None:
+    def tell(self, runs: Mapping[str, RunGaugeValues]) -> None:
         """What was read of all runs that there are. Each counts from 0, as Prometheus does not see the first count of a
         series that it did not know; those of other runs are dropped."""
         self._read.is_store_up, self._read.runs = True, runs

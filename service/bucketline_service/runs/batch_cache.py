@@ -28,7 +28,7 @@ def num_ahead(batch_size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class CachedBatches:
     """A rank's batches of steps ``step``, … of one epoch, as JSON. Whose they are says ``generation``, with the run's
     birth: a run has one plan for life, and to hold that here would keep a deleted run's files open. ``include``: what
     they tell besides.
@@ -56,11 +56,11 @@ class Stretch:
         return [self.text[begin:end] for begin, end in zip(begins, ends, strict=True)]
 
 
-class Ahead:
+class BatchCache:
     """One stretch for each rank, the last that was planned for it; of all no more than ``max_bytes``."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self._stretches: OrderedDict[tuple[str, int], Stretch] = OrderedDict()
+        self._stretches: OrderedDict[tuple[str, int], CachedBatches] = OrderedDict()
         self._free_bytes = max_bytes
 
     def take(self, run: Run, rank: int, start: Cursor, count: int, include: Includes) -> list[bytes] | None:
@@ -78,7 +78,7 @@ class Ahead:
         if key in self._stretches:
             self._free_bytes += self._stretches.pop(key).num_bytes
         ends = array("L", accumulate(map(len, batches)))
-        stretch = Stretch(run.generation, include, start.epoch, start.step, b"".join(batches), ends)
+        stretch = CachedBatches(run.generation, include, start.epoch, start.step, b"".join(batches), ends)
         self._stretches[key] = stretch
         self._free_bytes -= stretch.num_bytes
         while self._free_bytes < 0:

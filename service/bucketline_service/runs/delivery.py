@@ -10,11 +10,11 @@ from bucketline_service import events
 from bucketline_service.errors import Fenced, Invalid, NotFound, StoreUnavailable
 from bucketline_service.observability import traces
 from bucketline_service.observability.metrics import Metrics
-from bucketline_service.runs.batch_cache import Ahead, num_ahead
+from bucketline_service.runs.batch_cache import BatchCache, num_ahead
 from bucketline_service.runs.batch_documents import NOTHING, Includes, render
 from bucketline_service.runs.registry import Run, Runs, lease_floor
-from bucketline_service.runs.sharding import MAX_COUNT, Deal, Span
-from bucketline_service.runs.starting_point import check_size
+from bucketline_service.runs.resume import check_size
+from bucketline_service.runs.sharding import MAX_COUNT, Sharding, Span
 from bucketline_service.store.port import (
     LEASE_STRIDE,
     Commit,
@@ -49,7 +49,7 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Ask:
+class NextRequest:
     """What a rank's worker says with ``next``. ``generation`` and ``generation_id`` are those of its lease, None where
     it names none. ``ack``: the last step that it has finished; ``begin``: the first that it wants, None for the
     cursor."""
@@ -65,7 +65,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Next:
+class NextBatches:
     """``batches``: each as JSON."""
 
     generation_id: str | None
@@ -80,10 +80,10 @@ class Delivery:
 
     def __init__(self, runs: Runs, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._runs = runs
-        self._journal = runs.journal
+        self._event_log = runs.event_log
         self._metrics = metrics
         self._clock = clock
-        self._ahead = Ahead()
+        self._cache = BatchCache()
 
     async def lease(self, name: str, rank: int, holder: str, session: str | None) -> Lease:
         """The rank's lease for a holder; an older holder is fenced by it."""
@@ -91,7 +91,7 @@ class Delivery:
         for _ in range(_TRIES):
             if session is not None and session != run.generation.session:
                 self._metrics.fences.labels(name).inc()
-                self._journal.tell("fenced", name, rank, session=session, generation=run.generation.number)
+                self._event_log.tell("fenced", name, rank, session=session, generation=run.generation.number)
                 raise Fenced(
                     f"session {session!r} is not the run's present one, generation {run.generation.number} "
                     f"(session {run.generation.session!r}). Start the session first, or a newer one has taken over",
@@ -106,47 +106,47 @@ class Delivery:
                 self._metrics.leases.labels(name).inc()
                 if record.lease >= proposed and record.leased_at_s == now_s:  # not the one that it has
                     number = run.generation.number
-                    self._journal.tell("lease_given", name, rank, holder=holder, generation=number)
+                    self._event_log.tell("lease_given", name, rank, holder=holder, generation=number)
                 return Lease(run, record)
             run = await self._runs.open(name)
         raise StoreUnavailable("generations kept changing; ask again")
 
-    async def next(self, name: str, ask: Ask) -> Next:
+    async def next(self, name: str, ask: NextRequest) -> NextBatches:
         """Acknowledge step ``ask.ack``, then the ``ask.count`` batches from ``ask.begin`` or the cursor on. Naming the
         generation's id lets a store that has lost the lease be told of it."""
         run = await self._runs.recall(name)
         run, commit = await self._commit(run, ask)
-        deal = run.deal
-        cursor = deal.normal(commit.cursor)
-        start = deal.normal(ask.begin) if ask.begin else cursor
+        sharding = run.sharding
+        cursor = sharding.normal(commit.cursor)
+        start = sharding.normal(ask.begin) if ask.begin else cursor
         batches, after = await self._next_batches(run, ask.rank, start, ask.count, ask.include)
         self._metrics.batches.labels(name).inc(len(batches))
-        num_steps = 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch)
-        return Next(run.generation.birth or None, batches, cursor, num_steps, deal.is_over(after))
+        num_steps = 0 if sharding.is_over(cursor) else sharding.num_steps(cursor.epoch)
+        return NextBatches(run.generation.birth or None, batches, cursor, num_steps, sharding.is_over(after))
 
     async def _next_batches(
         self, run: Run, rank: int, start: Cursor, count: int, include: Includes
     ) -> tuple[list[bytes], Cursor]:
         """The batches of a rank from ``start`` on, and the cursor after them; from those at hand where they are."""
-        batches = self._ahead.take(run, rank, start, count, include)
+        batches = self._cache.take(run, rank, start, count, include)
         if batches is None:
             run = await self._runs.whole(run)
             batch_size = run.plan.spec.most_images
-            left = 0 if run.deal.is_over(start) else run.deal.num_steps(start.epoch) - start.step
+            left = 0 if run.sharding.is_over(start) else run.sharding.num_steps(start.epoch) - start.step
             num = max(count, min(left, num_ahead(batch_size)))  # no epoch is planned before it is asked for
-            planned = await self._batches(run, run.deal, rank, start, num, include)
+            planned = await self._batches(run, run.sharding, rank, start, num, include)
             batches = planned[: min(count, most_in_answer(batch_size))]
             if len(batches) < min(left, len(planned)):
-                self._ahead.keep(run, rank, start, planned[:left], include)
-        return batches, run.deal.after(start, len(batches))
+                self._cache.keep(run, rank, start, planned[:left], include)
+        return batches, run.sharding.after(start, len(batches))
 
-    async def _commit(self, run: Run, ask: Ask) -> tuple[Run, Commit]:
+    async def _commit(self, run: Run, ask: NextRequest) -> tuple[Run, Commit]:
         trusted = is_stale = False
         for _ in range(_TRIES):
             run = await self._in_generation(run, ask)
             # the store decides first whether the lease is valid: a fenced worker may name any step
-            wrong = _wrong(run.deal, ask)
-            cursor, not_before = (None, None) if wrong else _places(run.deal, ask)
+            wrong = _wrong(run.sharding, ask)
+            cursor, not_before = (None, None) if wrong else _places(run.sharding, ask)
             request = CommitRequest(
                 ask.rank, ask.lease, run.generation.id, cursor, not_before, trusted, self._clock()
             )
@@ -169,7 +169,7 @@ class Delivery:
             return run, commit
         raise StoreUnavailable("generations kept changing; ask again")
 
-    async def _in_generation(self, run: Run, ask: Ask) -> Run:
+    async def _in_generation(self, run: Run, ask: NextRequest) -> Run:
         """The run, in the generation of the worker's lease where it names that by its id; else ``Fenced``."""
         if ask.generation_id in (None, run.generation.birth):
             return run
@@ -178,32 +178,32 @@ class Delivery:
             raise self._fenced(run, ask)
         return run
 
-    def _judge(self, run: Run, ask: Ask, wrong: Invalid | None, commit: Commit) -> None:
+    def _judge(self, run: Run, ask: NextRequest, wrong: Invalid | None, commit: Commit) -> None:
         """Count what happened, and raise where it was refused."""
         if wrong is not None:
             raise wrong
         if commit.outcome is Outcome.AHEAD:
-            raise _too_far_ahead(run.deal, ask, commit.cursor)
+            raise _too_far_ahead(run.sharding, ask, commit.cursor)
         if commit.outcome is Outcome.ADOPTED:
             self._metrics.adoptions.labels(run.name).inc()
             epoch, step = commit.cursor
-            self._journal.tell("lease_adopted", run.name, ask.rank, epoch=epoch, step=step)
+            self._event_log.tell("lease_adopted", run.name, ask.rank, epoch=epoch, step=step)
             events.emit("store_lost_state", run=run.name, rank=ask.rank, cursor=list(commit.cursor))
         if ask.ack is not None:
             self._metrics.acks.labels(run.name).inc()
 
-    def _fenced(self, run: Run, ask: Ask) -> Fenced:
+    def _fenced(self, run: Run, ask: NextRequest) -> Fenced:
         if _is_of_lost_start(run, ask):
             return self._lost(run, ask, "that start of the job")
         self._metrics.fences.labels(run.name).inc()
-        self._journal.tell("fenced", run.name, ask.rank, generation=run.generation.number)
+        self._event_log.tell("fenced", run.name, ask.rank, generation=run.generation.number)
         return Fenced(_why_fenced(ask.rank, ask.lease), generation=run.generation.number)
 
-    def _lost(self, run: Run, ask: Ask, what: str) -> Fenced:
+    def _lost(self, run: Run, ask: NextRequest, what: str) -> Fenced:
         """The store has lost ``what``, and the lease with it, so that nobody can tell what was trained."""
         self._metrics.fences.labels(run.name).inc()
         events.emit("store_lost_state", run=run.name, rank=ask.rank, generation=ask.generation)
-        self._journal.tell("store_lost_state", run.name, ask.rank, generation=ask.generation)
+        self._event_log.tell("store_lost_state", run.name, ask.rank, generation=ask.generation)
         return Fenced(
             f"the store has lost lease {ask.lease} of rank {ask.rank}, given in generation {ask.generation}, and with "
             f"it {what}; it is at generation {run.generation.number} now. Nothing was changed. Start a new session "
@@ -223,34 +223,36 @@ class Delivery:
         """The plan itself, leased or not; with ``world_size``, as a job of that size would be dealt it."""
         run = await self._runs.open(name)
         check_size(run, world_size or run.generation.world_size)
-        deal = run.deal
+        sharding = run.sharding
         if world_size is not None:
-            deal = await asyncio.to_thread(lambda: run.dealt_to(world_size).deal)
-        if rank >= deal.world_size:
-            raise _no_rank(run, rank, deal.world_size)
-        deal.check_dealt("", cursor)
-        return await self._batches(run, deal, rank, cursor, count, include)
+            sharding = await asyncio.to_thread(lambda: run.sharded_to(world_size).sharding)
+        if rank >= sharding.world_size:
+            raise _no_rank(run, rank, sharding.world_size)
+        sharding.check_dealt("", cursor)
+        return await self._batches(run, sharding, rank, cursor, count, include)
 
     async def _batches(
-        self, run: Run, deal: Deal, rank: int, start: Cursor, count: int, include: Includes
+        self, run: Run, sharding: Sharding, rank: int, start: Cursor, count: int, include: Includes
     ) -> list[bytes]:
         batch_size = run.plan.spec.most_images
         count = min(count, most_in_answer(batch_size))
         found: list[bytes] = []
-        for span in deal.spans(start, count):
-            planner = deal.planner_of(span.epoch)
+        for span in sharding.spans(start, count):
+            planner = sharding.planner_of(span.epoch)
             is_small = span.count * batch_size <= _IDS_AT_HAND
-            question = (run, deal, span, rank, include)
-            if is_small and planner.is_at_hand(span.epoch, deal.world_size):
+            question = (run, sharding, span, rank, include)
+            if is_small and planner.is_at_hand(span.epoch, sharding.world_size):
                 found += _planned(*question)
             else:
                 found += await asyncio.to_thread(_planned, *question)
         return found
 
 
-def _planned(run: Run, deal: Deal, span: Span, rank: int, include: Includes) -> list[bytes]:
+def _planned(run: Run, sharding: Sharding, span: Span, rank: int, include: Includes) -> list[bytes]:
     with traces.span("plan batches", run=run.name, rank=rank, epoch=span.epoch, num_batches=span.count):
-        block = deal.planner_of(span.epoch).batches(span.epoch, deal.positions(span, rank), deal.world_size)
+        block = sharding.planner_of(span.epoch).batches(
+            span.epoch, sharding.positions(span, rank), sharding.world_size
+        )
         return render(run, span, rank, block, include)
 
 
@@ -259,7 +261,7 @@ def most_in_answer(batch_size: int) -> int:
     return max(1, MAX_IDS // batch_size)
 
 
-def _may_adopt(run: Run, ask: Ask, now_s: float) -> bool:
+def _may_adopt(run: Run, ask: NextRequest, now_s: float) -> bool:
     """Whether a lease that is newer than the store's was given in the present generation: then the store has lost it.
     Only the generation's id tells, which was drawn at random when it began: its number is used again where the run was
     deleted and put anew, and where the store has lost a start of the job."""
@@ -267,7 +269,7 @@ def _may_adopt(run: Run, ask: Ask, now_s: float) -> bool:
     return is_named and ask.lease < lease_floor(now_s + MAX_LEASE_AHEAD_S)
 
 
-def _is_of_lost_start(run: Run, ask: Ask) -> bool:
+def _is_of_lost_start(run: Run, ask: NextRequest) -> bool:
     """Whether the lease was given in a start of the job that the store has lost: one that is numbered higher than the
     present one, or has its number and another id."""
     if ask.generation is None or ask.lease % LEASE_STRIDE != ask.rank or ask.lease < _least_lease(run):
@@ -287,33 +289,33 @@ def _no_rank(run: Run, rank: int, world_size: int) -> NotFound:
     return NotFound(f"run {run.name!r} has no rank {rank}: they are 0 to {world_size - 1}")
 
 
-def _wrong(deal: Deal, ask: Ask) -> Invalid | None:
+def _wrong(sharding: Sharding, ask: NextRequest) -> Invalid | None:
     """What is wrong with the steps that a request names. ``from`` is a cursor, and may stand at an epoch's end."""
     try:
         if ask.ack is not None:
-            deal.check_exists("ack", ask.ack)
-        if ask.begin is not None and not deal.is_end(ask.begin):
-            deal.check_dealt("from", ask.begin)
+            sharding.check_exists("ack", ask.ack)
+        if ask.begin is not None and not sharding.is_end(ask.begin):
+            sharding.check_dealt("from", ask.begin)
     except Invalid as error:
         return error
     return None
 
 
-def _places(deal: Deal, ask: Ask) -> tuple[Cursor | None, Cursor | None]:
+def _places(sharding: Sharding, ask: NextRequest) -> tuple[Cursor | None, Cursor | None]:
     """The cursor after what is acknowledged, and the least cursor from which that and the first step wanted may be
     asked for; None for what is not asked."""
-    cursor = deal.normal(Cursor(ask.ack.epoch, ask.ack.step + 1)) if ask.ack else None
-    bounds = [deal.back(ask.ack, MAX_COUNT - 1)] if ask.ack else []
-    begin = deal.normal(ask.begin) if ask.begin else None
-    if begin and (cursor is None or deal.distance(cursor, begin) > MAX_FROM_AHEAD):
-        bounds.append(deal.back(begin, MAX_FROM_AHEAD))
+    cursor = sharding.normal(Cursor(ask.ack.epoch, ask.ack.step + 1)) if ask.ack else None
+    bounds = [sharding.back(ask.ack, MAX_COUNT - 1)] if ask.ack else []
+    begin = sharding.normal(ask.begin) if ask.begin else None
+    if begin and (cursor is None or sharding.distance(cursor, begin) > MAX_FROM_AHEAD):
+        bounds.append(sharding.back(begin, MAX_FROM_AHEAD))
     return cursor, max(bounds, default=None)
 
 
-def _too_far_ahead(deal: Deal, ask: Ask, cursor: Cursor) -> Invalid:
+def _too_far_ahead(sharding: Sharding, ask: NextRequest, cursor: Cursor) -> Invalid:
     """Names the field that is too far past the cursor, and by how much it may be."""
     ack = ask.ack
-    if ack and cursor < deal.back(ack, MAX_COUNT - 1):
+    if ack and cursor < sharding.back(ack, MAX_COUNT - 1):
         field, place, most = "ack", ack, MAX_COUNT
         remedy = "Acknowledge in between: everything before an acknowledged step counts as done"
     else:

@@ -7,7 +7,7 @@ from typing import Any
 from bucketline_service.errors import PlanMismatch
 from bucketline_service.plans.fingerprint import differences
 from bucketline_service.runs.registry import Runs
-from bucketline_service.runs.stored_spec import Document
+from bucketline_service.runs.run_document import RunDocument
 
 _WORDS = {
     "version": "the planner's version",
@@ -20,7 +20,7 @@ _NO_PART_OF_A_PLAN = ("world_size", "epochs")
 
 
 def mismatch(
-    run: str, document: Document, given: str, owner: tuple[str, Document] | None = None
+    run: str, document: RunDocument, given: str, owner: tuple[str, RunDocument] | None = None
 ) -> PlanMismatch:
     """``given``: the state's fingerprint; ``owner``: a run of that plan, and its document."""
     differs = differences(document.fingerprint, given)
@@ -38,7 +38,7 @@ def mismatch(
     return PlanMismatch(detail + remedy, **about)
 
 
-async def explained(runs: Runs, run: str, document: Document, given: str) -> PlanMismatch:
+async def explained(runs: Runs, run: str, document: RunDocument, given: str) -> PlanMismatch:
     """The same, with a run of that plan looked for in the store."""
     async for name, found in runs.documents():
         if found is not None and found.fingerprint == given:
@@ -53,7 +53,7 @@ def _told(differs: list[str]) -> str:
     return f"{', '.join(words)} {'differ' if len(words) > 1 or differs == ['buckets'] else 'differs'}"
 
 
-def _fields(one: Document, other: Document, differs: list[str]) -> list[str]:
+def _fields(one: RunDocument, other: RunDocument, differs: list[str]) -> list[str]:
     """The fields of the two specs that differ, but for those that are no part of a plan: a map under another name is
     the same where its content is."""
     ours, theirs = one.spec.to_json(), other.spec.to_json()

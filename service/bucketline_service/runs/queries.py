@@ -19,9 +19,9 @@ from bucketline_service.planning.line.sample_quotas import Portions
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
 from bucketline_service.runs.registry import STATUS_WAIT_S, Run, Runs
+from bucketline_service.runs.run_document import RunDocument
 from bucketline_service.runs.sessions import Sessions
-from bucketline_service.runs.sharding import Deal
-from bucketline_service.runs.stored_spec import Document
+from bucketline_service.runs.sharding import Sharding
 from bucketline_service.runs.valid_ids import of_valid_ids
 from bucketline_service.store.port import Cursor, Generation, RankRecord
 
@@ -31,7 +31,7 @@ _FIELDS = (
 )
 
 
-class Answers:
+class Queries:
     """Reading only: no cursor moves. Answers are JSON-able."""
 
     def __init__(self, runs: Runs, sessions: Sessions, maps: MapStore) -> None:
@@ -46,8 +46,8 @@ class Answers:
         if status == "ready":
             run, state, last_seen_s = await self._sessions.standing(await self._runs.open(name))
             document, generation = run.document, run.generation
-            over = run.deal.is_over(_cursor(state))
-            num_steps = 0 if over else run.deal.num_steps(state["epoch"])
+            over = run.sharding.is_over(_cursor(state))
+            num_steps = 0 if over else run.sharding.num_steps(state["epoch"])
         return {
             "run": name,
             "status": status,
@@ -77,7 +77,7 @@ class Answers:
         with suppress(Damaged, NotFound):
             record = await self._runs.store.read_run(name)
             about |= _about(record.generation)
-            about |= _kept(Document.decode(name, record.document))
+            about |= _kept(RunDocument.decode(name, record.document))
         return {**about, "run": name, "status": "failed", "detail": error.detail}
 
     async def stats(self, name: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Answers:
     async def present(self, name: str) -> tuple[Run, int]:
         """The run, and the slowest rank's epoch."""
         run, state = await self._sessions.state(await self._runs.open(name))
-        return run, min(state["epoch"], run.deal.end_epoch - 1)
+        return run, min(state["epoch"], run.sharding.end_epoch - 1)
 
     async def stats_of(self, run: Run, epoch: int) -> dict[str, Any]:
         return await asyncio.to_thread(_stats, run, epoch)
@@ -94,13 +94,13 @@ class Answers:
     async def ranks(self, name: str) -> list[dict[str, Any]]:
         """Every rank of the present generation, by rank; those that never took a lease stand at the origin."""
         run, records = await self._runs.with_ranks(await self._runs.open(name, STATUS_WAIT_S))
-        generation, deal = run.generation, run.deal
+        generation, sharding = run.generation, run.sharding
         held = {record.rank: record for record in records}
 
         def tell() -> list[dict[str, Any]]:
             cursors = [record.cursor for record in records] or [generation.origin]
-            leader = max(deal.normal(cursor) for cursor in cursors)
-            return [_rank(deal, rank, held.get(rank), leader) for rank in range(generation.world_size)]
+            leader = max(sharding.normal(cursor) for cursor in cursors)
+            return [_rank(sharding, rank, held.get(rank), leader) for rank in range(generation.world_size)]
 
         # in a thread: there may be thousands of ranks, and epochs whose steps have to be counted
         return await asyncio.to_thread(tell)
@@ -111,13 +111,13 @@ class Answers:
         run = await self._runs.open(name)
         if epoch is None:
             run, state = await self._sessions.state(run)
-            epoch = min(state["epoch"], run.deal.end_epoch - 1)
+            epoch = min(state["epoch"], run.sharding.end_epoch - 1)
         row = run.plan.sources.find(image_id, map_name)
-        run.deal.check_exists("", Cursor(epoch, 0))
+        run.sharding.check_exists("", Cursor(epoch, 0))
         return await asyncio.to_thread(_image, run, self._maps, row, epoch)
 
 
-def _kept(document: Document) -> dict[str, Any]:
+def _kept(document: RunDocument) -> dict[str, Any]:
     return {
         "fingerprint": document.fingerprint,
         "spec": document.spec.to_json(),
@@ -156,22 +156,22 @@ def _stats(run: Run, epoch: int) -> dict[str, Any]:
     }
 
 
-def _rank(deal: Deal, rank: int, record: RankRecord | None, leader: Cursor) -> dict[str, Any]:
-    cursor = deal.normal(record.cursor if record else deal.origin)
+def _rank(sharding: Sharding, rank: int, record: RankRecord | None, leader: Cursor) -> dict[str, Any]:
+    cursor = sharding.normal(record.cursor if record else sharding.origin)
     about: dict[str, Any] = {
         "rank": rank,
         "epoch": cursor.epoch,
         "step": cursor.step,
         "holder": None,
         "last_seen": None,
-        "steps_behind": deal.distance(cursor, leader),
+        "steps_behind": sharding.distance(cursor, leader),
         "batches_per_s": None,
     }
     if record is None:
         return about
     about.update(holder=record.holder or None, last_seen=record.last_seen_s)
     held_s = record.last_seen_s - record.leased_at_s
-    done = deal.distance(deal.normal(record.lease_cursor), cursor)
+    done = sharding.distance(sharding.normal(record.lease_cursor), cursor)
     # since the lease was taken: the mean that an operator divides the rest of the epoch by
     about["batches_per_s"] = done / held_s if held_s > 0 and done > 0 else None
     return about
@@ -220,7 +220,7 @@ def _left_out(
 ) -> str | None:
     """Why an image does not come as often in the epoch as it might, in the words of the ledger: ``not_drawn``, where
     it comes less than once an epoch and this is not one of its epochs. None where it does."""
-    plan, deal = run.plan, run.deal
+    plan, sharding = run.plan, run.sharding
     num_asked = plan.planner.num_asked(epoch, row)
     if not num_asked:
         return "not_drawn"
@@ -231,7 +231,7 @@ def _left_out(
         return "small_bucket"
     if sum(not each["repeat"] for each in served) < num_asked:
         return "tail"
-    end = deal.consumed(Cursor(epoch, deal.num_steps(epoch)))
+    end = sharding.consumed(Cursor(epoch, sharding.num_steps(epoch)))
     return "last_step" if any(each["position"] >= end for each in served) else None
 
 
@@ -268,10 +268,10 @@ def _fitted(spec: PlanSpec, bucket: int, width: int, height: int) -> dict[str, A
 def _comings(run: Run, row: int, epoch: int, width: int, height: int) -> list[dict[str, Any]]:
     """Where the image comes in the epoch. ``step`` and ``rank`` are null where another generation dealt it, or where it
     is in the rest that does not fill a step of all ranks."""
-    deal = run.deal
+    sharding = run.sharding
     found = []
-    for place in deal.planner_of(epoch).locate(epoch, row, deal.world_size):
-        at = deal.step_of(epoch, place.position) if epoch >= deal.origin.epoch else None
+    for place in sharding.planner_of(epoch).locate(epoch, row, sharding.world_size):
+        at = sharding.step_of(epoch, place.position) if epoch >= sharding.origin.epoch else None
         target_width, target_height = run.plan.spec.targets[place.bucket]
         fit = cover(width, height, target_width, target_height)
         found.append(

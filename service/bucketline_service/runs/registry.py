@@ -24,15 +24,15 @@ from bucketline_service.errors import (
 )
 from bucketline_service.maps.async_store import Library
 from bucketline_service.names import check_name
-from bucketline_service.observability.event_log import Journal
+from bucketline_service.observability.event_log import EventLog
 from bucketline_service.planning.build_plan import check_world_size
 from bucketline_service.planning.lockstep import Laid
 from bucketline_service.plans.fingerprint import check_release, fingerprint, ids_digest
 from bucketline_service.plans.plan_store import Plan, PlanShelf
 from bucketline_service.plans.run_images import Sources, Valid
-from bucketline_service.runs import map_gate
-from bucketline_service.runs.sharding import Deal
-from bucketline_service.runs.stored_spec import Document
+from bucketline_service.runs import map_deletion_guard
+from bucketline_service.runs.run_document import RunDocument
+from bucketline_service.runs.sharding import Sharding
 from bucketline_service.spec.run_spec import RunSpec
 from bucketline_service.store.damage import damaged
 from bucketline_service.store.port import (
@@ -76,7 +76,7 @@ class Run:
     this one is good for the store's verbs that compare the generation's id, and for nothing else."""
 
     name: str
-    document: Document
+    document: RunDocument
     encoded: bytes
     plan: Plan
     generation: Generation
@@ -86,10 +86,10 @@ class Run:
         return self.document.spec
 
     @cached_property
-    def deal(self) -> Deal:
+    def sharding(self) -> Sharding:
         epoch = self.generation.origin.epoch
         others = self.laid(epoch + 1).planner
-        return Deal.of(others, self.generation, self.spec.epochs, self.laid(epoch).planner)
+        return Sharding.of(others, self.generation, self.spec.epochs, self.laid(epoch).planner)
 
     def lockstep_for(self, world_size: int) -> int:
         """Of an epoch that so many ranks deal from its start."""
@@ -106,7 +106,7 @@ class Run:
         """Of the epoch's stream; None for a planner that has none."""
         return None if self.spec.planner == "novelai" else self.laid(epoch).spec.lockstep
 
-    def dealt_to(self, world_size: int | None) -> Run:
+    def sharded_to(self, world_size: int | None) -> Run:
         """The run as this generation deals it, or as a job of another size would each epoch from its start."""
         if world_size is None:
             return self
@@ -124,10 +124,10 @@ class Runs:
         library: Library,
         plans: PlanShelf,
         clock: Callable[[], float],
-        journal: Journal,
+        event_log: EventLog,
     ) -> None:
         self.store = store
-        self.journal = journal
+        self.event_log = event_log
         self._library = library
         self._maps = library.maps
         self._plans = plans
@@ -164,11 +164,11 @@ class Runs:
             raise
         if created:
             maps = ", ".join(each.map for each in spec.sources)
-            self.journal.tell("run_put", name, maps=maps, world_size=spec.world_size, planner=spec.planner)
+            self.event_log.tell("run_put", name, maps=maps, world_size=spec.world_size, planner=spec.planner)
             self._follow(name, document)
         return created
 
-    async def _first_built(self, name: str, spec: RunSpec, document: Document) -> Plan:
+    async def _first_built(self, name: str, spec: RunSpec, document: RunDocument) -> Plan:
         try:
             return await self._built(name, document, WAIT_FOR_PLAN_S)
         except StoreUnavailable:
@@ -176,7 +176,7 @@ class Runs:
             await self._library.do(self._document, spec)
             raise
 
-    def _follow(self, name: str, document: Document, *, is_here: bool = False) -> None:
+    def _follow(self, name: str, document: RunDocument, *, is_here: bool = False) -> None:
         """Tell when the plan is ready or has failed; with ``is_here``, if it was built in this process."""
         key = (name, document.fingerprint)
 
@@ -188,11 +188,11 @@ class Runs:
                 elif settled is not None:
                     raise settled.with_traceback(None)
             except Invalid as error:
-                self.journal.tell("run_failed", name, detail=error.detail)
+                self.event_log.tell("run_failed", name, detail=error.detail)
                 return
             took_s = self._plans.took_s(document.fingerprint)
             if settled is not None and (took_s is not None or not is_here):
-                self.journal.tell("run_planned", name, took_s=took_s and round(took_s, 3))
+                self.event_log.tell("run_planned", name, took_s=took_s and round(took_s, 3))
 
         if key not in self._followed:
             # in a context of its own: it is no part of the request
@@ -200,30 +200,32 @@ class Runs:
             self._followed[key] = task
             task.add_done_callback(lambda _: self._followed.pop(key, None))
 
-    async def _create_announced(self, name: str, document: Document) -> bool:
+    async def _create_announced(self, name: str, document: RunDocument) -> bool:
         """Whether this call made it. Announced first and looked at then, so that no map of it is deleted meanwhile: see
-        ``map_gate``."""
+        ``map_deletion_guard``."""
         for _ in range(_TRIES):
             birth = new_birth()
-            await map_gate.announce(self.store, self._library, name, birth, document.digests, self._clock)
+            await map_deletion_guard.announce(
+                self.store, self._library, name, birth, document.digests, self._clock
+            )
             with suppress(Withdrawn):  # a map was about to be deleted, perhaps another
                 return await self._create(name, document, birth)
         raise StoreUnavailable("maps kept being deleted; ask again")
 
-    async def _create(self, name: str, document: Document, birth: str) -> bool:
+    async def _create(self, name: str, document: RunDocument, birth: str) -> bool:
         first = Generation(1, None, document.spec.world_size, Cursor(0, 0), 0, birth=birth)
         record, created = await self.store.create_run(name, document.encode(), first, announced=True)
-        _same_spec(name, Document.decode(name, record.document), document.spec)
+        _same_spec(name, RunDocument.decode(name, record.document), document.spec)
         return created
 
-    async def read(self, name: str) -> tuple[Document, RunRecord]:
+    async def read(self, name: str) -> tuple[RunDocument, RunRecord]:
         record = await self.store.read_run(name)
-        return Document.decode(name, record.document), record
+        return RunDocument.decode(name, record.document), record
 
     async def names(self) -> list[str]:
         return await self.store.list_runs()
 
-    async def documents(self) -> AsyncIterator[tuple[str, Document | None]]:
+    async def documents(self) -> AsyncIterator[tuple[str, RunDocument | None]]:
         """Of all runs, by name; None where it cannot be read."""
         for name in await self.names():
             try:
@@ -241,7 +243,7 @@ class Runs:
         of a later run of this name. So this waits, up to ``MAX_WAIT_FOR_LEASES_S``, until all leases to come are larger
         than those that were given: a hundredth of a second, or one for each time that a rank changed hands faster than
         that. No more than equal leases can meet after it: none is adopted without an equal id."""
-        document: Document | None = None
+        document: RunDocument | None = None
         ranks: list[RankRecord] = []
         with suppress(Damaged):  # deleting it is what mends it
             _, ranks = await self.store.ranks(name)
@@ -264,7 +266,7 @@ class Runs:
             raise
         run = known = self._open.get(name)
         if run is None or run.encoded != record.document or not run.plan.is_whole:
-            document = Document.decode(name, record.document)
+            document = RunDocument.decode(name, record.document)
             try:
                 plan = await self._plan(name, document, wait_s)
             except Planning:
@@ -278,7 +280,7 @@ class Runs:
         self._open[name] = run
         if run.generation.lockstep and (known is None or known.generation != run.generation):
             # a planner of thousands of groups takes a while to make
-            await asyncio.to_thread(getattr, run, "deal")
+            await asyncio.to_thread(getattr, run, "sharding")
         return run
 
     async def recall(self, name: str, wait_s: float = WAIT_FOR_PLAN_S) -> Run:
@@ -305,7 +307,7 @@ class Runs:
                 return run, records
             run = await self.open(run.name)
 
-    async def status(self, name: str, document: Document) -> tuple[str, str | None]:
+    async def status(self, name: str, document: RunDocument) -> tuple[str, str | None]:
         """``ready``, ``planning`` or ``failed``, and why. A disk that does not take the plan is asked again each time:
         such a run is ``planning``."""
         try:
@@ -318,7 +320,7 @@ class Runs:
             return "failed", error.detail
         return "ready", None
 
-    def progress(self, document: Document) -> float:
+    def progress(self, document: RunDocument) -> float:
         """The share of its plan's building that is done, 0 to 1, where its status is ``planning``."""
         return self._plans.progress(document.fingerprint)
 
@@ -328,7 +330,7 @@ class Runs:
             name async for name, document in self.documents() if not document or map_name in document.digests
         ]
 
-    def _document(self, spec: RunSpec) -> Document:
+    def _document(self, spec: RunSpec) -> RunDocument:
         sources = Sources(
             [each.map for each in spec.sources], [self._maps.get(each.map) for each in spec.sources]
         )
@@ -342,7 +344,7 @@ class Runs:
             fitted_sizes = spec.fit(parts, spec.maps or ())
         plan = spec.plan_spec(fitted_sizes, spec.maps or ())
         digests = [image_map.digest for image_map in sources.maps]
-        return Document(
+        return RunDocument(
             spec=spec,
             fingerprint=fingerprint(plan, digests, valid_digests),
             map_digests=digests,
@@ -376,14 +378,14 @@ class Runs:
                 return
         await asyncio.to_thread(self._plans.forget, fingerprint)
 
-    async def _plan(self, name: str, document: Document, wait_s: float) -> Plan:
+    async def _plan(self, name: str, document: RunDocument, wait_s: float) -> Plan:
         """Raises ``Planning``, ``PlanMismatch``, ``Damaged``, and what planning raises, ``Invalid`` for too many ranks
         among it."""
         plan = await self._built(name, document, wait_s)
         check_world_size(plan.planner, document.spec.world_size)
         return plan
 
-    async def _built(self, name: str, document: Document, wait_s: float) -> Plan:
+    async def _built(self, name: str, document: RunDocument, wait_s: float) -> Plan:
         spec, plan_spec = document.spec, document.plan_spec(name)
         maps = [await self._library.open(digest, wait_s) for digest in document.map_digests]
         sources = Sources([each.map for each in spec.sources], maps)
@@ -402,7 +404,7 @@ def _check_size(run: Run) -> None:
         raise damaged(run.name, "the generation", error.detail) from None
 
 
-def _same_spec(name: str, standing: Document, spec: RunSpec) -> None:
+def _same_spec(name: str, standing: RunDocument, spec: RunSpec) -> None:
     """A name stands for one spec for ever; say where the two differ."""
     if standing.spec == spec:
         return

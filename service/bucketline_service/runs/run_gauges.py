@@ -11,12 +11,12 @@ from bucketline_service.errors import (
     Planning,
     StoreUnavailable,
 )
-from bucketline_service.observability.metrics import Metrics, RunReading
+from bucketline_service.observability.metrics import Metrics, RunGaugeValues
 from bucketline_service.runs.registry import STATUS_WAIT_S, Run, Runs
 from bucketline_service.store.port import RankRecord
 
 
-class Readings:
+class RunGauges:
     """Reads for all who scrape at the same time at once, so that they cost the store no more than one does."""
 
     def __init__(self, runs: Runs, metrics: Metrics) -> None:
@@ -33,7 +33,7 @@ class Readings:
         await asyncio.shield(self._under_way)
 
     async def _read_all(self) -> None:
-        found: dict[str, RunReading] = {}
+        found: dict[str, RunGaugeValues] = {}
         try:
             for name in await self._runs.names():
                 reading = await self._read(name)
@@ -44,17 +44,17 @@ class Readings:
             raise
         await asyncio.to_thread(self._metrics.tell, found)  # thousands of series, with a thousand runs
 
-    async def _read(self, name: str) -> RunReading | None:
+    async def _read(self, name: str) -> RunGaugeValues | None:
         """None for a run that was deleted since it was listed."""
         try:
             run, records = await self._runs.with_ranks(await self._runs.recall(name, STATUS_WAIT_S))
         except Planning:
-            return RunReading("planning")
+            return RunGaugeValues("planning")
         except StoreUnavailable:
             # of the store, which is raised again, or of a disk or a map that the plan needs: this run's trouble alone
-            return RunReading("planning") if await self._is_there(name) else None
+            return RunGaugeValues("planning") if await self._is_there(name) else None
         except BucketlineError:
-            return RunReading("failed") if await self._is_there(name) else None
+            return RunGaugeValues("failed") if await self._is_there(name) else None
         # in a thread: there may be thousands of ranks, and epochs whose steps have to be counted
         return await asyncio.to_thread(_reading, run, records)
 
@@ -68,8 +68,8 @@ class Readings:
         return True
 
 
-def _reading(run: Run, records: list[RankRecord]) -> RunReading:
-    generation, deal = run.generation, run.deal
+def _reading(run: Run, records: list[RankRecord]) -> RunGaugeValues:
+    generation, sharding = run.generation, run.sharding
     num_ranks, num_leased = generation.world_size, len(records)
     values: dict[str, float] = {}
     values |= {"generation": generation.number, "ranks": num_ranks, "leased_ranks": num_leased}
@@ -83,13 +83,13 @@ def _reading(run: Run, records: list[RankRecord]) -> RunReading:
         values["slowest_rank_seen_timestamp_seconds"] = last.last_seen_s
     if records:
         values["last_seen_timestamp_seconds"] = max(record.last_seen_s for record in records)
-    cursor, is_done = deal.normal(cursor), deal.is_over(deal.normal(cursor))
+    cursor, is_done = sharding.normal(cursor), sharding.is_over(sharding.normal(cursor))
     values |= {
-        "rank_lag_steps": deal.distance(cursor, deal.normal(leader)),
+        "rank_lag_steps": sharding.distance(cursor, sharding.normal(leader)),
         "slowest_rank": slowest,
         "slowest_epoch": cursor.epoch,
         "slowest_step": cursor.step,
-        "epoch_steps": 0 if is_done else deal.num_steps(cursor.epoch),
+        "epoch_steps": 0 if is_done else sharding.num_steps(cursor.epoch),
         "done": is_done,
     }
-    return RunReading("ready", values)
+    return RunGaugeValues("ready", values)

@@ -10,7 +10,7 @@ from bucketline_service.errors import Conflict, Fenced, StoreUnavailable
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.runs.plan_mismatch import explained
 from bucketline_service.runs.registry import Run, Runs, new_birth
-from bucketline_service.runs.starting_point import StateDict, next_start, rolled_over, state_dict
+from bucketline_service.runs.resume import StateDict, next_start, rolled_over, state_dict
 from bucketline_service.store.port import Cursor, RankRecord
 
 _TRIES = 16
@@ -60,7 +60,7 @@ class Sessions:
                 if current.generation != run.generation:
                     continue
             if slowest is not None:
-                state = state_dict(run, run.deal.normal(slowest))
+                state = state_dict(run, run.sharding.normal(slowest))
             size = world_size or (state["world_size"] if state else run.generation.world_size)
             start = await asyncio.to_thread(next_start, run, session, size, state, birth=new_birth())
             # before it begins: what can not be planned must not fence those who are at work
@@ -71,7 +71,7 @@ class Sessions:
             if answer.begun:
                 self._metrics.sessions.labels(name).inc()
                 generation = start.generation
-                self._runs.journal.tell(
+                self._runs.event_log.tell(
                     "session_begun",
                     name,
                     session=session,
@@ -87,7 +87,7 @@ class Sessions:
         generation = run.generation
         if began != generation.number:
             self._metrics.fences.labels(run.name).inc()
-            self._runs.journal.tell("fenced", run.name, session=session, generation=generation.number)
+            self._runs.event_log.tell("fenced", run.name, session=session, generation=generation.number)
             raise Fenced(
                 f"session {session!r} began generation {began}, and generation {generation.number} has taken over. "
                 "Start with a new session name",
@@ -107,13 +107,13 @@ class Sessions:
     async def state(self, run: Run) -> tuple[Run, StateDict]:
         """The state dict at the slowest rank's cursor, and the run under the generation that it belongs to."""
         run, slowest = await self.slowest(run)
-        return run, state_dict(run, run.deal.normal(slowest))
+        return run, state_dict(run, run.sharding.normal(slowest))
 
     async def standing(self, run: Run) -> tuple[Run, StateDict, float | None]:
         """As ``state``, and when any rank was last heard of."""
         run, records = await self._runs.with_ranks(run)
         last_seen_s = max((record.last_seen_s for record in records), default=None)
-        return run, state_dict(run, run.deal.normal(_slowest(run, records))), last_seen_s
+        return run, state_dict(run, run.sharding.normal(_slowest(run, records))), last_seen_s
 
 
 def _slowest(run: Run, records: list[RankRecord]) -> Cursor:
@@ -123,11 +123,11 @@ def _slowest(run: Run, records: list[RankRecord]) -> Cursor:
 
 
 def _session(run: Run, rolled_over: int | None) -> Session:
-    deal, generation = run.deal, run.generation
+    sharding, generation = run.sharding, run.generation
     epoch, world_size = generation.origin.epoch, generation.world_size
     before = rolled_over if rolled_over is not None and rolled_over < world_size else 0
-    if deal.is_over(generation.origin):
+    if sharding.is_over(generation.origin):
         return Session(run, generation.origin, before, 0, rolled_over)
-    mixed = deal.planner_of(epoch).mixed_steps(epoch, generation.offset, world_size)
-    cursor = deal.normal(generation.origin)
-    return Session(run, cursor, before + deal.num_left_out(epoch), mixed, rolled_over)
+    mixed = sharding.planner_of(epoch).mixed_steps(epoch, generation.offset, world_size)
+    cursor = sharding.normal(generation.origin)
+    return Session(run, cursor, before + sharding.num_left_out(epoch), mixed, rolled_over)

@@ -24,7 +24,7 @@ MAX_WALKED = 16
 """Epochs whose steps are counted one by one."""
 
 MAX_COUNTED = 64
-"""Epochs whose number of steps a deal remembers: it is asked several times in a request."""
+"""Epochs whose number of steps a sharding remembers: it is asked several times in a request."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Deal:
+class Sharding:
     """``end_epoch``: the first epoch that the run does not have. ``origin_planner``: that of the origin's epoch, where
     its stream was begun with another lockstep than those of all others."""
 
@@ -56,7 +56,7 @@ class Deal:
         generation: Generation,
         epochs: int | None,
         origin_planner: Planner | None = None,
-    ) -> Deal:
+    ) -> Sharding:
         start = generation.world_size, generation.origin, generation.offset
         return cls(planner, *start, epochs or MAX_EPOCH, origin_planner)
 
@@ -67,7 +67,7 @@ class Deal:
         return self.planner_of(epoch).num_batches(epoch, self.world_size)
 
     def _start(self, epoch: int) -> tuple[int, int]:
-        """The epoch's first step under this deal, and its stream position."""
+        """The epoch's first step under this sharding, and its stream position."""
         return (self.origin.step, self.offset) if epoch == self.origin.epoch else (0, 0)
 
     def num_steps(self, epoch: int) -> int:
@@ -112,7 +112,7 @@ class Deal:
         return first + self.world_size * np.arange(span.count, dtype=np.int64)
 
     def step_of(self, epoch: int, position: int) -> tuple[int, int] | None:
-        """(step, rank) that a stream position is dealt to; None where this deal does not deal it."""
+        """(step, rank) that a stream position is dealt to; None where this sharding does not deal it."""
         first, offset = self._start(epoch)
         step, rank = divmod(position - offset, self.world_size)
         return (first + step, rank) if 0 <= step < self.num_steps(epoch) - first else None
@@ -133,7 +133,7 @@ class Deal:
             raise Invalid(f"{prefix}step", detail, f"It has {num_steps}, the last is {num_steps - 1}")
 
     def check_dealt(self, field: str, cursor: Cursor) -> None:
-        """Raise ``Invalid`` unless the step exists and is this deal's: steps before the origin were an older one's."""
+        """Raise ``Invalid`` unless the step exists and belongs to this generation, not to one before its origin."""
         self.check_exists(field, cursor)
         first = self.origin
         if cursor < first:

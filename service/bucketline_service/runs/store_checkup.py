@@ -7,19 +7,19 @@ import contextvars
 
 from bucketline_service import events
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.observability.event_log import Journal
+from bucketline_service.observability.event_log import EventLog
 from bucketline_service.store.port import Store
 
 EVERY_S = 30.0
 
 
-class Checkup:
+class StoreCheckup:
     """``risks``: what operators should hear of, as the store told it last."""
 
-    def __init__(self, store: Store, journal: Journal, every_s: float = EVERY_S) -> None:
+    def __init__(self, store: Store, event_log: EventLog, every_s: float = EVERY_S) -> None:
         self.risks: list[str] = []
         self._store = store
-        self._journal = journal
+        self._event_log = event_log
         self._every_s = every_s
         self._failed: str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -48,7 +48,7 @@ class Checkup:
         for risk in risks:
             if risk not in self.risks:
                 events.emit("store_at_risk", detail=risk)
-                self._journal.tell("store_at_risk", detail=risk)
+                self._event_log.tell("store_at_risk", detail=risk)
         self.risks = risks
 
     async def _run(self) -> None:

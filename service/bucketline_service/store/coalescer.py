@@ -16,7 +16,7 @@ A = TypeVar("A")
 MAX_TOGETHER = 256
 
 
-class Together(Generic[Q, A]):
+class Coalescer(Generic[Q, A]):
     """``ask`` answers some questions of one key, in order, or raises, which is then the answer to each of them."""
 
     def __init__(self, ask: Callable[[str, Sequence[Q]], Awaitable[Sequence[A]]]) -> None:

@@ -83,13 +83,13 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         if figure == "ranks":
 
             async def ranks() -> dict[str, Any]:
-                return {"ranks": await coordinator.answers.ranks(run)}
+                return {"ranks": await coordinator.queries.ranks(run)}
 
             return await drawer.draw(figure, theme, ranks)
-        found, epoch = await coordinator.answers.present(run)
+        found, epoch = await coordinator.queries.present(run)
         # the fingerprint names the plan, the rest how this epoch of it is dealt
         key = (found.document.fingerprint, epoch, found.generation.world_size, found.lockstep(epoch))
-        return await drawer.draw(figure, theme, lambda: coordinator.answers.stats_of(found, epoch), key)
+        return await drawer.draw(figure, theme, lambda: coordinator.queries.stats_of(found, epoch), key)
 
     @router.get(
         "/v1/maps/{map}/figures/{figure}",

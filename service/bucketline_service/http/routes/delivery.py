@@ -59,7 +59,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     async def lease(run: RunPath, rank: RankPath, body: LeaseIn) -> Response:
         """The right to move a rank's cursor. Another holder's older lease is fenced by it."""
         leased = await delivery.lease(run, rank, body.holder, body.session)
-        cursor = leased.run.deal.normal(leased.record.cursor)
+        cursor = leased.run.sharding.normal(leased.record.cursor)
         return as_json({"lease": leased.record.lease, **_standing(leased.run, cursor)})
 
     @router.post(
@@ -71,7 +71,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     async def next_batches(run: RunPath, rank: RankPath, body: NextIn) -> Response:
         """The batches from ``from`` or the cursor on, once ``ack`` is kept. Reading moves nothing: a lost answer is
         asked for again."""
-        found = await delivery.next(run, body.to_ask(rank))
+        found = await delivery.next(run, body.to_request(rank))
         return as_json({**vars(found), "batches": as_list(found.batches), "cursor": _cursor(found.cursor)})
 
     return router
@@ -87,14 +87,14 @@ def _cursor(cursor: Cursor) -> dict[str, int]:
 
 
 def _standing(run: Run, cursor: Cursor) -> dict[str, Any]:
-    deal, generation = run.deal, run.generation
+    sharding, generation = run.sharding, run.generation
     epoch = generation.origin.epoch
     return {
         "generation": generation.number,
         "generation_id": generation.birth or None,
-        "world_size": deal.world_size,
+        "world_size": sharding.world_size,
         "cursor": _cursor(cursor),
-        "num_steps": 0 if deal.is_over(cursor) else deal.num_steps(cursor.epoch),
+        "num_steps": 0 if sharding.is_over(cursor) else sharding.num_steps(cursor.epoch),
         "origin": _cursor(generation.origin),
         "offset": generation.offset,
         "origin_lockstep": run.lockstep(epoch),

@@ -40,6 +40,6 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         The newest 1,000 are kept, also of what was deleted."""
         if run is not None:
             check_name("run", run)
-        return as_json({"events": await coordinator.journal.read(run, after, limit)})
+        return as_json({"events": await coordinator.event_log.read(run, after, limit)})
 
     return router

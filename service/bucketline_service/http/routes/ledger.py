@@ -15,7 +15,7 @@ from bucketline_service.http.problems import documented
 from bucketline_service.http.routes.runs import WorldSizeQuery
 from bucketline_service.http.schemas.models import RunPath
 from bucketline_service.planning.planner import MAX_EPOCH
-from bucketline_service.runs.ledger_files import MAX_EPOCHS, Format
+from bucketline_service.runs.ledger_export import MAX_EPOCHS, Format
 
 FromQuery = Annotated[
     int | None,
@@ -65,7 +65,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         """Which images epochs leave out or repeat, and, first, which are pruned or never served. Each epoch as it is
         dealt from its start to the present ranks, or to ``world_size``. Streamed: an answer that breaks off has no
         end."""
-        file = await coordinator.ledgers.get(run, begin, to, world_size, format)
+        file = await coordinator.ledger_export.get(run, begin, to, world_size, format)
         headers = {**DATA, "Content-Disposition": f'attachment; filename="{file.name}"'}
         media_type = MEDIA_TYPES[format]
         pieces = iter(()) if request.scope.get(IS_HEAD) else file.pieces

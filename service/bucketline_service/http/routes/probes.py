@@ -45,7 +45,7 @@ def routes(coordinator: Coordinator, version: str) -> APIRouter:
     async def metrics() -> Response:
         """Prometheus' text format: requests, batches, leases, lag of the slowest rank, and the process' own."""
         try:
-            await coordinator.refresh_readings()
+            await coordinator.refresh_gauges()
         except BucketlineError as error:
             # what is counted is told all the same
             coordinator.metrics.store_errors.inc()

@@ -83,7 +83,7 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
         """A map, a plan spec and a world size. Born with generation 1 at step 0 of epoch 0; another spec under a name
         that is taken is a conflict."""
         created = await coordinator.put_run(run, spec)
-        about = await coordinator.answers.run(run)
+        about = await coordinator.queries.run(run)
         status = 202 if about["status"] == "planning" else 201 if created else 200
         return as_json(about, status)
 
@@ -113,7 +113,7 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
     )
     async def list_runs() -> Response:
         """Every run by name, as it is told alone; one whose record in the store is damaged is ``failed`` here."""
-        return as_json({"runs": await coordinator.answers.runs()})
+        return as_json({"runs": await coordinator.queries.runs()})
 
     @router.get(
         "/v1/runs/{run}",
@@ -124,7 +124,7 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
     )
     async def get_run(run: RunPath) -> Response:
         """Its spec with every default, its status, and the state dict at the slowest rank's cursor."""
-        return as_json(await coordinator.answers.run(run))
+        return as_json(await coordinator.queries.run(run))
 
     @router.get(
         "/v1/runs/{run}/ranks",
@@ -135,7 +135,7 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
     )
     async def ranks(run: RunPath) -> Response:
         """Each rank's cursor, who holds it, how far it is behind the leader and how fast it goes."""
-        return as_json({"ranks": await coordinator.answers.ranks(run)})
+        return as_json({"ranks": await coordinator.queries.ranks(run)})
 
 
 def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
@@ -151,7 +151,7 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
     )
     async def stats(run: RunPath) -> Response:
         """What the plan costs: per bucket and over all, exact for every epoch (``novelai``: for the present one)."""
-        return as_json(await coordinator.answers.stats(run))
+        return as_json(await coordinator.queries.stats(run))
 
     @router.get(
         "/v1/runs/{run}/images/{id:path}",
@@ -167,7 +167,7 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
         map: MapQuery = None,
     ) -> Response:
         """Its bucket or why it was pruned, and at which step, on which rank it comes in an epoch."""
-        return as_json(await coordinator.answers.image(run, id, epoch, map))
+        return as_json(await coordinator.queries.image(run, id, epoch, map))
 
     @router.get(
         "/v1/runs/{run}/batches",

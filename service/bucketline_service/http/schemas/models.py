@@ -15,9 +15,9 @@ from bucketline_service.observability.event_log import EventName
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP
 from bucketline_service.planning.planner import MAX_EPOCH
 from bucketline_service.runs.batch_documents import INCLUDES, Include
-from bucketline_service.runs.delivery import Ask
+from bucketline_service.runs.delivery import NextRequest
+from bucketline_service.runs.resume import StateDict as State
 from bucketline_service.runs.sharding import MAX_COUNT
-from bucketline_service.runs.starting_point import StateDict as State
 from bucketline_service.store.port import MAX_LEASE, MAX_WORLD_SIZE
 from bucketline_service.store.port import Cursor as StoreCursor
 
@@ -102,8 +102,8 @@ class NextIn(_In):
         None, max_length=len(INCLUDES), description="what batches are to tell besides"
     )
 
-    def to_ask(self, rank: int) -> Ask:
-        return Ask(
+    def to_request(self, rank: int) -> NextRequest:
+        return NextRequest(
             rank,
             self.lease,
             self.generation,

@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bucketline_service.errors import NotFound, StoreUnavailable
-from bucketline_service.store.coalescer import Together
+from bucketline_service.store.coalescer import Coalescer
 from bucketline_service.store.damage import damaged, reading
 from bucketline_service.store.port import (
     LEASE_STRIDE,
@@ -80,7 +80,7 @@ class RedisStore:
         self._timeout_s = timeout_s
         self._touch = int(touch)
         self._is_closed = False
-        self._commits = Together(self._commit)
+        self._commits = Coalescer(self._commit)
         self._risks: Risks | None = None  # until they are known
         self._on_unavailable: Callable[[StoreUnavailable], None] = lambda _: None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bucketline_service.runs import map_gate
+from bucketline_service.runs import map_deletion_guard
 from bucketline_service.store import open_store
 from tests.checked import Api
 from tests.redis_server import RedisServer
@@ -52,7 +52,7 @@ def replicas(
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is overtaken waits for whoever overtakes it: that must not wait in turn."""
-    monkeypatch.setattr(map_gate, "WAIT_S", 0.0)
+    monkeypatch.setattr(map_deletion_guard, "WAIT_S", 0.0)
 
 
 def overtake(replica: Replica, verb: str, what: Callable[[], object]) -> None:
@@ -171,12 +171,14 @@ def test_a_deletion_that_died_holds_runs_up_for_a_while_and_not_the_next_deletio
     clock = Clock()
     one = world.replica(clock=clock).api
     one.put_csv("small", SMALL, 201)
-    in_store(world.store_url, lambda store: store.close_map("small", "dead", clock() + map_gate.CLOSED_S))
+    in_store(
+        world.store_url, lambda store: store.close_map("small", "dead", clock() + map_deletion_guard.CLOSED_S)
+    )
     assert "being deleted" in one.put("/v1/runs/run", SPEC, 409)["detail"]
     one.ask("DELETE", "/v1/maps/small", 204)
     one.put_csv("small", SMALL, 201)
     one.put("/v1/runs/run", SPEC, 409)
-    clock.ahead_s = map_gate.CLOSED_S + 1
+    clock.ahead_s = map_deletion_guard.CLOSED_S + 1
     one.put("/v1/runs/run", SPEC, 201)
 
 

@@ -43,7 +43,7 @@ def state_dict(run: Run, cursor: Cursor) -> StateDict:
         fingerprint=run.document.fingerprint,
         epoch=cursor.epoch,
         step=cursor.step,
-        offset=run.deal.consumed(cursor),
+        offset=run.sharding.consumed(cursor),
         world_size=run.generation.world_size,
     )
     lockstep = run.lockstep(cursor.epoch)
@@ -79,7 +79,7 @@ def next_start(run: Run, session: str, world_size: int, state: StateDict | None,
         )
     # a stream that has begun stays as it is laid out; one that begins is laid out for these ranks
     new = begin(origin, offset, state.get("lockstep", own)) if offset else begin(origin)
-    begins = replace(run, generation=new).deal.normal(origin)
+    begins = replace(run, generation=new).sharding.normal(origin)
     if begins.epoch != origin.epoch:
         return Start(begin(begins), left)
     return Start(new)
@@ -106,7 +106,7 @@ def check_size(run: Run, world_size: int) -> None:
 def _check_state(run: Run, state: StateDict) -> int:
     """How many batches of its epoch's stream a state leaves. Raises where it can not be one of this run."""
     epoch, step, offset = state["epoch"], state["step"], state["offset"]
-    end = run.deal.end_epoch
+    end = run.sharding.end_epoch
     if epoch > end or (epoch == end and (step or offset)):
         raise Invalid("resume.epoch", f"{epoch} is past the end of the run", f"It has {end} epochs")
     lockstep = state.get("lockstep")

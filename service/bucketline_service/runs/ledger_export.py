@@ -21,8 +21,8 @@ from bucketline_service.planning import ledger
 from bucketline_service.planning.ledger import Entries, Ledger
 from bucketline_service.plans.run_images import Sources
 from bucketline_service.runs.registry import Run, Runs
+from bucketline_service.runs.resume import check_size
 from bucketline_service.runs.sessions import Sessions
-from bucketline_service.runs.starting_point import check_size
 from bucketline_service.runs.valid_ids import of_valid_ids
 
 Format = Literal["csv", "parquet"]
@@ -41,7 +41,7 @@ class LedgerFile:
     pieces: Iterator[bytes]
 
 
-class Ledgers:
+class LedgerExport:
     """Reading only: no cursor moves."""
 
     def __init__(self, runs: Runs, sessions: Sessions, maps: MapStore) -> None:
@@ -58,7 +58,7 @@ class Ledgers:
         run = await self._runs.open(name)
         if first is None:
             run, state = await self._sessions.state(run)
-            first = min(state["epoch"], run.deal.end_epoch - 1)
+            first = min(state["epoch"], run.sharding.end_epoch - 1)
         last = first if last is None else last
         _check_epochs(run, first, last)
         if world_size is not None:
@@ -67,7 +67,7 @@ class Ledgers:
         return LedgerFile(f"{name}-epochs-{first}-{last}.{format}", format, pieces)
 
     def _open(self, run: Run, epochs: range, num_ranks: int | None, format: Format) -> Iterator[bytes]:
-        run = run.dealt_to(num_ranks)
+        run = run.sharded_to(num_ranks)
         plan, world_size = run.plan, run.generation.world_size
         valid = of_valid_ids(run, self._maps)
         made: dict[int, Ledger] = {}
@@ -93,10 +93,10 @@ def _check_epochs(run: Run, first: int, last: int) -> None:
     if last - first >= MAX_EPOCHS:
         detail = f"{first} to {last} are {last - first + 1:,} epochs"
         raise Invalid("to", detail, f"Take at most {first + MAX_EPOCHS - 1}: one answer tells {MAX_EPOCHS:,}")
-    if last >= run.deal.end_epoch:
+    if last >= run.sharding.end_epoch:
         field = "from" if first == last else "to"
         detail = f"the run ends before epoch {last}"
-        raise Invalid(field, detail, f"It has {run.deal.end_epoch} epochs, counted from 0")
+        raise Invalid(field, detail, f"It has {run.sharding.end_epoch} epochs, counted from 0")
 
 
 # --- from rows of maps to tables ----------------------------------------------------------------------------------

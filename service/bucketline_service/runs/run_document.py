@@ -15,7 +15,7 @@ from bucketline_service.store.damage import damaged
 
 
 @dataclass(frozen=True)
-class Document:
+class RunDocument:
     """``map_digests`` and ``valid_digests``, of the valid ids or None, one of each map. ``fitted_sizes``: (width,
     height) of each bucket of a ladder that hangs on the images, as found when the run was put, or None."""
 
@@ -31,7 +31,7 @@ class Document:
         return json.dumps(about, sort_keys=True).encode()
 
     @classmethod
-    def decode(cls, run: str, data: bytes) -> Document:
+    def decode(cls, run: str, data: bytes) -> RunDocument:
         """Raises ``Damaged`` where it is none."""
         try:
             return _ADAPTER.validate_json(data)
@@ -63,4 +63,4 @@ class Document:
         return plan
 
 
-_ADAPTER = TypeAdapter(Document)
+_ADAPTER = TypeAdapter(RunDocument)
