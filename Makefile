@@ -10,7 +10,7 @@
 #   make bench-large  100,000,000 images through the service; LARGE_ARGS="--num 1e9 --kills 0.2,0.7" for more
 #   make fuzz         call the API with what it allows and what it does not, for long; FUZZ_ARGS="--examples 1000" for more
 #   make bench-peers  bucketline beside other planners, in a venv of its own; PEERS_ARGS="--sizes 1e5,1e6" for less
-#   make pictures     draw the pictures of docs/planning.md and docs/guides anew
+#   make pictures     draw the pictures of docs/concepts/mathematics.md and docs/how-to anew
 #   make site         docs/ as a site, in build/site; a link that leads nowhere is an error
 #   make image-check  build the Dockerfile without Docker, run it on a read-only root as its user (root, Debian)
 #   make audit        known vulnerabilities of what is pinned; AUDIT_ARGS=--strict fails where nobody can be asked

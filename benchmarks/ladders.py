@@ -1,5 +1,5 @@
 """What each ladder crops away of COCO's 5,000 validation images, and what a fitted one would: prints the table of
-docs/ladders.md.
+docs/reference/ladders.md.
 
 No clock: it is the same on every machine, and tests/test_docs_ladders.py compares the two.
 """

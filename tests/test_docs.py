@@ -10,8 +10,8 @@ from bucketline_service.http.problems import CODES
 from bucketline_service.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
-OPERATIONS = (DOCS / "operations.md").read_text()
-PROTOCOL = (DOCS / "protocol.md").read_text()
+OPERATIONS = (DOCS / "how-to" / "operations.md").read_text()
+PROTOCOL = (DOCS / "reference" / "http.md").read_text()
 
 
 def first_cells(text: str, header: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of backup is true: its commands run beside a coordinator at work, and bring it back."""
+"""The backup commands of docs/how-to/operations.md run beside a coordinator at work, and restore it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from bucketline import BucketClient, Operator
 from tests.server import COCO, ServerProcess
 
-TEXT = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
+TEXT = (Path(__file__).parents[1] / "docs" / "how-to" / "operations.md").read_text()
 SECTION = TEXT.split("## Backup and restore")[1].split("\n## ")[0]
 SPEC = {"map": "coco", "world_size": 1, "batch_size": 8}
 

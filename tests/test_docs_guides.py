@@ -1,4 +1,4 @@
-"""The guides in docs/guides are true: their specs are taken, their code runs, and what they call the same is."""
+"""The guides in docs/how-to are true: their specs are taken, their code runs, and what they call the same is."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from PIL import Image
 from bucketline import BucketClient, Invalid, NotFound, Operator
 from tests.server import COCO, ServerProcess, run_command
 
-GUIDES = Path(__file__).parents[1] / "docs" / "guides"
+GUIDES = Path(__file__).parents[1] / "docs" / "how-to"
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = sorted(path.stem for path in GUIDES.glob("*.md"))
+NAMES = sorted(path.stem for path in [*GUIDES.glob("from-*.md"), GUIDES / "coming-from.md"])
 
 
 def blocks(guide: str, language: str) -> list[str]:

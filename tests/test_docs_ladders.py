@@ -1,4 +1,4 @@
-"""docs/ladders.md is true: its table is what the code makes, and it has every kind, parameter and preset."""
+"""docs/reference/ladders.md is true: its table is what the code makes, and it has every kind, parameter and preset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bucketline_service.planning.buckets.preset_ladders import PRESETS
 from bucketline_service.spec.ladders import AnyLadder
 from tests.server import COCO
 
-DOC = (Path(__file__).parents[1] / "docs" / "ladders.md").read_text()
+DOC = (Path(__file__).parents[1] / "docs" / "reference" / "ladders.md").read_text()
 
 
 def rows(header: str) -> dict[str, list[str]]:

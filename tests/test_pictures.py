@@ -15,7 +15,7 @@ from bucketline_service.planning.line.permutation import SMALL
 from bucketline_service.planning.line.remainders import POLICIES
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "docs" / "planning.md").read_text()
+TEXT = (ROOT / "docs" / "concepts" / "mathematics.md").read_text()
 WORDS = re.sub(r"\s+", " ", TEXT)
 MIDDLE = int(np.argmax(example.COUNTS))
 

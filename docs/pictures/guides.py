@@ -25,7 +25,7 @@ def two_ladders() -> Figure:
     above, below = figure.subplots(2, 1)
     figure.subplots_adjust(left=0.065, right=0.99, top=0.95, bottom=0.13, hspace=0.62)
     _bars(above, "NovelAI's default ladder", {"planner": "novelai"})
-    guide = (ROOT / "docs" / "guides" / "from-kohya.md").read_text()
+    guide = (ROOT / "docs" / "how-to" / "from-kohya.md").read_text()
     (text,) = (text for text in re.findall(r"^```json\n(.*?)^```$", guide, re.M | re.S) if '"maps"' in text)
     spec = {name: value for name, value in json.loads(text).items() if name in ("ladder", "assign")}
     _bars(below, "kohya's, resolution 1024, from 512 to 2048 in steps of 64", spec)

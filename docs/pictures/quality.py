@@ -1,7 +1,8 @@
 """How random the keyed permutations are, by rounds and size: measured, and recorded in quality.json.
 
 The statistics and the keys are the tests' own (``tests/planning/randomness.py``): what is recorded here is what
-docs/planning.md states. Other rounds than the planner's are the planner's own code with its two constants changed for
+docs/concepts/mathematics.md
+states. Other rounds than the planner's are the planner's own code with its two constants changed for
 the while: nothing is restated. ``python -m docs.pictures.quality`` measures anew, in some minutes.
 """
 
@@ -84,7 +85,7 @@ def series(rounds: int, pairs: int, *, shuffled: bool = False) -> tuple[list[int
 
 
 def fewer_rounds() -> list[str]:
-    """The rows of docs/planning.md's table of 4 and 6 rounds."""
+    """The rows of docs/concepts/mathematics.md's table of 4 and 6 rounds."""
     columns = [dict(zip(*series(rounds, PAIRS), strict=True)) for rounds in (4, 6)]
     return [f"| {n:,} | {_short(columns[0][n])} | {_short(columns[1][n])} |" for n in FEWER_ROUNDS_AT]
 

@@ -21,7 +21,7 @@ from tests.cli.commands import run_here
 from tests.server import COCO, ServerProcess, run_command
 
 ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "docs" / "cli.md").read_text()
+DOCS = (ROOT / "docs" / "reference" / "cli.md").read_text()
 SPEC = {"map": "coco", "world_size": 4, "batch_size": 8}
 
 

@@ -20,7 +20,7 @@ from bucketline_service.settings import NO_FLAGS, Settings
 from tests.cli.commands import run_here
 from tests.server import ServerProcess
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parents[2] / "docs" / "how-to" / "operations.md"
 
 
 def flags() -> set[str]:

@@ -1,5 +1,4 @@
-"""Two replicas behind a real haproxy and a real nginx, configured as docs/operations.md has it: one address, whoever is
-behind."""
+"""Two replicas behind a real haproxy and a real nginx, configured as in the docs: one address, whatever is behind."""
 
 import http.client
 import json
@@ -20,7 +19,7 @@ from bucketline import BucketClient, Operator
 from .coordinators import ROOT, Coordinator, put_run
 from .test_faults import planned
 
-OPERATIONS = ROOT / "docs" / "operations.md"
+OPERATIONS = ROOT / "docs" / "how-to" / "operations.md"
 
 
 def program(name):

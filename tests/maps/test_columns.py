@@ -15,7 +15,7 @@ from bucketline_service.maps.column_names import (
     resolve,
 )
 
-PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
+PROTOCOL = Path(__file__).parents[2] / "docs" / "reference" / "http.md"
 
 IMG2DATASET = [
     "url",

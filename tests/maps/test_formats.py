@@ -39,7 +39,7 @@ def test_an_unknown_one_is_told_what_is_known() -> None:
             format_for_suffix(Path(name))
 
 
-PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
+PROTOCOL = Path(__file__).parents[2] / "docs" / "reference" / "http.md"
 
 
 def test_the_protocol_lists_every_format() -> None:

@@ -49,7 +49,9 @@ def panel_exprs() -> dict[str, str]:
 def exprs() -> dict[str, str]:
     """Of panels, alerts and documentation."""
     found = {**panel_exprs(), **{rule["alert"]: rule["expr"] for rule in RULES}}
-    for fence in re.findall(r"(?s)```promql\n(.*?)```", (ROOT / "docs" / "metrics.md").read_text()):
+    for fence in re.findall(
+        r"(?s)```promql\n(.*?)```", (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    ):
         found |= dict(re.findall(r"(?m)^# (.*)\n(.*)$", fence))
     return found
 
@@ -160,7 +162,7 @@ def test_the_documentation_has_every_metric(families: dict[tuple[str, str], list
     """Both ways, with types and labels; each of ours has been set by the traffic."""
     told = {}
     for name, kind, cell in re.findall(
-        r"(?m)^\| `(\w+)` \| (\w+) \|([^|]*)\|", (ROOT / "docs" / "metrics.md").read_text()
+        r"(?m)^\| `(\w+)` \| (\w+) \|([^|]*)\|", (ROOT / "docs" / "reference" / "metrics.md").read_text()
     ):
         told[name, kind] = set(re.findall(r"`(\w+)`", cell))
     assert told == {key: set().union(*samples) - {"le"} for key, samples in families.items()}
@@ -196,13 +198,13 @@ def test_promtool_would_notice(tmp_path: Path) -> None:
 
 
 def test_every_alert_has_its_section() -> None:
-    text = (ROOT / "docs" / "alerts.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
     sections = dict(re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", text))
     assert list(sections) == [rule["alert"] for rule in RULES]
     for section in sections.values():
         assert re.findall(r"(?m)^\*\*([\w ]+)\*\*", section) == ["Means", "Look at", "Do"]
     for rule in RULES:
-        assert rule["annotations"]["runbook_url"] == f"docs/alerts.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook_url"] == f"docs/how-to/alerts.md#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in ("warning", "critical")
 
 

@@ -1,4 +1,4 @@
-"""docs/guides/from-diffusers.md: the lines that replace the script's run, on images of several sizes."""
+"""docs/how-to/from-diffusers.md: the lines that replace the script's run, on images of several sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ np = pytest.importorskip("numpy")
 Image = pytest.importorskip("PIL.Image")
 accelerate = pytest.importorskip("accelerate")
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "from-diffusers.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "how-to" / "from-diffusers.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 SIZES = [(90, 60), (60, 90), (64, 64), (200, 130)] * 6
 LADDER = {"kind": "explicit", "sizes": [[48, 48], [72, 48], [48, 72]]}

@@ -1,4 +1,4 @@
-"""docs/quickstart.md, as a newcomer follows it: scan, serve, a first batch, the browser, torchrun, a kill, and on."""
+"""docs/tutorial/quickstart.md as a newcomer follows it: scan, serve, a first batch, torchrun, a kill, and on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from playwright.sync_api import expect  # noqa: E402
 
 from tests.dashboard.browser import Browser, Watch  # noqa: E402
 
-GUIDE = Document(ROOT / "docs" / "quickstart.md")
+GUIDE = Document(ROOT / "docs" / "tutorial" / "quickstart.md")
 TOLD = re.compile(r"epoch (\d+), rank (\d+): \(\d+, 3, \d+, \d+\) (\([^()]*\))")
 """Epoch, rank and ids of a step that is taken into training; ranks may write into each other's lines."""
 

@@ -1,4 +1,4 @@
-"""docs/training.md: its loops, as they stand there, on images of several sizes."""
+"""docs/how-to/pytorch.md: its loops, as they stand there, on images of several sizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ImageOps = pytest.importorskip("PIL.ImageOps")
 
 pytestmark = ALLOWED
 
-GUIDE = Document(ROOT / "docs" / "training.md")
+GUIDE = Document(ROOT / "docs" / "how-to" / "pytorch.md")
 SIZES = [(90, 60), (60, 90), (64, 64), (200, 130)] * 2
 LADDER = {"kind": "explicit", "sizes": [[48, 48], [72, 48], [48, 72]]}
 
