@@ -127,9 +127,9 @@ def test_novelai_is_for_integer_ids_and_not_too_many(api: Api, monkeypatch: pyte
     body = {"map": "named", "specs": [novelai]}
     problem = api.post("/v1/previews", body)["previews"][0]["problem"]
     assert (problem["field"], "integer ids" in problem["detail"]) == ("planner", True)
-    monkeypatch.setattr(estimate, "MAX_NOVELAI_IMAGES", 39)
+    monkeypatch.setattr(estimate, "MAX_PLANNED_IMAGES", 39)
     problem = api.post("/v1/previews", body)["previews"][0]["problem"]
-    assert (problem["field"], "up to 39 images" in problem["detail"]) == ("planner", True)
+    assert (problem["field"], "at most 39 images" in problem["detail"]) == ("planner", True)
 
 
 def test_people_get_a_table_and_charts(shared_api: Api) -> None:

@@ -7,10 +7,11 @@ import pytest
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets import ladder as ladders
-from bucketline_service.planning.build_plan import layout_of, new_planner, prepare
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line.classify import Memory
 from bucketline_service.planning.line.planner import LinePlanner
+from bucketline_service.planning.line.units import layout_of
 from bucketline_service.planning.novelai.planner import NovelaiPlanner
 from bucketline_service.planning.plan_spec import PlanSpec
 from tests.planning.lines import samples_of

@@ -14,12 +14,13 @@ from scipy import stats
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import ledger as ledgers
 from bucketline_service.planning.buckets import ladder as ladders
-from bucketline_service.planning.build_plan import in_service, new_planner, prepare
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.ledger import Ledger
 from bucketline_service.planning.line.image_classes import Sorter
 from bucketline_service.planning.line.remainders import POLICIES, may_serve
 from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import FrameBucket, MapShare, PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from bucketline_service.planning.assignment_stats import tails
 from bucketline_service.planning.buckets import ladder as ladders
-from bucketline_service.planning.build_plan import layout_of, new_planner, prepare
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.images import Images
+from bucketline_service.planning.line.units import layout_of
 from bucketline_service.planning.plan_spec import PlanSpec
 from tests.planning.lines import samples_of
 

@@ -31,8 +31,12 @@ def tiers(*sides, **fields):
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"planner": "novelai", "repeats": 1}, "repeats", "does not do 1. Leave it out, or say 0;"),
-        ({"planner": "novelai", "num_repeats": 2}, "num_repeats", "does not do 2. Leave it out, or say 1;"),
+        ({"planner": "novelai", "repeats": 1}, "repeats", "does not support 1. Leave it out, or use 0;"),
+        (
+            {"planner": "novelai", "num_repeats": 2},
+            "num_repeats",
+            "does not support 2. Leave it out, or use 1;",
+        ),
         (
             kohya(resolution=1024, min_bucket_reso=2000, max_bucket_reso=1000),
             "ladder.min_bucket_reso",

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets import ladder as ladders
-from bucketline_service.planning.build_plan import check_world_size, least_units, new_planner, prepare
+from bucketline_service.planning.build_plan import check_world_size, new_planner, prepare
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line.classify import Survey
 from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.units import least_units
 from bucketline_service.planning.plan_spec import Budget, FrameBucket, MapShare, PlanSpec
 
 LOW = ladders.explicit([(256, 512), (256, 256), (512, 256)])

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bucketline_service.planning import chunked_map
-from bucketline_service.planning.build_plan import Prepared, prepare
+from bucketline_service.planning.build_plan import prepare
+from bucketline_service.planning.prepared import Prepared
 from bucketline_service.plans.build_checkpoint import Workbench
 from tests.planning.desks import StopError, content, job
 from tests.plans import builder

@@ -14,9 +14,10 @@ from bucketline_service.planning.buckets.assignment import assign
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.distinct_sizes import distinct_sizes
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.plan_stats import epoch_stats, expected_imbalance
+from bucketline_service.planning.plan_stats import epoch_stats
+from bucketline_service.planning.planners.line import expected_imbalance
 from bucketline_service.previews import estimate as previews
-from bucketline_service.previews.estimate import preview_line, preview_novelai
+from bucketline_service.previews.estimate import estimate_by_planning, estimate_from_sizes
 from bucketline_service.spec.run_spec import PlanFields
 from tests.planning.lines import line
 
@@ -72,7 +73,7 @@ def test_a_preview_has_the_plans_numbers(ladder, tails, deal, limits):
     spec = PlanFields.model_validate(fields).resolved()
     sizes = distinct_sizes(part)
     assert len(sizes.widths) < len(part.widths)
-    found = preview_line(spec.plan_spec(spec.fit([sizes])), Images([sizes]), spec.world_size)
+    found = estimate_from_sizes(spec.plan_spec(spec.fit([sizes])), Images([sizes]), spec.world_size)
     expected = planned(spec, part)
     assert found == close(expected)
     for spread in ("crop_loss", "aspect_error"):
@@ -84,7 +85,7 @@ def test_a_preview_of_valid_rows():
     part = images()
     spec = PlanFields(world_size=2, batch_size=4).resolved()
     rows = np.arange(0, 1500, 3)
-    found = preview_line(spec.plan_spec(), Images([distinct_sizes(part, rows)]), 2, 1000)
+    found = estimate_from_sizes(spec.plan_spec(), Images([distinct_sizes(part, rows)]), 2, 1000)
     assert found == close(planned(spec, part, valid_rows=rows))
     assert (found["num_images"], found["num_assigned"], found["pruned"]["valid_ids"]) == (1500, 500, 1000)
 
@@ -93,13 +94,13 @@ def test_novelai_is_previewed_by_planning_it(monkeypatch):
     part = images()
     spec = PlanFields(world_size=3, batch_size=4, planner="novelai").resolved()
     ids = np.arange(1500)
-    assert preview_novelai(spec.plan_spec(), Images([part]), ids, 3) == planned(spec, part)
-    monkeypatch.setattr(previews, "MAX_NOVELAI_IMAGES", 1499)
+    assert estimate_by_planning(spec.plan_spec(), Images([part]), ids, 3) == planned(spec, part)
+    monkeypatch.setattr(previews, "MAX_PLANNED_IMAGES", 1499)
     with pytest.raises(Invalid, match="1499") as caught:
-        preview_novelai(spec.plan_spec(), Images([part]), ids, 3)
+        estimate_by_planning(spec.plan_spec(), Images([part]), ids, 3)
     assert caught.value.field == "planner"
     rows = np.arange(1499)
-    assert preview_novelai(spec.plan_spec(), Images([part]), ids, 3, rows)["num_images"] == 1500
+    assert estimate_by_planning(spec.plan_spec(), Images([part]), ids, 3, rows)["num_images"] == 1500
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), max_size=60), st.integers(0, 30))
@@ -141,8 +142,8 @@ def test_distinct_sizes_are_merged_chunk_by_chunk(monkeypatch):
 def test_as_many_sizes_as_images_is_no_other_answer():
     part = images()
     spec = PlanFields(world_size=4, batch_size=4).resolved().plan_spec()
-    plain = preview_line(spec, Images([part]), 4)
-    assert plain == close(preview_line(spec, Images([distinct_sizes(part)]), 4))
+    plain = estimate_from_sizes(spec, Images([part]), 4)
+    assert plain == close(estimate_from_sizes(spec, Images([distinct_sizes(part)]), 4))
 
 
 @given(
@@ -192,7 +193,7 @@ def test_spilled_is_what_epochs_have_on_average():
         num = planner.num_batches(epoch, 3) // 3 * 3
         block = planner.batches(epoch, np.arange(num), 3)
         found.append((buckets[block.rows] != np.repeat(block.buckets, np.diff(block.bounds))).sum())
-    told = preview_line(plan, Images([distinct_sizes(part)]), 3)["spilled"]
+    told = estimate_from_sizes(plan, Images([distinct_sizes(part)]), 3)["spilled"]
     assert abs(told - np.mean(found)) <= 0.5 + 4 * np.std(found) / np.sqrt(200)
     assert told > 0
 
@@ -209,5 +210,5 @@ def test_what_can_not_be_planned_has_no_preview(fields, field):
     part = images()
     spec = PlanFields.model_validate(fields).resolved()
     with pytest.raises(Invalid) as caught:
-        preview_line(spec.plan_spec(), Images([distinct_sizes(part)]), spec.world_size)
+        estimate_from_sizes(spec.plan_spec(), Images([distinct_sizes(part)]), spec.world_size)
     assert caught.value.field == field

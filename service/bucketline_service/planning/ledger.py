@@ -12,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.planning.build_plan import Prepared, in_service
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.image_classes import PRUNED, VALID_IDS, Sorter
 from bucketline_service.planning.line.planner import Fates, LinePlanner
 from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
+from bucketline_service.planning.prepared import Prepared
 
 BLOCK = 1 << 16
 """Rows that are told together, and rows of the map that are looked at together."""

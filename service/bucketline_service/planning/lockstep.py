@@ -8,12 +8,15 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
-from bucketline_service.planning.build_plan import Prepared, least_units, new_planner
+from bucketline_service.planning.build_plan import new_planner
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.image_classes import Sorter
 from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.units import least_units
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, PlanSpec
 from bucketline_service.planning.planner import Planner
+from bucketline_service.planning.planners import PLANNERS
+from bucketline_service.planning.prepared import Prepared
 
 NUM_KEPT = 8
 """Planners that are remembered, beside the plan's own."""
@@ -51,7 +54,7 @@ class Layouts:
         """Of an epoch that so many ranks deal from its start, of a plan that is meant for ``planned_for`` ranks: the
         one of ``pure_lockstep``, but the plan's own where such an epoch can not be planned."""
         spec = self._own.spec
-        if spec.planner == "novelai":
+        if not PLANNERS[spec.planner].has_units:
             return spec.lockstep
         lockstep = pure_lockstep(world_size, spec.lockstep, planned_for)
         return lockstep if self.may_be(lockstep) else spec.lockstep
@@ -61,7 +64,7 @@ class Layouts:
         spec = self._own.spec
         if lockstep == spec.lockstep:
             return True
-        if spec.planner == "novelai" or lockstep > MAX_LOCKSTEP:
+        if not PLANNERS[spec.planner].has_units or lockstep > MAX_LOCKSTEP:
             return False
         found = self._may.get(lockstep)
         if found is None:

@@ -63,13 +63,13 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanSpec:
-    """``tiers``: a ladder for each base resolution, from the lowest on; in order of aspect for ``line``, in the
-    original's own order for ``novelai``. ``no_upscale``: what chooses among the only tier's buckets, in place of the
-    nearest aspect. ``same_aspect``: which of several buckets of one aspect in a tier; ``first`` where no tier has
-    several. ``batch_size`` images. Lengths in pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are
-    numbered section by section: by length, then tier, then as in its ladder."""
+    """``planner``: a name in ``planners.PLANNERS``. ``tiers``: a ladder for each base resolution, lowest first, in
+    order of aspect unless the planner keeps the ladder's own order. ``no_upscale``: what chooses among the only tier's
+    buckets, in place of the nearest aspect. ``same_aspect``: which of several buckets of one aspect in a tier;
+    ``first`` where no tier has several. ``batch_size`` images. Lengths in pixels; ``lockstep`` in batches; ``seed`` in
+    [0, 2**32). Buckets are numbered section by section: by length, then tier, then as in its ladder."""
 
-    planner: Literal["line", "novelai"]
+    planner: str
     tiers: tuple[Ladder, ...]
     batch_size: int | Budget
     seed: int

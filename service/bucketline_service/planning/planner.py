@@ -1,6 +1,7 @@
 """The planner's port: which batches stand at given positions of an epoch's stream.
 
-``line`` and ``novelai`` are the two behind it; nothing above ``planning/`` knows which one it talks to.
+What else sets one planner apart from another is stated where it is registered, in ``planners/``; nothing above
+``planning/`` knows which one it talks to.
 """
 
 from __future__ import annotations

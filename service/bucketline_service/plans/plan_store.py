@@ -35,11 +35,12 @@ from bucketline_service.maps import ResolutionMap, locked
 from bucketline_service.maps.resolution_map import Stamp, is_untouched
 from bucketline_service.observability import traces
 from bucketline_service.planning import chunked_map
-from bucketline_service.planning.build_plan import Prepared, new_planner, prepare
+from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.line.image_classes import Groups
 from bucketline_service.planning.lockstep import Layouts
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
+from bucketline_service.planning.prepared import Prepared
 from bucketline_service.plans.build_checkpoint import Workbench
 from bucketline_service.plans.run_images import Sources
 

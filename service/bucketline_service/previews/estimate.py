@@ -1,4 +1,5 @@
-"""The stats of a plan that is not made: for ``line`` from the distinct sizes alone, with the same numbers as made."""
+"""The stats of a plan that is not kept: from the distinct sizes alone where the planner's stats need no more, with the
+same numbers as those of a kept plan."""
 
 from __future__ import annotations
 
@@ -10,22 +11,19 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.assignment_stats import Summary
-from bucketline_service.planning.build_plan import (
-    Prepared,
-    check_world_size,
-    new_planner,
-    new_summary,
-    prepare,
-)
+from bucketline_service.planning.build_plan import check_world_size, new_planner, new_summary, prepare
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.classify import Survey
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
+from bucketline_service.planning.planners import DEFAULT
+from bucketline_service.planning.prepared import Prepared
 
-MAX_NOVELAI_IMAGES = 2_000_000
+MAX_PLANNED_IMAGES = 2_000_000
+"""For planners whose stats need a planned epoch."""
 
 
-def preview_line(
+def estimate_from_sizes(
     spec: PlanSpec,
     images: Images,
     world_size: int,
@@ -66,7 +64,7 @@ def survey(spec: PlanSpec, images: Images, num_invalid: int | None = None, num_t
     return Prepared(groups, np.empty(0, dtype=np.uint32), about)
 
 
-def preview_novelai(
+def estimate_by_planning(
     spec: PlanSpec,
     images: Images,
     int_ids: NDArray[np.int64] | None,
@@ -76,11 +74,10 @@ def preview_novelai(
     """``epoch_stats`` of epoch 0, which is planned for it. Raises ``Invalid`` as planning does, and for too many
     images."""
     num = images.num_rows if valid_rows is None else len(valid_rows)
-    if num > MAX_NOVELAI_IMAGES:
-        detail = (
-            f"novelai is previewed by planning an epoch, which is done for up to {MAX_NOVELAI_IMAGES} images"
-        )
-        raise Invalid("planner", f"{detail}, and these are {num}", "Put the run, or preview planner: line")
+    if num > MAX_PLANNED_IMAGES:
+        detail = f"{spec.planner} is previewed by planning an epoch, of at most {MAX_PLANNED_IMAGES} images"
+        hint = f"Put the run, or preview planner: {DEFAULT.name}"
+        raise Invalid("planner", f"{detail}; these are {num}", hint)
     prepared = prepare(spec, images, valid_rows=valid_rows)
     planner = new_planner(spec, prepared, images, int_ids)
     check_world_size(planner, world_size)

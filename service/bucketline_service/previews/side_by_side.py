@@ -18,7 +18,7 @@ from bucketline_service.maps.async_store import Library
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.plans.plan_store import num_threads
 from bucketline_service.plans.run_images import Sources
-from bucketline_service.previews.estimate import preview_line, preview_novelai
+from bucketline_service.previews.estimate import estimate_by_planning, estimate_from_sizes
 from bucketline_service.spec.maps import MapSpec
 from bucketline_service.spec.run_spec import PlanFields
 
@@ -96,16 +96,16 @@ class _Desk:
     def _stats(self, spec: PlanFields) -> dict[str, Any]:
         rows = self._valid_rows(spec)
         sources = self.sources
-        if spec.planner == "novelai":
-            if sources.are_several:
-                raise Invalid("maps", "planner novelai takes one map", "Say map, or take planner: line")
+        if sources.are_several:
+            spec.check_several_maps()
+        if not spec.planner_kind.counts_from_sizes:
             plan = spec.plan_spec()
-            told = preview_novelai(plan, sources.images, sources.int_ids, spec.world_size, rows)
+            told = estimate_by_planning(plan, sources.images, sources.int_ids, spec.world_size, rows)
         else:
             parts = self._parts(rows, spec.frame_buckets is not None)
             num_invalid = None if rows is None else sources.images.num_rows - len(rows)
             plan = spec.plan_spec(spec.fit(parts, self._maps), self._maps)
-            told = preview_line(plan, Images(parts), spec.world_size, num_invalid, num_threads())
+            told = estimate_from_sizes(plan, Images(parts), spec.world_size, num_invalid, num_threads())
         for name, share in zip(sources.names, told["maps"], strict=True):
             share["map"] = name
         return told

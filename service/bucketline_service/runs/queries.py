@@ -11,11 +11,11 @@ import numpy as np
 from bucketline_service.errors import Damaged, NotFound
 from bucketline_service.maps import MapStore
 from bucketline_service.planning.buckets.assignment import assign
-from bucketline_service.planning.build_plan import in_service
 from bucketline_service.planning.geometry import cover
 from bucketline_service.planning.images import Chunk
 from bucketline_service.planning.line.image_classes import PRUNED, Sorter
 from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
 from bucketline_service.runs.registry import STATUS_WAIT_S, Run, Runs
@@ -224,7 +224,7 @@ def _left_out(
     num_asked = plan.planner.num_asked(epoch, row)
     if not num_asked:
         return "not_drawn"
-    if plan.spec.planner == "novelai":
+    if not run.spec.planner_kind.has_units:
         return None if served else "last_step"
     portions = Portions.of(sorter, plan.prepared.groups, plan.spec.num_buckets)
     if not in_service(run.laid(epoch).spec, portions)[buckets].any():

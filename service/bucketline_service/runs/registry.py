@@ -104,7 +104,7 @@ class Run:
 
     def lockstep(self, epoch: int) -> int | None:
         """Of the epoch's stream; None for a planner that has none."""
-        return None if self.spec.planner == "novelai" else self.laid(epoch).spec.lockstep
+        return self.laid(epoch).spec.lockstep if self.spec.planner_kind.has_units else None
 
     def sharded_to(self, world_size: int | None) -> Run:
         """The run as this generation deals it, or as a job of another size would each epoch from its start."""

@@ -70,10 +70,11 @@ def next_start(run: Run, session: str, world_size: int, state: StateDict | None,
     origin, offset, before = Cursor(state["epoch"], state["step"]), state["offset"], state["world_size"]
     if left == 0:
         return Start(begin(Cursor(origin.epoch + 1, 0)), 0)
-    if run.spec.planner == "novelai" and offset and (world_size != before or offset != origin.step * before):
+    is_other_deal = world_size != before or offset != origin.step * before
+    if offset and is_other_deal and not run.spec.planner_kind.resizes_within_epoch:
         raise Invalid(
             "world_size",
-            f"planner novelai deals an epoch to the ranks that it begins with, {before}, not {world_size}",
+            f"planner {run.spec.planner} deals an epoch to the ranks that it begins with, {before}, not {world_size}",
             f"Finish epoch {origin.epoch} with {before} ranks, or resume at its start (step 0, offset 0); "
             "planner line changes at any step",
         )

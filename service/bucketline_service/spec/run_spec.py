@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -18,6 +19,7 @@ from bucketline_service.planning.images import Part
 from bucketline_service.planning.line.image_classes import expected_samples
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, FrameBucket, MapShare, PlanSpec
 from bucketline_service.planning.planner import MAX_EPOCH
+from bucketline_service.planning.planners import DEFAULT, PLANNERS, PlannerKind
 from bucketline_service.spec.batch_sizes import BatchSizes
 from bucketline_service.spec.ladders import (
     MAX_TIERS,
@@ -31,12 +33,15 @@ from bucketline_service.spec.ladders import (
 from bucketline_service.spec.maps import MAX_MAPS, MapSpec, Repeats, check_maps
 from bucketline_service.store.port import MAX_WORLD_SIZE
 
-NOVELAI_MAX_AR_ERROR = 4.0
-
 _P = TypeVar("_P", bound="PlanFields")
+_M = TypeVar("_M", bound=SpecModel)
 _NumFrames = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
 _Probability = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 
+if TYPE_CHECKING:
+    _PlannerName = str
+else:
+    _PlannerName = Literal[tuple(PLANNERS)]
 _OfTiers = Annotated[list[_Probability], Field(min_length=1, max_length=MAX_TIERS)]
 
 
@@ -87,7 +92,7 @@ class PlanFields(BatchSizes, Repeats):
         description="ranks, as in torch.distributed"
     )
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(42, description="of all that is random")
-    planner: Literal["line", "novelai"] = "line"
+    planner: _PlannerName = DEFAULT.name
     lockstep: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
         None,
         description="consecutive batches of one bucket; world_size unless given, so that steps have one shape",
@@ -120,9 +125,15 @@ class PlanFields(BatchSizes, Repeats):
         spec = self.counted("").with_sizes()
         if isinstance(self.ladder, KohyaLadder):
             self.ladder.check()
-        if self.planner == "novelai":
-            return spec._novelai(self.repeats)
-        metric = self.assign.metric or "log"
+        kind = self.planner_kind
+        spec = spec._with_implied(kind, self.repeats)
+        if kind.has_units:
+            spec = spec._with_lockstep()
+        spec._check_sections()
+        assign = spec.assign.model_copy(update={"metric": spec.assign.metric or "log"})
+        return spec.model_copy(update={"tails": spec.tails or "spill", "assign": assign})
+
+    def _with_lockstep(self: _P) -> _P:
         if self.lockstep and self.gradient_accumulation_steps:
             hint = "Give one: lockstep is world_size times gradient_accumulation_steps"
             raise Invalid("lockstep", "gradient_accumulation_steps is given as well", hint)
@@ -130,15 +141,7 @@ class PlanFields(BatchSizes, Repeats):
         if lockstep > MAX_LOCKSTEP:
             detail = f"world_size {self.world_size} times it is {lockstep}"
             raise Invalid("gradient_accumulation_steps", detail, f"Lockstep may be at most {MAX_LOCKSTEP}")
-        spec._check_sections()
-        return spec.model_copy(
-            update={
-                "gradient_accumulation_steps": None,
-                "lockstep": lockstep,
-                "tails": self.tails or "spill",
-                "assign": self.assign.model_copy(update={"metric": metric}),
-            }
-        )
+        return self.model_copy(update={"gradient_accumulation_steps": None, "lockstep": lockstep})
 
     def _check_sections(self) -> None:
         """Tiers and lengths may not be mixed, which a catch-all would do."""
@@ -171,31 +174,37 @@ class PlanFields(BatchSizes, Repeats):
             found[bucket.num_frames] = FrameBucket(bucket.num_frames, listed)
         return tuple(found[length] for length in sorted(found))
 
-    def _novelai(self: _P, repeats: float | None) -> _P:
-        """What the planner implies; anything else is refused rather than ignored. ``repeats``: as they were given."""
-        wants: dict[str, tuple[Any, Any]] = {
-            "ladder.kind": (self.ladder.kind, "novelai"),
-            "tails": (self.tails, "catch_all"),
-            "assign.metric": (self.assign.metric, "abs"),
-            "assign.max_crop_loss": (self.assign.max_crop_loss, None),
-            "assign.min_size": (self.assign.min_size, None),
-            "lockstep": (self.lockstep, None),
-            "gradient_accumulation_steps": (self.gradient_accumulation_steps, None),
-            "frame_buckets": (self.frame_buckets, None),
-            "first": (self.first, None),
-            "max_pixels_per_batch": (self.max_pixels_per_batch, None),
-            "max_tokens_per_batch": (self.max_tokens_per_batch, None),
-            # the one that was given: of a resolved spec both are num_repeats
-            **({"num_repeats": (self.num_repeats, 1.0)} if repeats is None else {"repeats": (repeats, 0.0)}),
-        }
-        for field, (given, implied) in wants.items():
+    def _with_implied(self: _P, kind: PlannerKind, repeats: float | None) -> _P:
+        """With what the planner implies written out. Raises ``Invalid`` for anything else, rather than ignore it.
+        ``repeats``: the field as the user wrote it."""
+        wanted = [(field, _at(self, field), implied) for field, implied in kind.implies.items()]
+        if (
+            not kind.takes_repeats
+        ):  # name the field that the user wrote: a resolved spec has num_repeats alone
+            wrote_repeats = repeats is not None
+            wanted.append(
+                ("repeats", repeats, 0.0) if wrote_repeats else ("num_repeats", self.num_repeats, 1.0)
+            )
+        for field, given, implied in wanted:
             if given is not None and given != implied:
-                only = "Leave it out" if implied is None else f"Leave it out, or say {_told(implied)}"
-                detail = f"planner novelai does not do {_told(given)}"
-                raise Invalid(field, detail, f"{only}; planner line does")
-        error = self.assign.max_ar_error or NOVELAI_MAX_AR_ERROR
-        assign = self.assign.model_copy(update={"metric": "abs", "max_ar_error": error})
-        return self.model_copy(update={"tails": "catch_all", "assign": assign})
+                only = "Leave it out" if implied is None else f"Leave it out, or use {_written(implied)}"
+                detail = f"planner {kind.name} does not support {_written(given)}"
+                raise Invalid(field, detail, f"{only}; planner {DEFAULT.name} supports it")
+        spec = self
+        for field, value in (*kind.implies.items(), *kind.defaults.items()):
+            if _at(spec, field) is None:
+                spec = _with(spec, field, value)
+        return spec
+
+    @property
+    def planner_kind(self) -> PlannerKind:
+        return PLANNERS[self.planner]
+
+    def check_several_maps(self) -> None:
+        """Raise ``Invalid`` where the planner takes one map only."""
+        if not self.planner_kind.takes_several_maps:
+            hint = f"Give map, or use planner: {DEFAULT.name}"
+            raise Invalid("maps", f"planner {self.planner} takes one map", hint)
 
     @property
     def is_fitted(self) -> bool:
@@ -245,7 +254,9 @@ class PlanFields(BatchSizes, Repeats):
         tiers = self._tiers(fitted_sizes)
         plan = PlanSpec(
             planner=self.planner,
-            tiers=tiers if self.planner == "novelai" else tuple(ladder.by_aspect() for ladder in tiers),
+            tiers=tiers
+            if self.planner_kind.keeps_ladder_order
+            else tuple(ladder.by_aspect() for ladder in tiers),
             batch_size=self.sizes,
             seed=self.seed,
             lockstep=self.lockstep or 1,
@@ -274,9 +285,8 @@ class PlanFields(BatchSizes, Repeats):
         return (self.ladder.build(),)
 
     def _same_aspect(self, tiers: Iterable[Ladder]) -> SameAspect:
-        """``first`` wherever there is nothing to choose: such plans are those of before there was a choice. NovelAI's
-        own planner takes the first."""
-        is_chosen = self.planner == "novelai" or self._no_upscale is not None
+        """``first`` wherever there is nothing to choose: such plans are the same as before there was a choice."""
+        is_chosen = self.planner_kind.keeps_ladder_order or self._no_upscale is not None
         has_choice = not is_chosen and any(ladder.has_equal_aspects for ladder in tiers)
         return "largest_filled" if has_choice else "first"
 
@@ -284,9 +294,20 @@ class PlanFields(BatchSizes, Repeats):
         return self.model_dump(mode="json")
 
 
-def _told(value: object) -> str:
+def _written(value: object) -> str:
     """A value as a user would write it."""
     return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def _at(spec: SpecModel, field: str) -> Any:
+    """The value of a field, ``assign.metric``."""
+    return reduce(getattr, field.split("."), spec)
+
+
+def _with(spec: _M, field: str, value: object) -> _M:
+    """The same spec but for one field."""
+    name, _, rest = field.partition(".")
+    return spec.model_copy(update={name: _with(getattr(spec, name), rest, value) if rest else value})
 
 
 class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
@@ -297,8 +318,7 @@ class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
         spec = super().resolved()
         if self.maps is None:
             return spec
-        if self.planner == "novelai":
-            raise Invalid("maps", "planner novelai takes one map", "Say map, or take planner: line")
+        spec.check_several_maps()
         maps = [each.counted(f"maps.{index}.") for index, each in enumerate(self.maps)]
         return spec.model_copy(update={"maps": maps})
 

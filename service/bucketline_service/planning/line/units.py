@@ -1,0 +1,98 @@
+"""The units of the ``line`` planner's epochs, as a plan spec has them: how many there are, and whether there is one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.line import remainders
+from bucketline_service.planning.line.remainders import POLICIES, Layout, may_serve
+from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.plan_spec import Budget, PlanSpec
+
+_I64 = NDArray[np.int64]
+
+
+def layout_of(spec: PlanSpec, counts: _I64) -> Layout:
+    """The ``line`` planner's layout of ``counts`` int64[B] samples."""
+    return POLICIES[spec.tails](counts, spec.batch_sizes * spec.lockstep, _edges(spec))
+
+
+def in_service(spec: PlanSpec, portions: Portions) -> NDArray[np.bool_]:
+    """bool[B]: False where the ``line`` planner serves no place of the bucket in any epoch (``tails.may_serve``)."""
+    return may_serve(
+        spec.tails, portions.least(), portions.most(), spec.batch_sizes * spec.lockstep, _edges(spec)
+    )
+
+
+def _edges(spec: PlanSpec) -> list[int]:
+    return [section.first for section in spec.sections] + [spec.num_buckets]
+
+
+def least_units(spec: PlanSpec, portions: Portions) -> int:
+    """Units that every epoch of the ``line`` planner has at least."""
+    if portions.is_steady:
+        return int(layout_of(spec, portions.least()).num_units.sum())
+    units = spec.batch_sizes * spec.lockstep
+    num = remainders.least_units(spec.tails, portions.least(), units, _edges(spec))
+    return max(num, int(portions.least_together > 0)) if spec.tails == "pad" else num
+
+
+def check_units(spec: PlanSpec, portions: Portions, may_come: bool) -> None:
+    """Raise ``Invalid`` where an epoch may have no unit. ``may_come``: whether each would have an image if all lengths
+    kept all of their clips."""
+    if least_units(spec, portions) > 0:
+        return
+    if not portions.least_together:
+        detail = f"an epoch asks for {portions.samples.sum():.3g} images, and may have none"
+        if may_come:
+            hint = "Let a length keep more of its clips: give it a larger keep_prob, or 1"
+            raise Invalid("frame_buckets", f"keep_prob is so small that {detail}", hint)
+        raise Invalid("num_repeats", detail, "Let images come oftener, or plan more of them")
+    counts = portions.least()
+    num_samples = int(counts.sum())
+    small, large = int(spec.batch_sizes.min()), int(spec.batch_sizes.max())
+    unit = spec.lockstep * small
+    batch = f"batch_size {small}" if small == large else f"batch sizes from {small} on"
+    what = f"a unit is lockstep {spec.lockstep} x {batch} = {unit} images"
+    field = spec.batch_size.field if isinstance(spec.batch_size, Budget) else "batch_size"
+    if num_samples >= unit:
+        if spec.tails == "drop" and least_units(replace(spec, tails="spill"), portions):
+            raise Invalid("tails", f"{what}, and no bucket holds as many", "Use tails: spill or pad")
+        which = "no bucket holds" if spec.tails == "drop" else "no tier or length is sure to hold"
+        raise Invalid("tails", f"{what}, and {which} as many", "Use tails: pad")
+    # drop takes no image from one bucket to another, and spill none from one section
+    most = int(counts.max() if spec.tails == "drop" else np.add.reduceat(counts, _edges(spec)[:-1]).max())
+    smaller = f"lockstep x batch_size may be at most {most}" if most else "Plan more images"
+    if isinstance(spec.batch_size, Budget):
+        limit = _largest_limit(spec, portions)
+        smaller = f"It may be at most {limit:,}" if limit else "Plan more images, take a smaller lockstep"
+    raise Invalid(field, f"{what}, and only {num_samples} are assigned", f"{smaller}, or use tails: pad")
+
+
+def _largest_limit(spec: PlanSpec, portions: Portions) -> int | None:
+    """A lower budget that does, the largest but where more would do again; None where none does."""
+    budget = spec.batch_size
+    assert isinstance(budget, Budget)
+
+    def does(limit: int) -> bool:
+        return least_units(replace(spec, batch_size=budget._replace(limit=limit)), portions) > 0
+
+    low, high = spec.least_limit, budget.limit
+    if low >= high or not does(low):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if does(middle) else (low, middle)
+    return low
+
+
+def largest_first(spec: PlanSpec) -> list[list[int]]:
+    """The targets of each distinct shape, the largest batch in pixels first."""
+    shapes: dict[tuple[int, int, int], list[int]] = {}
+    for target, (size, frames) in enumerate(zip(spec.targets, spec.target_frames.tolist(), strict=True)):
+        shapes.setdefault((*size, frames), []).append(target)
+    return sorted(shapes.values(), key=lambda targets: -int(spec.pixels[targets[0]]))
