@@ -107,12 +107,14 @@ def loop(look: Callable[[Image.Image], object]) -> Work:
 
 def scan(num_workers: int | None) -> Work:
     def once(folder: Path) -> None:
-        from bucketline_service.scan.discovery import Wish
-        from bucketline_service.scan.job import Job, run
-        from bucketline_service.scan.work_units import Ids
+        from bucketline_service.scan.discovery import ScanOptions
+        from bucketline_service.scan.job import ScanJob, run
+        from bucketline_service.scan.scan_files import IdStyle
 
         with tempfile.TemporaryDirectory() as target:
-            job = Job([str(folder)], Path(target, "map.parquet"), Wish(Ids.FULL), num_workers=num_workers)
+            job = ScanJob(
+                [str(folder)], Path(target, "map.parquet"), ScanOptions(IdStyle.FULL), num_workers=num_workers
+            )
             assert run(job, Unseen()).num_bad == 0
 
     return once

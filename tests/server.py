@@ -20,7 +20,7 @@ import httpx
 
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.http import ApiSettings, create_app
-from bucketline_service.maps import MapStore, Root, RootedMapStore
+from bucketline_service.maps import MapStore, SharedMapStore, SharedRoot
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.plan_store import PlanShelf
 from bucketline_service.store import open_store
@@ -41,7 +41,9 @@ def _contract(document: Callable[[], dict[str, Any]]) -> Contract:
 
 
 def _maps(data_dir: Path, root: str | None) -> MapStore:
-    return MapStore(data_dir / "maps") if root is None else RootedMapStore(data_dir / "copies", Root(root))
+    return (
+        MapStore(data_dir / "maps") if root is None else SharedMapStore(data_dir / "copies", SharedRoot(root))
+    )
 
 
 class Replica:

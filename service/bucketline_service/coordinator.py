@@ -9,13 +9,13 @@ from pathlib import Path
 
 from bucketline_service.errors import Conflict, Damaged, TooLarge
 from bucketline_service.maps import (
-    Columns,
     MapInfo,
     MapStore,
-    Read,
+    ReadResult,
+    RequestedColumns,
     ResolutionMap,
 )
-from bucketline_service.maps.async_store import Library
+from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.names import few
 from bucketline_service.observability.event_log import EventLog
 from bucketline_service.observability.metrics import Metrics
@@ -64,7 +64,7 @@ class Coordinator:
         self._max_runs = max_runs
         self._is_started = False
         self.event_log = EventLog(store, clock)
-        self._library = Library(maps, self.event_log.tell)
+        self._library = AsyncMapStore(maps, self.event_log.tell)
         self.runs = Runs(store, self._library, plans, clock, self.event_log)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
@@ -75,10 +75,10 @@ class Coordinator:
         self._run_gauges = RunGauges(self.runs, metrics)
 
     async def put_map(
-        self, name: str, source: Path, file_format: str, columns: Columns
+        self, name: str, source: Path, file_format: str, columns: RequestedColumns
     ) -> tuple[ResolutionMap, bool, int]:
         """Check and store a map; True where it is new; how many rows were skipped. It is read by another process."""
-        read: list[Read] = []
+        read: list[ReadResult] = []
         stored, created = await self._library.put(name, source, file_format, columns, read.append)
         if created:
             self.event_log.tell("map_put", map=name, num_images=stored.num_images, digest=stored.digest)

@@ -27,7 +27,7 @@ from bucketline_service import dashboard, events
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.http import ApiSettings, Tokens, connection_limits, create_app, tls_files
-from bucketline_service.maps import MapStore, Root, RootedMapStore
+from bucketline_service.maps import MapStore, SharedMapStore, SharedRoot
 from bucketline_service.maps.store import STAGING_LIFE_S
 from bucketline_service.observability import logs
 from bucketline_service.observability.metrics import MULTIPROCESS, Metrics
@@ -89,8 +89,8 @@ def _sweep(uploads: Path) -> None:
 def _open_maps(settings: Settings, data_dir: Path) -> MapStore:
     if settings.map_root is None:
         return MapStore(data_dir / "maps", timeout_s=settings.map_timeout_s)
-    copies, root = data_dir / "map-copies", Root(settings.map_root)
-    return RootedMapStore(copies, root, timeout_s=settings.map_timeout_s)
+    copies, root = data_dir / "map-copies", SharedRoot(settings.map_root)
+    return SharedMapStore(copies, root, timeout_s=settings.map_timeout_s)
 
 
 class Config(uvicorn.Config):

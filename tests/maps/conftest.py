@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import MapStore, Root, RootedMapStore
+from bucketline_service.maps import MapStore, SharedMapStore, SharedRoot
 from tests.gs_server import GsServer
 from tests.s3_server import ENVIRON, S3Server
 
@@ -73,11 +73,11 @@ def root_uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture
-def replica(root_uri: str, tmp_path: Path) -> Callable[..., RootedMapStore]:
+def replica(root_uri: str, tmp_path: Path) -> Callable[..., SharedMapStore]:
     """A store with copies of its own, on the root; its name tells whose copies."""
 
-    def open_one(name: str = "a", **options: Any) -> RootedMapStore:
-        return RootedMapStore(tmp_path / f"copies-{name}", Root(root_uri), **options)
+    def open_one(name: str = "a", **options: Any) -> SharedMapStore:
+        return SharedMapStore(tmp_path / f"copies-{name}", SharedRoot(root_uri), **options)
 
     return open_one
 
@@ -92,6 +92,6 @@ def any_store(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> Map
         patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
         for name, value in ENVIRON.items():
             patch.setenv(name, value)
-        return RootedMapStore(root, Root(server.new_root()))
+        return SharedMapStore(root, SharedRoot(server.new_root()))
     (tmp_path / "shared").mkdir()
-    return RootedMapStore(root, Root((tmp_path / "shared").as_uri()))
+    return SharedMapStore(root, SharedRoot((tmp_path / "shared").as_uri()))

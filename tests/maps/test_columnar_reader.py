@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bucketline_service.errors import Invalid, TooLarge
-from bucketline_service.maps import Columns, MapStore
+from bucketline_service.maps import MapStore, RequestedColumns
 
 Sink = Callable[[Path, pa.Table], None]
 
@@ -218,7 +218,9 @@ def test_metadata_of_img2dataset(refused: Callable[..., Invalid], store: MapStor
         "width: row 2: no value. To leave out the rows without a size: skip_missing_sizes=true"
         in error.detail
     )
-    opened, _ = store.put("skipped", tmp_path / "00000.parquet", "parquet", Columns(skip_missing_sizes=True))
+    opened, _ = store.put(
+        "skipped", tmp_path / "00000.parquet", "parquet", RequestedColumns(skip_missing_sizes=True)
+    )
     assert opened.num_images == 1
     pq.write_table(shard.slice(0, 1), tmp_path / "00000.parquet")
     opened, _ = store.put("map", tmp_path / "00000.parquet", "parquet")
@@ -227,7 +229,7 @@ def test_metadata_of_img2dataset(refused: Callable[..., Invalid], store: MapStor
 
 def test_columns_by_option_may_have_dots(store: MapStore, tmp_path: Path, sink: tuple[str, Sink]) -> None:
     sink[1](tmp_path / "map", pa.table({"a.id": [1], "size.w": [2], "size.h": [3], "id": ["x"]}))
-    opened, _ = store.put("map", tmp_path / "map", sink[0], Columns("a.id", "size.w", "size.h"))
+    opened, _ = store.put("map", tmp_path / "map", sink[0], RequestedColumns("a.id", "size.w", "size.h"))
     assert (opened.int_ids[0], opened.widths[0], opened.heights[0]) == (1, 2, 3)
 
 

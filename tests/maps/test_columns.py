@@ -10,8 +10,8 @@ from bucketline_service.maps.column_names import (
     ID_TIERS,
     OPTIONAL_NAMES,
     SIZE_TIERS,
-    Columns,
     Names,
+    RequestedColumns,
     resolve,
 )
 
@@ -52,57 +52,67 @@ LAION_2B = ["SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "NSFW", "s
     ],
 )
 def test_usual_names_are_found(available: list[str], expected: tuple[str, str, str]) -> None:
-    assert tuple(resolve(Columns(), available).all()) == expected
+    assert tuple(resolve(RequestedColumns(), available).all()) == expected
 
 
 def test_names_that_are_given_win() -> None:
-    named = Columns("sha256", "width", "height")
+    named = RequestedColumns("sha256", "width", "height")
     assert resolve(named, IMG2DATASET) == Names("sha256", "width", "height")
-    assert resolve(Columns(id="url"), IMG2DATASET) == Names("url", "width", "height")
-    named = Columns(width="original_width", height="original_height")
+    assert resolve(RequestedColumns(id="url"), IMG2DATASET) == Names("url", "width", "height")
+    named = RequestedColumns(width="original_width", height="original_height")
     assert resolve(named, IMG2DATASET) == Names("key", "original_width", "original_height")
-    columns = Columns(width="w", height="h")
+    columns = RequestedColumns(width="w", height="h")
     assert resolve(columns, ["id", "w", "h", "width", "height"]) == Names("id", "w", "h")
 
 
 @pytest.mark.parametrize(
     ("columns", "available", "field", "words"),
     [
-        (Columns(), ["width", "height"], "id", ["'image_id'", "'width', 'height'"]),
-        (Columns(), ["id", "width"], "height", ["'height' to go with 'width'"]),
-        (Columns(), ["id", "image_height"], "image_width", ["'image_width' to go with 'image_height'"]),
+        (RequestedColumns(), ["width", "height"], "id", ["'image_id'", "'width', 'height'"]),
+        (RequestedColumns(), ["id", "width"], "height", ["'height' to go with 'width'"]),
         (
-            Columns(),
+            RequestedColumns(),
+            ["id", "image_height"],
+            "image_width",
+            ["'image_width' to go with 'image_height'"],
+        ),
+        (
+            RequestedColumns(),
             ["id", "w", "h"],
             "width",
             ["the columns are 'id', 'w', 'h'", "width_column and height_column"],
         ),
-        (Columns(), [], "id", ["the columns are none"]),
-        (Columns(), ["key", "image_id", "width", "height"], "id", ["'key', 'image_id'", "with id_column"]),
+        (RequestedColumns(), [], "id", ["the columns are none"]),
         (
-            Columns(),
+            RequestedColumns(),
+            ["key", "image_id", "width", "height"],
+            "id",
+            ["'key', 'image_id'", "with id_column"],
+        ),
+        (
+            RequestedColumns(),
             ["id", "width", "height", "image_width", "image_height"],
             "width",
             ["'width x height', 'image_width x image_height'", "width_column and height_column"],
         ),
         (
-            Columns(),
+            RequestedColumns(),
             ["id", "original_width", "original_height", "WIDTH", "HEIGHT"],
             "width",
             ["'original_width x original_height', 'WIDTH x HEIGHT'", "width_column and height_column"],
         ),
-        (Columns(), ["id", "width", "height", "width"], "width", ["2 columns of this name"]),
-        (Columns(), ["id", "width", "height", " id"], "id", ["2 columns of this name"]),
-        (Columns(id="nope"), ["id", "width", "height"], "id", ["'nope'", "'id', 'width', 'height'"]),
-        (Columns(width="nope", height="height"), ["id", "width", "height"], "width", ["'nope'"]),
-        (Columns(width="w"), ["id", "w", "height"], "columns", ["only width is named"]),
-        (Columns(height="h"), ["id", "width", "h"], "columns", ["only height is named"]),
-        (Columns("id", "width", "width"), ["id", "width"], "columns", ["three different columns"]),
-        (Columns(id="width"), ["id", "width", "height"], "columns", ["three different columns"]),
+        (RequestedColumns(), ["id", "width", "height", "width"], "width", ["2 columns of this name"]),
+        (RequestedColumns(), ["id", "width", "height", " id"], "id", ["2 columns of this name"]),
+        (RequestedColumns(id="nope"), ["id", "width", "height"], "id", ["'nope'", "'id', 'width', 'height'"]),
+        (RequestedColumns(width="nope", height="height"), ["id", "width", "height"], "width", ["'nope'"]),
+        (RequestedColumns(width="w"), ["id", "w", "height"], "columns", ["only width is named"]),
+        (RequestedColumns(height="h"), ["id", "width", "h"], "columns", ["only height is named"]),
+        (RequestedColumns("id", "width", "width"), ["id", "width"], "columns", ["three different columns"]),
+        (RequestedColumns(id="width"), ["id", "width", "height"], "columns", ["three different columns"]),
     ],
 )
 def test_what_can_not_be_told_is_an_error_that_names_what_there_is(
-    columns: Columns, available: list[str], field: str, words: list[str]
+    columns: RequestedColumns, available: list[str], field: str, words: list[str]
 ) -> None:
     with pytest.raises(Invalid) as caught:
         resolve(columns, available)

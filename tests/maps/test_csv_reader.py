@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import Columns, MapStore, ResolutionMap
+from bucketline_service.maps import MapStore, RequestedColumns, ResolutionMap
 
 Put = Callable[..., ResolutionMap]
 
 
 @pytest.fixture
 def put(store: MapStore, tmp_path: Path) -> Put:
-    def put_csv(text: str | bytes, *columns: Columns) -> ResolutionMap:
+    def put_csv(text: str | bytes, *columns: RequestedColumns) -> ResolutionMap:
         path = tmp_path / "map.csv"
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return store.put("map", path, "csv", *columns)[0]
@@ -157,5 +157,5 @@ def test_a_bad_row_in_a_later_block_has_its_number(refused: Callable[..., Invali
 
 
 def test_columns_by_option(put: Put) -> None:
-    opened = put("name,w,h,width,height\na,1,2,3,4\n", Columns("name", "w", "h"))
+    opened = put("name,w,h,width,height\na,1,2,3,4\n", RequestedColumns("name", "w", "h"))
     assert rows(opened) == [("a", 1, 2)]

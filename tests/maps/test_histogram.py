@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from bucketline_service.maps.checks import MAX_SIDE_PX
-from bucketline_service.maps.histogram import SIZE_EDGES_PX, Histogram
+from bucketline_service.maps.id_column import MAX_SIDE_PX
+from bucketline_service.maps.size_histogram import SIZE_EDGES_PX, Histogram
 
 
 def counted(sizes: list[tuple[int, int]]) -> dict:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import Columns, MapStore
+from bucketline_service.maps import MapStore, RequestedColumns
 
 ROW = '{"id": 1, "width": 640, "height": 480}'
 COCO = {
@@ -50,7 +50,7 @@ def test_of_coco_the_images_are_read(store: MapStore, tmp_path: Path, indent: in
     (tmp_path / "map.json").write_text(json.dumps(COCO, indent=indent))
     opened, _ = store.put("map", tmp_path / "map.json", "jsonl")
     assert opened.int_ids.tolist() == [1, 2]
-    opened, _ = store.put("names", tmp_path / "map.json", "jsonl", Columns(id="file_name"))
+    opened, _ = store.put("names", tmp_path / "map.json", "jsonl", RequestedColumns(id="file_name"))
     assert opened.ids(np.arange(2)) == ["a.jpg", "b.jpg"]
 
 

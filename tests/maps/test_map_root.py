@@ -21,15 +21,15 @@ from bucketline_service.errors import (
     NotFound,
     StoreUnavailable,
 )
-from bucketline_service.maps import MapStore, ResolutionMap, Root, RootedMapStore
-from bucketline_service.maps.shared_root.names import CLAIM_LIFE_S, RootNames
-from bucketline_service.maps.shared_root.root import Entry
+from bucketline_service.maps import MapStore, ResolutionMap, SharedMapStore, SharedRoot
+from bucketline_service.maps.shared_root.map_names import CLAIM_LIFE_S, SharedMapNames
+from bucketline_service.maps.shared_root.root import RootFile
 from bucketline_service.maps.store import STAGING_LIFE_S
 from tests.s3_server import ENVIRON, KEY, SECRET, S3Server
 
 from .files import contents
 
-NewReplica = Callable[..., RootedMapStore]
+NewReplica = Callable[..., SharedMapStore]
 
 ROWS = "id,width,height,num_repeats,num_frames\na,640,480,1,1\nb,480,640,2.5,17\nc,512,512,0,33\n"
 
@@ -49,7 +49,7 @@ def other(tmp_path: Path) -> Path:
 
 
 def objects(uri: str) -> list[str]:
-    return [entry.path for entry in Root(uri).files("objects")]
+    return [entry.path for entry in SharedRoot(uri).files("objects")]
 
 
 def told(opened: ResolutionMap) -> object:
@@ -83,7 +83,7 @@ def test_a_copy_is_what_the_map_is(replica: NewReplica, source: Path, tmp_path: 
 
 def test_a_copy_that_is_there_needs_no_root(replica: NewReplica, source: Path, tmp_path: Path) -> None:
     digest = replica("a").put("map", source, "csv")[0].digest
-    nowhere = RootedMapStore(tmp_path / "copies-a", Root(tmp_path.joinpath("none").as_uri()))
+    nowhere = SharedMapStore(tmp_path / "copies-a", SharedRoot(tmp_path.joinpath("none").as_uri()))
     assert nowhere.get_digest(digest).num_images == 3
     nowhere.check()
     for verb in (nowhere.list, nowhere.probe, lambda: nowhere.get("map"), lambda: nowhere.delete("map")):
@@ -158,23 +158,23 @@ def test_a_damaged_object_is_refused_and_leaves_nothing(
     before = contents(tmp_path / "copies-b")
     one.put("map", source, "csv")
     (path,) = objects(root_uri)
-    sound = Root(root_uri).read(path)
+    sound = SharedRoot(root_uri).read(path)
     assert sound is not None
-    Root(root_uri).write(path, harm(sound))
+    SharedRoot(root_uri).write(path, harm(sound))
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match=rf"{path} is damaged: .*\. Put the map again") as caught:
             two.get("map")
         assert str(tmp_path / "copies-b") not in caught.value.detail
         assert contents(tmp_path / "copies-b") == before
     assert one.put("map", source, "csv")[1] is False  # which mends it
-    assert Root(root_uri).read(path) == sound
+    assert SharedRoot(root_uri).read(path) == sound
     assert two.get("map").num_images == 3
 
 
 def test_an_object_that_is_gone(replica: NewReplica, root_uri: str, source: Path) -> None:
     replica("a").put("map", source, "csv")
     (path,) = objects(root_uri)
-    Root(root_uri).delete(path)
+    SharedRoot(root_uri).delete(path)
     with pytest.raises(NotFound, match="no map with the digest"):
         replica("b").get("map")
     assert replica("b").put("map", source, "csv")[1] is False
@@ -190,8 +190,8 @@ def test_a_copy_that_is_damaged_is_fetched_anew(replica: NewReplica, source: Pat
 
 def test_a_record_that_is_damaged(replica: NewReplica, root_uri: str, source: Path) -> None:
     replica("a").put("map", source, "csv")
-    (entry,) = Root(root_uri).files("names")
-    Root(root_uri).write(entry.path, b"{")
+    (entry,) = SharedRoot(root_uri).files("names")
+    SharedRoot(root_uri).write(entry.path, b"{")
     with pytest.raises(StoreUnavailable, match=r"names/map/.* is damaged: delete the map and put it again"):
         replica("b").list()
     replica("b").delete("map")
@@ -242,12 +242,12 @@ def test_a_process_that_dies_on_the_way_leaves_no_half_map(
 
 
 def test_what_the_dead_have_left_is_swept_when_old(root_uri: str, source: Path, tmp_path: Path) -> None:
-    root = Root(root_uri)
+    root = SharedRoot(root_uri)
     orphan = f"objects/{'0' * 64}/dead.arrow"
     root.write(orphan, b"x")
     (written,) = root.files("objects")
     for age_s, is_left in ((STAGING_LIFE_S - 60, True), (STAGING_LIFE_S + 60, False)):
-        store = RootedMapStore(tmp_path / "copies", root, clock=lambda age_s=age_s: written.mtime_s + age_s)
+        store = SharedMapStore(tmp_path / "copies", root, clock=lambda age_s=age_s: written.mtime_s + age_s)
         store.put(f"map{is_left}", source, "csv")
         assert (orphan in objects(root_uri)) == is_left
     assert len(store.list()) == len(objects(root_uri)) == 2
@@ -296,10 +296,10 @@ def test_of_replicas_that_put_different_content_at_once_one_wins_each_name(
             assert isinstance(each, Conflict), each
             assert each.extra["digest"] == winner.digest
     assert len(objects(root_uri)) == num_names
-    assert not [entry for entry in Root(root_uri).files("names") if entry.path.endswith(".claim")]
+    assert not [entry for entry in SharedRoot(root_uri).files("names") if entry.path.endswith(".claim")]
 
 
-class Bucket(Root):
+class Bucket(SharedRoot):
     """A folder taken for an object store: nothing is renamed, and files can be given times."""
 
     def __init__(self, folder: Path) -> None:
@@ -308,7 +308,7 @@ class Bucket(Root):
         self.folder = folder
         self.on_files: Callable[[], None] = lambda: None
 
-    def files(self, under: str) -> list[Entry]:
+    def files(self, under: str) -> list[RootFile]:
         self.on_files()
         return super().files(under)
 
@@ -344,7 +344,7 @@ def test_the_claim_that_sorts_first_goes_on(bucket: Bucket) -> None:
             bucket.delete("names/map/b-2.claim")
 
     bucket.on_files = withdraw
-    assert RootNames(bucket).give("map", "a-1", {}) == "a-1"
+    assert SharedMapNames(bucket).give("map", "a-1", {}) == "a-1"
     assert looks == 3
     assert claims(bucket) == []
 
@@ -359,7 +359,7 @@ def test_the_claim_that_sorts_later_withdraws_and_hears_who_won(bucket: Bucket) 
             bucket.write("names/map/a-1.json", b"{}")
 
     bucket.on_files = decide
-    assert RootNames(bucket).give("map", "b-2", {}) == "a-1"
+    assert SharedMapNames(bucket).give("map", "b-2", {}) == "a-1"
     assert seen[:2] == [["a-1", "b-2"], ["a-1"]]
     assert claims(bucket) == ["a-1"]
 
@@ -375,14 +375,14 @@ def test_a_claim_that_was_given_up_leaves_the_name(bucket: Bucket) -> None:
             bucket.delete("names/map/a-1.claim")
 
     bucket.on_files = give_up
-    assert RootNames(bucket).give("map", "b-2", {}) == "b-2"
+    assert SharedMapNames(bucket).give("map", "b-2", {}) == "b-2"
 
 
 @pytest.mark.parametrize("rival", ["a-1", "c-3"])
 def test_who_does_not_decide_is_told_of_and_not_overruled(bucket: Bucket, rival: str) -> None:
     bucket.write(f"names/map/{rival}.claim", b"")
     with pytest.raises(StoreUnavailable, match="'map' is being given to another map"):
-        RootNames(bucket, ticking()).give("map", "b-2", {})
+        SharedMapNames(bucket, ticking()).give("map", "b-2", {})
     assert claims(bucket) == [rival]
     assert not list(bucket.folder.glob("names/map/*.json"))
 
@@ -393,7 +393,7 @@ def test_a_claim_of_the_dead_is_taken_away(bucket: Bucket, rival: str) -> None:
     path = bucket.folder / "names" / "map" / f"{rival}.claim"
     long_ago_s = path.stat().st_mtime - CLAIM_LIFE_S - 60
     os.utime(path, (long_ago_s, long_ago_s))
-    assert RootNames(bucket).give("map", "b-2", {}) == "b-2"
+    assert SharedMapNames(bucket).give("map", "b-2", {}) == "b-2"
     assert claims(bucket) == []
 
 
@@ -411,7 +411,7 @@ def test_a_claim_that_was_taken_for_dead_is_not_acted_upon(bucket: Bucket) -> No
             bucket.write("names/map/a-1.json", b"{}")
 
     bucket.on_files = take_away
-    assert RootNames(bucket).give("map", "b-2", {}) == "a-1"
+    assert SharedMapNames(bucket).give("map", "b-2", {}) == "a-1"
 
 
 def test_who_has_no_claim_any_more_claims_again(bucket: Bucket) -> None:
@@ -423,7 +423,7 @@ def test_who_has_no_claim_any_more_claims_again(bucket: Bucket) -> None:
         seen.append(claims(bucket))
 
     bucket.on_files = take_away
-    assert RootNames(bucket).give("map", "b-2", {}) == "b-2"
+    assert SharedMapNames(bucket).give("map", "b-2", {}) == "b-2"
     assert seen == [[], ["b-2"]]
 
 
@@ -444,7 +444,7 @@ def test_who_has_no_claim_any_more_claims_again(bucket: Bucket) -> None:
 )
 def test_a_uri_that_is_none(uri: str, told: str) -> None:
     with pytest.raises(Invalid, match=told) as caught:
-        Root(uri)
+        SharedRoot(uri)
     assert caught.value.field == "map_root"
     assert "Give s3://bucket/prefix, gs://bucket/prefix or file:///folder" in caught.value.detail
     assert "s3cret" not in caught.value.detail
@@ -454,7 +454,7 @@ def test_a_root_shows_no_secret(s3_server: S3Server, monkeypatch: pytest.MonkeyP
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
     with_keys = s3_server.uri("none").replace("s3://", f"s3://{KEY}:{SECRET}@")
-    root = Root(with_keys)
+    root = SharedRoot(with_keys)
     assert root.shown == "s3://none/maps"
     for verb in (root.probe, lambda: root.files("names"), lambda: root.write("x", b"")):
         with pytest.raises(StoreUnavailable, match="the map root s3://none/maps") as caught:
@@ -464,7 +464,7 @@ def test_a_root_shows_no_secret(s3_server: S3Server, monkeypatch: pytest.MonkeyP
 
 
 def test_an_object_store_that_does_not_listen() -> None:
-    root = Root(
+    root = SharedRoot(
         "s3://me:testing-s3cret@bucket/maps?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
     )
     with pytest.raises(

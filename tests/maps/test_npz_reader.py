@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import Columns, MapStore
+from bucketline_service.maps import MapStore, RequestedColumns
 
 
 def npz(save: Callable[..., None] = np.savez, **arrays: Any) -> bytes:
@@ -92,7 +92,7 @@ def test_a_missing_array_is_named(refused: Callable[..., Invalid], tmp_path: Pat
     np.savez(tmp_path / "a.npz", id=[1], width=[2])
     assert "the columns are 'id', 'width'" in refused("npz", tmp_path / "a.npz").detail
     np.savez(tmp_path / "a.npz", arr=[1])
-    assert refused("npz", tmp_path / "a.npz", Columns("arr", "w", "h")).field == "width"
+    assert refused("npz", tmp_path / "a.npz", RequestedColumns("arr", "w", "h")).field == "width"
 
 
 def test_a_pickle_in_the_place_of_an_array_is_not_opened(

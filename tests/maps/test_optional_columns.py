@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Conflict, Invalid, StoreUnavailable
-from bucketline_service.maps import Columns, MapStore, ResolutionMap
+from bucketline_service.maps import MapStore, RequestedColumns, ResolutionMap
 from bucketline_service.maps.column_names import FIND_ALL
 from bucketline_service.maps.optional_columns import MAX_NUM_FRAMES, MAX_NUM_REPEATS
 
@@ -38,7 +38,7 @@ FRAMES = st.none() | st.integers(1, 200) | st.integers(1, MAX_NUM_FRAMES)
 def put(store: MapStore, tmp_path: Path) -> Put:
     """Put a CSV of three images of 640 x 480, with further columns: a value an image."""
 
-    def put_csv(columns: Columns = FIND_ALL, name: str = "map", **more: list[Any]) -> ResolutionMap:
+    def put_csv(columns: RequestedColumns = FIND_ALL, name: str = "map", **more: list[Any]) -> ResolutionMap:
         header = ",".join(["id", "width", "height", *more])
         rows = zip("123", *more.values(), strict=True)
         lines = [",".join([image_id, "640", "480", *map(str, values)]) for image_id, *values in rows]
@@ -237,51 +237,60 @@ def test_names_show_what_their_maps_have(put: Put, store: MapStore) -> None:
 class TestNames:
     def test_a_name_that_is_given_wins(self, put: Put) -> None:
         more = {"num_repeats": [2, 2, 2], "often": [3, 3, 3], "turn": [6, 6, 6], "frames": [4, 4, 4]}
-        opened = put(Columns(orientation="turn", num_repeats="often", num_frames="frames"), **more)
+        opened = put(RequestedColumns(orientation="turn", num_repeats="often", num_frames="frames"), **more)
         assert (num_repeats(opened), num_frames(opened)) == ([3] * 3, [4] * 3)
         assert opened.widths.tolist() == [480] * 3
 
     def test_a_column_called_repeats_has_simpletuners_meaning_even_so(self, put: Put) -> None:
         columns = {"repeats": [2, 0, 1], "num_repeats": [9, 9, 9]}
-        assert num_repeats(put(Columns(num_repeats="repeats"), **columns)) == [3, 1, 2]
+        assert num_repeats(put(RequestedColumns(num_repeats="repeats"), **columns)) == [3, 1, 2]
 
     def test_an_empty_name_leaves_a_column_out(self, put: Put) -> None:
         more = {"orientation": ["landscape", "", "x"], "repeats": [1, 1, 1], "num_repeats": [-1, "x", 1]}
-        opened = put(Columns(orientation="", num_repeats="", num_frames=""), frames=["a", "b", "c"], **more)
+        opened = put(
+            RequestedColumns(orientation="", num_repeats="", num_frames=""), frames=["a", "b", "c"], **more
+        )
         assert opened.optional == {}
         assert opened.digest == put(name="plain").digest
 
     def test_a_column_can_be_only_one_thing(self, put: Put) -> None:
         opened = put(
-            Columns(id="repeats", num_frames="orientation"), repeats=[7, 8, 9], orientation=[10, 11, 12]
+            RequestedColumns(id="repeats", num_frames="orientation"),
+            repeats=[7, 8, 9],
+            orientation=[10, 11, 12],
         )
         assert opened.int_ids.tolist() == [7, 8, 9]
         assert (num_repeats(opened), num_frames(opened)) == ([1] * 3, [10, 11, 12])
         with pytest.raises(Invalid, match="width and num_frames are one column, 'width'"):
-            put(Columns(num_frames="width"), name="no")
+            put(RequestedColumns(num_frames="width"), name="no")
 
     @pytest.mark.parametrize(
         ("columns", "more", "field", "words"),
         [
             (
-                Columns(),
+                RequestedColumns(),
                 ["num_repeats", "repeats"],
                 "num_repeats",
                 ["'num_repeats', 'repeats'", "num_repeats_column"],
             ),
-            (Columns(), ["frames", "num_frames"], "num_frames", ["'num_frames', 'frames'"]),
+            (RequestedColumns(), ["frames", "num_frames"], "num_frames", ["'num_frames', 'frames'"]),
             (
-                Columns(),
+                RequestedColumns(),
                 ["orientation", "exif_orientation"],
                 "orientation",
                 ["'orientation', 'exif_orientation'"],
             ),
-            (Columns(), ["frames", " frames"], "frames", ["2 columns of this name"]),
-            (Columns(num_frames="f"), [], "num_frames", ["no column 'f'", "'id', 'width', 'height'"]),
+            (RequestedColumns(), ["frames", " frames"], "frames", ["2 columns of this name"]),
+            (
+                RequestedColumns(num_frames="f"),
+                [],
+                "num_frames",
+                ["no column 'f'", "'id', 'width', 'height'"],
+            ),
         ],
     )
     def test_what_can_not_be_told_is_an_error(
-        self, put: Put, columns: Columns, more: list[str], field: str, words: list[str]
+        self, put: Put, columns: RequestedColumns, more: list[str], field: str, words: list[str]
     ) -> None:
         with pytest.raises(Invalid) as caught:
             put(columns, **{name: [1, 1, 1] for name in more})
@@ -291,7 +300,7 @@ class TestNames:
 
     @pytest.mark.parametrize("kind", ["orientation", "num_repeats", "num_frames"])
     def test_a_pickle_has_no_columns_to_name(self, refused: Callable[..., Invalid], kind: str) -> None:
-        assert refused("pickle", b"\x80\x04}\x94.", Columns(**{kind: "x"})).field == "columns"
+        assert refused("pickle", b"\x80\x04}\x94.", RequestedColumns(**{kind: "x"})).field == "columns"
 
 
 BAD = [

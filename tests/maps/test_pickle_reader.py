@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import Columns, MapStore
+from bucketline_service.maps import MapStore, RequestedColumns
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -209,7 +209,7 @@ def test_a_bad_row_is_named(
 
 
 def test_a_pickle_has_no_columns_to_name(refused: Callable[..., Invalid]) -> None:
-    assert refused("pickle", pickle.dumps({1: (1, 2)}), Columns(id="id")).field == "columns"
+    assert refused("pickle", pickle.dumps({1: (1, 2)}), RequestedColumns(id="id")).field == "columns"
 
 
 def test_a_dict_that_holds_itself_is_refused(refused: Callable[..., Invalid]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import MapStore
-from bucketline_service.maps.checks import MAX_SIDE_PX
+from bucketline_service.maps.id_column import MAX_SIDE_PX
 
 from .files import WITH_MORE, WRITERS, Ids, contents
 

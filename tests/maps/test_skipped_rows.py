@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import Columns, MapStore, Read
+from bucketline_service.maps import MapStore, ReadResult, RequestedColumns
 
-SKIP = Columns(skip_missing_sizes=True)
+SKIP = RequestedColumns(skip_missing_sizes=True)
 IDS = ["a", "b", "c", "d", "e"]
 WIDTHS = [640, None, 3, None, 5]
 HEIGHTS = [480, 9, None, None, 6]
@@ -78,7 +78,7 @@ def test_they_are_left_out_on_request_and_counted(
     error = refused(format, tmp_path / "file")
     assert "row 2" in error.detail
     assert "skip_missing_sizes=true" in error.detail
-    told: list[Read] = []
+    told: list[ReadResult] = []
     opened, _ = store.put("map", tmp_path / "file", format, SKIP, told.append)
     assert told[0].num_skipped == 3
     assert opened.ids(np.arange(2)) == ["a", "e"]
@@ -89,7 +89,7 @@ def test_they_are_left_out_on_request_and_counted(
 
 def test_a_file_in_which_all_have_one_is_the_same_map(store: MapStore, tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1, 2], "width": [3, 4], "height": [5, 6]}), tmp_path / "file")
-    told: list[Read] = []
+    told: list[ReadResult] = []
     assert store.put("map", tmp_path / "file", "parquet", SKIP, told.append)[1]
     assert not store.put("map", tmp_path / "file", "parquet", told=told.append)[1]
     assert [read.num_skipped for read in told] == [0, 0]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.coordinator import Coordinator, RunSpec
 from bucketline_service.errors import Invalid
-from bucketline_service.maps import Columns, MapStore
+from bucketline_service.maps import MapStore, RequestedColumns
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.plan_store import PlanShelf
 from bucketline_service.runs.delivery import NextRequest
@@ -60,7 +60,7 @@ class Desk:
         rows = (f"{i},{512 + 64 * (i % 7 % 4)},{512 + 64 * (i % 3)}\n" for i in range(num_images))
         path = self._folder / f"{name}.csv"
         path.write_text("id,width,height\n" + "".join(rows))
-        self.wait(self.coordinator.put_map(name, path, "csv", Columns()))
+        self.wait(self.coordinator.put_map(name, path, "csv", RequestedColumns()))
 
     def run(self, **spec: Any) -> str:
         """The run of a spec; it is put when it is asked for first."""

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 from PIL import Image
 
-from bucketline_service.scan.discovery import Wish
-from bucketline_service.scan.job import Job, Summary, run
+from bucketline_service.scan.discovery import ScanOptions
+from bucketline_service.scan.job import ScanJob, ScanSummary, run
 
 ORIENTATION = 0x0112
 
@@ -56,16 +56,16 @@ class Unseen:
 
 
 class Scanned(NamedTuple):
-    summary: Summary
+    summary: ScanSummary
     sizes: dict[str, tuple[int, int]]
     bad: dict[str, str]
 
 
 def scan(paths: Sequence[Path | str], output: Path, watcher: Any = None, **options: Any) -> Scanned:
     """``sizes`` by id; ``bad``: reasons, by the path's last part, with the member where there is one."""
-    wish = {name: options.pop(name) for name in list(options) if name in Wish._fields}
+    wish = {name: options.pop(name) for name in list(options) if name in ScanOptions._fields}
     clock = options.pop("clock", time.monotonic)
-    job = Job([str(path) for path in paths], output, Wish(**wish), **options)
+    job = ScanJob([str(path) for path in paths], output, ScanOptions(**wish), **options)
     summary = run(job, watcher or Unseen(), clock)
     sizes = read_map(output) if summary.num_images else {}
     rows = [json.loads(line) for line in job.bad_path.read_text("utf-8").splitlines()]

@@ -7,7 +7,7 @@ import pytest
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore
-from bucketline_service.scan.work_units import Ids
+from bucketline_service.scan.scan_files import IdStyle
 
 from .images import image, put, scan
 
@@ -30,9 +30,9 @@ def test_a_folder_becomes_a_map(folder: Path, output: Path, tmp_path: Path) -> N
 def test_ids(folder: Path, output: Path) -> None:
     put(folder, "b/c.d.jpg")
     for ids, expected in {
-        Ids.RELATIVE: "b/c.d.jpg",
-        Ids.STEM: "c.d",
-        Ids.FULL: str(folder / "b/c.d.jpg"),
+        IdStyle.RELATIVE: "b/c.d.jpg",
+        IdStyle.STEM: "c.d",
+        IdStyle.FULL: str(folder / "b/c.d.jpg"),
     }.items():
         assert list(scan([folder], output, ids=ids).sizes) == [expected]
 
@@ -54,7 +54,7 @@ def test_several_paths_and_what_they_share(folder: Path, output: Path) -> None:
     done = scan([folder / "b", folder / "a", folder / "b"], output)
     assert done.sizes == {"x.jpg": (40, 30), "y.jpg": (40, 30)}, "the one whose path comes first"
     assert done.bad == {"x.jpg": f"its id 'x.jpg' is that of {folder}/a/x.jpg"}
-    assert scan([folder / "a", folder / "b"], output, ids=Ids.FULL).bad == {}
+    assert scan([folder / "a", folder / "b"], output, ids=IdStyle.FULL).bad == {}
 
 
 def test_every_bad_file_has_its_reason(folder: Path, output: Path) -> None:

@@ -19,7 +19,7 @@ from pillow_heif import register_heif_opener
 
 from bucketline_service.maps import checks
 from bucketline_service.scan import work_units
-from bucketline_service.scan.headers import BadImageError, Size, read_size
+from bucketline_service.scan.image_headers import BadImageError, Size, read_size
 
 from .images import ORIENTATION, exif, image
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.scan.lists import Columns
-from bucketline_service.scan.work_units import Ids
+from bucketline_service.scan.path_lists import ListColumns
+from bucketline_service.scan.scan_files import IdStyle
 
 from .images import image, put, scan
 
@@ -52,14 +52,14 @@ def test_paths_elsewhere_and_bad_ones(listed: Path, output: Path, tmp_path: Path
 def test_ids_of_a_list(listed: Path, output: Path) -> None:
     path = put(listed, "l.csv", b"id,other,path\n7,x,a.jpg\n8,y,sub/b.png\n")
     assert list(scan([path], output).sizes) == ["7", "8"]
-    assert list(scan([path], output, columns=Columns(id="other")).sizes) == ["x", "y"]
+    assert list(scan([path], output, columns=ListColumns(id="other")).sizes) == ["x", "y"]
     bare = put(listed, "bare.csv", b"path\na.jpg\nsub/b.png\n")
-    assert list(scan([bare], output, ids=Ids.STEM).sizes) == ["a", "b"]
+    assert list(scan([bare], output, ids=IdStyle.STEM).sizes) == ["a", "b"]
 
 
 def test_the_column_of_paths_may_be_named(listed: Path, output: Path) -> None:
     path = put(listed, "l.csv", b"path,where\nx,a.jpg\n")
-    assert list(scan([path], output, columns=Columns(path="where")).sizes) == ["a.jpg"]
+    assert list(scan([path], output, columns=ListColumns(path="where")).sizes) == ["a.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import fs
 
 from bucketline_service.errors import Invalid
-from bucketline_service.scan.work_units import Ids
+from bucketline_service.scan.scan_files import IdStyle
 from tests.s3_server import S3Server
 
 from .images import image, scan
@@ -63,7 +63,7 @@ def test_a_prefix(bucket: Bucket, output: Path) -> None:
     bucket.put("set/a.jpg", image(41, 30))
     again = scan([bucket.uri("set")], output)
     assert (again.summary.num_opened, again.sizes["a.jpg"]) == (1, (41, 30))
-    full = scan([bucket.uri("set/b/c.png")], output, ids=Ids.FULL)
+    full = scan([bucket.uri("set/b/c.png")], output, ids=IdStyle.FULL)
     assert list(full.sizes) == [f"{bucket.place}/set/b/c.png"]
 
 

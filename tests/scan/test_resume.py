@@ -18,7 +18,7 @@ from PIL import Image
 from bucketline_service.errors import Conflict, Invalid
 from bucketline_service.scan import headers
 from bucketline_service.scan.engines import CHUNK, num_cores
-from bucketline_service.scan.record import Record
+from bucketline_service.scan.record import ScanRecord
 
 from .images import Unseen, image, put, scan
 
@@ -217,13 +217,13 @@ def test_a_record_of_before_there_was_a_choice_has_applied_it(folder: Path, outp
 
 def test_a_scan_that_has_opened_nothing_may_be_begun_otherwise(folder: Path, output: Path) -> None:
     put(folder, "a.jpg", image(orientation=6))
-    Record(output.with_name("map.parquet.scan"), "relative").close()
+    ScanRecord(output.with_name("map.parquet.scan"), "relative").close()
     assert scan([folder], output, exif=False).sizes == {"a.jpg": (40, 30)}
 
 
 def test_one_scan_at_a_time(folder: Path, output: Path) -> None:
     put(folder, "a.jpg")
-    record = Record(output.with_name("map.parquet.scan"), "relative")
+    record = ScanRecord(output.with_name("map.parquet.scan"), "relative")
     with pytest.raises(Conflict, match="another scan is writing this output"):
         scan([folder], output)
     record.close()

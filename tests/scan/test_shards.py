@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bucketline_service.maps import MapStore
-from bucketline_service.scan.work_units import Ids
+from bucketline_service.scan.scan_files import IdStyle
 
 from .images import image, put, scan
 
@@ -61,8 +61,8 @@ def test_members_are_turned_or_not(folder: Path, output: Path) -> None:
 
 def test_ids_of_samples(folder: Path, output: Path) -> None:
     path = put(folder, "a.tar", tar(SAMPLES))
-    assert set(scan([folder], output, ids=Ids.STEM).sizes) == {"000", "001", "ä" * 150}
-    assert set(scan([folder], output, ids=Ids.FULL).sizes) == {f"{path}/{key}" for key in KEYS}
+    assert set(scan([folder], output, ids=IdStyle.STEM).sizes) == {"000", "001", "ä" * 150}
+    assert set(scan([folder], output, ids=IdStyle.FULL).sizes) == {f"{path}/{key}" for key in KEYS}
 
 
 def test_keys_that_two_shards_have(folder: Path, output: Path) -> None:
@@ -73,7 +73,7 @@ def test_keys_that_two_shards_have(folder: Path, output: Path) -> None:
         ["0"],
         {"b.tar/0.jpg": f"its id '0' is that of {folder}/a.tar, 0.jpg"},
     )
-    assert len(scan([folder], output, ids=Ids.FULL).sizes) == 2
+    assert len(scan([folder], output, ids=IdStyle.FULL).sizes) == 2
 
 
 def test_bad_members_and_shards(folder: Path, output: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import MapStore
-from bucketline_service.scan.work_units import Ids
+from bucketline_service.scan.scan_files import IdStyle
 from tests.maps.files import WRITERS
 from tests.scan.images import scan
 
@@ -63,7 +63,7 @@ def tables(folder: Path, seed: int) -> Iterator[tuple[str, str]]:
     pq.write_table(pa.table(columns), folder / "table")
     for index, data in enumerate(damaged((folder / "table").read_bytes(), NUM_TABLES, seed)):
         (tables / f"{index:05d}.parquet").write_bytes(data)
-    done = scan([tables], folder / "sizes.parquet", ids=Ids.FULL)
+    done = scan([tables], folder / "sizes.parquet", ids=IdStyle.FULL)
     yield from (("table", "read") for _ in done.sizes)
     yield from (("table", "bad") for _ in done.bad)
 

@@ -16,7 +16,7 @@ from bucketline._parts import Part, parts_of, tar
 from bucketline_service.errors import Invalid
 from bucketline_service.http.problems import from_pydantic, members
 from bucketline_service.http.routes.previews import document
-from bucketline_service.maps import Columns, MapStore, format_for_suffix
+from bucketline_service.maps import MapStore, RequestedColumns, format_for_suffix
 from bucketline_service.previews.side_by_side import MAX_SPECS, Preview, previews
 from bucketline_service.spec.maps import MapSpec
 from bucketline_service.spec.run_spec import PlanFields
@@ -66,7 +66,7 @@ def run(
 
 def _put(maps: MapStore, parts: Sequence[Part], reading: Reading, folder: Path) -> None:
     named: dict[str, Any] = dict(reading.columns)
-    columns = Columns(**named, skip_missing_sizes=reading.skip_missing_sizes)
+    columns = RequestedColumns(**named, skip_missing_sizes=reading.skip_missing_sizes)
     source, kind = parts[0].path, reading.format
     if len(parts) > 1:
         source, kind = folder / "parts", "tar"

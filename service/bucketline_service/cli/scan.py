@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bucketline_service.scan.work_units import Ids
+from bucketline_service.scan.scan_files import IdStyle
 
 
 def scan(
@@ -20,12 +20,12 @@ def scan(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The map, FILE.parquet.")],
     ids: Annotated[
-        Ids,
+        IdStyle,
         typer.Option(
             "--id",
             help="An image's id: its path below PATH (in shards the key), its name alone, or its full path.",
         ),
-    ] = Ids.RELATIVE,
+    ] = IdStyle.RELATIVE,
     path_column: Annotated[str | None, typer.Option(help="A list's column of paths [found by name].")] = None,
     id_column: Annotated[str | None, typer.Option(help="A list's column of ids [id, else the path].")] = None,
     hidden: Annotated[bool, typer.Option("--hidden", help="Scan what begins with a dot as well.")] = False,
@@ -49,11 +49,11 @@ def scan(
     """
     from bucketline_service.errors import Invalid
     from bucketline_service.scan.command import scan as run
-    from bucketline_service.scan.discovery import Wish
-    from bucketline_service.scan.job import Job
-    from bucketline_service.scan.lists import Columns
+    from bucketline_service.scan.discovery import ScanOptions
+    from bucketline_service.scan.job import ScanJob
+    from bucketline_service.scan.path_lists import ListColumns
 
     if engine not in ("local", "ray"):
         raise Invalid("--engine", f"'{engine}' is none", "Give local or ray")
-    wish = Wish(ids, Columns(path_column, id_column), hidden, open_all, exif=not no_exif)
-    raise typer.Exit(run(Job(paths, output, wish, bad, engine, workers), as_json))
+    wish = ScanOptions(ids, ListColumns(path_column, id_column), hidden, open_all, exif=not no_exif)
+    raise typer.Exit(run(ScanJob(paths, output, wish, bad, engine, workers), as_json))

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from bucketline_service.errors import BucketlineError, Invalid, TooLarge
-from bucketline_service.maps.column_names import Columns
+from bucketline_service.maps.column_names import RequestedColumns
 from bucketline_service.maps.decompression_limits import check_unpacked
-from bucketline_service.maps.formats import Format, format_for_suffix
-from bucketline_service.maps.reader import Source, broken, reading
+from bucketline_service.maps.file_source import FileSource, broken, reading
+from bucketline_service.maps.formats import MapFormat, format_for_suffix
 
 _COPY_BYTES = 1 << 20
 _PACKERS = (
@@ -31,14 +31,16 @@ _PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
 """Folders, and what the newer format says of the next file besides."""
 
 
-def sources(path: Path, format: Format, columns: Columns, directory: Path) -> Iterator[tuple[Source, Format]]:
+def sources(
+    path: Path, format: MapFormat, columns: RequestedColumns, directory: Path
+) -> Iterator[tuple[FileSource, MapFormat]]:
     """A source for the file, or for each of its parts, each to be read to its end before the next. What has to be
     unpacked is unpacked to ``directory``."""
     if format.read is not None:
         with ExitStack() as stack:
             yield _opened(path, format, columns, directory / "text", stack), format
         return
-    first: Format | None = None
+    first: MapFormat | None = None
     for number, part in enumerate(_parts(path, directory)):
         with ExitStack() as stack, naming(part.name):
             kind = _format_of(part.name)
@@ -75,7 +77,9 @@ def _in_part(error: BucketlineError, part: str) -> BucketlineError:
     return TooLarge(f"{part}: {error.detail}", **extra)
 
 
-def _opened(path: Path, format: Format, columns: Columns, unpacked: Path, stack: ExitStack) -> Source:
+def _opened(
+    path: Path, format: MapFormat, columns: RequestedColumns, unpacked: Path, stack: ExitStack
+) -> FileSource:
     assert format.read is not None
     with path.open("rb") as file:
         start = file.read(8)
@@ -97,12 +101,12 @@ def _gunzip(path: Path, target: Path) -> Path:
     return target
 
 
-class _Part(NamedTuple):
+class _TarMember(NamedTuple):
     name: str
     path: Path
 
 
-def _parts(path: Path, directory: Path) -> Iterator[_Part]:
+def _parts(path: Path, directory: Path) -> Iterator[_TarMember]:
     """The files in a tar, but for empty ones and those that are hidden or begin with "_", as Spark's ``_SUCCESS``."""
     with path.open("rb") as archive:
         number = 0
@@ -117,7 +121,7 @@ def _parts(path: Path, directory: Path) -> Iterator[_Part]:
             if info.type in _FILES and info.size and not _is_hidden(info.name):
                 target = directory / f"part-{number}"
                 _copy(archive, info.size, target)
-                yield _Part(info.name, target)
+                yield _TarMember(info.name, target)
                 number += 1
             archive.seek(start + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
 
@@ -135,7 +139,7 @@ def _copy(archive: IO[bytes], num_bytes: int, target: Path) -> None:
             file.write(block)
 
 
-def _format_of(part: str) -> Format:
+def _format_of(part: str) -> MapFormat:
     try:
         found = format_for_suffix(Path(part))
     except Invalid:

@@ -23,7 +23,7 @@ _NUM_READERS = 4
 _T = TypeVar("_T")
 
 
-class Library:
+class AsyncMapStore:
     """Opens maps, and fetches those that are not here, each once. ``tell`` takes an event and its fields."""
 
     def __init__(self, maps: MapStore, tell: Callable[..., None]) -> None:

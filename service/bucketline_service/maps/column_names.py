@@ -39,7 +39,7 @@ OPTIONAL_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-class Columns(NamedTuple):
+class RequestedColumns(NamedTuple):
     """Column names as the caller gives them; None: find it. The size's two come together or not at all. An empty name
     of one of the last three leaves that column out. ``skip_missing_sizes``: leave out rows without a width or height,
     and do not refuse the file for them."""
@@ -57,11 +57,11 @@ class Columns(NamedTuple):
         return {kind: getattr(self, kind) for kind in OPTIONAL_NAMES}
 
 
-FIND_ALL = Columns()
+FIND_ALL = RequestedColumns()
 
 
 @dataclass(frozen=True)
-class Names:
+class ResolvedColumns:
     """Column names as they stand in the file. ``optional``: of the optional columns that it has, by kind."""
 
     id: str
@@ -73,7 +73,7 @@ class Names:
         return [self.id, self.width, self.height, *self.optional.values()]
 
 
-def resolve(columns: Columns, available: Iterable[str]) -> Names:
+def resolve(columns: RequestedColumns, available: Iterable[str]) -> ResolvedColumns:
     """The names of the columns in a file that has ``available``; ``Invalid`` names what there is."""
     present = _Present(available)
     if (columns.width is None) != (columns.height is None):
@@ -86,12 +86,14 @@ def resolve(columns: Columns, available: Iterable[str]) -> Names:
         width, height = present.find_size()
     else:
         width, height = present.find("width", [columns.width]), present.find("height", [columns.height])
-    names = Names(image_id, width, height, present.find_optional(columns.optional, {image_id, width, height}))
+    names = ResolvedColumns(
+        image_id, width, height, present.find_optional(columns.optional, {image_id, width, height})
+    )
     _check_different(names)
     return names
 
 
-def _check_different(names: Names) -> None:
+def _check_different(names: ResolvedColumns) -> None:
     if len({names.id, names.width, names.height}) < 3:
         shown = _list([names.id, names.width, names.height])
         raise Invalid("columns", f"id, width and height are {shown}", "Name three different columns")

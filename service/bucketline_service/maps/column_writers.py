@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import lazy_compute as pc
 from bucketline_service.maps.optional_columns import MAX_REPEAT_VALUES, STORED
-from bucketline_service.maps.spool import Staging
+from bucketline_service.maps.spool import Spool
 
 _STEP = 1 << 20
 
@@ -22,25 +22,25 @@ Refuse = Callable[[int, str, str], Invalid]
 """The error for a row of the chunk: its number in it, what is wrong (the value as ``{}``), and what would do."""
 
 
-class Finished(NamedTuple):
+class WrittenColumn(NamedTuple):
     """``array``: of the type in ``STORED``. ``summary``: what a look at the map shows of it."""
 
     array: Any
     summary: dict[str, float]
 
 
-class Incoming(Protocol):
+class ColumnWriter(Protocol):
     """One column. ``add``: the values of the next rows, float64[n]. ``finish``: None where all are ones."""
 
     def add(self, values: NDArray[np.float64], refuse: Refuse) -> None: ...
 
-    def finish(self) -> Finished | None: ...
+    def finish(self) -> WrittenColumn | None: ...
 
 
-class NumFrames:
+class NumFramesWriter:
     """Kept as they are: uint32, 4 bytes an image."""
 
-    def __init__(self, staging: Staging) -> None:
+    def __init__(self, staging: Spool) -> None:
         self._staging = staging
         self._min, self._max = math.inf, 0
 
@@ -48,18 +48,18 @@ class NumFrames:
         self._staging.write("num_frames", values.astype(np.uint32))
         self._min, self._max = min(self._min, int(values.min())), max(self._max, int(values.max()))
 
-    def finish(self) -> Finished | None:
+    def finish(self) -> WrittenColumn | None:
         if self._max <= 1:
             return None
         array = self._staging.column("num_frames", STORED["num_frames"])
-        return Finished(array, {"min": int(self._min), "max": self._max})
+        return WrittenColumn(array, {"min": int(self._min), "max": self._max})
 
 
-class NumRepeats:
+class NumRepeatsWriter:
     """Kept as which of the distinct values: a byte an image. Codes are given as values come, and put in the order of
     the values at the end."""
 
-    def __init__(self, staging: Staging) -> None:
+    def __init__(self, staging: Spool) -> None:
         self._staging = staging
         self._codes: dict[float, int] = {}
         self._counts = np.zeros(MAX_REPEAT_VALUES, np.int64)
@@ -81,7 +81,7 @@ class NumRepeats:
         self._counts += np.bincount(codes, minlength=MAX_REPEAT_VALUES)
         self._staging.write("repeat_codes", codes)
 
-    def finish(self) -> Finished | None:
+    def finish(self) -> WrittenColumn | None:
         given = list(self._codes)
         values = np.array(sorted(given))
         if values.tolist() == [1.0]:
@@ -89,7 +89,7 @@ class NumRepeats:
         total = math.fsum(value * count for value, count in zip(given, self._counts.tolist(), strict=False))
         codes = self._in_order(np.searchsorted(values, given).astype(np.uint8))
         array = pa.DictionaryArray.from_arrays(codes, pa.array(values))
-        return Finished(array, {"min": float(values[0]), "max": float(values[-1]), "total": total})
+        return WrittenColumn(array, {"min": float(values[0]), "max": float(values[-1]), "total": total})
 
     def _in_order(self, ranks: NDArray[np.uint8]) -> Any:
         """The codes as uint8 array, each replaced by ``ranks`` of it."""
@@ -101,20 +101,23 @@ class NumRepeats:
         return self._staging.column("num_repeats", pa.uint8())
 
 
-_KINDS: dict[str, Callable[[Staging], Incoming]] = {"num_repeats": NumRepeats, "num_frames": NumFrames}
+_KINDS: dict[str, Callable[[Spool], ColumnWriter]] = {
+    "num_repeats": NumRepeatsWriter,
+    "num_frames": NumFramesWriter,
+}
 
 
 def _refuse_default(row: int, detail: str, hint: str) -> Invalid:
     return Invalid("file", detail.replace("{}", "1, which rows without a value have,"), hint)
 
 
-class IncomingColumns:
+class OptionalColumnWriters:
     """All that a map turns out to have. Rows for which a column was not given have the default: JSON lines may begin
     without it, and one of several files may lack it."""
 
-    def __init__(self, staging: Staging) -> None:
+    def __init__(self, staging: Spool) -> None:
         self._staging = staging
-        self._columns: dict[str, Incoming] = {}
+        self._columns: dict[str, ColumnWriter] = {}
         self._num_rows: dict[str, int] = {}
 
     def add(self, kind: str, values: NDArray[np.float64], first_row: int, refuse: Refuse) -> None:
@@ -129,7 +132,7 @@ class IncomingColumns:
         for start in range(self._num_rows.get(kind, 0), num_rows, _STEP):
             self._columns[kind].add(np.ones(min(_STEP, num_rows - start)), _refuse_default)
 
-    def finish(self, num_rows: int) -> dict[str, Finished]:
+    def finish(self, num_rows: int) -> dict[str, WrittenColumn]:
         """``num_rows``: of the whole map."""
         for kind in self._columns:
             self._fill(kind, num_rows)

@@ -17,26 +17,26 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import lazy_compute as pc
 from bucketline_service.maps.archives import naming, sources
-from bucketline_service.maps.checks import as_int_ids, check_ids, check_sides, duplicate_row
-from bucketline_service.maps.column_names import Columns, Names
-from bucketline_service.maps.column_writers import Finished, IncomingColumns
+from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns
+from bucketline_service.maps.column_writers import OptionalColumnWriters, WrittenColumn
 from bucketline_service.maps.decompression_limits import check_unpacked
 from bucketline_service.maps.digest import content_digest
-from bucketline_service.maps.formats import Format
-from bucketline_service.maps.histogram import Histogram
+from bucketline_service.maps.file_source import FileSource, RowChunk, broken, reading
+from bucketline_service.maps.formats import MapFormat
+from bucketline_service.maps.id_column import as_int_ids, check_ids, check_sides, duplicate_row
 from bucketline_service.maps.numeric_columns import plain
 from bucketline_service.maps.optional_columns import OPTIONAL, upright
-from bucketline_service.maps.reader import Chunk, Source, broken, reading
 from bucketline_service.maps.resolution_map import schema
-from bucketline_service.maps.row_places import Rows
+from bucketline_service.maps.row_places import RowPlaces
 from bucketline_service.maps.sidecar import write_sidecar
-from bucketline_service.maps.spool import IdKind, Staging
+from bucketline_service.maps.size_histogram import SizeHistogram
+from bucketline_service.maps.spool import IdKind, Spool
 
 MAX_IMAGES = 2**32 - 1
 """Rows are kept as uint32 where they are sorted by id."""
 
 
-class Checked(NamedTuple):
+class CheckedMap(NamedTuple):
     """A whole file that has passed: one array a column, over the staging directory's memory map. ``names``: the columns
     that were read, of the last part where there are several."""
 
@@ -46,21 +46,26 @@ class Checked(NamedTuple):
     heights: Any
     by_id: NDArray[np.uint32]
     histogram: dict[str, Any]
-    optional: dict[str, Finished]
-    names: Names
+    optional: dict[str, WrittenColumn]
+    names: ResolvedColumns
     num_skipped: int
 
 
 def read_checked(
-    path: Path, format: Format, columns: Columns, directory: Path, max_images: int, stack: ExitStack
-) -> Checked:
+    path: Path,
+    format: MapFormat,
+    columns: RequestedColumns,
+    directory: Path,
+    max_images: int,
+    stack: ExitStack,
+) -> CheckedMap:
     """Read, check and digest ``path``; ``Invalid`` says which row is wrong. Columns are spooled to
     ``directory``."""
     with reading(path, format.name):
         packed_bytes = path.stat().st_size
     if packed_bytes == 0:
         raise Invalid("file", "is empty", "A map needs at least one image")
-    coming = _Coming(Staging(directory, stack), columns.skip_missing_sizes)
+    coming = _MapBuilder(Spool(directory, stack), columns.skip_missing_sizes)
     found = sources(path, format, columns, directory)
     while True:
         with reading(path, format.name):
@@ -79,7 +84,7 @@ def read_checked(
                     raise TooLarge(f"the map has more than {max_images:,} images", limit=max_images)
 
 
-def _chunks(source: Source, path: Path, format: Format) -> Iterator[Chunk]:
+def _chunks(source: FileSource, path: Path, format: MapFormat) -> Iterator[RowChunk]:
     """What its parser says of a bad file becomes ``Invalid``."""
     chunks = iter(source.chunks)
     while True:
@@ -90,19 +95,19 @@ def _chunks(source: Source, path: Path, format: Format) -> Iterator[Chunk]:
         yield chunk
 
 
-class _Coming:
+class _MapBuilder:
     """The columns of a map that is being read."""
 
-    def __init__(self, staging: Staging, skip_missing_sizes: bool) -> None:
+    def __init__(self, staging: Spool, skip_missing_sizes: bool) -> None:
         self.staging = staging
         self._skip = skip_missing_sizes
-        self._rows = Rows()
-        self._optional = IncomingColumns(staging)
-        self._histogram = Histogram()
-        self._source: Source | None = None
+        self._rows = RowPlaces()
+        self._optional = OptionalColumnWriters(staging)
+        self._histogram = SizeHistogram()
+        self._source: FileSource | None = None
         self._num_read = 0
 
-    def append(self, source: Source, chunk: Chunk) -> None:
+    def append(self, source: FileSource, chunk: RowChunk) -> None:
         """The next rows of ``source``, checked."""
         if source is not self._source:
             self._source, self._num_read = source, 0
@@ -125,7 +130,7 @@ class _Coming:
         for kind, values in optional.items():
             self._optional.add(kind, values, row, partial(_refuse, source, *chunk.optional[kind], row))
 
-    def _append_ids(self, source: Source, ids: Any, row: int) -> None:
+    def _append_ids(self, source: FileSource, ids: Any, row: int) -> None:
         """Text says by all of its ids which kind they are; other formats, and so all parts of a map, by the first."""
         staging = self.staging
         numbers = as_int_ids(ids) if source.is_text and staging.id_kind != "string" else None
@@ -141,7 +146,7 @@ class _Coming:
                 staging.make_ids_strings()
         staging.append_ids(ids)
 
-    def checked(self) -> Checked:
+    def checked(self) -> CheckedMap:
         """All of it, where no id comes twice."""
         staging = self.staging
         if not staging.num_images:
@@ -162,7 +167,7 @@ class _Coming:
         digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), arrays)
         histogram = self._histogram.as_json()
         assert self._source is not None
-        return Checked(
+        return CheckedMap(
             digest,
             ids,
             widths,
@@ -176,7 +181,7 @@ class _Coming:
 
 
 def _refuse(
-    source: Source, name: str, array: Any, first_row: int, row: int, detail: str, hint: str
+    source: FileSource, name: str, array: Any, first_row: int, row: int, detail: str, hint: str
 ) -> Invalid:
     """For a row of a chunk that begins with ``first_row``."""
     return source.refuse(name, first_row + row, detail, plain(array)[row].as_py(), hint)
@@ -193,7 +198,7 @@ def _sorted_rows(ids: Any) -> NDArray[np.uint32]:
     return rows
 
 
-def write_object(checked: Checked, path: Path) -> None:
+def write_object(checked: CheckedMap, path: Path) -> None:
     """The object file at ``path`` and its sidecar, both on the disk when this returns."""
     columns = [checked.ids, checked.widths, checked.heights, pa.array(checked.by_id)]
     columns += [each.array for each in checked.optional.values()]

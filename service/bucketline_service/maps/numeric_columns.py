@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import lazy_compute as pc
-from bucketline_service.maps.reader import Source
+from bucketline_service.maps.file_source import FileSource
 
 NO_SIZE_HINT = "To leave out the rows without a size: skip_missing_sizes=true"
 MAX_PLAIN_BYTES = 1 << 30
@@ -23,7 +23,7 @@ _DECIMAL = r"^-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
 
 @dataclass(frozen=True)
-class Rule:
+class NumberRule:
     """The numbers that a column takes: ``low`` to ``high``, both included, whole ones unless ``fractions``.
 
     ``what`` and ``unit`` are for messages. ``low`` is 0 or more. ``default``: what null and empty stand for; None:
@@ -37,13 +37,15 @@ class Rule:
     fractions: bool = False
     default: int | None = None
 
-    def lowered(self, by: int) -> Rule:
+    def lowered(self, by: int) -> NumberRule:
         """The rule for numbers that are ``by`` less than what is meant."""
         default = None if self.default is None else self.default - by
         return replace(self, low=max(0, self.low - by), high=self.high - by, default=default)
 
 
-def check_numbers(source: Source, column: str, array: Any, first_row: int, rule: Rule) -> NDArray[Any]:
+def check_numbers(
+    source: FileSource, column: str, array: Any, first_row: int, rule: NumberRule
+) -> NDArray[Any]:
     """A chunk of numbers, of whatever type the file has them in, [n]; ``Invalid`` for the first row that breaks the
     rule."""
     array = plain(array)
@@ -75,7 +77,7 @@ def check_numbers(source: Source, column: str, array: Any, first_row: int, rule:
     return values
 
 
-def _parsed(source: Source, column: str, array: Any, first_row: int, rule: Rule) -> Any:
+def _parsed(source: FileSource, column: str, array: Any, first_row: int, rule: NumberRule) -> Any:
     """Strings to numbers: "640", "640.0" and " 640 "; the first one that is none of these is refused."""
     array = pc.ascii_trim_whitespace(array)
     if rule.default is not None:
@@ -95,11 +97,11 @@ def _parsed(source: Source, column: str, array: Any, first_row: int, rule: Rule)
     return array.cast(pa.float64())
 
 
-def _hint(is_missing: bool, rule: Rule) -> str:
+def _hint(is_missing: bool, rule: NumberRule) -> str:
     return NO_SIZE_HINT if is_missing and rule.default is None else rule.hint
 
 
-def _text_fault(value: str, rule: Rule) -> str:
+def _text_fault(value: str, rule: NumberRule) -> str:
     try:
         number = float(value)
     except ValueError:
@@ -109,7 +111,7 @@ def _text_fault(value: str, rule: Rule) -> str:
     return _fault(number, rule)
 
 
-def _fault(value: float, rule: Rule) -> str:
+def _fault(value: float, rule: NumberRule) -> str:
     if value != value:
         return "no value ({})"
     if value == 0 < rule.low:
@@ -153,7 +155,7 @@ def _longest(values: Any) -> int:
     return int(values.nbytes) if pa.types.is_binary_view(kind) or pa.types.is_string_view(kind) else 0
 
 
-def wrong_type(source: Source, column: str, array: Any, first_row: int, what: str, hint: str) -> Invalid:
+def wrong_type(source: FileSource, column: str, array: Any, first_row: int, what: str, hint: str) -> Invalid:
     """For the first row that has a value."""
     kind = array.type
     row = first_true(pc.is_valid(array)) if array.null_count else 0

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bucketline_service.maps.numeric_columns import Rule, check_numbers
-from bucketline_service.maps.reader import Source
+from bucketline_service.maps.file_source import FileSource
+from bucketline_service.maps.numeric_columns import NumberRule, check_numbers
 
 MAX_NUM_REPEATS = 10_000
 MAX_REPEAT_VALUES = 256
@@ -33,11 +33,11 @@ class OptionalColumn:
     """``stored_as``: its arrow type in the object file, None where it is not kept. ``offsets``: what is added to the
     values of a column of that name, whose bounds and default are lower by as much."""
 
-    rule: Rule
+    rule: NumberRule
     stored_as: Any = None
     offsets: Mapping[str, int] = field(default_factory=dict)
 
-    def check(self, source: Source, column: str, array: Any, first_row: int) -> NDArray[np.float64]:
+    def check(self, source: FileSource, column: str, array: Any, first_row: int) -> NDArray[np.float64]:
         """A chunk's values, float64[n], offset added; ``Invalid`` for the first row that breaks the rule."""
         offset = self.offsets.get(column.strip(), 0)
         values = check_numbers(source, column, array, first_row, self.rule.lowered(offset)).astype(np.float64)
@@ -51,7 +51,7 @@ def _leave_out(kind: str) -> str:
 
 OPTIONAL: dict[str, OptionalColumn] = {
     "orientation": OptionalColumn(
-        Rule(
+        NumberRule(
             "an EXIF orientation",
             low=0,
             high=8,
@@ -60,7 +60,7 @@ OPTIONAL: dict[str, OptionalColumn] = {
         ),
     ),
     "num_repeats": OptionalColumn(
-        Rule(
+        NumberRule(
             "a number of times",
             low=0,
             high=MAX_NUM_REPEATS,
@@ -73,7 +73,7 @@ OPTIONAL: dict[str, OptionalColumn] = {
         offsets={"repeats": 1},
     ),
     "num_frames": OptionalColumn(
-        Rule(
+        NumberRule(
             "a number of frames",
             low=1,
             high=MAX_NUM_FRAMES,

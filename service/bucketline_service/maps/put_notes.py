@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bucketline_service.maps.column_names import SIZE_TIERS, Names
+from bucketline_service.maps.column_names import SIZE_TIERS, ResolvedColumns
 from bucketline_service.maps.optional_columns import OPTIONAL
 
 
-def notes(names: Names) -> list[str]:
+def notes(names: ResolvedColumns) -> list[str]:
     """Of a file that was read by these columns. Empty where nothing could have been meant otherwise."""
     found = []
     repeats = names.optional.get("num_repeats", "").strip()

@@ -5,8 +5,9 @@ memory, or crash. In the coordinator's own process each of these would stop ever
 that reads one map at a time. It is killed when its time is over or when the coordinator ends, and it ends by itself
 when the coordinator is gone. An idle one is kept for a minute, since starting it takes a quarter of a second.
 
-Messages are pickles over the reader's standard input and output: a ``Task``; the answer, ``Read`` or an error; then
-``True`` to write the map's object file, which is answered as well, and ``None`` where nothing more is wanted."""
+Messages are pickles over the reader's standard input and output: a ``ReadTask``; the answer, ``ReadResult`` or an
+error; then ``True`` to write the map's object file, which is answered as well, and ``None`` where
+nothing more is wanted."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
-from bucketline_service.maps.column_names import Columns, Names
+from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns
 from bucketline_service.maps.decompression_limits import limit_memory
 from bucketline_service.maps.formats import FORMATS
 from bucketline_service.maps.ingest import read_checked, write_object
@@ -47,30 +48,30 @@ _START = (
 """Signals to the whole group are for the coordinator, which finishes what it has begun."""
 
 
-class Task(NamedTuple):
+class ReadTask(NamedTuple):
     """What to read: see ``ingest.read_checked``. ``directory``: for its columns, and for the object file."""
 
     path: Path
     format: str
-    columns: Columns
+    columns: RequestedColumns
     directory: Path
     max_images: int
 
 
-class Read(NamedTuple):
+class ReadResult(NamedTuple):
     """What is told of a map that was read and checked whole. ``names``: the columns that were read."""
 
     digest: str
-    names: Names
+    names: ResolvedColumns
     num_skipped: int
-    """Rows that were left out: see ``Columns.skip_missing_sizes``."""
+    """Rows that were left out: see ``RequestedColumns.skip_missing_sizes``."""
 
 
-class Reading(NamedTuple):
+class StagedMap(NamedTuple):
     """A map that was read, and its reader, which waits for what becomes of it."""
 
-    read: Read
-    process: _Process
+    read: ReadResult
+    process: _ReaderProcess
     directory: Path
 
     def write(self) -> Path:
@@ -79,17 +80,17 @@ class Reading(NamedTuple):
         return self.directory / "map.arrow"
 
 
-class Readers:
+class ReaderPool:
     """Those that read for one map store. ``timeout_s``: see ``BYTES_PER_S``."""
 
     def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        self._busy: set[_Process] = set()
+        self._busy: set[_ReaderProcess] = set()
         self._is_closed = False
         self._lock = threading.Lock()
 
     @contextmanager
-    def read(self, task: Task) -> Iterator[Reading]:
+    def read(self, task: ReadTask) -> Iterator[StagedMap]:
         """Have a file read. Raises what ``read_checked`` raises, ``TooLarge`` where that takes too much time or memory,
         and ``StoreUnavailable`` where the store was closed meanwhile."""
         task = task._replace(path=task.path.absolute(), directory=task.directory.absolute())
@@ -102,7 +103,7 @@ class Readers:
         try:
             read = process.ask(task)
             try:
-                yield Reading(read, process, task.directory)
+                yield StagedMap(read, process, task.directory)
             finally:
                 process.finish()
         finally:
@@ -118,8 +119,8 @@ class Readers:
             for process in self._busy:
                 process.kill(_closed())
 
-    def _take(self) -> _Process:
-        process = _Process.idle_or_new()
+    def _take(self) -> _ReaderProcess:
+        process = _ReaderProcess.idle_or_new()
         with self._lock:
             self._busy.add(process)
             if self._is_closed:
@@ -127,10 +128,10 @@ class Readers:
         return process
 
 
-class _Process:
+class _ReaderProcess:
     """A reader, as the coordinator sees it. One thread at a time asks it; any may kill it."""
 
-    _idle: list[_Process] = []  # noqa: RUF012 - of all stores of this process
+    _idle: list[_ReaderProcess] = []  # noqa: RUF012 - of all stores of this process
     _idle_lock = threading.Lock()
 
     def __init__(self) -> None:
@@ -140,7 +141,7 @@ class _Process:
         self._retire: threading.Timer | None = None
 
     @classmethod
-    def idle_or_new(cls) -> _Process:
+    def idle_or_new(cls) -> _ReaderProcess:
         while True:
             with cls._idle_lock:
                 process = cls._idle.pop() if cls._idle else None
@@ -209,7 +210,7 @@ class _Process:
             return self._killed_for
         if code == -signal.SIGKILL:
             return TooLarge("reading the map took more memory than there is: its reader was killed")
-        if code < 0 and isinstance(message, Task):
+        if code < 0 and isinstance(message, ReadTask):
             reason = f"its parser was ended by {signal.Signals(-code).name}"
             return Invalid("file", f"cannot be read as {message.format}: {reason}", "It may be damaged")
         return RuntimeError(f"the reader of a map has ended with status {code}")
@@ -220,7 +221,7 @@ class _Process:
             cls._idle.pop()._bury()
 
 
-atexit.register(_Process.end_idle)
+atexit.register(_ReaderProcess.end_idle)
 
 
 class _InReader(Exception):  # noqa: N818 - as multiprocessing's RemoteTraceback
@@ -261,7 +262,7 @@ def _listen(messages: queue.SimpleQueue[Any]) -> None:
             os._exit(0)
 
 
-def _serve(task: Task, messages: queue.SimpleQueue[Any], answers: BinaryIO) -> None:
+def _serve(task: ReadTask, messages: queue.SimpleQueue[Any], answers: BinaryIO) -> None:
     with ExitStack() as stack:
         try:
             limit_memory(task.path.stat().st_size)
@@ -270,7 +271,7 @@ def _serve(task: Task, messages: queue.SimpleQueue[Any], answers: BinaryIO) -> N
         except Exception as error:
             _send(answers, None, error)
             return
-        _send(answers, Read(checked.digest, checked.names, checked.num_skipped))
+        _send(answers, ReadResult(checked.digest, checked.names, checked.num_skipped))
         while messages.get() is not None:
             try:
                 write_object(checked, task.directory / "map.arrow")

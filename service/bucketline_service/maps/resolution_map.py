@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.maps import lazy_compute as pc
-from bucketline_service.maps.column_names import Names
+from bucketline_service.maps.column_names import ResolvedColumns
 from bucketline_service.maps.digest import content_digest
+from bucketline_service.maps.file_source import MAX_ID_BYTES, is_utf8, show
 from bucketline_service.maps.optional_columns import STORED, Summaries
-from bucketline_service.maps.reader import MAX_ID_BYTES, is_utf8, show
 from bucketline_service.maps.sidecar import damaged, read_sidecar
 from bucketline_service.maps.spool import IdKind
 
@@ -34,7 +34,7 @@ _CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _STEP = 1 << 20
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """What tells without reading a file whether it was touched, also while nothing ran: a program can set back the time
     of change of the content (mtime), but not that of the inode (ctime). A file that was copied is another one."""
 
@@ -44,16 +44,16 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
+    def of(cls, path: Path) -> FileStamp:
         """``FileNotFoundError`` where there is none."""
         stat = path.stat()
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
 
 
-def is_untouched(path: Path, stamp: Stamp) -> bool:
+def is_untouched(path: Path, stamp: FileStamp) -> bool:
     """At the cost of one stat. A file that is deleted stays as it is for those who have it mapped."""
     try:
-        return Stamp.of(path) == stamp
+        return FileStamp.of(path) == stamp
     except FileNotFoundError:
         return True
 
@@ -67,12 +67,12 @@ class ResolutionMap:
     image is still. ``optional``: of each of these that the map has, what it comes to. ``stamp``: the file's, from
     before it was mapped. ``names``: where it was just put, the columns that it was read from."""
 
-    names: Names | None = None
+    names: ResolvedColumns | None = None
 
     def __init__(
         self,
         path: Path,
-        stamp: Stamp,
+        stamp: FileStamp,
         digest: str,
         batch: Any,
         histogram: dict[str, Any],
@@ -112,7 +112,7 @@ class ResolutionMap:
             raise damaged(path, f"it does not hold the columns {', '.join(about['optional']) or 'of a map'}")
         return cls(path, stamp, digest, batch, about["histogram"], about["optional"])
 
-    def read_from(self, names: Names) -> ResolutionMap:
+    def read_from(self, names: ResolvedColumns) -> ResolutionMap:
         """The same map, as it was put from a file with these columns."""
         found = copy.copy(self)
         found.names = names
@@ -246,10 +246,10 @@ class ResolutionMap:
         return cast("NDArray[np.bool_]", result.to_numpy(zero_copy_only=False))
 
 
-def map_batch(path: Path, num_bytes: int) -> tuple[Stamp, Any]:
+def map_batch(path: Path, num_bytes: int) -> tuple[FileStamp, Any]:
     """The columns of an object file of that size. ``StoreUnavailable`` where it does not hold those of a map."""
     try:
-        stamp = Stamp.of(path)
+        stamp = FileStamp.of(path)
         if stamp.num_bytes != num_bytes:
             raise damaged(path, f"it has {stamp.num_bytes:,} bytes, not {num_bytes:,}")
         reader = pa.ipc.open_file(pa.memory_map(str(path)))

@@ -13,19 +13,21 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import lazy_compute as pc
+from bucketline_service.maps.file_source import FileSource, RowChunk
 from bucketline_service.maps.numeric_columns import plain
-from bucketline_service.maps.reader import Chunk, Source
 
 
-class Rows:
+class RowPlaces:
     """Counts the rows that are kept, over all files, and those that are skipped."""
 
     def __init__(self) -> None:
         self.num_kept = 0
         self.num_skipped = 0
-        self._sources: list[tuple[int, Source]] = []  # from which kept row on, ascending
+        self._sources: list[tuple[int, FileSource]] = []  # from which kept row on, ascending
 
-    def add(self, source: Source, first_row: int, chunk: Chunk, *, skip: bool) -> tuple[Source, Chunk]:
+    def add(
+        self, source: FileSource, first_row: int, chunk: RowChunk, *, skip: bool
+    ) -> tuple[FileSource, RowChunk]:
         """The next rows, from ``first_row`` of their file on: those that are kept, and a source that knows where each
         of these stands. ``skip`` those without a width or a height."""
         is_kept = _has_size(chunk, source.is_text) if skip else None
@@ -50,7 +52,7 @@ class Rows:
             source.names.id, row, f"{{}} is there before, in {at}", value, "Every image has an id of its own"
         )
 
-    def _source_of(self, row: int) -> Source:
+    def _source_of(self, row: int) -> FileSource:
         return self._sources[bisect_right(self._sources, row, key=lambda each: each[0]) - 1][1]
 
 
@@ -63,7 +65,7 @@ def _picked(first_row: int, first_kept: int, bits: NDArray[np.uint8]) -> Callabl
     return lambda row: first_row + int(np.flatnonzero(np.unpackbits(bits))[row - first_kept])
 
 
-def _has_size(chunk: Chunk, is_text: bool) -> NDArray[np.bool_]:
+def _has_size(chunk: RowChunk, is_text: bool) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = np.logical_and(
         *(_has_value(side, is_text) for side in (chunk.widths, chunk.heights))
     )

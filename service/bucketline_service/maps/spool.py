@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 IdKind = Literal["int64", "string"]
 
 
-class Staging:
+class Spool:
     """Columns in ``directory``: widths and heights uint32, ids int64, or UTF-8 bytes with int64 ends; and any others,
     each a file of its own, that ``write`` fills and ``column`` looks at."""
 

@@ -27,17 +27,17 @@ from pathlib import Path
 from typing import Any
 
 from bucketline_service.errors import Conflict, Invalid, NotFound, StoreUnavailable
-from bucketline_service.maps.column_names import FIND_ALL, Columns
+from bucketline_service.maps.column_names import FIND_ALL, RequestedColumns
 from bucketline_service.maps.formats import format_named
 from bucketline_service.maps.ingest import MAX_IMAGES
 from bucketline_service.maps.lock import locked
 from bucketline_service.maps.optional_columns import Summaries
 from bucketline_service.maps.reader_process import (
     DEFAULT_TIMEOUT_S,
-    Read,
-    Readers,
-    Reading,
-    Task,
+    ReaderPool,
+    ReadResult,
+    ReadTask,
+    StagedMap,
 )
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.sidecar import sidecar_path
@@ -79,7 +79,7 @@ class MapStore:
         self._objects, self._names, self._staging = (root / part for part in ("objects", "names", "staging"))
         self._max_images = min(max_images, MAX_IMAGES)
         self._clock = clock
-        self._readers = Readers(timeout_s)
+        self._readers = ReaderPool(timeout_s)
         with self._disk():
             for directory in (self._objects, self._names, self._staging):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -92,8 +92,8 @@ class MapStore:
         name: str,
         source: Path,
         format: str,
-        columns: Columns = FIND_ALL,
-        told: Callable[[Read], None] = lambda _: None,
+        columns: RequestedColumns = FIND_ALL,
+        told: Callable[[ReadResult], None] = lambda _: None,
     ) -> tuple[ResolutionMap, bool]:
         """Keep the map in the file ``source`` under ``name``; whether this call gave the name.
 
@@ -171,7 +171,9 @@ class MapStore:
         self._readers.close()
 
     @contextmanager
-    def _reading(self, name: str, source: Path, format: str, columns: Columns) -> Iterator[Reading]:
+    def _reading(
+        self, name: str, source: Path, format: str, columns: RequestedColumns
+    ) -> Iterator[StagedMap]:
         """The map that is to have that name, read and checked; staged where it is written."""
         check_name("map", name)
         how = format_named(format)
@@ -179,7 +181,7 @@ class MapStore:
             raise Invalid("file", f"there is no file {source}")
         with self._staging_directory() as directory, ExitStack() as stack:
             with self._disk():
-                task = Task(source, how.name, columns, directory, self._max_images)
+                task = ReadTask(source, how.name, columns, directory, self._max_images)
                 reading = stack.enter_context(self._readers.read(task))
             yield reading
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from bucketline_service import events
 from bucketline_service.errors import Invalid, Planning, StoreUnavailable
 from bucketline_service.maps import ResolutionMap, locked
-from bucketline_service.maps.resolution_map import Stamp, is_untouched
+from bucketline_service.maps.resolution_map import FileStamp, is_untouched
 from bucketline_service.observability import traces
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.build_plan import new_planner, prepare
@@ -70,7 +70,7 @@ class _Shelved(NamedTuple):
     """``stamp``: of the order's file, from before it was mapped."""
 
     prepared: Prepared
-    stamp: Stamp
+    stamp: FileStamp
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Plan:
     planner: Planner
     layouts: Layouts
     order_file: Path
-    order_stamp: Stamp
+    order_stamp: FileStamp
 
     @property
     def is_whole(self) -> bool:
@@ -332,7 +332,7 @@ class PlanShelf:
                 num_threads=num_threads(),
             )
             desk.finish()
-            stamp = Stamp.of(beside / _ORDER)
+            stamp = FileStamp.of(beside / _ORDER)
             groups = prepared.groups
             about = {
                 "keys": groups.keys.tolist(),
@@ -386,7 +386,7 @@ def _shelved(folder: Path, maps: Sequence[ResolutionMap], is_doubted: bool = Fal
             np.array(about["samples"], dtype=np.float64),
         )
         num = int(groups.counts.sum())
-        stamp = Stamp.of(folder / _ORDER)
+        stamp = FileStamp.of(folder / _ORDER)
         if stamp.num_bytes != 4 * num:
             return None
         order = np.memmap(folder / _ORDER, dtype=np.uint32, mode="r", shape=(num,))
@@ -404,7 +404,7 @@ def _shelved(folder: Path, maps: Sequence[ResolutionMap], is_doubted: bool = Fal
     return shelved
 
 
-def _stamps(stamp: Stamp, maps: Sequence[ResolutionMap]) -> dict[str, Any]:
+def _stamps(stamp: FileStamp, maps: Sequence[ResolutionMap]) -> dict[str, Any]:
     """What the files look like that were held against their digests."""
     return {"order": list(stamp), "maps": [list(image_map.stamp) for image_map in maps]}
 

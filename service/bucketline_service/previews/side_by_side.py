@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable
 from bucketline_service.maps import MapStore
-from bucketline_service.maps.async_store import Library
+from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.plans.plan_store import num_threads
 from bucketline_service.plans.run_images import Sources
@@ -37,7 +37,7 @@ class Preview(NamedTuple):
 class Previews:
     """One at a time, off the event loop: each is as heavy as it is quick."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: AsyncMapStore) -> None:
         self._library = library
         self._turn = asyncio.Lock()
 

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from bucketline_service.errors import Conflict, NotFound, StoreUnavailable
-from bucketline_service.maps.async_store import Library
+from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.store.port import Store
 
 CLOSED_S = 300.0
@@ -34,7 +34,7 @@ _PAUSE_S = 0.05
 
 async def announce(
     store: Store,
-    library: Library,
+    library: AsyncMapStore,
     run: str,
     birth: str,
     digests: Mapping[str, str],

@@ -22,7 +22,7 @@ from bucketline_service.errors import (
     Planning,
     StoreUnavailable,
 )
-from bucketline_service.maps.async_store import Library
+from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.names import check_name
 from bucketline_service.observability.event_log import EventLog
 from bucketline_service.planning.build_plan import check_world_size
@@ -121,7 +121,7 @@ class Runs:
     def __init__(
         self,
         store: Store,
-        library: Library,
+        library: AsyncMapStore,
         plans: PlanShelf,
         clock: Callable[[], float],
         event_log: EventLog,

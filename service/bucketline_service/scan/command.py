@@ -25,14 +25,14 @@ from rich.progress import (
 from rich.text import Text
 
 from bucketline_service.errors import Invalid
-from bucketline_service.scan.job import Job, Summary, run
+from bucketline_service.scan.job import ScanJob, ScanSummary, run
 
 SOME_BAD = 3
 """Exit status where the map is written, and something is not in it."""
 INTERRUPTED = 130
 
 
-def scan(job: Job, as_json: bool) -> int:
+def scan(job: ScanJob, as_json: bool) -> int:
     """The exit status."""
     _check_installed(job)
     try:
@@ -51,7 +51,7 @@ def scan(job: Job, as_json: bool) -> int:
     return SOME_BAD if summary.num_bad else 0
 
 
-def _lines(job: Job, summary: Summary) -> Iterator[str]:
+def _lines(job: ScanJob, summary: ScanSummary) -> Iterator[str]:
     if summary.num_images:
         yield f"{job.output}: {summary.num_images:,} images{'' if job.wish.exif else ', not turned by EXIF'}"
     if summary.num_bad:
@@ -62,7 +62,7 @@ def _lines(job: Job, summary: Summary) -> Iterator[str]:
         yield f"passed over: {skipped}"
 
 
-def _check_installed(job: Job) -> None:
+def _check_installed(job: ScanJob) -> None:
     needs = [("PIL", "Pillow", "scan"), *([("ray", "Ray", "scan-ray")] if job.engine == "ray" else [])]
     for module, name, extra in needs:
         try:

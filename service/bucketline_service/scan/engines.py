@@ -19,9 +19,9 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from bucketline_service.errors import BucketlineError
+from bucketline_service.scan.scan_files import FileKind, FileResult, ImageRow, ScanFile
 from bucketline_service.scan.storage import is_remote
-from bucketline_service.scan.work_units import Kind, Result, Row, Unit
-from bucketline_service.scan.worker import Reader, Setting
+from bucketline_service.scan.worker import FileReader, ReadOptions
 
 CHUNK = 256
 """Files; a shard has a chunk of its own."""
@@ -31,17 +31,17 @@ _FEW_SHARDS = 2
 _AHEAD = 2
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_READER: list[Reader] = []
+_READER: list[FileReader] = []
 
 _Packed = list[tuple[Any, ...]]
 """Units or results without their types, which pickle in half the time."""
 
 
-def chunks(units: Iterable[Unit], num_files: int = CHUNK) -> Iterator[list[Unit]]:
+def chunks(units: Iterable[ScanFile], num_files: int = CHUNK) -> Iterator[list[ScanFile]]:
     """Of files that are all remote or all local, or one shard."""
-    chunk: list[Unit] = []
+    chunk: list[ScanFile] = []
     for unit in units:
-        if unit.kind is not Kind.FILE:
+        if unit.kind is not FileKind.FILE:
             yield [unit]
             continue
         if len(chunk) == num_files or (chunk and is_remote(chunk[0].place) != is_remote(unit.place)):
@@ -53,18 +53,18 @@ def chunks(units: Iterable[Unit], num_files: int = CHUNK) -> Iterator[list[Unit]
 
 
 def on_this_machine(
-    setting: Setting,
-    units: Iterable[Unit],
+    setting: ReadOptions,
+    units: Iterable[ScanFile],
     num_workers: int | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Generator[list[Result], None, None]:
+) -> Generator[list[FileResult], None, None]:
     """By ``num_workers`` processes; unless told, by as many as there are cores that this one may use, once it is plain
     that there is more to do than it takes to start them."""
     work = chunks(units)
     if num_workers is None and num_cores() > 1:
         first = list(islice(work, _FEW_SHARDS + 1))
         work = chain(first, work)
-        if sum(chunk[0].kind is Kind.TAR for chunk in first) <= _FEW_SHARDS:
+        if sum(chunk[0].kind is FileKind.TAR for chunk in first) <= _FEW_SHARDS:
             yield from _alone(setting, work, clock, until_s=clock() + ALONE_S)
         num_workers = num_cores()
     if num_workers in (None, 1):
@@ -74,9 +74,12 @@ def on_this_machine(
 
 
 def _alone(
-    setting: Setting, work: Iterator[list[Unit]], clock: Callable[[], float], until_s: float = math.inf
-) -> Iterator[list[Result]]:
-    reader = Reader(setting)
+    setting: ReadOptions,
+    work: Iterator[list[ScanFile]],
+    clock: Callable[[], float],
+    until_s: float = math.inf,
+) -> Iterator[list[FileResult]]:
+    reader = FileReader(setting)
     for chunk in work:
         yield reader.read(chunk)
         if clock() > until_s:
@@ -88,8 +91,8 @@ def num_cores() -> int:
 
 
 def _by_processes(
-    setting: Setting, work: Iterator[list[Unit]], num_workers: int
-) -> Generator[list[Result], None, None]:
+    setting: ReadOptions, work: Iterator[list[ScanFile]], num_workers: int
+) -> Generator[list[FileResult], None, None]:
     if (first := next(work, None)) is None:
         return
     work = chain([first], work)
@@ -133,14 +136,14 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(setting: Setting, ended: Connection) -> None:
+def _start(setting: ReadOptions, ended: Connection) -> None:
     """In each process. Ctrl-C goes to all of them, and is the parent's to answer; they end when it says so, or has
     ended itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with, args=(ended,), daemon=True).start()
-    _READER[:] = [Reader(setting)]
+    _READER[:] = [FileReader(setting)]
 
 
 def _end_with(ended: Connection) -> None:
@@ -149,9 +152,9 @@ def _end_with(ended: Connection) -> None:
 
 
 def _read(chunk: _Packed) -> _Packed:
-    units = [Unit(number, place, Kind(kind)) for number, place, kind in chunk]
+    units = [ScanFile(number, place, FileKind(kind)) for number, place, kind in chunk]
     return [(unit, [tuple(row) for row in rows], *more) for unit, rows, *more in _READER[0].read(units)]
 
 
-def _result(unit: int, rows: _Packed, *more: Any) -> Result:
-    return Result(unit, [Row._make(row) for row in rows], *more)
+def _result(unit: int, rows: _Packed, *more: Any) -> FileResult:
+    return FileResult(unit, [ImageRow._make(row) for row in rows], *more)

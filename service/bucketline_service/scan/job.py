@@ -11,17 +11,17 @@ from typing import Any, NamedTuple, Protocol
 
 from bucketline_service.errors import Invalid
 from bucketline_service.scan import engines, output
-from bucketline_service.scan.discovery import Finder, Wish
-from bucketline_service.scan.headers import gone
-from bucketline_service.scan.record import Record, is_record
-from bucketline_service.scan.storage import Places, is_remote, parse, reaches_of
-from bucketline_service.scan.work_units import Found, Result
-from bucketline_service.scan.worker import Setting
+from bucketline_service.scan.discovery import FileFinder, ScanOptions
+from bucketline_service.scan.image_headers import gone
+from bucketline_service.scan.record import ScanRecord, is_record
+from bucketline_service.scan.scan_files import FileResult, FoundFile
+from bucketline_service.scan.storage import Storage, is_remote, parse, reaches_of
+from bucketline_service.scan.worker import ReadOptions
 
 _SOME = 4096
 
 
-class Watcher(Protocol):
+class ScanProgress(Protocol):
     """Is told how far the scan is."""
 
     def found(self, num_units: int) -> None: ...
@@ -33,12 +33,12 @@ class Watcher(Protocol):
     def writing(self) -> None: ...
 
 
-class Job(NamedTuple):
+class ScanJob(NamedTuple):
     """What to scan. ``bad``: where to list what has no size; beside the output unless given."""
 
     paths: Sequence[str]
     output: Path
-    wish: Wish = Wish()
+    wish: ScanOptions = ScanOptions()
     bad: Path | None = None
     engine: str = "local"
     num_workers: int | None = None
@@ -52,7 +52,7 @@ class Job(NamedTuple):
         return self.output.with_name(f"{self.output.name}.scan")
 
 
-class Summary(NamedTuple):
+class ScanSummary(NamedTuple):
     """``num_opened``: files and shards opened by this scan, of ``num_found``; the others were known."""
 
     num_images: int
@@ -62,7 +62,7 @@ class Summary(NamedTuple):
     num_skipped: dict[str, int]
     elapsed_s: float
 
-    def document(self, job: Job) -> dict[str, Any]:
+    def document(self, job: ScanJob) -> dict[str, Any]:
         return {
             "output": str(job.output) if self.num_images else None,
             "bad": str(job.bad_path),
@@ -72,7 +72,7 @@ class Summary(NamedTuple):
         }
 
 
-def run(job: Job, watcher: Watcher, clock: Callable[[], float] = time.monotonic) -> Summary:
+def run(job: ScanJob, watcher: ScanProgress, clock: Callable[[], float] = time.monotonic) -> ScanSummary:
     """Raises ``Invalid`` for what can not be scanned at all, and ``Conflict`` where the output is another's, or its
     record one of a scan that asked otherwise of EXIF. After ``KeyboardInterrupt``, as after any other end, the same job
     goes on from what is done."""
@@ -80,17 +80,17 @@ def run(job: Job, watcher: Watcher, clock: Callable[[], float] = time.monotonic)
     _check(job)
     reaches = reaches_of(job.paths)
     is_new = not job.record_path.exists()
-    record = Record(job.record_path, job.wish.ids.value, job.wish.exif)
+    record = ScanRecord(job.record_path, job.wish.ids.value, job.wish.exif)
     try:
         record.open_again(gone(record.reasons()))
-        finder = Finder(Places(reaches), job.wish)
+        finder = FileFinder(Storage(reaches), job.wish)
         _find(job, finder, record, watcher)
         num_found, num_todo = record.counts()
         if not num_found:
             raise Invalid(", ".join(job.paths), "there is no image, shard or table in it")
         is_new = False
         watcher.opening(num_todo)
-        _open(job, Setting(job.wish.ids, reaches, job.wish.exif), record, watcher, clock)
+        _open(job, ReadOptions(job.wish.ids, reaches, job.wish.exif), record, watcher, clock)
         watcher.writing()
         written = output.write(record, job.output, job.bad_path, job.wish.exif)
         record.forget()
@@ -98,12 +98,12 @@ def run(job: Job, watcher: Watcher, clock: Callable[[], float] = time.monotonic)
         record.close()
         if is_new:
             job.record_path.unlink()  # nothing was opened, so there is nothing to go on from
-    return Summary(
+    return ScanSummary(
         written.num_images, written.num_bad, num_found, num_todo, dict(finder.skipped), clock() - begin
     )
 
 
-def _check(job: Job) -> None:
+def _check(job: ScanJob) -> None:
     if job.output.suffix.lower() != ".parquet":
         raise Invalid(
             str(job.output), "the output is Parquet", "Name it .parquet; `bucketline map put` takes it"
@@ -121,18 +121,20 @@ def _check(job: Job) -> None:
         raise Invalid(str(job.record_path), "is there, and no scan has written it", "Name another output")
 
 
-def _find(job: Job, finder: Finder, record: Record, watcher: Watcher) -> None:
+def _find(job: ScanJob, finder: FileFinder, record: ScanRecord, watcher: ScanProgress) -> None:
     num = 0
     for path in job.paths:
-        found: Iterator[Found] = iter(finder.find(path))
+        found: Iterator[FoundFile] = iter(finder.find(path))
         while some := list(islice(found, _SOME)):
             record.found(some)
             num += len(some)
             watcher.found(num)
 
 
-def _open(job: Job, setting: Setting, record: Record, watcher: Watcher, clock: Callable[[], float]) -> None:
-    results: Generator[list[Result], None, None]
+def _open(
+    job: ScanJob, setting: ReadOptions, record: ScanRecord, watcher: ScanProgress, clock: Callable[[], float]
+) -> None:
+    results: Generator[list[FileResult], None, None]
     if job.engine == "ray":
         from bucketline_service.scan.ray_engine import on_a_cluster
 

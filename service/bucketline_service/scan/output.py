@@ -15,8 +15,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from bucketline_service.errors import Conflict
-from bucketline_service.maps.reader import MAX_ID_BYTES
-from bucketline_service.scan.record import Record, Sized
+from bucketline_service.maps.file_source import MAX_ID_BYTES
+from bucketline_service.scan.record import ScanRecord, SizedImage
 
 MARK = b"bucketline.scan"
 """In the map's metadata: a scan has written it, and a scan may write over it."""
@@ -32,7 +32,7 @@ _SCHEMA = pa.schema(
 _ROWS = 1 << 16
 
 
-class Written(NamedTuple):
+class WrittenCounts(NamedTuple):
     num_images: int
     num_bad: int
 
@@ -49,7 +49,7 @@ def check_is_ours(path: Path) -> None:
         raise Conflict(f"{path} is there, and no scan has written it. Name another output, or move it away")
 
 
-def write(record: Record, output: Path, bad: Path, exif: bool) -> Written:
+def write(record: ScanRecord, output: Path, bad: Path, exif: bool) -> WrittenCounts:
     """Both files, the list first. Without an image the map stays as it was."""
     with _replaced(bad) as list_file:
         lister = _BadList(list_file)
@@ -58,7 +58,7 @@ def write(record: Record, output: Path, bad: Path, exif: bool) -> Written:
         num_images = _write_map(
             record, output, lister, {MARK: b"1", EXIF_MARK: b"applied" if exif else b"ignored"}
         )
-    return Written(num_images, lister.num)
+    return WrittenCounts(num_images, lister.num)
 
 
 class _BadList:
@@ -72,7 +72,7 @@ class _BadList:
         self.num += 1
 
 
-def _write_map(record: Record, output: Path, bad: _BadList, metadata: dict[bytes, bytes]) -> int:
+def _write_map(record: ScanRecord, output: Path, bad: _BadList, metadata: dict[bytes, bytes]) -> int:
     rows = _good(record, bad)
     schema = _SCHEMA.with_metadata(metadata)
     num = 0
@@ -87,7 +87,7 @@ def _write_map(record: Record, output: Path, bad: _BadList, metadata: dict[bytes
     return num
 
 
-def _good(record: Record, bad: _BadList) -> Iterator[Sized]:
+def _good(record: ScanRecord, bad: _BadList) -> Iterator[SizedImage]:
     """By id, each once: the one whose place comes first."""
     last = None
     for row in record.sized():
@@ -101,7 +101,7 @@ def _good(record: Record, bad: _BadList) -> Iterator[Sized]:
             yield row
 
 
-def _where(row: Sized) -> str:
+def _where(row: SizedImage) -> str:
     return f"{row.place}, {row.member}" if row.member else row.place
 
 

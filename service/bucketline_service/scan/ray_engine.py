@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from bucketline_service.errors import BucketlineError, Invalid
 from bucketline_service.scan.engines import chunks
-from bucketline_service.scan.work_units import Kind, Result, Row, Unit
-from bucketline_service.scan.worker import Reader, Setting
+from bucketline_service.scan.scan_files import FileKind, FileResult, ImageRow, ScanFile
+from bucketline_service.scan.worker import FileReader, ReadOptions
 
 ROUND = 1024
 """Chunks that a cluster is given at a time: what is on its way stays small."""
@@ -26,7 +26,7 @@ CHUNK = 4096
 CONNECT_TIMEOUT_S = 10.0
 
 
-def on_a_cluster(setting: Setting, units: Iterable[Unit]) -> Generator[list[Result], None, None]:
+def on_a_cluster(setting: ReadOptions, units: Iterable[ScanFile]) -> Generator[list[FileResult], None, None]:
     """On the cluster of ``RAY_ADDRESS``, or on one that is started here."""
     try:
         import ray
@@ -48,7 +48,7 @@ def on_a_cluster(setting: Setting, units: Iterable[Unit]) -> Generator[list[Resu
         except (ConnectionError, RuntimeError, ValueError) as exc:
             raise Invalid("RAY_ADDRESS", f"no Ray cluster can be used there: {_line(exc)}") from exc
     ray.data.DataContext.get_current().enable_progress_bars = False
-    some: list[list[Unit]] = [first, *islice(work, ROUND - 1)]
+    some: list[list[ScanFile]] = [first, *islice(work, ROUND - 1)]
     while some:
         # a block for each chunk, so that a cluster of any size has work
         blocks = ray.data.from_arrow([_table(chunk) for chunk in some])
@@ -87,13 +87,13 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _opened(table: pa.Table, setting: Setting) -> pa.Table:
+def _opened(table: pa.Table, setting: ReadOptions) -> pa.Table:
     """In a worker of the cluster: a table of units in, a table of results out."""
-    units = [Unit(row["unit"], row["place"], Kind(row["kind"])) for row in table.to_pylist()]
-    return pa.table({"result": [json.dumps(result) for result in Reader(setting).read(units)]})
+    units = [ScanFile(row["unit"], row["place"], FileKind(row["kind"])) for row in table.to_pylist()]
+    return pa.table({"result": [json.dumps(result) for result in FileReader(setting).read(units)]})
 
 
-def _table(chunk: list[Unit]) -> pa.Table:
+def _table(chunk: list[ScanFile]) -> pa.Table:
     return pa.table(
         {
             "unit": [unit.unit for unit in chunk],
@@ -103,6 +103,6 @@ def _table(chunk: list[Unit]) -> pa.Table:
     )
 
 
-def _result(text: str) -> Result:
+def _result(text: str) -> FileResult:
     unit, rows, reason, again = json.loads(text)
-    return Result(unit, [Row._make(row) for row in rows], reason, again)
+    return FileResult(unit, [ImageRow._make(row) for row in rows], reason, again)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bucketline_service.errors import Conflict, Invalid
-from bucketline_service.scan.work_units import Found, Kind, Result, Unit
+from bucketline_service.scan.scan_files import FileKind, FileResult, FoundFile, ScanFile
 
 VERSION = "1"
 _APPLICATION, _APPLICATION_AT = 0x6275636B, 68
@@ -51,7 +51,7 @@ ORDER BY place, member
 """
 
 
-class Sized(NamedTuple):
+class SizedImage(NamedTuple):
     id: str
     width: int
     height: int
@@ -59,13 +59,13 @@ class Sized(NamedTuple):
     member: str
 
 
-class Bad(NamedTuple):
+class BadImage(NamedTuple):
     place: str
     member: str
     reason: str
 
 
-class Record:
+class ScanRecord:
     """Of one output. Used by one process at a time, which has it alone until it is closed."""
 
     def __init__(self, path: Path, ids: str, exif: bool = True) -> None:
@@ -108,7 +108,7 @@ class Record:
         values = [("version", VERSION), ("ids", ids), ("exif", exif), ("scan", str(self.scan))]
         self._db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", values)
 
-    def found(self, units: Iterable[Found]) -> None:
+    def found(self, units: Iterable[FoundFile]) -> None:
         """What is new, or has another size or time than it had, is to be opened."""
         with self._transaction():
             self._db.executemany(
@@ -121,7 +121,7 @@ class Record:
                         each.mtime_ns,
                         each.reason,
                         self.scan,
-                        each.kind != Kind.BAD,
+                        each.kind != FileKind.BAD,
                     )
                     for each in units
                 ),
@@ -145,7 +145,7 @@ class Record:
         ).fetchone()
         return found, todo
 
-    def todo(self) -> Iterator[Unit]:
+    def todo(self) -> Iterator[ScanFile]:
         """In the order in which they were first found. Results may come in between."""
         last = 0
         while True:
@@ -153,12 +153,12 @@ class Record:
                 "SELECT unit, place, kind FROM units WHERE unit > ? AND scan = ? AND todo ORDER BY unit LIMIT 4096",
                 (last, self.scan),
             ).fetchall()
-            yield from (Unit(unit, place, Kind(kind)) for unit, place, kind in rows)
+            yield from (ScanFile(unit, place, FileKind(kind)) for unit, place, kind in rows)
             if not rows:
                 return
             last = rows[-1][0]
 
-    def done(self, results: Sequence[Result]) -> None:
+    def done(self, results: Sequence[FileResult]) -> None:
         """All at once."""
         with self._transaction():
             self._db.executemany("DELETE FROM images WHERE unit = ?", ((each.unit,) for each in results))
@@ -171,13 +171,13 @@ class Record:
                 ((each.again, each.reason, each.unit) for each in results),
             )
 
-    def sized(self) -> Iterator[Sized]:
+    def sized(self) -> Iterator[SizedImage]:
         """By id; of one id by place."""
-        return map(Sized._make, self._db.execute(_SIZED, (self.scan,)))
+        return map(SizedImage._make, self._db.execute(_SIZED, (self.scan,)))
 
-    def bad(self) -> Iterator[Bad]:
+    def bad(self) -> Iterator[BadImage]:
         """By place."""
-        return map(Bad._make, self._db.execute(_BAD, (self.scan, self.scan)))
+        return map(BadImage._make, self._db.execute(_BAD, (self.scan, self.scan)))
 
     def forget(self) -> None:
         """What this scan has not found."""

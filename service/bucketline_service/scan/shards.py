@@ -8,23 +8,23 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from bucketline_service.scan.headers import BadImageError, as_size, read_size
-from bucketline_service.scan.storage import is_utf8, shown, told
-from bucketline_service.scan.work_units import (
+from bucketline_service.scan.image_headers import BadImageError, as_size, read_size
+from bucketline_service.scan.scan_files import (
     EXTENSIONS,
-    Ids,
-    Result,
-    Row,
-    Unit,
+    FileResult,
+    IdStyle,
+    ImageRow,
+    ScanFile,
     key_id,
 )
+from bucketline_service.scan.storage import error_text, is_utf8, shown
 
 _TABLE_COLUMNS = ["key", "status", "width", "height"]
 
 
-def tar_rows(file: IO[bytes], unit: Unit, ids: Ids, exif: bool) -> Result:
+def tar_rows(file: IO[bytes], unit: ScanFile, ids: IdStyle, exif: bool) -> FileResult:
     """The images of a tar, whatever its compression. What stands before the place where it is broken is kept."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, ImageRow] = {}
     reason = None
     try:
         with tarfile.open(fileobj=file, mode="r:*") as tar:
@@ -37,7 +37,7 @@ def tar_rows(file: IO[bytes], unit: Unit, ids: Ids, exif: bool) -> Result:
         reason = f"it is no tar that can be read to its end: {exc}"
     except (EOFError, zlib.error):
         reason = "it is cut short"
-    return Result(unit.unit, list(rows.values()), reason)
+    return FileResult(unit.unit, list(rows.values()), reason)
 
 
 def _broken_at(tar: tarfile.TarFile) -> str | None:
@@ -57,13 +57,15 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def _tar_row(tar: tarfile.TarFile, member: tarfile.TarInfo, place: str, ids: Ids, exif: bool) -> Row | None:
+def _tar_row(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, place: str, ids: IdStyle, exif: bool
+) -> ImageRow | None:
     folder, slash, name = member.name.rpartition("/")
     stem, _, extension = name.partition(".")
     if extension.lower() not in EXTENSIONS or not member.isreg() or not stem:
         return None
     if not is_utf8(member.name):
-        return Row(shown(member.name), None, None, None, "its name is not UTF-8")
+        return ImageRow(shown(member.name), None, None, None, "its name is not UTF-8")
     image_id = key_id(ids, place, f"{folder}{slash}{stem}")
     content = tar.extractfile(member)
     assert content is not None
@@ -71,23 +73,23 @@ def _tar_row(tar: tarfile.TarFile, member: tarfile.TarInfo, place: str, ids: Ids
         return sized(content, member.name, image_id, exif)
 
 
-def sized(file: IO[bytes], member: str, image_id: str | None, exif: bool) -> Row:
+def sized(file: IO[bytes], member: str, image_id: str | None, exif: bool) -> ImageRow:
     try:
-        return Row(member, image_id, *read_size(file, exif=exif), None)
+        return ImageRow(member, image_id, *read_size(file, exif=exif), None)
     except BadImageError as exc:
-        return Row(member, image_id, None, None, str(exc))
+        return ImageRow(member, image_id, None, None, str(exc))
 
 
 def is_img2dataset(names: list[str]) -> bool:
     return all(name in names for name in _TABLE_COLUMNS)
 
 
-def table_rows(file: IO[bytes], unit: Unit, ids: Ids) -> Result:
+def table_rows(file: IO[bytes], unit: ScanFile, ids: IdStyle) -> FileResult:
     """img2dataset's sizes: those of the images as it has stored them. What it could not download has no row."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    rows: list[Row] = []
+    rows: list[ImageRow] = []
     try:
         table = parquet.ParquetFile(file)
         for batch in table.iter_batches(columns=_TABLE_COLUMNS):
@@ -96,22 +98,24 @@ def table_rows(file: IO[bytes], unit: Unit, ids: Ids) -> Result:
         if isinstance(exc, OSError) and exc.errno is not None:
             raise
         reason = f"no column {exc}" if isinstance(exc, KeyError) else " ".join(str(exc).split())
-        return Result(unit.unit, [], f"it is no Parquet file that can be read: {reason}")
-    return Result(unit.unit, rows)
+        return FileResult(unit.unit, [], f"it is no Parquet file that can be read: {reason}")
+    return FileResult(unit.unit, rows)
 
 
-def _table_row(row: dict[str, Any], place: str, ids: Ids) -> Row | None:
+def _table_row(row: dict[str, Any], place: str, ids: IdStyle) -> ImageRow | None:
     if row["status"] != "success":
         return None
     key, width, height = str(row["key"]), row["width"], row["height"]
     image_id = key_id(ids, place.removesuffix(".parquet"), key)
     if not width or not height:
-        return Row(key, image_id, None, None, "img2dataset did not note its size; --open-all opens the image")
+        return ImageRow(
+            key, image_id, None, None, "img2dataset did not note its size; --open-all opens the image"
+        )
     try:
-        return Row(key, image_id, *as_size(int(width), int(height)), None)
+        return ImageRow(key, image_id, *as_size(int(width), int(height)), None)
     except BadImageError as exc:
-        return Row(key, image_id, None, None, str(exc))
+        return ImageRow(key, image_id, None, None, str(exc))
 
 
-def unreadable(unit: Unit, error: OSError) -> Result:
-    return Result(unit.unit, [], told(error), again=True)
+def unreadable(unit: ScanFile, error: OSError) -> FileResult:
+    return FileResult(unit.unit, [], error_text(error), again=True)

@@ -23,7 +23,7 @@ _REMOTE_BLOCK_BYTES = 64 << 10
 _SHARD_BLOCK_BYTES = 1 << 20
 
 
-class Entry(NamedTuple):
+class FolderEntry(NamedTuple):
     """What a folder holds. ``reason``: why nothing more is known of it."""
 
     name: str
@@ -33,27 +33,27 @@ class Entry(NamedTuple):
     reason: str | None = None
 
 
-_Entries = list[Entry]
+_Entries = list[FolderEntry]
 
 
 def is_remote(place: str) -> bool:
     return place.partition("://")[0] in SCHEMES and "://" in place
 
 
-class Reach(NamedTuple):
+class BucketAccess(NamedTuple):
     """What a URI says of how to get to its bucket, and no place has: its user, and its query."""
 
     user: str = ""
     query: str = ""
 
 
-def parse(path: str) -> tuple[str, Reach]:
+def parse(path: str) -> tuple[str, BucketAccess]:
     """The place that the user means."""
     scheme, separator, rest = path.partition("://")
     if not separator:
-        return os.path.abspath(path), Reach()
+        return os.path.abspath(path), BucketAccess()
     if scheme == "file":
-        return os.path.abspath(unquote(urlsplit(path).path)), Reach()
+        return os.path.abspath(unquote(urlsplit(path).path)), BucketAccess()
     if scheme not in SCHEMES:
         raise Invalid(
             path.partition("?")[0].rpartition("@")[2],
@@ -69,7 +69,7 @@ def parse(path: str) -> tuple[str, Reach]:
         )
     bucket, slash, key = rest.partition("/")
     user, _, bucket = bucket.rpartition("@")
-    return f"{scheme}://{bucket}{slash}{key}".rstrip("/"), Reach(user, query)
+    return f"{scheme}://{bucket}{slash}{key}".rstrip("/"), BucketAccess(user, query)
 
 
 def shown(name: str) -> str:
@@ -85,11 +85,11 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-class Places:
+class Storage:
     """Opens and lists places. ``reaches``: those of URIs, by ``scheme://bucket``, and by the scheme alone for
     buckets that only a list names."""
 
-    def __init__(self, reaches: Mapping[str, Reach]) -> None:
+    def __init__(self, reaches: Mapping[str, BucketAccess]) -> None:
         self._reaches = reaches
         self._systems: dict[str, Any] = {}
         self._trees: dict[str, _Entries] = {}
@@ -106,7 +106,7 @@ class Places:
             with open(place, "rb", buffering=_LOCAL_BLOCK_BYTES) as file:
                 yield file
 
-    def look(self, place: str) -> Entry:
+    def look(self, place: str) -> FolderEntry:
         """``FileNotFoundError`` where there is nothing."""
         if not is_remote(place):
             return _entry(os.path.basename(place), Path(place).stat())
@@ -148,7 +148,7 @@ class Places:
                 while folder not in known:
                     known.add(folder)
                     above, name = os.path.split(folder)
-                    self._trees.setdefault(above, []).append(Entry(name, is_folder=True))
+                    self._trees.setdefault(above, []).append(FolderEntry(name, is_folder=True))
                     folder = above
         return self._trees.pop(place, [])
 
@@ -158,7 +158,7 @@ class Places:
         if bucket not in self._systems:
             from bucketline_service.maps.shared_root.root import open_file_system
 
-            user, query = self._reaches.get(bucket) or self._reaches.get(scheme, Reach())
+            user, query = self._reaches.get(bucket) or self._reaches.get(scheme, BucketAccess())
             uri = bucket.replace("://", f"://{user}@") if user else bucket
             self._systems[bucket] = open_file_system(f"{uri}?{query}" if query else uri)
         return self._systems[bucket], path
@@ -200,9 +200,9 @@ def bucket_of(place: str) -> str:
     return f"{scheme}://{path.partition('/')[0]}"
 
 
-def reaches_of(paths: Iterable[str]) -> dict[str, Reach]:
-    """For ``Places``: what the URIs among ``paths`` say."""
-    reaches: dict[str, Reach] = {}
+def reaches_of(paths: Iterable[str]) -> dict[str, BucketAccess]:
+    """For ``Storage``: what the URIs among ``paths`` say."""
+    reaches: dict[str, BucketAccess] = {}
     for path in paths:
         place, reach = parse(path)
         if any(reach):
@@ -219,24 +219,24 @@ def identity(place: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _scanned(found: os.DirEntry[str]) -> Entry:
+def _scanned(found: os.DirEntry[str]) -> FolderEntry:
     try:
         return _entry(found.name, found.stat())
     except OSError as exc:
-        return Entry(found.name, False, reason=told(exc))
+        return FolderEntry(found.name, False, reason=error_text(exc))
 
 
-def _entry(name: str, found: os.stat_result) -> Entry:
+def _entry(name: str, found: os.stat_result) -> FolderEntry:
     if stat.S_ISDIR(found.st_mode):
-        return Entry(name, True)
+        return FolderEntry(name, True)
     reason = None if stat.S_ISREG(found.st_mode) else "it is no regular file"
-    return Entry(name, False, found.st_size, found.st_mtime_ns, reason)
+    return FolderEntry(name, False, found.st_size, found.st_mtime_ns, reason)
 
 
-def _remote_entry(info: Any) -> Entry:
-    return Entry(info.base_name, info.type.name == "Directory", info.size or 0, info.mtime_ns or 0)
+def _remote_entry(info: Any) -> FolderEntry:
+    return FolderEntry(info.base_name, info.type.name == "Directory", info.size or 0, info.mtime_ns or 0)
 
 
-def told(error: OSError) -> str:
+def error_text(error: OSError) -> str:
     """Why something can not be read."""
     return f"it can not be read: {error.strerror or ' '.join(str(error).split())[:200]}"

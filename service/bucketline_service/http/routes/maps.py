@@ -29,8 +29,8 @@ from bucketline_service.http.schemas.models import (
 from bucketline_service.maps import (
     FORMATS,
     STORED,
-    Columns,
     MapInfo,
+    RequestedColumns,
     ResolutionMap,
     format_for_suffix,
     format_named,
@@ -104,7 +104,7 @@ def _add_put(
         of it is checked first; other content under a name that is taken is a conflict."""
         optional = (orientation_column, num_repeats_column, num_frames_column)
         check_name("map", map)  # before a long body is taken
-        columns = Columns(id_column, width_column, height_column, *optional, skip_missing_sizes)
+        columns = RequestedColumns(id_column, width_column, height_column, *optional, skip_missing_sizes)
         content_type = request.headers.get("content-type", "")
         if is_json(content_type):
             where = _where(await request.json())
@@ -161,7 +161,7 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
 
 
 async def _read(
-    coordinator: Coordinator, roots: tuple[Path, ...], where: UriIn, name: str, columns: Columns
+    coordinator: Coordinator, roots: tuple[Path, ...], where: UriIn, name: str, columns: RequestedColumns
 ) -> tuple[ResolutionMap, bool, int]:
     """The file that the coordinator has itself."""
     path = path_of(where.uri)
@@ -173,7 +173,12 @@ async def _read(
 
 
 async def _upload(
-    coordinator: Coordinator, uploads: Path, request: Request, name: str, file_format: str, columns: Columns
+    coordinator: Coordinator,
+    uploads: Path,
+    request: Request,
+    name: str,
+    file_format: str,
+    columns: RequestedColumns,
 ) -> tuple[ResolutionMap, bool, int]:
     """Stream the body into a file and read that; it is gone when this returns."""
     try:

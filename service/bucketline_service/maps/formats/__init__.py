@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.column_names import Columns
+from bucketline_service.maps.column_names import RequestedColumns
+from bucketline_service.maps.file_source import FileSource
 from bucketline_service.maps.formats.columnar import read_arrow, read_parquet
 from bucketline_service.maps.formats.csv import read_csv
 from bucketline_service.maps.formats.json import read_jsonl
 from bucketline_service.maps.formats.npz import read_npz
 from bucketline_service.maps.formats.pickle import read_pickle
-from bucketline_service.maps.reader import Source
 
 
 @dataclass(frozen=True)
-class Format:
+class MapFormat:
     """The first media type is the one to send. ``read`` opens a file; the stack closes it. None: an archive of files of
     the others. ``is_text``: it may be packed with gzip, and its name then ends in ``.gz`` besides. ``other_names``:
     formats that are read in the same way."""
@@ -26,14 +26,14 @@ class Format:
     name: str
     media_types: tuple[str, ...]
     suffixes: tuple[str, ...]
-    read: Callable[[Path, Columns, ExitStack], Source] | None
+    read: Callable[[Path, RequestedColumns, ExitStack], FileSource] | None
     is_text: bool = False
     other_names: tuple[str, ...] = ()
 
 
 # npz and pickle have no registered media type: x-npz and x-pickle are ours.
 _ALL = (
-    Format(
+    MapFormat(
         "csv",
         ("text/csv", "application/csv", "text/tab-separated-values"),
         (".csv", ".tsv"),
@@ -41,7 +41,7 @@ _ALL = (
         is_text=True,
         other_names=("tsv",),
     ),
-    Format(
+    MapFormat(
         "jsonl",
         ("application/x-ndjson", "application/jsonl", "application/x-jsonlines"),
         (".jsonl", ".ndjson", ".json"),
@@ -49,24 +49,24 @@ _ALL = (
         is_text=True,
         other_names=("json",),
     ),
-    Format(
+    MapFormat(
         "parquet",
         ("application/vnd.apache.parquet", "application/x-parquet"),
         (".parquet", ".pq"),
         read_parquet,
     ),
-    Format(
+    MapFormat(
         "arrow",
         ("application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"),
         (".arrow", ".arrows", ".feather"),
         read_arrow,
     ),
-    Format("npz", ("application/x-npz",), (".npz",), read_npz),
-    Format("pickle", ("application/x-pickle",), (".pkl", ".pickle"), read_pickle),
-    Format("tar", ("application/x-tar",), (".tar",), None),
+    MapFormat("npz", ("application/x-npz",), (".npz",), read_npz),
+    MapFormat("pickle", ("application/x-pickle",), (".pkl", ".pickle"), read_pickle),
+    MapFormat("tar", ("application/x-tar",), (".tar",), None),
 )
 
-FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+FORMATS: dict[str, MapFormat] = {format.name: format for format in _ALL}
 """By name, in the order in which to list them."""
 
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
@@ -77,7 +77,7 @@ _BY_MEDIA_TYPE = {media_type: format for format in _ALL for media_type in format
 _BY_SUFFIX = {suffix: format for format in _ALL for suffix in format.suffixes}
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str) -> MapFormat:
     """By name or by media type, whose parameters (``; charset=utf-8``) are ignored."""
     key = name.split(";")[0].strip().lower()
     found = _BY_NAME.get(key) or _BY_MEDIA_TYPE.get(key)
@@ -87,7 +87,7 @@ def format_named(name: str) -> Format:
     return found
 
 
-def format_for_suffix(path: Path) -> Format:
+def format_for_suffix(path: Path) -> MapFormat:
     """By the end of the file's name; ``.gz`` or the like after it says that it is packed."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED_SUFFIXES:

@@ -10,23 +10,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bucketline_service.maps.column_names import Columns, Names, resolve
+from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns, resolve
 from bucketline_service.maps.decompression_limits import check_arrow_file, check_arrow_stream, check_parquet
-from bucketline_service.maps.reader import CHUNK_ROWS, Chunk, Source, broken
+from bucketline_service.maps.file_source import CHUNK_ROWS, FileSource, RowChunk, broken
 
 _FILE_MAGIC = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-def read_parquet(path: Path, columns: Columns, stack: ExitStack) -> Source:
+def read_parquet(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSource:
     file = stack.enter_context(pq.ParquetFile(str(path)))
     names = resolve(columns, file.schema_arrow.names)
     check_parquet(file, path.stat().st_size)
     batches = file.iter_batches(batch_size=CHUNK_ROWS, columns=names.all(), use_threads=False)
-    return Source(names, _chunks(batches, names))
+    return FileSource(names, _chunks(batches, names))
 
 
-def read_arrow(path: Path, columns: Columns, stack: ExitStack) -> Source:
+def read_arrow(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSource:
     file = stack.enter_context(pa.OSFile(str(path)))
     if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
         check_arrow_file(path)
@@ -38,7 +38,7 @@ def read_arrow(path: Path, columns: Columns, stack: ExitStack) -> Source:
         reader = stack.enter_context(pa.ipc.open_stream(file))
         batches = iter(reader)
     names = resolve(columns, reader.schema.names)
-    return Source(names, _chunks(_validated(batches, names), names))
+    return FileSource(names, _chunks(_validated(batches, names), names))
 
 
 def _check_end_of_stream(file: Any) -> None:
@@ -50,7 +50,7 @@ def _check_end_of_stream(file: Any) -> None:
     file.seek(0)
 
 
-def _validated(batches: Iterator[Any], names: Names) -> Iterator[Any]:
+def _validated(batches: Iterator[Any], names: ResolvedColumns) -> Iterator[Any]:
     """Arrow data comes with offsets and indices that nobody has checked, and reading through bad ones is a
     crash."""
     for batch in batches:
@@ -59,8 +59,8 @@ def _validated(batches: Iterator[Any], names: Names) -> Iterator[Any]:
         yield batch
 
 
-def _chunks(batches: Iterator[Any], names: Names) -> Iterator[Chunk]:
+def _chunks(batches: Iterator[Any], names: ResolvedColumns) -> Iterator[RowChunk]:
     for batch in batches:
         for start in range(0, batch.num_rows, CHUNK_ROWS):
             part = batch.slice(start, CHUNK_ROWS)
-            yield Chunk.of(names, part.column)
+            yield RowChunk.of(names, part.column)

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.column_names import Columns, Names, resolve
-from bucketline_service.maps.reader import (
+from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns, resolve
+from bucketline_service.maps.file_source import (
     NOT_UTF8_HINT,
-    Chunk,
-    Source,
+    FileSource,
+    RowChunk,
     broken,
     is_utf8,
 )
@@ -39,11 +39,11 @@ _SEPARATORS = (",", ";", "\t", "|")
 _OTHER = re.compile(r"Row #(\d+): (.*)", re.DOTALL)
 
 
-def read_csv(path: Path, columns: Columns, stack: ExitStack) -> Source:
+def read_csv(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSource:
     file = _dialect(path, columns)
     names = resolve(columns, file.header)
     chunks = stack.enter_context(closing(_chunks(file, names)))
-    return Source(names, chunks, is_text=True, line=file.line)
+    return FileSource(names, chunks, is_text=True, line=file.line)
 
 
 class _File(NamedTuple):
@@ -67,7 +67,7 @@ class _File(NamedTuple):
             return None
 
 
-def _chunks(file: _File, names: Names) -> Generator[Chunk, None, None]:
+def _chunks(file: _File, names: ResolvedColumns) -> Generator[RowChunk, None, None]:
     try:
         with pa_csv.open_csv(
             str(file.path),
@@ -79,7 +79,7 @@ def _chunks(file: _File, names: Names) -> Generator[Chunk, None, None]:
             ),
         ) as reader:
             for batch in reader:
-                yield Chunk.of(names, batch.column)
+                yield RowChunk.of(names, batch.column)
     except pa.ArrowInvalid as exc:
         raise _refusal(file, str(exc)) from exc
 
@@ -108,7 +108,7 @@ def _bad_row(file: _File, row: int, fault: str, hint: str, **extra: Any) -> Inva
     return Invalid("file", f"{at}: {fault}", hint, row=row + 1, **extra)
 
 
-def _dialect(path: Path, columns: Columns) -> _File:
+def _dialect(path: Path, columns: RequestedColumns) -> _File:
     """With the first separator that parts the header into columns of a map; or, where none does, into the most."""
     text = _head(path)
     lines = text.splitlines(keepends=True)
@@ -123,7 +123,7 @@ def _dialect(path: Path, columns: Columns) -> _File:
     return next(known, None) or max(files, key=lambda file: len(file.header))
 
 
-def _is_known(columns: Columns, header: list[str]) -> bool:
+def _is_known(columns: RequestedColumns, header: list[str]) -> bool:
     try:
         resolve(columns, header)
     except Invalid:

@@ -15,20 +15,20 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.column_names import OPTIONAL_NAMES, Columns, Names, resolve
-from bucketline_service.maps.formats.json_rows import OBJECT_HINT, Rows, open_rows, shown
+from bucketline_service.maps.column_names import OPTIONAL_NAMES, RequestedColumns, ResolvedColumns, resolve
+from bucketline_service.maps.file_source import NOT_UTF8_HINT, FileSource, RowChunk, broken
+from bucketline_service.maps.formats.json_rows import OBJECT_HINT, JsonRows, open_rows, shown
 from bucketline_service.maps.optional_columns import OPTIONAL
-from bucketline_service.maps.reader import NOT_UTF8_HINT, Chunk, Source, broken
 
 _ARROW_ROW = re.compile(r"in row (\d+)")
 
 
-def read_jsonl(path: Path, columns: Columns, stack: ExitStack) -> Source:
+def read_jsonl(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSource:
     rows = open_rows(path)
     names = resolve(columns, list(rows.first))
     id_type = pa.large_string() if isinstance(rows.first[names.id], str) else pa.int64()
     chunks = stack.enter_context(closing(_chunks(rows, id_type, names, columns)))
-    return Source(names, chunks, line=rows.line)
+    return FileSource(names, chunks, line=rows.line)
 
 
 @dataclass
@@ -46,7 +46,9 @@ class _Position:
         return f"row {row} (line {line})", {"row": row, "line": line}
 
 
-def _chunks(rows: Rows, id_type: Any, names: Names, columns: Columns) -> Generator[Chunk, None, None]:
+def _chunks(
+    rows: JsonRows, id_type: Any, names: ResolvedColumns, columns: RequestedColumns
+) -> Generator[RowChunk, None, None]:
     """An optional key may come later than in the first object, as many leave out what is at its default: it is there
     from the first block that has a value of it."""
     at, keys = _Position(rows.has_lines), list(rows.first)
@@ -58,12 +60,12 @@ def _chunks(rows: Rows, id_type: Any, names: Names, columns: Columns) -> Generat
             keys = [*keys, *late]
             names = resolve(columns, keys)
         for batch in table.to_batches():
-            yield Chunk.of(names, batch.column)
+            yield RowChunk.of(names, batch.column)
         at.num_rows += table.num_rows
         at.num_lines += block.count(b"\n")
 
 
-def _schema(block: bytes, id_type: Any, names: Names, columns: Columns) -> Any:
+def _schema(block: bytes, id_type: Any, names: ResolvedColumns, columns: RequestedColumns) -> Any:
     """Of the columns that there are, and of those that the block may have besides: arrow takes its time over each."""
     free = [
         name for kind, given in columns.optional.items() if given is None for name in OPTIONAL_NAMES[kind]
@@ -72,7 +74,7 @@ def _schema(block: bytes, id_type: Any, names: Names, columns: Columns) -> Any:
     return pa.schema([(names.id, id_type), *((name, pa.float64()) for name in [*names.all()[1:], *late])])
 
 
-def _parse(block: bytes, schema: Any, names: Names, at: _Position) -> Any:
+def _parse(block: bytes, schema: Any, names: ResolvedColumns, at: _Position) -> Any:
     if not block.strip():
         return schema.empty_table()
     try:
@@ -86,7 +88,7 @@ def _parse(block: bytes, schema: Any, names: Names, at: _Position) -> Any:
     return table.select(schema.names)
 
 
-def _refusal(block: bytes, schema: Any, names: Names, at: _Position, message: str) -> Invalid:
+def _refusal(block: bytes, schema: Any, names: ResolvedColumns, at: _Position, message: str) -> Invalid:
     """Which line of the block arrow has refused, and why. Row by row, for the one block that is bad."""
     row = at.num_rows
     for number, text in enumerate(block.split(b"\n"), at.num_lines + 1):
@@ -106,7 +108,7 @@ def _refusal(block: bytes, schema: Any, names: Names, at: _Position, message: st
     return broken("jsonl", f"{reason}, after row {at.num_rows}")
 
 
-def _fault(text: bytes, schema: Any, names: Names) -> tuple[str, str, str] | None:
+def _fault(text: bytes, schema: Any, names: ResolvedColumns) -> tuple[str, str, str] | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
@@ -124,7 +126,7 @@ def _fault(text: bytes, schema: Any, names: Names) -> tuple[str, str, str] | Non
     return _id_fault(value.get(names.id), schema.field(0).type, names.id)
 
 
-def _number_hint(name: str, names: Names) -> str:
+def _number_hint(name: str, names: ResolvedColumns) -> str:
     if name in (names.width, names.height):
         return "Sides are whole numbers of pixels"
     known = {name: kind for kind, called in OPTIONAL_NAMES.items() for name in called}

@@ -15,7 +15,7 @@ import ijson
 import orjson
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.reader import NOT_UTF8_HINT, broken
+from bucketline_service.maps.file_source import NOT_UTF8_HINT, broken
 
 BLOCK_BYTES = 1 << 23
 _LINE_BYTES = 1 << 26
@@ -33,7 +33,7 @@ TURNED_HINT = (
 )
 
 
-class Rows(Protocol):
+class JsonRows(Protocol):
     """The objects of a file. ``first``: the first of them. ``blocks``: all, a line each, some 8 MB at a time.
     ``has_lines``: whether these are the file's own."""
 
@@ -46,7 +46,7 @@ class Rows(Protocol):
         """The line (from 1) of a row (from 0), where the file has one for each."""
 
 
-def open_rows(path: Path) -> Rows:
+def open_rows(path: Path) -> JsonRows:
     """``Invalid`` where the first of its rows is none."""
     start = _start(path)
     if start.startswith(b"["):

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.column_names import Columns, Names, resolve
-from bucketline_service.maps.reader import (
+from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns, resolve
+from bucketline_service.maps.file_source import (
     CHUNK_ROWS,
     MAX_ID_BYTES,
-    Chunk,
-    Source,
+    FileSource,
+    RowChunk,
     broken,
 )
 
@@ -41,7 +41,7 @@ class _Member(NamedTuple):
     num_rows: int
 
 
-def read_npz(path: Path, columns: Columns, stack: ExitStack) -> Source:
+def read_npz(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSource:
     _check_directory(path)
     archive = stack.enter_context(zipfile.ZipFile(path))
     suffix = ".npy"
@@ -53,7 +53,7 @@ def read_npz(path: Path, columns: Columns, stack: ExitStack) -> Source:
         if member.num_rows != num_rows:
             detail = f"{member.num_rows:,} values, while {names.id} has {num_rows:,}"
             raise Invalid(member.name, detail, "All arrays of a map must have one length")
-    return Source(names, _chunks(names, members, num_rows))
+    return FileSource(names, _chunks(names, members, num_rows))
 
 
 def _check_directory(path: Path) -> None:
@@ -106,13 +106,13 @@ def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]
     return shape, dtype
 
 
-def _chunks(names: Names, members: dict[str, _Member], num_rows: int) -> Iterator[Chunk]:
+def _chunks(names: ResolvedColumns, members: dict[str, _Member], num_rows: int) -> Iterator[RowChunk]:
     widest = max(member.dtype.itemsize for member in members.values())
     step = min(CHUNK_ROWS, _CHUNK_BYTES // widest)
     for start in range(0, num_rows, step):
         count = min(step, num_rows - start)
         parts = {name: _read(member, count) for name, member in members.items()}
-        yield Chunk.of(names, parts.__getitem__)
+        yield RowChunk.of(names, parts.__getitem__)
 
 
 def _read(member: _Member, count: int) -> Any:

@@ -29,11 +29,11 @@ import numpy as np
 import pyarrow as pa
 
 from bucketline_service.errors import Invalid, TooLarge
-from bucketline_service.maps.column_names import FIND_ALL, Columns, Names
-from bucketline_service.maps.reader import (
+from bucketline_service.maps.column_names import FIND_ALL, RequestedColumns, ResolvedColumns
+from bucketline_service.maps.file_source import (
     CHUNK_ROWS,
-    Chunk,
-    Source,
+    FileSource,
+    RowChunk,
     broken,
     is_utf8,
     show,
@@ -68,18 +68,18 @@ _MARKS = {
 }
 
 
-def read_pickle(path: Path, columns: Columns, stack: ExitStack) -> Source:
+def read_pickle(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSource:
     if columns._replace(skip_missing_sizes=False) != FIND_ALL:
         raise Invalid("columns", "a pickle has no columns to name", "Leave columns out")
     sizes = _load(path)
-    return Source(sizes.source.names, _chunks(sizes))
+    return FileSource(sizes.source.names, _chunks(sizes))
 
 
 class _Sizes:
     """The dict of a pickle as what it is read for: a row for each item that the program sets, in order."""
 
     def __init__(self) -> None:
-        self.source = Source(Names("id", "width", "height"), iter(()))
+        self.source = FileSource(ResolvedColumns("id", "width", "height"), iter(()))
         self.ids: list[Any] = []
         self.widths: list[float] = []
         self.heights: list[float] = []
@@ -292,13 +292,13 @@ _OWN: dict[str, Callable[..., None]] = {
 _Machine.dispatch = _dispatch()
 
 
-def _chunks(sizes: _Sizes) -> Iterator[Chunk]:
+def _chunks(sizes: _Sizes) -> Iterator[RowChunk]:
     for start in range(0, len(sizes.ids), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
-        yield Chunk(pa.array(sizes.ids[rows]), _array(sizes.widths[rows]), _array(sizes.heights[rows]))
+        yield RowChunk(pa.array(sizes.ids[rows]), _array(sizes.widths[rows]), _array(sizes.heights[rows]))
 
 
-def _check(source: Source, row: int, image_id: Any, id_type: type | None, size: Any) -> None:
+def _check(source: FileSource, row: int, image_id: Any, id_type: type | None, size: Any) -> None:
     """What arrow could not hold, or would quietly turn into something else. ``id_type``: of the first row."""
     if type(image_id) not in (int, str):
         detail = f"{{}} is a {_name(image_id)}, no id"

@@ -37,7 +37,7 @@ _STEP = 8 << 20
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 
-class Entry(NamedTuple):
+class RootFile(NamedTuple):
     """A file at the root. ``mtime_s``: by the clock of the root, or of whoever wrote it into a folder."""
 
     path: str
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     mtime_s: float
 
 
-class Root:
+class SharedRoot:
     """Files by relative path. Nothing is asked before the first verb, so that a coordinator starts without it."""
 
     def __init__(self, uri: str) -> None:
@@ -70,7 +70,7 @@ class Root:
         if not self._base:
             raise Invalid("map_root", f"{self.shown} names no bucket or folder", HINT)
 
-    def files(self, under: str) -> list[Entry]:
+    def files(self, under: str) -> list[RootFile]:
         """All files below ``under``, by path."""
         start = f"{self._base}/{under}".rstrip("/")
         with self._asking():
@@ -80,7 +80,7 @@ class Root:
                 self._exists()
         cut = len(self._base) + 1
         entries = [
-            Entry(each.path[cut:], each.size, (each.mtime_ns or 0) / 1e9) for each in found if each.is_file
+            RootFile(each.path[cut:], each.size, (each.mtime_ns or 0) / 1e9) for each in found if each.is_file
         ]
         return sorted(entries)
 

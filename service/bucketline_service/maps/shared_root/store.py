@@ -25,20 +25,20 @@ from pathlib import Path
 
 from bucketline_service import events
 from bucketline_service.errors import Conflict, NotFound, StoreUnavailable
-from bucketline_service.maps.column_names import FIND_ALL, Columns
+from bucketline_service.maps.column_names import FIND_ALL, RequestedColumns
 from bucketline_service.maps.ingest import MAX_IMAGES
 from bucketline_service.maps.lock import locked
-from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S, Read
+from bucketline_service.maps.reader_process import DEFAULT_TIMEOUT_S, ReadResult
 from bucketline_service.maps.resolution_map import ResolutionMap
-from bucketline_service.maps.shared_root.names import RootNames
-from bucketline_service.maps.shared_root.root import Root
+from bucketline_service.maps.shared_root.map_names import SharedMapNames
+from bucketline_service.maps.shared_root.root import SharedRoot
 from bucketline_service.maps.shared_root.verify_copy import check_copy
 from bucketline_service.maps.sidecar import sidecar_path
 from bucketline_service.maps.store import STAGING_LIFE_S, MapInfo, MapStore, taken
 from bucketline_service.names import check_name
 
 
-class RootedMapStore(MapStore):
+class SharedMapStore(MapStore):
     """``copies``: a folder of this host's, which several processes may use at once. ``root``: what all share."""
 
     has_root = True
@@ -46,7 +46,7 @@ class RootedMapStore(MapStore):
     def __init__(
         self,
         copies: Path,
-        root: Root,
+        root: SharedRoot,
         *,
         max_images: int = MAX_IMAGES,
         timeout_s: float = DEFAULT_TIMEOUT_S,
@@ -57,15 +57,15 @@ class RootedMapStore(MapStore):
         with self._disk():
             self._fetching.touch()
         self._at = root
-        self._at_names = RootNames(root)
+        self._at_names = SharedMapNames(root)
 
     def put(
         self,
         name: str,
         source: Path,
         format: str,
-        columns: Columns = FIND_ALL,
-        told: Callable[[Read], None] = lambda _: None,
+        columns: RequestedColumns = FIND_ALL,
+        told: Callable[[ReadResult], None] = lambda _: None,
     ) -> tuple[ResolutionMap, bool]:
         with self._reading(name, source, format, columns) as reading:
             told(reading.read)

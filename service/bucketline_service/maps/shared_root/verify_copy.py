@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bucketline_service.maps.histogram import Histogram
 from bucketline_service.maps.optional_columns import Summaries
 from bucketline_service.maps.resolution_map import ResolutionMap, map_batch
 from bucketline_service.maps.sidecar import damaged, write_sidecar
+from bucketline_service.maps.size_histogram import SizeHistogram
 
 _STEP = 1 << 20
 
@@ -29,7 +29,7 @@ def check_copy(path: Path, digest: str) -> None:
 
 
 def _histogram(opened: ResolutionMap) -> dict[str, Any]:
-    histogram = Histogram()
+    histogram = SizeHistogram()
     for start in range(0, opened.num_images, _STEP):
         part = slice(start, start + _STEP)
         histogram.add(opened.widths[part], opened.heights[part])

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
-from bucketline_service.maps.column_names import Names
+from bucketline_service.maps.column_names import ResolvedColumns
 
 CHUNK_ROWS = 1 << 18
 """Rows that are read and checked at a time: some 10 MB, whatever the file's size."""
@@ -54,7 +54,7 @@ _UNREADABLE = (
 )
 
 
-class Chunk(NamedTuple):
+class RowChunk(NamedTuple):
     """Consecutive rows: arrow arrays of one length, of whatever types the file has. ``optional``: by kind the name of
     the column, and the column."""
 
@@ -64,16 +64,16 @@ class Chunk(NamedTuple):
     optional: Mapping[str, tuple[str, Any]] = {}
 
     @classmethod
-    def of(cls, names: Names, column: Callable[[str], Any]) -> Chunk:
+    def of(cls, names: ResolvedColumns, column: Callable[[str], Any]) -> RowChunk:
         """``column``: the array of that name."""
         optional = {kind: (name, column(name)) for kind, name in names.optional.items()}
         return cls(column(names.id), column(names.width), column(names.height), optional)
 
-    def of_rows(self, is_chosen: NDArray[np.bool_]) -> Chunk:
+    def of_rows(self, is_chosen: NDArray[np.bool_]) -> RowChunk:
         """Those rows alone; bool[n]."""
         mask = pa.array(is_chosen)
         optional = {kind: (name, array.filter(mask)) for kind, (name, array) in self.optional.items()}
-        return Chunk(self.ids.filter(mask), self.widths.filter(mask), self.heights.filter(mask), optional)
+        return RowChunk(self.ids.filter(mask), self.widths.filter(mask), self.heights.filter(mask), optional)
 
 
 def _no_line(row: int) -> int | None:
@@ -85,14 +85,14 @@ def _same(row: int) -> int:
 
 
 @dataclass(frozen=True)
-class Source:
+class FileSource:
     """An opened file. ``rows`` are counted from 0 here, from 1 in messages. ``is_text``: a format without
     types, in which all columns are strings. ``line`` tells the line of a row where that is exact. ``part``: which of
     the files of a map it is, where there are several. ``row_of``: from the rows of the map to this file's, of which
     some may have been skipped."""
 
-    names: Names
-    chunks: Iterator[Chunk]
+    names: ResolvedColumns
+    chunks: Iterator[RowChunk]
     is_text: bool = False
     line: Callable[[int], int | None] = _no_line
     part: str | None = None

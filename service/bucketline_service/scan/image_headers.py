@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from typing import IO, Any, NamedTuple
 
-from bucketline_service.scan.work_units import MAX_SIDE_PX
+from bucketline_service.scan.scan_files import MAX_SIDE_PX
 
 ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
@@ -39,7 +39,7 @@ class BadImageError(Exception):
     """It has no size; the words say why."""
 
 
-class Size(NamedTuple):
+class ImageSize(NamedTuple):
     width: int
     height: int
 
@@ -52,7 +52,7 @@ class _Header(NamedTuple):
     orientation: int = 1
 
 
-def read_size(file: IO[bytes], *, exif: bool = True) -> Size:
+def read_size(file: IO[bytes], *, exif: bool = True) -> ImageSize:
     """Of an image that stands at the beginning of ``file``, which is left anywhere. Without ``exif`` it is not turned
     as EXIF says: the size of ``Image.open(file)``, which is as it is stored but for TIFF and HEIC, as their decoders
     turn them. ``BadImageError`` where there is no image, ``OSError`` with its number where it can not be read."""
@@ -72,11 +72,11 @@ def read_size(file: IO[bytes], *, exif: bool = True) -> Size:
     return as_size(width, height)
 
 
-def as_size(width: int, height: int) -> Size:
+def as_size(width: int, height: int) -> ImageSize:
     """``BadImageError`` where a map has no such size."""
     if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
         raise BadImageError(f"{width} x {height} is no size for a map: a side is 1 to {MAX_SIDE_PX:,} pixels")
-    return Size(width, height)
+    return ImageSize(width, height)
 
 
 def _jpeg(file: IO[bytes], head: bytes) -> _Header | None:

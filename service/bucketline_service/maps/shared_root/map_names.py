@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.maps.shared_root.root import Root
+from bucketline_service.maps.shared_root.root import SharedRoot
 
 CLAIM_LIFE_S = 600.0
 """A claim that is older by so much than one's own is of a process that has died."""
@@ -32,10 +32,10 @@ _PAUSE_S = 0.05
 _NUM_READERS = 8
 
 
-class RootNames:
+class SharedMapNames:
     """An object's id is ``<digest>-<nonce>``: no two uploads are the same object, so that each belongs to one name."""
 
-    def __init__(self, root: Root, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, root: SharedRoot, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
         self._clock = clock
         self._records: dict[tuple[str, str], dict[str, Any]] = {}

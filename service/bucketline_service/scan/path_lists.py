@@ -18,19 +18,19 @@ SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 PATH_NAMES = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "img_path")
 
 
-class Columns(NamedTuple):
+class ListColumns(NamedTuple):
     """Of a list; None: found by name, for the id where there is one called ``id``."""
 
     path: str | None = None
     id: str | None = None
 
 
-class Listed(NamedTuple):
+class ListedFile(NamedTuple):
     path: str
     id: str | None
 
 
-def read(file: IO[bytes], name: str, columns: Columns) -> Iterator[Listed]:
+def read(file: IO[bytes], name: str, columns: ListColumns) -> Iterator[ListedFile]:
     """``Invalid`` names the list, and the row that has no path."""
     suffix = os.path.splitext(name)[1].lower()
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
@@ -38,7 +38,7 @@ def read(file: IO[bytes], name: str, columns: Columns) -> Iterator[Listed]:
         if suffix in (".csv", ".tsv"):
             yield from _objects(_csv(text, "\t" if suffix == ".tsv" else ","), name, columns)
         elif suffix == ".txt":
-            yield from (Listed(line, None) for line in map(str.strip, text) if line)
+            yield from (ListedFile(line, None) for line in map(str.strip, text) if line)
         elif suffix == ".json":
             yield from _objects(_json(json.load(text), name), name, columns)
         else:
@@ -64,11 +64,11 @@ def _json(document: Any, name: str) -> Iterable[Any]:
     raise Invalid(name, "is neither a list nor an object", "Give a list of paths, or of objects with a path")
 
 
-def _objects(rows: Iterable[Any], name: str, columns: Columns) -> Iterator[Listed]:
+def _objects(rows: Iterable[Any], name: str, columns: ListColumns) -> Iterator[ListedFile]:
     path_name = columns.path
     for number, row in enumerate(rows, 1):
         if isinstance(row, str):
-            yield Listed(row, None)
+            yield ListedFile(row, None)
             continue
         if not isinstance(row, Mapping):
             raise Invalid(f"{name}, row {number}", "is neither a path nor an object")
@@ -81,7 +81,7 @@ def _objects(rows: Iterable[Any], name: str, columns: Columns) -> Iterator[Liste
         image_id = row.get(columns.id or "id")
         if image_id is None and columns.id is not None:
             raise Invalid(f"{name}, row {number}", f"has no id in '{columns.id}'")
-        yield Listed(path, None if image_id is None else str(image_id))
+        yield ListedFile(path, None if image_id is None else str(image_id))
 
 
 def _path_name(row: Mapping[str, Any], name: str) -> str:

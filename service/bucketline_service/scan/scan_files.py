@@ -18,7 +18,7 @@ MAX_SIDE_PX = 1_000_000
 TARS = (".tar", ".tar.gz", ".tgz")
 
 
-class Ids(StrEnum):
+class IdStyle(StrEnum):
     """What the id of an image is."""
 
     RELATIVE = "relative"
@@ -29,7 +29,7 @@ class Ids(StrEnum):
     """The absolute path, or the URI; in a shard the shard's, ``/`` and the key."""
 
 
-class Kind(IntEnum):
+class FileKind(IntEnum):
     FILE = 0
     TAR = 1
     TABLE = 2
@@ -38,26 +38,26 @@ class Kind(IntEnum):
     """Nothing to open: the reason is known."""
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """Something to open, as the walk finds it. ``id``: of a file, its image's."""
 
     place: str
-    kind: Kind
+    kind: FileKind
     id: str | None = None
     num_bytes: int = 0
     mtime_ns: int = 0
     reason: str | None = None
 
 
-class Unit(NamedTuple):
+class ScanFile(NamedTuple):
     """Something to open, as the record has it."""
 
     unit: int
     place: str
-    kind: Kind
+    kind: FileKind
 
 
-class Row(NamedTuple):
+class ImageRow(NamedTuple):
     """One image. ``member``: which of the unit. ``id``: None where it is the unit's. Either a size or a reason."""
 
     member: str
@@ -67,12 +67,12 @@ class Row(NamedTuple):
     reason: str | None
 
 
-class Result(NamedTuple):
+class FileResult(NamedTuple):
     """``reason``: why the unit could not be read to its end. ``again``: it was not the unit's own fault, so the next
     scan tries it again."""
 
     unit: int
-    rows: list[Row]
+    rows: list[ImageRow]
     reason: str | None = None
     again: bool = False
 
@@ -85,8 +85,8 @@ def stem(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def key_id(ids: Ids, place: str, key: str) -> str:
+def key_id(ids: IdStyle, place: str, key: str) -> str:
     """The id of a sample of a shard or of a table."""
-    if ids is Ids.FULL:
+    if ids is IdStyle.FULL:
         return f"{place}/{key}"
-    return PurePosixPath(key).name if ids is Ids.STEM else key
+    return PurePosixPath(key).name if ids is IdStyle.STEM else key

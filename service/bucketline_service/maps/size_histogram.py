@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.maps.checks import MAX_SIDE_PX
+from bucketline_service.maps.id_column import MAX_SIDE_PX
 
 SIZE_EDGES_PX = (
     1,
@@ -35,7 +35,7 @@ ASPECT_OCTAVES = 2
 _STEPS = ASPECT_STEPS_PER_OCTAVE * ASPECT_OCTAVES
 
 
-class Histogram:
+class SizeHistogram:
     """Counts over chunks of rows."""
 
     def __init__(self) -> None:

@@ -9,21 +9,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bucketline_service.maps import lazy_compute as pc
+from bucketline_service.maps.file_source import MAX_ID_BYTES, FileSource
 from bucketline_service.maps.numeric_columns import (
-    Rule,
+    NumberRule,
     check_numbers,
     first_true,
     plain,
     wrong_type,
 )
-from bucketline_service.maps.reader import MAX_ID_BYTES, Source
 
 MAX_SIDE_PX = 1_000_000
 """Largest side taken. No image format in use for training goes this far (JPEG and WebP end at 65,535 and
 16,383 px; the largest stitched panoramas are some 600,000 px wide), while swapped columns, file sizes and
 hashes mostly do."""
 
-_SIDE = Rule(
+_SIDE = NumberRule(
     "a number of pixels",
     low=1,
     high=MAX_SIDE_PX,
@@ -36,12 +36,12 @@ _FLOAT = r"^[+-]?[0-9]+\.0$"
 _UUID_BYTES = 16
 
 
-def check_sides(source: Source, column: str, array: Any, first_row: int) -> NDArray[np.uint32]:
+def check_sides(source: FileSource, column: str, array: Any, first_row: int) -> NDArray[np.uint32]:
     """A chunk of widths or heights, uint32[n]; ``Invalid`` for the first row that is no side length."""
     return check_numbers(source, column, array, first_row, _SIDE).astype(np.uint32)
 
 
-def check_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
+def check_ids(source: FileSource, column: str, array: Any, first_row: int) -> Any:
     """A chunk of ids as an int64 or a large_string array; ``Invalid`` for the first row that is no id."""
     array = plain(array)
     if array.null_count:
@@ -70,7 +70,7 @@ def check_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
     return array
 
 
-def _refuse_floats(source: Source, column: str, array: Any, first_row: int) -> None:
+def _refuse_floats(source: FileSource, column: str, array: Any, first_row: int) -> None:
     """A table in which a row has no id has all others as floats, and writes 7 as 7.0. Formats with types are refused
     for it, and so is text."""
     if not pc.any(pc.ends_with(array, _FLOAT_SUFFIX)).as_py():
@@ -121,7 +121,7 @@ def as_int_ids(array: Any) -> Any | None:
     return numbers if pc.all(pc.equal(numbers.cast(pa.large_string()), array)).as_py() else None
 
 
-def _int_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
+def _int_ids(source: FileSource, column: str, array: Any, first_row: int) -> Any:
     if pa.types.is_uint64(array.type):
         bad = pc.greater(array, pa.scalar(2**63 - 1, pa.uint64()))
         if pc.any(bad).as_py():
@@ -133,7 +133,7 @@ def _int_ids(source: Source, column: str, array: Any, first_row: int) -> Any:
     return array.cast(pa.int64())
 
 
-def _utf8(source: Source, column: str, array: Any, first_row: int) -> Any:
+def _utf8(source: FileSource, column: str, array: Any, first_row: int) -> Any:
     """Parquet and arrow strings are checked by nobody else."""
     try:
         array = array.cast(pa.large_string())
