@@ -30,9 +30,9 @@ from ._errors import (
     Unauthorized,
     UsageError,
 )
-from ._operator import Operator
 from ._types import Batch, Cursor, Deal, Session
 from ._warnings import RepeatedBatchesWarning, StartWarning
+from .operator import Operator
 
 __all__ = [
     "Batch",

@@ -18,10 +18,10 @@ from ._errors import ClientClosed, EndOfRun, Fenced, UsageError
 from ._identity import SESSION_VARIABLE, make_holder, seat, session_name
 from ._reader import RankReader, Source
 from ._resume import starting_place
-from ._tls import Verify
-from ._transport import Transport, check_token
+from ._transport.tls import Verify
+from ._transport.transport import Transport, check_token
+from ._transport.urls import Urls, check_urls, shown
 from ._types import Batch, Cursor, Json, Session, State
-from ._urls import Urls, check_urls, shown
 from ._warnings import StartWarning
 from ._window import MAX_WINDOW
 

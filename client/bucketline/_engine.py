@@ -16,7 +16,7 @@ from collections.abc import Callable
 from . import _wire
 from ._errors import BucketlineError, ClientClosed, Fenced, UsageError
 from ._identity import SESSION_VARIABLE
-from ._transport import Backoff, Transport, Unanswered, level_of, log
+from ._transport.transport import Backoff, Transport, Unanswered, level_of, log
 from ._types import Batch, Cursor, State
 from ._window import NEVER_S, Ask, Window
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from . import _wire
-from ._transport import Transport
+from ._transport.transport import Transport
 from ._types import Batch, Cursor, Json, Lease, State
 
 T = TypeVar("T")

@@ -211,7 +211,7 @@ def test_what_is_refused_before_anything_is_sent(tmp_path):
 
 
 def test_how_far_a_run_is_planned_is_told_until_it_is(canned, monkeypatch):
-    monkeypatch.setattr("bucketline._operator.POLL_S", 0.01)
+    monkeypatch.setattr("bucketline.operator._operator.POLL_S", 0.01)
 
     def answers(*found):
         return [

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from bucketline import BucketClient, CoordinatorUnavailable, Operator, ProtocolError, UsageError
-from bucketline._proxies import proxy_for, shown_proxy
+from bucketline._transport.proxies import proxy_for, shown_proxy
 
 from .coordinators import Canned
 from .test_transport import OK

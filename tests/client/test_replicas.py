@@ -11,8 +11,8 @@ import pytest
 import bucketline
 from bucketline import BucketClient, CoordinatorUnavailable, Operator, UsageError
 from bucketline._identity import make_holder, seat
-from bucketline._transport import RETURN_AFTER_S, RETURN_CAP_S, Route
-from bucketline._urls import check_urls
+from bucketline._transport.transport import RETURN_AFTER_S, RETURN_CAP_S, Route
+from bucketline._transport.urls import check_urls
 
 from .coordinators import LOSE, Canned, Coordinator, Proxy, put_run
 from .test_faults import BUSY, persist, planned
@@ -180,7 +180,7 @@ def test_what_one_wants_to_be_left_alone_does_not_keep_the_other_waiting(two, ru
 
 
 def test_it_comes_back_by_itself(two, url, run, connect, monkeypatch):
-    monkeypatch.setattr("bucketline._transport.RETURN_AFTER_S", 0.0)
+    monkeypatch.setattr("bucketline._transport.transport.RETURN_AFTER_S", 0.0)
     two[0].script["/lease"] = [BUSY]
     two[0].script["/next"] = [BUSY, LOSE]
     client = connect(urls_of(two), window=2)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bucketline._operator import CONTENT_TYPES
-from bucketline._parts import SUFFIXES
+from bucketline.operator._map_files import SUFFIXES
+from bucketline.operator._operator import CONTENT_TYPES
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import FORMATS, format_for_suffix, format_named
 

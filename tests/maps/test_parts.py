@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bucketline import Operator, UsageError
-from bucketline._parts import num_upload_bytes, parts_of, tar
+from bucketline.operator._map_files import num_upload_bytes, parts_of, tar
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore
 from tests.cli.commands import run_here

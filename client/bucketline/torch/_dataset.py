@@ -17,9 +17,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from .._client import BucketClient
 from .._errors import UsageError
 from .._types import Batch, Cursor, Session
-from ._follow import check_order, check_state, standing
-from ._seat import seat_of
-from ._share import Share
+from ._loader_checks import check_order, check_state, standing
+from ._rank import seat_of
+from ._worker_iterator import Share
 
 T = TypeVar("T")
 

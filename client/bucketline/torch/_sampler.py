@@ -18,9 +18,9 @@ from .._client import BucketClient
 from .._errors import UsageError
 from .._types import Batch, Cursor, Session
 from .._warnings import RepeatedBatchesWarning
-from ._follow import check_asker, check_loader, check_order, check_state, place_in, standing
 from ._items import Item, items_of
-from ._seat import seat_of
+from ._loader_checks import check_asker, check_loader, check_order, check_state, place_in, standing
+from ._rank import seat_of
 
 T = TypeVar("T")
 

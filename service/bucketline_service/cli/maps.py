@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bucketline._parts import num_upload_bytes, parts_of
+from bucketline.operator._map_files import num_upload_bytes, parts_of
 from bucketline_service import tables
 from bucketline_service.cli.common import (
     LOCAL,

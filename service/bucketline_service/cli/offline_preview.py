@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from bucketline import UsageError
-from bucketline._parts import Part, parts_of, tar
+from bucketline.operator._map_files import Part, parts_of, tar
 from bucketline_service.errors import Invalid
 from bucketline_service.http.problems import from_pydantic, members
 from bucketline_service.http.routes.previews import document

@@ -9,14 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
-from . import _wire
-from ._checks import includes, seconds
-from ._errors import CoordinatorUnavailable, PlanFailed, UsageError
-from ._parts import SUFFIXES, Paths, chunks, counted, format_of, parts_of, tar
-from ._tls import Verify
-from ._transport import Transport
-from ._types import Batch, Json
-from ._urls import Urls, check_urls
+from .. import _wire
+from .._checks import includes, seconds
+from .._errors import CoordinatorUnavailable, PlanFailed, UsageError
+from .._transport.tls import Verify
+from .._transport.transport import Transport
+from .._transport.urls import Urls, check_urls
+from .._types import Batch, Json
+from ._map_files import SUFFIXES, Paths, chunks, counted, format_of, parts_of, tar
 
 T = TypeVar("T")
 

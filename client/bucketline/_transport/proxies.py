@@ -11,7 +11,7 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 
-from ._urls import is_loopback
+from .urls import is_loopback
 
 
 def environment() -> Mapping[str, str]:

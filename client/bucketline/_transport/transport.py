@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
-from . import _wire
-from ._answers import described, media_type, own_problem
-from ._errors import CoordinatorUnavailable, NotFound, ProtocolError, Refused, UsageError
-from ._proxies import environment, proxy_for, shown_proxy
-from ._tls import Verify, distrusted, trusted
-from ._types import Json
-from ._urls import Urls, check_urls, shown
+from .. import _wire
+from .._errors import CoordinatorUnavailable, NotFound, ProtocolError, Refused, UsageError
+from .._types import Json
+from .answers import described, media_type, own_problem
+from .proxies import environment, proxy_for, shown_proxy
+from .tls import Verify, distrusted, trusted
+from .urls import Urls, check_urls, shown
 
 if TYPE_CHECKING:
     import ssl

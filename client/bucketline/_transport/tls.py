@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Union
 
-from ._errors import UsageError
+from .._errors import UsageError
 
 if TYPE_CHECKING:
     import ssl

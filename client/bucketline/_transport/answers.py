@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 
-from ._errors import BY_CODE
-from ._types import Json
-from ._urls import shown
+from .._errors import BY_CODE
+from .._types import Json
+from .urls import shown
 
 CODES = frozenset(BY_CODE) | {"planning", "store_unavailable", "method_not_allowed", "internal"}
 URN = "urn:bucketline:problem:"

@@ -12,7 +12,7 @@ from .._client import BucketClient
 from .._errors import NotFound, UsageError
 from .._types import Batch, Cursor
 from ._items import Item
-from ._seat import check_world_size
+from ._rank import check_world_size
 
 INSIDE = ("iterable", "_loader", "loader", "dataloader")
 """Where those that read a loader ahead, or show its progress, keep it: tqdm, torch_xla, and what people write."""

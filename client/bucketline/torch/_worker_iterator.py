@@ -10,7 +10,7 @@ from torch.utils.data import get_worker_info
 from .._errors import UsageError
 from .._reader import RankReader
 from .._types import Batch, Cursor
-from ._seat import check_world_size
+from ._rank import check_world_size
 
 if TYPE_CHECKING:
     from ._dataset import BucketIterableDataset

@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Iterable
 
-from ._errors import UsageError
+from .._errors import UsageError
 
 Urls = str | Iterable[str]
 """One address or several, as a list or with commas between them."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ._errors import UsageError
+from .._errors import UsageError
 
 SUFFIXES = {
     ".csv": "csv",
