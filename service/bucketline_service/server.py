@@ -38,6 +38,9 @@ from bucketline_service.store import open_store
 from bucketline_service.version import VERSION
 
 GRACEFUL_S = 20
+START_S = 30
+"""A worker process that does not answer its parent for this long is replaced: on a busy machine it takes uvicorn's 5 s
+to start, and would be replaced before it serves."""
 
 
 def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
@@ -196,6 +199,7 @@ def serve(settings: Settings) -> None:
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": GRACEFUL_S,
+        "timeout_worker_healthcheck": START_S,
     }
     if settings.tls_cert is not None:
         options |= {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
