@@ -24,6 +24,7 @@ from bucketline_service.maps import MapStore, SharedMapStore, SharedRoot
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.plan_store import PlanShelf
 from bucketline_service.store import open_store
+from tests import warm
 from tests.checked import Api, Contract
 
 COCO = Path(__file__).parents[1] / "service" / "bucketline_service" / "data" / "coco-5k.csv"
@@ -167,9 +168,9 @@ class ServerProcess:
 def popen(
     *arguments: str, environ: dict[str, str] | None = None, before: Callable[[], None] | None = None
 ) -> subprocess.Popen[str]:
-    """``bucketline`` in a process of its own, which sees no setting but what is given."""
+    """``bucketline`` in its own process, forked from a warm one, which sees no setting but the given ones."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETLINE_")}
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-m", "bucketline", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -9,7 +9,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from typer.testing import CliRunner
 
 from bucketline_service import cli
+from tests import warm
 
 DEADLINE_S = 60.0
 HOME = "\x1b[H"
@@ -46,7 +46,7 @@ class Terminal:
         environ = {**clean, "TERM": "xterm-256color", **environ}
         self._fd, theirs = pty.openpty()
         self._set_size(rows, columns)
-        self._process = subprocess.Popen(
+        self._process = warm.Popen(
             [sys.executable, *command],
             stdin=theirs,
             stdout=theirs,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bucketline import Operator
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 COCO = ROOT / "service" / "bucketline_service" / "data" / "coco-5k.csv"
@@ -42,7 +43,7 @@ class Coordinator:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETLINE_")}
         command = [sys.executable, "-m", "bucketline", "serve", "--port", str(self._port)]
         with (self.folder / "coordinator.log").open("a") as log:
-            self._process = subprocess.Popen(
+            self._process = warm.Popen(
                 [*command, "--data-dir", str(self.folder / "data"), *self._flags],
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bucketline import BucketClient, EndOfRun, Fenced
+from tests import warm
 from tests.faults.record import Log
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ class Stepped:
         self, log_dir: Path, url: str, run: str, rank: int, holder: str, generation: int = 1
     ) -> None:
         about = [str(log_dir / f"{holder}.jsonl"), url, run, str(rank), holder, str(generation)]
-        self._process = subprocess.Popen(
+        self._process = warm.Popen(
             [sys.executable, "-m", "tests.faults.stepped", *about],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT,
         )  # fmt: skip
