@@ -28,12 +28,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
-    *("bucketline._client", "bucketline._operator", "httpx", "encodings.idna"),
-    *("bucketline_service.cli", "bucketline_service.server", "bucketline_service.maps.lazy_compute"),
-    *("bucketline_service.store.sqlite.store", "bucketline_service.store.redis.store"),
-    *("uvicorn.loops.uvloop", "uvicorn.lifespan.on", "uvloop"),
+    *("bucketline", "bucketline_service.cli", "bucketline_service.server"),
+    *("encodings.idna", "httpx", "pyarrow.compute", "redis.asyncio", "redis.asyncio.sentinel", "sqlite3"),
+    *("uvicorn.lifespan.on", "uvicorn.loops.uvloop"),
 )
-"""What almost every program uses. Each program imports the rest itself."""
+"""What almost every program uses, parts that are imported late included."""
 LONGEST_REQUEST = 1 << 20
 EVERY_FD = 1 << 20
 _EXECUTE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
