@@ -1,4 +1,4 @@
-"""``bucketline scan``: its options, which become a job."""
+"""The command ``bucketline scan`` and its options."""
 
 from __future__ import annotations
 
@@ -18,34 +18,41 @@ def scan(
             help="Folders, images, tar shards, img2dataset's output, lists (csv, json, jsonl, txt); s3://…, gs://…",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The map, FILE.parquet.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The map to write, FILE.parquet.")],
     ids: Annotated[
         IdStyle,
         typer.Option(
             "--id",
-            help="An image's id: its path below PATH (in shards the key), its name alone, or its full path.",
+            help="An image's id: its path relative to PATH (in shards the key), its bare name, or its full path.",
         ),
     ] = IdStyle.RELATIVE,
-    path_column: Annotated[str | None, typer.Option(help="A list's column of paths [found by name].")] = None,
-    id_column: Annotated[str | None, typer.Option(help="A list's column of ids [id, else the path].")] = None,
-    hidden: Annotated[bool, typer.Option("--hidden", help="Scan what begins with a dot as well.")] = False,
+    path_column: Annotated[
+        str | None, typer.Option(help="The column of paths in a list [found by name].")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="The column of ids in a list [id, otherwise the path].")
+    ] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also scan names that begin with a dot.")] = False,
     open_all: Annotated[
-        bool, typer.Option("--open-all", help="Open img2dataset's images, rather than take its sizes.")
+        bool, typer.Option("--open-all", help="Open img2dataset's images instead of using its sizes.")
     ] = False,
     no_exif: Annotated[
-        bool, typer.Option("--no-exif", help="Turn no image: for a trainer that never does, as kohya's.")
+        bool,
+        typer.Option("--no-exif", help="Ignore EXIF orientation, for trainers that do, such as kohya's."),
     ] = False,
     bad: Annotated[
-        Path | None, typer.Option(help="Where to list what has no size [FILE.parquet.bad.jsonl].")
+        Path | None, typer.Option(help="Where to list images without a size [FILE.parquet.bad.jsonl].")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [one for each core].")] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: the cluster of RAY_ADDRESS.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes [one for each core].")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for the cluster of RAY_ADDRESS.")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")] = False,
 ) -> None:
-    """The sizes of images, as a map: from their headers, turned as EXIF says, by all cores.
+    """Write a map of the sizes of images, read from their headers with EXIF orientation, on all cores.
 
-    What is scanned is only read. A scan that was stopped goes on, and a second one opens what is new or has changed.
-    Exit status 3: the map is written, and something is not in it.
+    Files are only read. A scan that was stopped resumes, and a later scan opens what is new or has changed. Exit status
+    3: the map was written, but some images are not in it.
     """
     from bucketline_service.errors import Invalid
     from bucketline_service.scan.command import scan as run
@@ -54,6 +61,6 @@ def scan(
     from bucketline_service.scan.path_lists import ListColumns
 
     if engine not in ("local", "ray"):
-        raise Invalid("--engine", f"'{engine}' is none", "Give local or ray")
-    wish = ScanOptions(ids, ListColumns(path_column, id_column), hidden, open_all, exif=not no_exif)
-    raise typer.Exit(run(ScanJob(paths, output, wish, bad, engine, workers), as_json))
+        raise Invalid("--engine", f"must be local or ray, got {engine!r}")
+    options = ScanOptions(ids, ListColumns(path_column, id_column), hidden, open_all, exif=not no_exif)
+    raise typer.Exit(run(ScanJob(paths, output, options, bad, engine, workers), as_json))

@@ -1,4 +1,5 @@
-"""``bucketline scan``: the sizes of images, from their headers, as a map. What is scanned is only ever read.
+"""``bucketline scan``: a map of the sizes of images, read from their headers. It never writes to what it scans.
 
-Three passes: ``find`` notes what there is in the record (a SQLite file beside the output), ``engines`` open what the
-record does not know yet, and ``output`` writes the map from it. A scan that is stopped goes on from its record."""
+A scan has three passes: ``discovery`` enters the files in the record (a SQLite file beside the output), ``engines``
+open those that the record does not have yet, and ``output`` writes the map. A scan that is stopped resumes from its
+record."""

@@ -1,4 +1,4 @@
-"""``bucketline scan`` in the terminal: its options, its progress and its last words."""
+"""``bucketline scan`` in the terminal: its progress, its summary and its exit status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bucketline_service.errors import Invalid
 from bucketline_service.scan.job import ScanJob, ScanSummary, run
 
 SOME_BAD = 3
-"""Exit status where the map is written, and something is not in it."""
+"""Exit status where the map was written but some images are not in it."""
 INTERRUPTED = 130
 
 
@@ -37,34 +37,34 @@ def scan(job: ScanJob, as_json: bool) -> int:
     _check_installed(job)
     try:
         with _stopped_by_sigterm(), _progress() as progress:
-            summary = run(job, _Shown(progress))
+            summary = run(job, _ProgressBar(progress))
     except KeyboardInterrupt:
-        print("bucketline: stopped; the same command goes on from what is done", file=sys.stderr)
+        print("bucketline: stopped; run the same command again to resume", file=sys.stderr)
         return INTERRUPTED
     if as_json:
         print(json.dumps(summary.document(job), indent=2))
     else:
         print("\n".join(_lines(job, summary)))
     if not summary.num_images:
-        print(f"bucketline: no image has a size; {job.bad_path} says why", file=sys.stderr)
+        print(f"bucketline: no image has a size; the reasons are in {job.bad_path}", file=sys.stderr)
         return 1
     return SOME_BAD if summary.num_bad else 0
 
 
 def _lines(job: ScanJob, summary: ScanSummary) -> Iterator[str]:
     if summary.num_images:
-        yield f"{job.output}: {summary.num_images:,} images{'' if job.wish.exif else ', not turned by EXIF'}"
+        yield f"{job.output}: {summary.num_images:,} images{'' if job.options.exif else ', without EXIF orientation'}"
     if summary.num_bad:
-        yield f"{job.bad_path}: {summary.num_bad:,} bad, each with its reason"
+        yield f"{job.bad_path}: {summary.num_bad:,} bad images, with reasons"
     yield f"opened {summary.num_opened:,} of {summary.num_found:,} files and shards in {summary.elapsed_s:.1f} s"
     if summary.num_skipped:
         skipped = ", ".join(f"{num:,} {what}" for what, num in sorted(summary.num_skipped.items()))
-        yield f"passed over: {skipped}"
+        yield f"skipped: {skipped}"
 
 
 def _check_installed(job: ScanJob) -> None:
-    needs = [("PIL", "Pillow", "scan"), *([("ray", "Ray", "scan-ray")] if job.engine == "ray" else [])]
-    for module, name, extra in needs:
+    required = [("PIL", "Pillow", "scan"), *([("ray", "Ray", "scan-ray")] if job.engine == "ray" else [])]
+    for module, name, extra in required:
         try:
             importlib.import_module(module)
         except ImportError as exc:
@@ -77,7 +77,7 @@ class _Rate(ProgressColumn):
 
 
 def _progress() -> Progress:
-    """On standard error, and only for a person."""
+    """A progress bar on standard error, if that is a terminal."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -91,24 +91,24 @@ def _progress() -> Progress:
     )
 
 
-class _Shown:
-    """The job's watcher."""
+class _ProgressBar:
+    """Shows the progress of a job."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("finding", total=None, note="")
         self._num_images = 0
 
-    def found(self, num_units: int) -> None:
-        self._progress.update(self._task, completed=num_units)
+    def found(self, num_files: int) -> None:
+        self._progress.update(self._task, completed=num_files)
 
-    def opening(self, num_units: int) -> None:
+    def opening(self, num_files: int) -> None:
         self._progress.remove_task(self._task)
-        self._task = self._progress.add_task("opening", total=num_units, note="")
+        self._task = self._progress.add_task("opening", total=num_files, note="")
 
-    def opened(self, num_units: int, num_images: int) -> None:
+    def opened(self, num_files: int, num_images: int) -> None:
         self._num_images += num_images
-        self._progress.update(self._task, advance=num_units, note=f"{self._num_images:,} images")
+        self._progress.update(self._task, advance=num_files, note=f"{self._num_images:,} images")
 
     def writing(self) -> None:
         self._progress.update(self._task, description="writing")
@@ -116,7 +116,7 @@ class _Shown:
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """As by Ctrl-C."""
+    """Handle SIGTERM like Ctrl-C."""
 
     def stop(number: int, frame: FrameType | None) -> Any:
         raise KeyboardInterrupt

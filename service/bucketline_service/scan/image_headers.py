@@ -1,10 +1,9 @@
-"""The size of one image, as a loader sees it that applies EXIF's orientation or one that does not, from as little of
-the file as will do.
+"""Reads the size of an image from its header, with or without EXIF orientation, from as few bytes as possible.
 
-Pillow decides: what it can not open is no image, and its ``exif_transpose`` is what orientation means. JPEG, PNG and
-WebP are read here first, since Pillow reads a WebP file whole, and a PNG as well when it is asked for the EXIF; in any
-doubt these readers leave the answer to Pillow. (imagesize 2.0, which reads headers alone, passes over the EXIF of PNG
-and WebP, and fails for every rotated AVIF or HEIC.)"""
+Pillow is the reference: a file that it cannot open is not an image, and orientation means what its ``exif_transpose``
+does. JPEG, PNG and WebP are parsed here first, since Pillow reads a whole WebP file, and a whole PNG for its EXIF; when
+in doubt, these parsers leave the image to Pillow. (imagesize 2.0, which only reads headers, ignores the EXIF of PNG and
+WebP, and fails for every rotated AVIF or HEIC.)"""
 
 from __future__ import annotations
 
@@ -26,17 +25,17 @@ _PNG_ORIENTED = (b"Raw profile type", b"XML:com.adobe.xmp")
 _PNG_TAIL_BYTES = 4096
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Of one value of a tag, by its type."""
+"""The size of a value of an EXIF tag, by its type."""
 _MEMORY: dict[str, bool] = {}
 NEEDS = {
     "pillow_heif": "HEIC needs Pillow's plugin: pip install pillow-heif",
     "pillow_jxl": "JPEG XL needs Pillow's plugin: pip install pillow-jxl-plugin",
 }
-"""Why an image has no size where a plugin is missing."""
+"""By plugin of Pillow, the reason why an image has no size while it is missing."""
 
 
 class BadImageError(Exception):
-    """It has no size; the words say why."""
+    """The image has no size; the message is the reason."""
 
 
 class ImageSize(NamedTuple):
@@ -45,7 +44,7 @@ class ImageSize(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """Sides as Pillow opens the image, and the orientation that is left to apply."""
+    """Sides as Pillow opens the image, and the orientation that remains to be applied."""
 
     width: int
     height: int
@@ -53,9 +52,10 @@ class _Header(NamedTuple):
 
 
 def read_size(file: IO[bytes], *, exif: bool = True) -> ImageSize:
-    """Of an image that stands at the beginning of ``file``, which is left anywhere. Without ``exif`` it is not turned
-    as EXIF says: the size of ``Image.open(file)``, which is as it is stored but for TIFF and HEIC, as their decoders
-    turn them. ``BadImageError`` where there is no image, ``OSError`` with its number where it can not be read."""
+    """The size of the image at the beginning of ``file``, whose position is undefined afterwards. Without ``exif`` the
+    EXIF orientation is not applied: this is the size of ``Image.open(file)``, which is the size as stored except for
+    TIFF and HEIC, whose decoders apply it. ``BadImageError`` where it is not an image, ``OSError`` where it cannot be
+    read."""
     head = file.read(32)
     if not head:
         raise BadImageError("the file is empty")
@@ -73,9 +73,9 @@ def read_size(file: IO[bytes], *, exif: bool = True) -> ImageSize:
 
 
 def as_size(width: int, height: int) -> ImageSize:
-    """``BadImageError`` where a map has no such size."""
+    """``BadImageError`` where a map cannot have such a size."""
     if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
-        raise BadImageError(f"{width} x {height} is no size for a map: a side is 1 to {MAX_SIDE_PX:,} pixels")
+        raise BadImageError(f"its sides must be 1 to {MAX_SIDE_PX:,} pixels, got {width} x {height}")
     return ImageSize(width, height)
 
 
@@ -121,7 +121,7 @@ def _png(file: IO[bytes], head: bytes) -> _Header | None:
 
 
 def _exif_of_png_tail(file: IO[bytes]) -> bytes | None:
-    """Some programs write it behind the pixels."""
+    """EXIF after the pixels, where some programs write it."""
     file.seek(-min(file.seek(0, 2), _PNG_TAIL_BYTES), 2)
     tail = file.read()
     at = tail.find(b"eXIf")
@@ -170,7 +170,7 @@ _READERS: dict[bytes, Callable[[IO[bytes], bytes], _Header | None]] = {
 
 
 def _orientation(data: bytes | None) -> int:
-    """1 as well where the EXIF can not be read: the pixels can."""
+    """The orientation in EXIF data; 1 where the data cannot be read, as the pixels still can."""
     if not data:
         return 1
     try:
@@ -181,7 +181,7 @@ def _orientation(data: bytes | None) -> int:
 
 
 def _plain_orientation(data: bytes) -> int | None:
-    """In a tenth of Pillow's time, which makes all the tags; None wherever its answer could be another."""
+    """The orientation in a tenth of Pillow's time, which parses all tags; None wherever Pillow could differ."""
     start = 6 if data.startswith(b"Exif\0\0") else 0
     order = _BYTE_ORDERS.get(data[start : start + 4])
     if order is None:
@@ -199,14 +199,14 @@ def _plain_orientation(data: bytes) -> int | None:
             found = value
         elif found is None:
             size = _TAG_BYTES.get(kind)
-            # Pillow reads no further than to a tag whose value is cut
+            # Pillow stops at a tag whose value is truncated
             if size is None or (size * count > 4 and offset + size * count > num_bytes):
                 return None
     return 1 if found is None else found
 
 
 def _entries(order: str, table: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Tag, type, count, and what follows them as a number and as an offset."""
+    """The tag, type, count, and value both as a short and as an offset, of each entry."""
     shorts = struct.iter_unpack(order + "HHIH2x", table)
     for (tag, kind, count, value), (offset,) in zip(
         shorts, struct.iter_unpack(order + "8xI", table), strict=True
@@ -223,7 +223,7 @@ def _orientation_by_pillow(data: bytes) -> int:
             warnings.simplefilter("ignore")
             exif.load(data)
             return _whole(exif.get(ORIENTATION))
-    except Exception:  # whatever the bytes make of Pillow
+    except Exception:  # Pillow may raise anything for damaged data
         return 1
 
 
@@ -235,7 +235,7 @@ def _by_pillow(file: IO[bytes], head: bytes) -> _Header:
     from PIL import Image, UnidentifiedImageError
 
     has_heif, has_jxl = _plugin("pillow_heif"), _plugin("pillow_jxl")
-    # no pixel is decoded, so that no size is too large
+    # no pixels are decoded, so no size is too large
     Image.MAX_IMAGE_PIXELS = None
     file.seek(0)
     try:
@@ -248,21 +248,23 @@ def _by_pillow(file: IO[bytes], head: bytes) -> _Header:
             raise BadImageError(NEEDS["pillow_heif"]) from None
         if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")) and not has_jxl:
             raise BadImageError(NEEDS["pillow_jxl"]) from None
-        raise BadImageError("it is no image, or its header is broken") from None
+        raise BadImageError("it is not an image, or its header is damaged") from None
     except OSError as exc:
         if exc.errno is not None:
             raise
-        raise BadImageError(_told(exc)) from None
-    except Exception as exc:  # a plugin may raise anything for bytes that are no image
-        raise BadImageError(_told(exc)) from None
+        raise BadImageError(_error_text(exc)) from None
+    except Exception as exc:  # a plugin may raise anything for a file that is not an image
+        raise BadImageError(_error_text(exc)) from None
 
 
 def _opened(image: Any) -> _Header:
     from PIL import Image
 
-    # without its own class's reading on to the end for EXIF that may stand there
+    # of the base class, since PNG's own method reads the whole file for EXIF at its end
     orientation = _whole(Image.Image.getexif(image).get(ORIENTATION, 1))
-    if image.format == "TIFF":  # turned as it is decoded, which its size tells in some releases only
+    if (
+        image.format == "TIFF"
+    ):  # its decoder applies the orientation, which only some releases include in its size
         sides = image.tag_v2[256], image.tag_v2[257]
         return _Header(*(sides[::-1] if orientation in _ON_ITS_SIDE else sides))
     width, height = image.size
@@ -270,12 +272,12 @@ def _opened(image: Any) -> _Header:
 
 
 def gone(reasons: Collection[str]) -> list[str]:
-    """Of the reasons why images had no size in an earlier scan those that hold no more: the plugin is there now."""
+    """Those reasons of an earlier scan that no longer apply, since the plugin is installed now."""
     return [reason for module, reason in NEEDS.items() if reason in reasons and _plugin(module)]
 
 
 def _plugin(module: str) -> bool:
-    """Whether this plugin of Pillow's is there; from now on it is used."""
+    """Whether this plugin of Pillow is installed; if so, it is registered."""
     if module not in _MEMORY:
         try:
             plugin = import_module(module)
@@ -287,5 +289,5 @@ def _plugin(module: str) -> bool:
     return _MEMORY[module]
 
 
-def _told(error: Exception) -> str:
-    return " ".join(f"it can not be opened: {error or type(error).__name__}".split())[:300]
+def _error_text(error: Exception) -> str:
+    return " ".join(f"it cannot be opened: {error or type(error).__name__}".split())[:300]

@@ -1,4 +1,4 @@
-"""The map and the list of what is not in it, written beside their places and put there whole."""
+"""Writes the map, and the list of images that are not in it. Each replaces the earlier file once it is complete."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bucketline_service.maps.file_source import MAX_ID_BYTES
 from bucketline_service.scan.record import ScanRecord, SizedImage
 
 MARK = b"bucketline.scan"
-"""In the map's metadata: a scan has written it, and a scan may write over it."""
+"""Metadata of a map that was written by a scan, and that a scan may overwrite."""
 EXIF_MARK = b"bucketline.scan.exif"
-"""Beside it: ``applied``, or ``ignored`` where images were not turned as it says."""
+"""Metadata: ``applied``, or ``ignored`` where the EXIF orientation was not applied."""
 _SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -38,7 +38,7 @@ class WrittenCounts(NamedTuple):
 
 
 def check_is_ours(path: Path) -> None:
-    """Nothing is written over but what a scan has written: ``Conflict`` for any other file."""
+    """``Conflict`` where ``path`` exists and was not written by a scan."""
     if not path.exists():
         return
     try:
@@ -46,15 +46,17 @@ def check_is_ours(path: Path) -> None:
     except (OSError, pa.ArrowException):
         metadata = {}
     if MARK not in metadata:
-        raise Conflict(f"{path} is there, and no scan has written it. Name another output, or move it away")
+        raise Conflict(
+            f"{path} exists, and was not written by a scan. Choose another output, or move it away"
+        )
 
 
 def write(record: ScanRecord, output: Path, bad: Path, exif: bool) -> WrittenCounts:
-    """Both files, the list first. Without an image the map stays as it was."""
+    """Write both files, the list first. Where no image has a size the map is not written."""
     with _replaced(bad) as list_file:
         lister = _BadList(list_file)
         for each in record.bad():
-            lister.add(each.place, each.member, each.reason)
+            lister.add(each.location, each.member, each.reason)
         num_images = _write_map(
             record, output, lister, {MARK: b"1", EXIF_MARK: b"applied" if exif else b"ignored"}
         )
@@ -66,8 +68,8 @@ class _BadList:
         self._file = file
         self.num = 0
 
-    def add(self, place: str, member: str, reason: str) -> None:
-        row = {"path": place, **({"member": member} if member else {}), "reason": reason}
+    def add(self, location: str, member: str, reason: str) -> None:
+        row = {"path": location, **({"member": member} if member else {}), "reason": reason}
         self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         self.num += 1
 
@@ -88,21 +90,21 @@ def _write_map(record: ScanRecord, output: Path, bad: _BadList, metadata: dict[b
 
 
 def _good(record: ScanRecord, bad: _BadList) -> Iterator[SizedImage]:
-    """By id, each once: the one whose place comes first."""
+    """Images by id, without duplicates: of several with one id, the first location is kept."""
     last = None
     for row in record.sized():
         if last is not None and row.id == last.id:
-            bad.add(row.place, row.member, f"its id {row.id!r} is that of {_where(last)}")
+            bad.add(row.location, row.member, f"duplicate id {row.id!r}, which {_where(last)} has")
             continue
         last = row
         if not row.id or len(row.id.encode()) > MAX_ID_BYTES:
-            bad.add(row.place, row.member, f"its id is empty, or longer than {MAX_ID_BYTES:,} bytes")
+            bad.add(row.location, row.member, f"its id must be 1 to {MAX_ID_BYTES:,} bytes")
         else:
             yield row
 
 
 def _where(row: SizedImage) -> str:
-    return f"{row.place}, {row.member}" if row.member else row.place
+    return f"{row.location}, {row.member}" if row.member else row.location
 
 
 @contextmanager

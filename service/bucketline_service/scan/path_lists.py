@@ -1,5 +1,5 @@
-"""Lists of paths: CSV, JSON, JSON lines and plain text. Their paths are relative to the list's own folder unless they
-are absolute or URIs."""
+"""Reads lists of paths: CSV, JSON, JSON lines and plain text. Paths are absolute, URIs, or relative to the folder of
+the list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATH_NAMES = ("path", "file_name", "filename", "file", "image", "image_path", "f
 
 
 class ListColumns(NamedTuple):
-    """Of a list; None: found by name, for the id where there is one called ``id``."""
+    """Column names of a list; None: the column is found by its name, and the id is optional."""
 
     path: str | None = None
     id: str | None = None
@@ -31,7 +31,7 @@ class ListedFile(NamedTuple):
 
 
 def read(file: IO[bytes], name: str, columns: ListColumns) -> Iterator[ListedFile]:
-    """``Invalid`` names the list, and the row that has no path."""
+    """``Invalid`` names the list, and the row where one has no path."""
     suffix = os.path.splitext(name)[1].lower()
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
@@ -44,11 +44,11 @@ def read(file: IO[bytes], name: str, columns: ListColumns) -> Iterator[ListedFil
         else:
             yield from _objects((json.loads(line) for line in text if line.strip()), name, columns)
     except UnicodeDecodeError as exc:
-        raise Invalid(name, f"is not UTF-8: {exc}", "Write the list in UTF-8") from exc
+        raise Invalid(name, f"must be UTF-8: {exc}") from exc
     except (ValueError, RecursionError, csv.Error) as exc:
-        raise Invalid(name, f"is no list that can be read: {exc}") from exc
+        raise Invalid(name, f"cannot be read as a list: {exc}") from exc
     finally:
-        text.detach()  # whoever has opened the file closes it
+        text.detach()  # the caller closes the file
 
 
 def _csv(text: Iterable[str], delimiter: str) -> Iterator[Mapping[str, Any]]:
@@ -56,12 +56,12 @@ def _csv(text: Iterable[str], delimiter: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _json(document: Any, name: str) -> Iterable[Any]:
-    """A list of paths or objects, or kohya's: an object whose keys are the paths."""
+    """An array of paths or objects, or an object whose keys are paths, as kohya's scripts write."""
     if isinstance(document, dict):
         return list(document)
     if isinstance(document, list):
         return document
-    raise Invalid(name, "is neither a list nor an object", "Give a list of paths, or of objects with a path")
+    raise Invalid(name, "must be an array or an object", "Use an array of paths, or of objects with a path")
 
 
 def _objects(rows: Iterable[Any], name: str, columns: ListColumns) -> Iterator[ListedFile]:
@@ -71,12 +71,14 @@ def _objects(rows: Iterable[Any], name: str, columns: ListColumns) -> Iterator[L
             yield ListedFile(row, None)
             continue
         if not isinstance(row, Mapping):
-            raise Invalid(f"{name}, row {number}", "is neither a path nor an object")
+            raise Invalid(f"{name}, row {number}", "must be a path or an object")
         path_name = path_name or _path_name(row, name)
         path = row.get(path_name)
         if not isinstance(path, str) or not path:
             raise Invalid(
-                f"{name}, row {number}", f"has no path in '{path_name}'", "Name the column with --path-column"
+                f"{name}, row {number}",
+                f"has no path in '{path_name}'",
+                "Choose the column with --path-column",
             )
         image_id = row.get(columns.id or "id")
         if image_id is None and columns.id is not None:
@@ -89,12 +91,16 @@ def _path_name(row: Mapping[str, Any], name: str) -> str:
     if len(found) == 1:
         return found[0]
     known = few([f"'{each}'" for each in row], 20)
-    detail = f"{' and '.join(found)} could be the path" if found else f"no column of paths; there are {known}"
-    raise Invalid(name, detail, "Name it with --path-column")
+    detail = (
+        f"several columns could be the path: {', '.join(found)}"
+        if found
+        else f"no column of paths; columns are {known}"
+    )
+    raise Invalid(name, detail, "Choose it with --path-column")
 
 
-def place(path: str, base: str) -> str:
-    """Of a path in a list that stands in ``base``."""
+def location(path: str, base: str) -> str:
+    """The location of a path in a list in the folder ``base``."""
     if is_remote(path) or "://" in path:
         return path
     if is_remote(base):

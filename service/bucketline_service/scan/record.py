@@ -1,12 +1,13 @@
-"""The scan's own memory, a SQLite file beside the output: what was found, what was opened, and what came of it.
+"""The record of a scan, a SQLite file beside the output: the files found, and the images of those that were opened.
 
-Every chunk of results is committed, so a scan that is stopped, however, loses at most the chunks on their way. Memory
-stays small at any number of images, as SQLite sorts on disk what does not fit."""
+Every chunk of results is committed, so a scan that is stopped in any way loses at most the chunks in work. SQLite sorts
+on disk what does not fit in memory, so memory use is small for any number of images."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from bucketline_service.scan.scan_files import FileKind, FileResult, FoundFile, 
 
 VERSION = "1"
 _APPLICATION, _APPLICATION_AT = 0x6275636B, 68
-"""Where a SQLite file says whose it is."""
+"""The application id of the SQLite file, and its offset in the file."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS units (
@@ -55,22 +56,22 @@ class SizedImage(NamedTuple):
     id: str
     width: int
     height: int
-    place: str
+    location: str
     member: str
 
 
 class BadImage(NamedTuple):
-    place: str
+    location: str
     member: str
     reason: str
 
 
 class ScanRecord:
-    """Of one output. Used by one process at a time, which has it alone until it is closed."""
+    """The record of an output. One process at a time has it, exclusively, until it is closed."""
 
     def __init__(self, path: Path, ids: str, exif: bool = True) -> None:
-        """``ids`` other than the record's own: it starts anew. ``Conflict`` while another scan has it, and where its
-        sizes are of another ``exif``: with this one they would be mixed, or replaced by others unasked."""
+        """A record made with other ``ids`` is emptied. ``Conflict`` while another scan has it, and where its sizes were
+        read with another ``exif``, as they would be mixed, or replaced without being asked for."""
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -88,7 +89,7 @@ class ScanRecord:
             if "locked" in str(exc):
                 raise Conflict(f"{path}: another scan is writing this output") from exc
             raise Invalid(
-                str(path), "is no record of a scan that can be used", "Move it away, or name another output"
+                str(path), "cannot be used as the record of a scan", "Move it away, or choose another output"
             ) from exc
 
     def _begin(self, path: Path, ids: str, exif: str) -> None:
@@ -96,20 +97,20 @@ class ScanRecord:
         settings = dict(self._db.execute("SELECT name, value FROM settings"))
         if (settings.get("version", VERSION), settings.get("ids", ids)) != (VERSION, ids):
             self._db.executescript("DROP TABLE units; DROP TABLE images;" + _SCHEMA)
-        # it was always applied before there was a choice
+        # records of older versions do not have the setting, which was always applied
         known = settings.get("exif", "applied")
         if known != exif and self._db.execute("SELECT 1 FROM images LIMIT 1").fetchone():
             other = "with --no-exif" if known == "ignored" else "without --no-exif"
             raise Conflict(
-                f"{path}: the record of this output is of a scan {other}, which has other sizes. Scan {other} again, "
-                "name another output, or delete the record to open every image anew"
+                f"{path}: the record of this output is from a scan {other}, with other sizes. Scan {other} again, "
+                "choose another output, or delete the record to open every image again"
             )
         self.scan = int(settings.get("scan", 0)) + 1
         values = [("version", VERSION), ("ids", ids), ("exif", exif), ("scan", str(self.scan))]
         self._db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", values)
 
-    def found(self, units: Iterable[FoundFile]) -> None:
-        """What is new, or has another size or time than it had, is to be opened."""
+    def found(self, files: Iterable[FoundFile]) -> None:
+        """Add files. Those that are new, or whose size or time has changed, are to be opened."""
         with self._transaction():
             self._db.executemany(
                 _FOUND,
@@ -123,64 +124,64 @@ class ScanRecord:
                         self.scan,
                         each.kind != FileKind.BAD,
                     )
-                    for each in units
+                    for each in files
                 ),
             )
 
     def reasons(self) -> set[str]:
-        """Why images are bad, so far."""
+        """All reasons why images have no size."""
         found = self._db.execute("SELECT DISTINCT reason FROM images WHERE reason IS NOT NULL")
         return {reason for (reason,) in found}
 
     def open_again(self, reasons: Iterable[str]) -> None:
-        """Units with an image that was bad for one of these reasons."""
+        """Open the files again that have an image without a size for one of these reasons."""
         again = "UPDATE units SET todo = 1 WHERE unit IN (SELECT unit FROM images WHERE reason = ?)"
         with self._transaction():
             self._db.executemany(again, ((reason,) for reason in reasons))
 
     def counts(self) -> tuple[int, int]:
-        """How many units this scan has found, and how many of them are to be opened."""
+        """How many files this scan has found, and how many of them are to be opened."""
         found, todo = self._db.execute(
             "SELECT count(*), coalesce(sum(todo), 0) FROM units WHERE scan = ?", (self.scan,)
         ).fetchone()
         return found, todo
 
     def todo(self) -> Iterator[ScanFile]:
-        """In the order in which they were first found. Results may come in between."""
+        """The files to open, in the order in which they were first found. ``done`` may be called during iteration."""
         last = 0
         while True:
             rows = self._db.execute(
                 "SELECT unit, place, kind FROM units WHERE unit > ? AND scan = ? AND todo ORDER BY unit LIMIT 4096",
                 (last, self.scan),
             ).fetchall()
-            yield from (ScanFile(unit, place, FileKind(kind)) for unit, place, kind in rows)
+            yield from (ScanFile(number, location, FileKind(kind)) for number, location, kind in rows)
             if not rows:
                 return
             last = rows[-1][0]
 
     def done(self, results: Sequence[FileResult]) -> None:
-        """All at once."""
+        """Store results in one transaction."""
         with self._transaction():
-            self._db.executemany("DELETE FROM images WHERE unit = ?", ((each.unit,) for each in results))
+            self._db.executemany("DELETE FROM images WHERE unit = ?", ((each.number,) for each in results))
             self._db.executemany(
                 "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)",
-                ((each.unit, *row) for each in results for row in each.rows),
+                ((each.number, *row) for each in results for row in each.rows),
             )
             self._db.executemany(
                 "UPDATE units SET todo = ?, reason = ? WHERE unit = ?",
-                ((each.again, each.reason, each.unit) for each in results),
+                ((each.again, each.reason, each.number) for each in results),
             )
 
     def sized(self) -> Iterator[SizedImage]:
-        """By id; of one id by place."""
+        """Images with a size, by id, then by location."""
         return map(SizedImage._make, self._db.execute(_SIZED, (self.scan,)))
 
     def bad(self) -> Iterator[BadImage]:
-        """By place."""
+        """Files and images without a size, by location."""
         return map(BadImage._make, self._db.execute(_BAD, (self.scan, self.scan)))
 
     def forget(self) -> None:
-        """What this scan has not found."""
+        """Delete the files that this scan has not found."""
         with self._transaction():
             gone = "(SELECT unit FROM units WHERE scan <> ?)"
             self._db.execute(f"DELETE FROM images WHERE unit IN {gone}", (self.scan,))
@@ -189,23 +190,15 @@ class ScanRecord:
     def close(self) -> None:
         self._db.close()
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        with self._db:  # commits, or rolls back after an error
+            yield
 
 
 def is_record(path: Path) -> bool:
-    """Whether the file at ``path``, if there is one, is a scan's."""
+    """Whether the file at ``path`` is the record of a scan; True where it does not exist."""
     if not path.exists():
         return True
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a scan opens, and what it hands back: plain values that go from process to process and into the record."""
+"""What a scan opens, and what it returns: plain values that are passed between processes and stored in the record."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ EXTENSIONS = frozenset((
     "pgm", "png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp",
 ))
 # fmt: on
-"""Of the files of a folder, and of the members of a shard, that are taken for images."""
+"""Extensions of images, in folders and in tar shards."""
 MAX_SIDE_PX = 1_000_000
-"""Of a map, which is not loaded for it: processes are to start fast."""
+"""The limit of ``maps.numeric_columns``, which is not imported here so that worker processes start fast."""
 TARS = (".tar", ".tar.gz", ".tgz")
 
 
 class IdStyle(StrEnum):
-    """What the id of an image is."""
+    """How the id of an image is made."""
 
     RELATIVE = "relative"
-    """The path below the folder that was given; in a shard and in img2dataset's tables the sample's key."""
+    """The path relative to the folder that was given; in a shard and in img2dataset's tables the key of the sample."""
     STEM = "stem"
     """The name without folders and extension."""
     FULL = "full"
-    """The absolute path, or the URI; in a shard the shard's, ``/`` and the key."""
+    """The absolute path, or the URI; in a shard the path of the shard, ``/`` and the key."""
 
 
 class FileKind(IntEnum):
-    FILE = 0
+    IMAGE = 0
     TAR = 1
     TABLE = 2
-    """Of img2dataset, which has the sizes."""
+    """A Parquet file of img2dataset, which has the sizes."""
     BAD = 3
-    """Nothing to open: the reason is known."""
+    """Nothing to open: the reason is already known."""
 
 
 class FoundFile(NamedTuple):
-    """Something to open, as the walk finds it. ``id``: of a file, its image's."""
+    """A file as discovery finds it. ``location``: its absolute path, or its URI. ``id``: of the image, if it is one."""
 
-    place: str
+    location: str
     kind: FileKind
     id: str | None = None
     num_bytes: int = 0
@@ -50,15 +50,16 @@ class FoundFile(NamedTuple):
 
 
 class ScanFile(NamedTuple):
-    """Something to open, as the record has it."""
+    """A file to open. ``number``: its number in the record."""
 
-    unit: int
-    place: str
+    number: int
+    location: str
     kind: FileKind
 
 
 class ImageRow(NamedTuple):
-    """One image. ``member``: which of the unit. ``id``: None where it is the unit's. Either a size or a reason."""
+    """An image with its size, or with the reason why it has none. ``member``: its name in a shard or table, otherwise
+    empty. ``id``: None where it is the id of the file."""
 
     member: str
     id: str | None
@@ -68,10 +69,10 @@ class ImageRow(NamedTuple):
 
 
 class FileResult(NamedTuple):
-    """``reason``: why the unit could not be read to its end. ``again``: it was not the unit's own fault, so the next
-    scan tries it again."""
+    """The images of a file. ``reason``: why it could not be read to its end. ``again``: the cause may be temporary, and
+    the next scan opens the file again."""
 
-    unit: int
+    number: int
     rows: list[ImageRow]
     reason: str | None = None
     again: bool = False
@@ -85,8 +86,8 @@ def stem(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def key_id(ids: IdStyle, place: str, key: str) -> str:
-    """The id of a sample of a shard or of a table."""
+def key_id(ids: IdStyle, location: str, key: str) -> str:
+    """The id of a sample of the shard or table at ``location``."""
     if ids is IdStyle.FULL:
-        return f"{place}/{key}"
+        return f"{location}/{key}"
     return PurePosixPath(key).name if ids is IdStyle.STEM else key

@@ -1,7 +1,7 @@
-"""Where images are: files by absolute path, objects by ``s3://`` or ``gs://`` URI. They are opened for reading alone.
+"""Lists and opens images: local files by absolute path, objects by ``s3://`` or ``gs://`` URI, always read-only.
 
-A place is a string without what is secret; what a URI says behind its ``?`` (an endpoint, a region) is kept apart, by
-bucket, and goes to every process that opens something there."""
+A location is a string without secrets. The user and the query of a URI (an endpoint, a region) are kept separately, by
+bucket, and passed to every process that opens a file there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHARD_BLOCK_BYTES = 1 << 20
 
 
 class FolderEntry(NamedTuple):
-    """What a folder holds. ``reason``: why nothing more is known of it."""
+    """An entry of a folder. ``reason``: why it cannot be opened."""
 
     name: str
     is_folder: bool
@@ -36,19 +36,19 @@ class FolderEntry(NamedTuple):
 _Entries = list[FolderEntry]
 
 
-def is_remote(place: str) -> bool:
-    return place.partition("://")[0] in SCHEMES and "://" in place
+def is_remote(location: str) -> bool:
+    return location.partition("://")[0] in SCHEMES and "://" in location
 
 
 class BucketAccess(NamedTuple):
-    """What a URI says of how to get to its bucket, and no place has: its user, and its query."""
+    """How to access a bucket: the user and the query of a URI, which are not part of a location."""
 
     user: str = ""
     query: str = ""
 
 
 def parse(path: str) -> tuple[str, BucketAccess]:
-    """The place that the user means."""
+    """The location, and access, of a path or URI that the user has given."""
     scheme, separator, rest = path.partition("://")
     if not separator:
         return os.path.abspath(path), BucketAccess()
@@ -57,14 +57,14 @@ def parse(path: str) -> tuple[str, BucketAccess]:
     if scheme not in SCHEMES:
         raise Invalid(
             path.partition("?")[0].rpartition("@")[2],
-            f"{scheme}:// is not read",
+            f"{scheme}:// is not supported",
             "Give a path, s3://bucket/prefix or gs://bucket/prefix",
         )
     rest, _, query = rest.partition("?")
     if not rest.strip("/"):
         raise Invalid(
             path.partition("?")[0].rpartition("@")[2],
-            "there is no bucket in it",
+            "must name a bucket",
             f"Give {scheme}://bucket/prefix",
         )
     bucket, slash, key = rest.partition("/")
@@ -72,8 +72,8 @@ def parse(path: str) -> tuple[str, BucketAccess]:
     return f"{scheme}://{bucket}{slash}{key}".rstrip("/"), BucketAccess(user, query)
 
 
-def shown(name: str) -> str:
-    """A name that is not UTF-8, so that it can be told."""
+def printable(name: str) -> str:
+    """A name that may not be UTF-8, as text for messages."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -86,61 +86,61 @@ def is_utf8(name: str) -> bool:
 
 
 class Storage:
-    """Opens and lists places. ``reaches``: those of URIs, by ``scheme://bucket``, and by the scheme alone for
-    buckets that only a list names."""
+    """Opens and lists locations. ``buckets``: how to access each ``scheme://bucket``, and under the scheme alone, how
+    to access buckets that only occur in a list."""
 
-    def __init__(self, reaches: Mapping[str, BucketAccess]) -> None:
-        self._reaches = reaches
+    def __init__(self, buckets: Mapping[str, BucketAccess]) -> None:
+        self._buckets = buckets
         self._systems: dict[str, Any] = {}
         self._trees: dict[str, _Entries] = {}
 
     @contextmanager
-    def open(self, place: str, *, sequential: bool = False) -> Iterator[IO[bytes]]:
-        """``sequential``: it will be read on and on, as a shard is."""
-        if is_remote(place):
-            system, path = self._system(place)
+    def open(self, location: str, *, sequential: bool = False) -> Iterator[IO[bytes]]:
+        """Open for reading. ``sequential``: the file will be read from start to end, as a shard."""
+        if is_remote(location):
+            system, path = self._system(location)
             block = _SHARD_BLOCK_BYTES if sequential else _REMOTE_BLOCK_BYTES
             with system.open_input_file(path) as file:
                 yield io.BufferedReader(_Remote(file), block)
         else:
-            with open(place, "rb", buffering=_LOCAL_BLOCK_BYTES) as file:
+            with open(location, "rb", buffering=_LOCAL_BLOCK_BYTES) as file:
                 yield file
 
-    def look(self, place: str) -> FolderEntry:
-        """``FileNotFoundError`` where there is nothing."""
-        if not is_remote(place):
-            return _entry(os.path.basename(place), Path(place).stat())
-        system, path = self._system(place)
+    def stat(self, location: str) -> FolderEntry:
+        """``FileNotFoundError`` where nothing exists."""
+        if not is_remote(location):
+            return _entry(os.path.basename(location), Path(location).stat())
+        system, path = self._system(location)
         info = system.get_file_info(path)
         if info.type.name == "NotFound":
-            raise FileNotFoundError(2, "there is nothing", place)
+            raise FileNotFoundError(2, "it does not exist", location)
         return _remote_entry(info)
 
-    def list(self, place: str) -> _Entries:
-        """By name."""
-        if not is_remote(place):
-            with os.scandir(place) as scanned:
+    def list(self, location: str) -> _Entries:
+        """The entries of a folder, by name."""
+        if not is_remote(location):
+            with os.scandir(location) as scanned:
                 return sorted((_scanned(each) for each in scanned), key=lambda entry: entry.name)
-        if place.startswith("s3://"):
-            entries = [_remote_entry(each) for each in self._infos(place, recursive=False)]
+        if location.startswith("s3://"):
+            entries = [_remote_entry(each) for each in self._infos(location, recursive=False)]
         else:
-            entries = self._of_tree(place)
+            entries = self._of_tree(location)
         return sorted(entries, key=lambda entry: entry.name)
 
-    def _infos(self, place: str, *, recursive: bool) -> Iterable[Any]:
+    def _infos(self, location: str, *, recursive: bool) -> Iterable[Any]:
         from pyarrow import fs
 
-        system, path = self._system(place)
+        system, path = self._system(location)
         infos: Iterable[Any] = system.get_file_info(fs.FileSelector(path, recursive=recursive))
         return infos
 
-    def _of_tree(self, place: str) -> _Entries:
-        """pyarrow, asked for one folder of Google's, leaves out folders that have no object of their own, as few have
-        (apache/arrow#35993). So it is asked for all that is below, and each folder is told when its turn comes."""
-        if place not in self._trees:
-            scheme = place.partition("://")[0]
-            known = {place}
-            for info in self._infos(place, recursive=True):
+    def _of_tree(self, location: str) -> _Entries:
+        """The entries of a folder in Google's storage. pyarrow omits folders without an object of their own, which few
+        have (apache/arrow#35993), so everything below is listed at once, and each folder is returned from that."""
+        if location not in self._trees:
+            scheme = location.partition("://")[0]
+            known = {location}
+            for info in self._infos(location, recursive=True):
                 path = f"{scheme}://{info.path}".rstrip("/")
                 if info.is_file:
                     self._trees.setdefault(os.path.dirname(path), []).append(_remote_entry(info))
@@ -150,23 +150,23 @@ class Storage:
                     above, name = os.path.split(folder)
                     self._trees.setdefault(above, []).append(FolderEntry(name, is_folder=True))
                     folder = above
-        return self._trees.pop(place, [])
+        return self._trees.pop(location, [])
 
-    def _system(self, place: str) -> tuple[Any, str]:
-        scheme, _, path = place.partition("://")
+    def _system(self, location: str) -> tuple[Any, str]:
+        scheme, _, path = location.partition("://")
         bucket = f"{scheme}://{path.partition('/')[0]}"
         if bucket not in self._systems:
             from bucketline_service.maps.shared_root.root import open_file_system
 
-            user, query = self._reaches.get(bucket) or self._reaches.get(scheme, BucketAccess())
+            user, query = self._buckets.get(bucket) or self._buckets.get(scheme, BucketAccess())
             uri = bucket.replace("://", f"://{user}@") if user else bucket
             self._systems[bucket] = open_file_system(f"{uri}?{query}" if query else uri)
         return self._systems[bucket], path
 
 
 class _Remote(io.RawIOBase):
-    """A file of pyarrow's that behaves as one of a disk: there may be sought past its end, and its errors have a
-    number, so that they are not taken for the image's."""
+    """A remote file that behaves like a local one: seeking past its end is allowed, and its errors have an errno, which
+    distinguishes them from errors of an image."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -195,27 +195,27 @@ class _Remote(io.RawIOBase):
         return len(data)
 
 
-def bucket_of(place: str) -> str:
-    scheme, _, path = place.partition("://")
+def bucket_of(location: str) -> str:
+    scheme, _, path = location.partition("://")
     return f"{scheme}://{path.partition('/')[0]}"
 
 
-def reaches_of(paths: Iterable[str]) -> dict[str, BucketAccess]:
-    """For ``Storage``: what the URIs among ``paths`` say."""
-    reaches: dict[str, BucketAccess] = {}
+def bucket_access(paths: Iterable[str]) -> dict[str, BucketAccess]:
+    """The ``buckets`` of ``Storage`` for the URIs in ``paths``."""
+    buckets: dict[str, BucketAccess] = {}
     for path in paths:
-        place, reach = parse(path)
-        if any(reach):
-            reaches[bucket_of(place)] = reach
-            reaches.setdefault(place.partition("://")[0], reach)
-    return reaches
+        location, access = parse(path)
+        if any(access):
+            buckets[bucket_of(location)] = access
+            buckets.setdefault(location.partition("://")[0], access)
+    return buckets
 
 
-def identity(place: str) -> tuple[int, int] | None:
-    """Of a local folder: the same by whatever name it is reached."""
-    if is_remote(place):
+def identity(location: str) -> tuple[int, int] | None:
+    """The device and inode of a local folder, which are the same under each of its names."""
+    if is_remote(location):
         return None
-    found = os.stat(place)
+    found = os.stat(location)
     return found.st_dev, found.st_ino
 
 
@@ -229,7 +229,7 @@ def _scanned(found: os.DirEntry[str]) -> FolderEntry:
 def _entry(name: str, found: os.stat_result) -> FolderEntry:
     if stat.S_ISDIR(found.st_mode):
         return FolderEntry(name, True)
-    reason = None if stat.S_ISREG(found.st_mode) else "it is no regular file"
+    reason = None if stat.S_ISREG(found.st_mode) else "it is not a regular file"
     return FolderEntry(name, False, found.st_size, found.st_mtime_ns, reason)
 
 
@@ -238,5 +238,5 @@ def _remote_entry(info: Any) -> FolderEntry:
 
 
 def error_text(error: OSError) -> str:
-    """Why something can not be read."""
-    return f"it can not be read: {error.strerror or ' '.join(str(error).split())[:200]}"
+    """The reason why a file cannot be read."""
+    return f"it cannot be read: {error.strerror or ' '.join(str(error).split())[:200]}"
