@@ -73,7 +73,7 @@ def test_a_put_says_as_what_repeats_were_read(server: ServerProcess, tmp_path: P
     assert (status, errors) == (0, "")
     assert out.splitlines()[1:] == [
         "num_repeats 1 to 4: 5 images an epoch",
-        "column 'repeats' is read as further times, as SimpleTuner counts: 0 is once, 1 is twice. If it counts all "
+        "column 'repeats' is read as additional repeats, as in SimpleTuner: 0 is once, 1 is twice. If it counts all "
         "times, as kohya's num_repeats does (1 is once), rename it num_repeats",
     ]
     counted.write_text(counted.read_text().replace("repeats", "num_repeats"))

@@ -242,7 +242,7 @@ KINDS = "novelai, kohya, geometric, preset, fitted, explicit, tiers"
             f"ladder.resolution: must be a pair of whole numbers. {PAIR}",
         ),
         ({"sead": 1}, "sead: there is no such field: is it misspelt?"),
-        ({"valid_ids": ["x"]}, "valid_ids: not in the map: 'x'. The ids of this map are whole numbers"),
+        ({"valid_ids": ["x"]}, "valid_ids: must be in the map; missing are 'x'. The ids of this map are integers"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_where_it_is(shared_api: Api, change: dict[str, Any], detail: str) -> None:

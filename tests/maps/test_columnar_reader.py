@@ -79,29 +79,29 @@ def test_whole_numbers_and_strings_of_every_type_can_be_ids(
     [
         (rows(ids=[1, None]), "id", ["row 2", "no id"]),
         (rows(ids=["a", ""]), "id", ["row 2", "empty string"]),
-        (rows(ids=[7, 7]), "id", ["row 2", "7 is there before, in row 1"]),
-        (rows(ids=["é", "é"]), "id", ["row 2", "'é' is there before, in row 1"]),
-        (rows(ids=[1.0, 2.0]), "id", ["row 1", "1.0 is of type double"]),
-        (rows(ids=[True, False]), "id", ["row 1", "True is of type bool"]),
+        (rows(ids=[7, 7]), "id", ["row 2", "duplicate id 7, first seen in row 1"]),
+        (rows(ids=["é", "é"]), "id", ["row 2", "duplicate id 'é', first seen in row 1"]),
+        (rows(ids=[1.0, 2.0]), "id", ["row 1", "got 1.0 of type double"]),
+        (rows(ids=[True, False]), "id", ["row 1", "got True of type bool"]),
         (rows(ids=[[1], [2]]), "id", ["row 1", "list"]),
         (rows(ids=pa.array([1, 2], pa.timestamp("s"))), "id", ["row 1", "timestamp"]),
         (
             rows(ids=pa.array([1, 2**63], pa.uint64())),
             "id",
-            ["row 2", "9223372036854775808 does not fit in 64 bits"],
+            ["row 2", "must fit in 64 bits with a sign, got 9223372036854775808"],
         ),
-        (rows(ids=[b"a", b"\xff"]), "id", ["row 2", "b'\\xff' is not UTF-8"]),
+        (rows(ids=[b"a", b"\xff"]), "id", ["row 2", "must be UTF-8, got b'\\xff'"]),
         (rows(ids=["a", "x" * 1025]), "id", ["row 2", "longer than 1,024 bytes"]),
         (rows(width=[640, None]), "width", ["row 2", "no value"]),
-        (rows(width=[640, 0]), "width", ["row 2", "0 is zero"]),
-        (rows(height=[640, -5]), "height", ["row 2", "-5 is negative"]),
-        (rows(height=[640, 2**40]), "height", ["row 2", "1099511627776 is more than 1,000,000"]),
+        (rows(width=[640, 0]), "width", ["row 2", "got 0"]),
+        (rows(height=[640, -5]), "height", ["row 2", "got -5"]),
+        (rows(height=[640, 2**40]), "height", ["row 2", "to 1,000,000, got 1099511627776"]),
         (rows(height=pa.array([640, 2**64 - 1], pa.uint64())), "height", ["row 2", "18446744073709551615"]),
-        (rows(width=[640.0, 640.5]), "width", ["row 2", "640.5 is not a whole number"]),
+        (rows(width=[640.0, 640.5]), "width", ["row 2", "got 640.5"]),
         (rows(width=[640.0, float("nan")]), "width", ["row 2", "no value (nan)"]),
-        (rows(width=[640.0, float("-inf")]), "width", ["row 2", "-inf is negative"]),
-        (rows(width=["640", "3"]), "width", ["row 1", "'640' is of type string"]),
-        (rows(width=[True, False]), "width", ["row 1", "True is of type bool"]),
+        (rows(width=[640.0, float("-inf")]), "width", ["row 2", "got -inf"]),
+        (rows(width=["640", "3"]), "width", ["row 1", "got '640' of type string"]),
+        (rows(width=[True, False]), "width", ["row 1", "got True of type bool"]),
         (rows(width=[None, None]), "width", ["row 1", "no value"]),
         (rows().slice(0, 0), "file", ["no rows"]),
         (rows().drop_columns(["height"]), "height", ["'height' to go with 'width'"]),
@@ -181,7 +181,7 @@ def test_a_bad_row_far_down_has_its_number(
     ids = np.arange(n)
     ids[[500_000, 600_000]] = [3, 2]
     sink[1](tmp_path / "bad", rows(ids=ids, width=np.full(n, 640), height=np.full(n, 480)))
-    assert "row 500001: 3 is there before, in row 4" in refused(sink[0], tmp_path / "bad").detail
+    assert "row 500001: duplicate id 3, first seen in row 4" in refused(sink[0], tmp_path / "bad").detail
 
 
 @pytest.mark.parametrize("column", ["orientation", "num_repeats", "num_frames"])
@@ -215,7 +215,7 @@ def test_metadata_of_img2dataset(refused: Callable[..., Invalid], store: MapStor
     pq.write_table(shard, tmp_path / "00000.parquet")
     error = refused("parquet", tmp_path / "00000.parquet")
     assert (
-        "width: row 2: no value. To leave out the rows without a size: skip_missing_sizes=true"
+        "width: row 2: has no value. Pass skip_missing_sizes=true to leave out the rows without a size"
         in error.detail
     )
     opened, _ = store.put(

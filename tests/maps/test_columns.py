@@ -10,8 +10,8 @@ from bucketline_service.maps.column_names import (
     ID_TIERS,
     OPTIONAL_NAMES,
     SIZE_TIERS,
-    Names,
     RequestedColumns,
+    ResolvedColumns,
     resolve,
 )
 
@@ -57,12 +57,12 @@ def test_usual_names_are_found(available: list[str], expected: tuple[str, str, s
 
 def test_names_that_are_given_win() -> None:
     named = RequestedColumns("sha256", "width", "height")
-    assert resolve(named, IMG2DATASET) == Names("sha256", "width", "height")
-    assert resolve(RequestedColumns(id="url"), IMG2DATASET) == Names("url", "width", "height")
+    assert resolve(named, IMG2DATASET) == ResolvedColumns("sha256", "width", "height")
+    assert resolve(RequestedColumns(id="url"), IMG2DATASET) == ResolvedColumns("url", "width", "height")
     named = RequestedColumns(width="original_width", height="original_height")
-    assert resolve(named, IMG2DATASET) == Names("key", "original_width", "original_height")
+    assert resolve(named, IMG2DATASET) == ResolvedColumns("key", "original_width", "original_height")
     columns = RequestedColumns(width="w", height="h")
-    assert resolve(columns, ["id", "w", "h", "width", "height"]) == Names("id", "w", "h")
+    assert resolve(columns, ["id", "w", "h", "width", "height"]) == ResolvedColumns("id", "w", "h")
 
 
 @pytest.mark.parametrize(

@@ -178,8 +178,8 @@ ROWS = b"id,width,height\n1,640,480\n"
     [
         ({}, "file", ["no part of a map"]),
         ({"_SUCCESS": b"a", "x/.hidden/a.csv": ROWS}, "file", ["no part of a map"]),
-        ({"a.csv": ROWS, "b.csv": ROWS}, "id", ["b.csv: row 1 (line 2): 1 is there before, in row 1 of a.csv"]),
-        ({"a.csv": ROWS, "b.csv": b"id,width,height\n2,0,3\n"}, "width", ["b.csv: row 1 (line 2): '0' is zero"]),
+        ({"a.csv": ROWS, "b.csv": ROWS}, "id", ["b.csv: row 1 (line 2): duplicate id 1, first seen in row 1 of a.csv"]),
+        ({"a.csv": ROWS, "b.csv": b"id,width,height\n2,0,3\n"}, "width", ["b.csv: row 1 (line 2): got '0'"]),
         ({"a.csv": ROWS, "b.csv": b"id,width\n2,1\n"}, "height", ["b.csv: ", "no column 'height'"]),
         ({"a.csv": ROWS, "b.csv": b"id,width,height\n2,1\n"}, "file", ["b.csv: row 1 (line 2)"]),
         ({"a.csv": ROWS, "b.jsonl": b"{}"}, "file", ["b.jsonl: ", "it is jsonl", "csv", "one format"]),
@@ -190,7 +190,7 @@ ROWS = b"id,width,height\n1,640,480\n"
         (
             {"a.jsonl": b'{"id": 1, "width": 1, "height": 1}', "b.jsonl": b'{"id": "a", "width": 1, "height": 1}'},
             "id",
-            ["b.jsonl: row 1 (line 1): 'a' is of another kind"],
+            ["b.jsonl: row 1 (line 1): got 'a'"],
         ),
     ],
 )  # fmt: skip
@@ -214,7 +214,7 @@ def test_only_files_are_read_of_a_tar(refused: Callable[..., Invalid], kind: byt
         info.type, info.linkname = kind, "/etc/passwd"
         archive.addfile(info)
         add_member(archive, "b.csv", ROWS)
-    assert "is no plain file" in refused("tar", target.getvalue()).detail
+    assert "is not a regular file" in refused("tar", target.getvalue()).detail
 
 
 def test_names_that_lead_out_are_only_names(store: MapStore, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_file_that_takes_too_long_is_refused_and_the_next_is_read(root: Path, 
     store = MapStore(root, timeout_s=0.05)
     with stopped_readers(MapStore(tmp_path / "other"), tmp_path / "file"):
         before = contents(root)
-        with pytest.raises(TooLarge, match=r"longer than the .* map_timeout_s"):
+        with pytest.raises(TooLarge, match=r"must take at most .* map_timeout_s"):
             store.put("m", tmp_path / "file", "csv")
     assert contents(root) == before
     assert MapStore(root).put("m", tmp_path / "file", "csv")[1]
@@ -36,7 +36,7 @@ def test_a_file_that_takes_too_long_is_refused_and_the_next_is_read(root: Path, 
     ("number", "error", "words"),
     [
         (signal.SIGSEGV, Invalid, "cannot be read as csv: its parser was ended by SIGSEGV"),
-        (signal.SIGKILL, TooLarge, "took more memory than there is"),
+        (signal.SIGKILL, TooLarge, "took more memory than is available"),
     ],
 )
 def test_a_parser_that_crashes_is_the_file_s_fault(

@@ -103,10 +103,10 @@ def test_a_file_in_which_none_has_one_has_no_rows(refused: Callable[..., Invalid
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("a,,\nb,1,0\n", "row 2 (line 3): '0' is zero"),
-        ("a,,\nb,1,1\nb,,\nb,2,2\n", "row 4 (line 5): 'b' is there before, in row 2"),
+        ("a,,\nb,1,0\n", "row 2 (line 3): got '0'"),
+        ("a,,\nb,1,1\nb,,\nb,2,2\n", "row 4 (line 5): duplicate id 'b', first seen in row 2"),
         ("a,,\n,1,1\n", "row 2 (line 3): an empty string"),
-        ("a,nan,1\nb, NaN ,1\nc,na,1\n", "row 3 (line 4): 'na' is not a number"),
+        ("a,nan,1\nb, NaN ,1\nc,na,1\n", "row 3 (line 4): got 'na'"),
     ],
 )
 def test_rows_are_counted_as_in_the_file(refused: Callable[..., Invalid], rows: str, words: str) -> None:
@@ -123,4 +123,4 @@ def test_far_down_in_a_long_file_too(refused: Callable[..., Invalid], tmp_path: 
         pa.table({"id": ids, "width": pa.array(widths, pa.int32()), "height": heights}), tmp_path / "file"
     )
     detail = refused("parquet", tmp_path / "file", SKIP).detail
-    assert "id: row 500002: 3 is there before, in row 4" in detail
+    assert "id: row 500002: duplicate id 3, first seen in row 4" in detail

@@ -83,7 +83,7 @@ def test_an_id_that_comes_twice_is_refused_as_in_every_format(shared_api: Api) -
     headers = {"Content-Type": "application/x-pickle"}
     twice = rows(b"K\x07", SIZE, b"s", b"K\x08", SIZE, b"s", b"K\x07", SIZE, b"s")
     problem = shared_api.ask("PUT", "/v1/maps/m", 422, content=twice, headers=headers).json()
-    assert "row 3: 7 is there before, in row 1" in problem["detail"]
+    assert "row 3: duplicate id 7, first seen in row 1" in problem["detail"]
 
 
 DIGEST = """

@@ -1,7 +1,8 @@
-"""Resolution maps: read in any of the formats, checked, stored once, memory-mapped.
+"""Resolution maps: the size of every image of a data set, read from any format, checked, stored and memory-mapped.
 
-``MapStore`` keeps them, ``ResolutionMap`` is one of them, ``FORMATS`` says what can be read, ``RequestedColumns`` from
-where, ``STORED`` what a map may have beside ids and sizes."""
+``MapStore`` stores them, and ``SharedMapStore`` shares them between replicas. ``ResolutionMap`` is an open map,
+``FORMATS`` the formats that can be read, ``RequestedColumns`` which columns to read, ``STORED`` the optional
+columns."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from bucketline_service.maps.column_names import RequestedColumns
 from bucketline_service.maps.formats import FORMATS, MapFormat, format_for_suffix, format_named
 from bucketline_service.maps.lock import locked
 from bucketline_service.maps.optional_columns import STORED
-from bucketline_service.maps.put_notes import notes
+from bucketline_service.maps.put_notes import put_notes
 from bucketline_service.maps.reader_process import ReadResult
 from bucketline_service.maps.resolution_map import ResolutionMap
 from bucketline_service.maps.shared_root.root import SharedRoot
@@ -32,5 +33,5 @@ __all__ = [
     "format_for_suffix",
     "format_named",
     "locked",
-    "notes",
+    "put_notes",
 ]

@@ -1,7 +1,7 @@
-"""What is inside what was sent: text that gzip has packed, and the parts of a map in a tar.
+"""Opens an uploaded file: text compressed with gzip, or the parts of a map in a tar.
 
-Spark, pandas and many others write a table as a folder of files. One upload holds them all as a plain tar: only files
-are read of it, and nothing is written under the names that it tells."""
+Spark, pandas and others write a table as a folder of files. One upload has all of them as an uncompressed tar. Only
+regular files are read from it, and no name from it is used as a path."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _PACKERS = (
 )
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
-"""Folders, and what the newer format says of the next file besides."""
+"""Folders, and the extended headers of the pax format."""
 
 
 def sources(
     path: Path, format: MapFormat, columns: RequestedColumns, directory: Path
 ) -> Iterator[tuple[FileSource, MapFormat]]:
-    """A source for the file, or for each of its parts, each to be read to its end before the next. What has to be
-    unpacked is unpacked to ``directory``."""
+    """A source for the file, or for each of its parts; each must be read to its end before the next. Archives are
+    unpacked into ``directory``."""
     if format.read is not None:
         with ExitStack() as stack:
             yield _opened(path, format, columns, directory / "text", stack), format
@@ -45,22 +45,21 @@ def sources(
         with ExitStack() as stack, naming(part.name):
             kind = _format_of(part.name)
             if kind is not (first := first or kind):
-                raise Invalid("file", f"it is {kind.name}, and the parts before are {first.name}", _ONE_KIND)
+                raise Invalid(
+                    "file",
+                    f"must be {first.name} like the parts before it, got {kind.name}",
+                    "All parts of a map have one format",
+                )
             with reading(part.path, kind.name):
                 source = _opened(part.path, kind, columns, directory / f"text-{number}", stack)
             yield replace(source, part=part.name), kind
     if first is None:
-        raise Invalid(
-            "file", "the tar holds no part of a map", "Its files are to be Parquet, CSV or JSON lines"
-        )
-
-
-_ONE_KIND = "All parts of a map have one format"
+        raise Invalid("file", "the tar has no part of a map", "Its files must be Parquet, CSV or JSON lines")
 
 
 @contextmanager
 def naming(part: str | None) -> Iterator[None]:
-    """What goes wrong tells in which part."""
+    """Add the name of the part to errors."""
     try:
         yield
     except (Invalid, TooLarge) as error:
@@ -86,8 +85,10 @@ def _opened(
     for magic, name, command in _PACKERS:
         if start.startswith(magic):
             if name != "gzip" or not format.is_text:
-                taken = "" if format.is_text else f" ({format.name} packs its columns itself)"
-                raise Invalid("file", f"is packed with {name}{taken}", f"Unpack it first: {command} FILE")
+                why = "" if format.is_text else f" ({format.name} has its own compression)"
+                raise Invalid(
+                    "file", f"must not be compressed with {name}{why}", f"Decompress it first: {command} FILE"
+                )
             path = _gunzip(path, unpacked)
     return format.read(path, columns, stack)
 
@@ -107,7 +108,7 @@ class _TarMember(NamedTuple):
 
 
 def _parts(path: Path, directory: Path) -> Iterator[_TarMember]:
-    """The files in a tar, but for empty ones and those that are hidden or begin with "_", as Spark's ``_SUCCESS``."""
+    """The files in a tar, except empty and hidden ones and those that begin with "_", such as Spark's ``_SUCCESS``."""
     with path.open("rb") as archive:
         number = 0
         while (head := archive.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
@@ -117,7 +118,7 @@ def _parts(path: Path, directory: Path) -> Iterator[_TarMember]:
                 raise broken("tar", str(exc)) from exc
             start = archive.tell()
             if info.size < 0 or info.type not in (*_FILES, *_PASSED_OVER):
-                raise broken("tar", f"{info.name[:80]!r} is no plain file")
+                raise broken("tar", f"{info.name[:80]!r} is not a regular file")
             if info.type in _FILES and info.size and not _is_hidden(info.name):
                 target = directory / f"part-{number}"
                 _copy(archive, info.size, target)
@@ -147,7 +148,7 @@ def _format_of(part: str) -> MapFormat:
     if found is None or found.read is None:
         raise Invalid(
             "file",
-            "its name does not tell the format of a map",
-            "A tar holds the parts of a map. Where it holds images: bucketline scan FILE -o MAP.parquet",
+            "its name does not end like a map file",
+            "The tar must consist of parts of a map. If it has images: bucketline scan FILE -o MAP.parquet",
         )
     return found

@@ -1,5 +1,5 @@
-"""The map store for the event loop. What may have to ask a root far away gets threads of its own: that it is slow or
-gone must not keep those waiting who need nothing of it."""
+"""The map store for the event loop: each kind of work has its own threads, so that a slow or unreachable root does not
+delay requests that do not need it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from bucketline_service.maps import MapStore, ResolutionMap
 
 RETRY_AFTER_S = 1
 PROBE_WAIT_S = 0.5
-"""A root that takes longer than this counts as gone, for those who ask whether it is there."""
+"""A root that takes longer to respond than this is reported as unavailable."""
 
 _NUM_THREADS = 8
 _NUM_READERS = 4
-"""Maps that are read at a time, each by a process; further ones wait. What is quick does not wait for them."""
+"""Maps that are read at once, each by a process; others wait without delaying short requests."""
 
 _T = TypeVar("_T")
 
 
 class AsyncMapStore:
-    """Opens maps, and fetches those that are not here, each once. ``tell`` takes an event and its fields."""
+    """``maps`` in threads. A map is fetched from the root once at a time. ``tell`` records an event with its fields."""
 
     def __init__(self, maps: MapStore, tell: Callable[..., None]) -> None:
         self.maps = maps
         self._tell = tell
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="bucketline-maps")
         self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="bucketline-put")
-        # one at a time: they would only wait for each other, and keep the other threads from what is quick
+        # a single thread, since fetches wait for each other at a lock
         self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="bucketline-fetch")
         self._prober = ThreadPoolExecutor(1, thread_name_prefix="bucketline-probe")
         self._fetches: dict[str, asyncio.Future[ResolutionMap]] = {}
         self._probe: asyncio.Future[None] | None = None
-        self._is_gone = False
+        self._is_unavailable = False
 
     async def do(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        """Work that may ask the root."""
+        """Run work that may make requests to the root."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def put(self, *arguments: Any) -> tuple[ResolutionMap, bool]:
@@ -47,7 +47,7 @@ class AsyncMapStore:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.maps.put, *arguments)
 
     async def open(self, digest: str, wait_s: float) -> ResolutionMap:
-        """The map with that content. Raises ``Planning`` where it is still on its way after ``wait_s``."""
+        """The map with that digest. ``Planning`` where it is still being fetched after ``wait_s``."""
         found = await asyncio.to_thread(self.maps.here, digest)
         if found is not None:
             return found
@@ -62,21 +62,21 @@ class AsyncMapStore:
         return fetch.result()
 
     async def is_root_there(self) -> bool:
-        """Whether what the maps are shared through answers."""
+        """Whether the shared root responds. Records an event when that changes."""
         probe = self._probe
         if probe is None or probe.done():
             probe = asyncio.get_running_loop().run_in_executor(self._prober, self.maps.probe)
             self._probe = probe
-        # not self._probe after this: whoever was woken before may have begun another
+        # below use probe, not self._probe, which another request may have replaced
         done, _ = await asyncio.wait([probe], timeout=PROBE_WAIT_S)
-        problem: BaseException | None = StoreUnavailable("the map root does not answer")
+        problem: BaseException | None = StoreUnavailable("the map root does not respond")
         if done:
             problem = probe.exception()
-        was_gone, self._is_gone = self._is_gone, problem is not None
-        if problem is not None and not was_gone:
+        was_unavailable, self._is_unavailable = self._is_unavailable, problem is not None
+        if problem is not None and not was_unavailable:
             events.emit("map_root_unavailable", detail=str(problem))
             self._tell("map_root_unavailable", detail=str(problem))
-        if problem is None and was_gone:
+        if problem is None and was_unavailable:
             self._tell("map_root_back")
         return problem is None
 
@@ -88,4 +88,4 @@ class AsyncMapStore:
     def _fetched(self, digest: str, done: asyncio.Future[ResolutionMap]) -> None:
         self._fetches.pop(digest, None)
         if not done.cancelled():
-            done.exception()  # one that nobody waits for is still no "exception was never retrieved"
+            done.exception()  # prevents "exception was never retrieved" where no request waits for it

@@ -1,9 +1,8 @@
-"""Which columns of a file hold the id and the size, and which the optional rest.
+"""Which columns of a file are the id, the width, the height and the optional columns.
 
-Names that the caller gives win. Otherwise they are found by the names below, tier by tier: the first tier of
-which the file has anything decides, and two candidates in one tier are an error that names both, never a
-guess. Names match exactly, but for spaces around them. An optional column that is called by an empty name is
-left out, though the file has it."""
+Names given by the caller come first. Other columns are found by the names below, tier by tier: the first tier of which
+the file has any name decides, and two candidates in one tier are an error that lists both. Names match exactly, apart
+from surrounding spaces. An optional column is ignored where the caller gives an empty name for it."""
 
 from __future__ import annotations
 
@@ -24,10 +23,10 @@ ID_TIERS: tuple[tuple[str, ...], ...] = (
 )
 
 SIZE_TIERS: tuple[tuple[tuple[str, str], ...], ...] = (
-    # The image as it is stored, which is what the loader reads: ours, most of Hugging Face, and what img2dataset notes
-    # after its resize. ``bucketline scan`` takes the same of img2dataset's tables.
+    # The image as stored, which is what the loader reads: ours, most of Hugging Face, and what img2dataset records
+    # after its resize. ``bucketline scan`` reads the same columns of img2dataset's tables.
     (("width", "height"), ("image_width", "image_height")),
-    # The image as it was found on the web, before any download: DataComp, and img2dataset beside the other; LAION
+    # The image as found on the web, before any download: DataComp, img2dataset beside the other pair, LAION
     (("original_width", "original_height"), ("WIDTH", "HEIGHT")),
 )
 
@@ -40,9 +39,9 @@ OPTIONAL_NAMES: dict[str, tuple[str, ...]] = {
 
 
 class RequestedColumns(NamedTuple):
-    """Column names as the caller gives them; None: find it. The size's two come together or not at all. An empty name
-    of one of the last three leaves that column out. ``skip_missing_sizes``: leave out rows without a width or height,
-    and do not refuse the file for them."""
+    """Column names as the caller gives them; None: find the column. ``width`` and ``height`` are given together or not
+    at all. An empty name of an optional column ignores that column. ``skip_missing_sizes``: leave out rows without a
+    width or height instead of refusing the file."""
 
     id: str | None = None
     width: str | None = None
@@ -62,7 +61,7 @@ FIND_ALL = RequestedColumns()
 
 @dataclass(frozen=True)
 class ResolvedColumns:
-    """Column names as they stand in the file. ``optional``: of the optional columns that it has, by kind."""
+    """Column names as they are in the file. ``optional``: the name of each optional column that it has."""
 
     id: str
     width: str
@@ -74,12 +73,14 @@ class ResolvedColumns:
 
 
 def resolve(columns: RequestedColumns, available: Iterable[str]) -> ResolvedColumns:
-    """The names of the columns in a file that has ``available``; ``Invalid`` names what there is."""
+    """The columns of a file that has the names ``available``; ``Invalid`` lists what the file has."""
     present = _Present(available)
     if (columns.width is None) != (columns.height is None):
         given = "width" if columns.height is None else "height"
         raise Invalid(
-            "columns", f"only {given} is named", "Give both width_column and height_column, or neither"
+            "columns",
+            f"must name both width and height, got only {given}",
+            "Give width_column and height_column, or neither",
         )
     image_id = present.find("id", [columns.id]) if columns.id is not None else present.find_id()
     if columns.width is None or columns.height is None:
@@ -96,16 +97,16 @@ def resolve(columns: RequestedColumns, available: Iterable[str]) -> ResolvedColu
 def _check_different(names: ResolvedColumns) -> None:
     if len({names.id, names.width, names.height}) < 3:
         shown = _list([names.id, names.width, names.height])
-        raise Invalid("columns", f"id, width and height are {shown}", "Name three different columns")
+        raise Invalid("columns", f"id, width and height must be different columns, got {shown}")
     twice = [name for name, count in Counter(names.all()).items() if count > 1]
     if twice:
         kinds = {"id": names.id, "width": names.width, "height": names.height, **names.optional}
         both = " and ".join(kind for kind, name in kinds.items() if name == twice[0])
-        raise Invalid("columns", f"{both} are one column, {_list(twice[:1])}", "Name different columns")
+        raise Invalid("columns", f"{both} must be different columns, got {_list(twice[:1])} for both")
 
 
 class _Present:
-    """The columns that a file has."""
+    """The column names of a file."""
 
     def __init__(self, available: Iterable[str]) -> None:
         self.raw = list(available)
@@ -116,13 +117,13 @@ class _Present:
         """The one candidate that the file has."""
         found = [name for name in candidates if name in self.by_name]
         if not found:
-            raise self._missing(what, f"no column {_list(candidates)}")
+            raise self._missing(what, f"the file has no column {_list(candidates)}")
         if len(found) > 1:
             raise Invalid(
                 what,
                 f"several columns could be the {what}: {_list(found)}",
-                f"Name it with {what}_column"
-                + (", or none with an empty one" if what in OPTIONAL_NAMES else ""),
+                f"Choose one with {what}_column"
+                + (", or none with an empty name" if what in OPTIONAL_NAMES else ""),
                 candidates=found,
             )
         self._check_single(found[0])
@@ -132,7 +133,8 @@ class _Present:
         for tier in ID_TIERS:
             if any(name in self.by_name for name in tier):
                 return self.find("id", tier)
-        raise self._missing("id", f"no column {_list([name for tier in ID_TIERS for name in tier])}")
+        known = _list([name for tier in ID_TIERS for name in tier])
+        raise self._missing("id", f"the file has no id column, which may be called {known}")
 
     def find_size(self) -> tuple[str, str]:
         for tier in SIZE_TIERS:
@@ -142,7 +144,7 @@ class _Present:
                 raise Invalid(
                     "width",
                     f"several columns could be the size: {_list(pairs)}",
-                    "Name them with width_column and height_column",
+                    "Choose one pair with width_column and height_column",
                     candidates=pairs,
                 )
             if found:
@@ -156,15 +158,16 @@ class _Present:
                 for pair in tier
                 if lonely[0] in pair
             )
-            raise self._missing(partner, f"no column '{partner}' to go with '{lonely[0]}'")
+            raise self._missing(partner, f"the file has '{lonely[0]}' but no column '{partner}'")
         raise self._missing(
             "width",
-            "no columns width and height, nor another known pair of names",
-            ". Where the file has no sizes: bucketline scan FOLDER reads them from the images",
+            "the file has no columns width and height, nor another known pair of names",
+            ". If the file has no sizes, bucketline scan FOLDER reads them from the images",
         )
 
     def find_optional(self, given: Mapping[str, str | None], taken: Set[str]) -> dict[str, str]:
-        """By kind. What the caller has named is not found as anything else, nor what is ``taken``."""
+        """Optional columns and their names in the file. A column that the caller has named, or that is ``taken``, is
+        not found as another one."""
         taken = taken | {self.by_name[name] for name in given.values() if name in self.by_name}
         free = {name for name, raw in self.by_name.items() if raw not in taken}
         found = {}
@@ -178,14 +181,16 @@ class _Present:
 
     def _check_single(self, name: str) -> None:
         if self.counts[name.strip()] > 1:
-            raise Invalid(name, f"there are {self.counts[name.strip()]} columns of this name", "Leave one")
+            raise Invalid(
+                name, f"the file has {self.counts[name.strip()]} columns with this name", "Keep one"
+            )
 
     def _missing(self, what: str, detail: str, besides: str = "") -> Invalid:
         how = f"{what}_column" if what in OPTIONAL_NAMES else "id_column, width_column and height_column"
         return Invalid(
             what,
             f"{detail}; the columns are {_list(self.raw)}",
-            f"Rename them, or name them with {how}{besides}",
+            f"Rename a column, or name it with {how}{besides}",
             available=self.raw[:50],
         )
 

@@ -1,11 +1,11 @@
-"""Optional columns on their way in: chunk by chunk to the staging directory, and at the end an array over it. A
-column that is all ones was never there: ones are the default."""
+"""Optional columns while a map is read: values are appended to the spool chunk by chunk, and end as one array.
+
+A column in which every value is 1 is dropped at the end, since 1 is the default."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,123 +18,110 @@ from bucketline_service.maps.spool import Spool
 
 _STEP = 1 << 20
 
-Refuse = Callable[[int, str, str], Invalid]
-"""The error for a row of the chunk: its number in it, what is wrong (the value as ``{}``), and what would do."""
-
-
-class WrittenColumn(NamedTuple):
-    """``array``: of the type in ``STORED``. ``summary``: what a look at the map shows of it."""
-
-    array: Any
-    summary: dict[str, float]
+RowError = Callable[[int, str, str], Invalid]
+"""Makes the error for a row of the chunk, from its index, what is wrong (with ``{}`` for the value) and a hint."""
 
 
 class ColumnWriter(Protocol):
-    """One column. ``add``: the values of the next rows, float64[n]. ``finish``: None where all are ones."""
+    """Writes one column. ``finish`` returns an array of the type in ``STORED``, or None where all values are 1."""
 
-    def add(self, values: NDArray[np.float64], refuse: Refuse) -> None: ...
+    def add(self, values: NDArray[np.float64], row_error: RowError) -> None:
+        """Append the values of the next rows, float64[n]."""
 
-    def finish(self) -> WrittenColumn | None: ...
+    def finish(self) -> Any | None: ...
 
 
 class NumFramesWriter:
-    """Kept as they are: uint32, 4 bytes an image."""
+    """uint32, 4 bytes an image."""
 
-    def __init__(self, staging: Spool) -> None:
-        self._staging = staging
-        self._min, self._max = math.inf, 0
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._max = 0
 
-    def add(self, values: NDArray[np.float64], refuse: Refuse) -> None:
-        self._staging.write("num_frames", values.astype(np.uint32))
-        self._min, self._max = min(self._min, int(values.min())), max(self._max, int(values.max()))
+    def add(self, values: NDArray[np.float64], row_error: RowError) -> None:
+        self._spool.write("num_frames", values.astype(np.uint32))
+        self._max = max(self._max, int(values.max()))
 
-    def finish(self) -> WrittenColumn | None:
-        if self._max <= 1:
-            return None
-        array = self._staging.column("num_frames", STORED["num_frames"])
-        return WrittenColumn(array, {"min": int(self._min), "max": self._max})
+    def finish(self) -> Any | None:
+        return None if self._max <= 1 else self._spool.column("num_frames", STORED["num_frames"])
 
 
 class NumRepeatsWriter:
-    """Kept as which of the distinct values: a byte an image. Codes are given as values come, and put in the order of
-    the values at the end."""
+    """A one-byte code an image, an index into the distinct values. Codes are assigned in the order in which values
+    appear, and renumbered at the end so that they follow the order of the values."""
 
-    def __init__(self, staging: Spool) -> None:
-        self._staging = staging
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
         self._codes: dict[float, int] = {}
-        self._counts = np.zeros(MAX_REPEAT_VALUES, np.int64)
 
-    def add(self, values: NDArray[np.float64], refuse: Refuse) -> None:
+    def add(self, values: NDArray[np.float64], row_error: RowError) -> None:
         found = pa.array(values).dictionary_encode()
         for place, value in enumerate(found.dictionary.to_pylist()):
             if value not in self._codes:
                 if len(self._codes) == MAX_REPEAT_VALUES:
                     row = pc.index(found.indices, pa.scalar(place, pa.int32())).as_py()
-                    raise refuse(
+                    raise row_error(
                         row,
-                        f"{{}} is the {MAX_REPEAT_VALUES + 1}th distinct value of num_repeats",
-                        f"A map has at most {MAX_REPEAT_VALUES}: round them",
+                        f"num_repeats must have at most {MAX_REPEAT_VALUES} distinct values in a map, and {{}} is one "
+                        "more",
+                        "Round the values",
                     )
                 self._codes[value] = len(self._codes)
-        table = np.array([self._codes[value] for value in found.dictionary.to_pylist()], np.uint8)
-        codes = table[found.indices.to_numpy()]
-        self._counts += np.bincount(codes, minlength=MAX_REPEAT_VALUES)
-        self._staging.write("repeat_codes", codes)
+        code_of = np.array([self._codes[value] for value in found.dictionary.to_pylist()], np.uint8)
+        self._spool.write("repeat_codes", code_of[found.indices.to_numpy()])
 
-    def finish(self) -> WrittenColumn | None:
+    def finish(self) -> Any | None:
         given = list(self._codes)
         values = np.array(sorted(given))
         if values.tolist() == [1.0]:
             return None
-        total = math.fsum(value * count for value, count in zip(given, self._counts.tolist(), strict=False))
-        codes = self._in_order(np.searchsorted(values, given).astype(np.uint8))
-        array = pa.DictionaryArray.from_arrays(codes, pa.array(values))
-        return WrittenColumn(array, {"min": float(values[0]), "max": float(values[-1]), "total": total})
+        codes = self._renumbered(np.searchsorted(values, given).astype(np.uint8))
+        return pa.DictionaryArray.from_arrays(codes, pa.array(values))
 
-    def _in_order(self, ranks: NDArray[np.uint8]) -> Any:
-        """The codes as uint8 array, each replaced by ``ranks`` of it."""
-        codes = self._staging.column("repeat_codes", pa.uint8())
-        if (ranks == np.arange(len(ranks))).all():
+    def _renumbered(self, new_codes: NDArray[np.uint8]) -> Any:
+        """The codes of all images as a uint8 array, code ``c`` replaced by ``new_codes[c]``."""
+        codes = self._spool.column("repeat_codes", pa.uint8())
+        if (new_codes == np.arange(len(new_codes))).all():
             return codes
         for start in range(0, len(codes), _STEP):
-            self._staging.write("num_repeats", ranks[codes.slice(start, _STEP).to_numpy()])
-        return self._staging.column("num_repeats", pa.uint8())
+            self._spool.write("num_repeats", new_codes[codes.slice(start, _STEP).to_numpy()])
+        return self._spool.column("num_repeats", pa.uint8())
 
 
-_KINDS: dict[str, Callable[[Spool], ColumnWriter]] = {
+_WRITERS: dict[str, Callable[[Spool], ColumnWriter]] = {
     "num_repeats": NumRepeatsWriter,
     "num_frames": NumFramesWriter,
 }
 
 
-def _refuse_default(row: int, detail: str, hint: str) -> Invalid:
-    return Invalid("file", detail.replace("{}", "1, which rows without a value have,"), hint)
+def _default_error(row: int, detail: str, hint: str) -> Invalid:
+    return Invalid("file", detail.replace("{}", "1, the default of rows without a value,"), hint)
 
 
 class OptionalColumnWriters:
-    """All that a map turns out to have. Rows for which a column was not given have the default: JSON lines may begin
-    without it, and one of several files may lack it."""
+    """The optional columns of a map. Rows for which a column was not given have the default: JSON lines may omit a key
+    at first, and one of several files may not have the column."""
 
-    def __init__(self, staging: Spool) -> None:
-        self._staging = staging
-        self._columns: dict[str, ColumnWriter] = {}
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._writers: dict[str, ColumnWriter] = {}
         self._num_rows: dict[str, int] = {}
 
-    def add(self, kind: str, values: NDArray[np.float64], first_row: int, refuse: Refuse) -> None:
-        """The rows from ``first_row`` on."""
-        if kind not in self._columns:
-            self._columns[kind] = _KINDS[kind](self._staging)
+    def add(self, kind: str, values: NDArray[np.float64], first_row: int, row_error: RowError) -> None:
+        """Append the values of the rows from ``first_row`` on, float64[n]."""
+        if kind not in self._writers:
+            self._writers[kind] = _WRITERS[kind](self._spool)
         self._fill(kind, first_row)
-        self._columns[kind].add(values, refuse)
+        self._writers[kind].add(values, row_error)
         self._num_rows[kind] = first_row + len(values)
 
     def _fill(self, kind: str, num_rows: int) -> None:
         for start in range(self._num_rows.get(kind, 0), num_rows, _STEP):
-            self._columns[kind].add(np.ones(min(_STEP, num_rows - start)), _refuse_default)
+            self._writers[kind].add(np.ones(min(_STEP, num_rows - start)), _default_error)
 
-    def finish(self, num_rows: int) -> dict[str, WrittenColumn]:
-        """``num_rows``: of the whole map."""
-        for kind in self._columns:
+    def finish(self, num_rows: int) -> dict[str, Any]:
+        """The array of each column that differs from its default, for a map of ``num_rows`` rows."""
+        for kind in self._writers:
             self._fill(kind, num_rows)
-        finished = {kind: column.finish() for kind, column in self._columns.items()}
-        return {kind: each for kind in STORED if (each := finished.get(kind)) is not None}
+        arrays = {kind: writer.finish() for kind, writer in self._writers.items()}
+        return {kind: array for kind in STORED if (array := arrays.get(kind)) is not None}

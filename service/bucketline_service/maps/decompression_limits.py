@@ -1,5 +1,5 @@
-"""What a file says it unpacks to, before any of it is unpacked, and what a reader may take of memory: a few kB must not
-cost gigabytes."""
+"""Limits of decompression: the size a file declares is checked before anything is decompressed, and a reader's memory
+is limited, so that a few kB cannot cost gigabytes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pyarrow as pa
 from bucketline_service.errors import TooLarge
 
 MAX_RATIO = 100
-"""Ids are all different, so that maps pack less than tenfold; sizes that are all the same pack to nothing."""
+"""Largest ratio of decompression. Ids are distinct, so that real maps compress less than tenfold."""
 
 ALWAYS_BYTES = 1 << 28
-"""What any file may unpack to, however small it is."""
+"""What a file of any size may decompress to."""
 
 ROW_BYTES = 16
-"""An id, a width and a height, as they are kept."""
+"""An id, a width and a height, as they are stored."""
 
 MEMORY_BYTES = 1 << 31
 MEMORY_RATIO = 20
-"""What reading may take of memory, and of it for each byte of the file. A row that packs to a byte takes 17 of them."""
+"""Memory of a reader: a constant, and so many bytes for each byte of the file. A row compressed to a byte takes 17."""
 
 _DICTIONARY = 2
 _FOOTER_END = struct.Struct("<i6s")
 
 
 def limit_memory(packed_bytes: int) -> None:
-    """Of this process, which reads a file of that size. Files that are mapped do not count; only Linux counts so."""
+    """Limit this process, which reads a file of that size. Memory-mapped files do not count. Linux only."""
     if sys.platform == "linux":
         import resource
 
@@ -40,19 +40,20 @@ def limit_memory(packed_bytes: int) -> None:
 
 
 def check_unpacked(what: str, num_bytes: int, packed_bytes: int) -> None:
-    """``TooLarge`` where ``num_bytes`` is out of all proportion to what they are packed in."""
+    """``TooLarge`` where ``num_bytes``, the size of ``what`` decompressed, is out of proportion to the compressed
+    size."""
     limit = max(ALWAYS_BYTES, MAX_RATIO * packed_bytes)
     if num_bytes > limit:
         raise TooLarge(
-            f"{what} unpacks to {num_bytes:,} bytes, of a file of which {limit:,} are taken: a file may unpack to "
-            f"{MAX_RATIO} times its size, or to {ALWAYS_BYTES:,} bytes. Send it less compressed, or in another format",
+            f"{what} must decompress to at most {limit:,} bytes ({MAX_RATIO} times the size of the file, or "
+            f"{ALWAYS_BYTES:,} if that is more), got {num_bytes:,}. Send it less compressed, or in another format",
             limit_bytes=limit,
         )
 
 
 def check_parquet(file: Any, packed_bytes: int) -> None:
-    """By the file's own footer: of each row group, with the columns that nobody reads. The columns' own sizes are not
-    looked at: on a damaged footer pyarrow ends the process in ``row_group(0).column(0)``, where its readers raise."""
+    """Check each row group, including columns that are not read, by the footer. The sizes of single columns are not
+    used, since for a damaged footer ``row_group(0).column(0)`` crashes the process where pyarrow's readers raise."""
     about = file.metadata
     check_unpacked("the map", about.num_rows * ROW_BYTES, packed_bytes)
     for group in range(about.num_row_groups):
@@ -60,16 +61,15 @@ def check_parquet(file: Any, packed_bytes: int) -> None:
 
 
 def check_arrow_stream(path: Path) -> None:
-    """Of each batch of the stream. The lengths of compressed buffers stand before each of them, and arrow believes
-    them."""
+    """Check each batch of a stream. The length of each compressed buffer precedes it, and Arrow allocates that much."""
     with pa.OSFile(str(path)) as file:
         for number, message in enumerate(pa.ipc.MessageReader.open_stream(file)):
             _check_message(number, message)
 
 
 def check_arrow_file(path: Path) -> None:
-    """The same of a file. Its messages are found as readers find them, by its footer: polars writes files that are no
-    stream within."""
+    """Check each batch of a file. They are found by the footer, as readers do: the files of polars are not valid
+    streams."""
     with pa.OSFile(str(path)) as file:
         for number, offset in enumerate(_blocks(file), 1):
             file.seek(offset)
@@ -77,12 +77,13 @@ def check_arrow_file(path: Path) -> None:
 
 
 def _blocks(file: Any) -> list[int]:
-    """Where the dictionaries and batches of an arrow file begin. At its end: the footer, its length, and the magic."""
+    """The offsets of the dictionaries and batches of an Arrow file, which ends with the footer, its length and a
+    magic."""
     file.seek(max(0, file.size() - _FOOTER_END.size))
     length, magic = _FOOTER_END.unpack(file.read())
     start = file.size() - _FOOTER_END.size - length
     if magic != b"ARROW1" or not 0 < length <= MEMORY_BYTES or start < 0:
-        raise struct.error("it has no footer")
+        raise struct.error("the footer is missing")
     file.seek(start)
     footer = memoryview(file.read(length))
     offsets: list[int] = []
@@ -103,13 +104,13 @@ def _check_message(number: int, message: Any) -> None:
 
 
 def _declared(metadata: memoryview, body: memoryview) -> int:
-    """The sum of the lengths of a batch's buffers, unpacked."""
+    """The total length of a batch's buffers, decompressed."""
     message = _follow(metadata, 0)
     batch = _follow(metadata, _field(metadata, message, 2))
     if _number("<B", metadata, _field(metadata, message, 1)) == _DICTIONARY:
         batch = _follow(metadata, _field(metadata, batch, 1))
     if not _field(metadata, batch, 2) or not _field(metadata, batch, 3):
-        return len(body)  # no buffers, or none that is packed
+        return len(body)  # without buffers, or without compression
     buffers = _follow(metadata, _field(metadata, batch, 2))
     total = 0
     for index in range(_number("<I", metadata, buffers)):
@@ -120,8 +121,7 @@ def _declared(metadata: memoryview, body: memoryview) -> int:
 
 
 def _field(data: memoryview, table: int, slot: int) -> int:
-    """Where a field of a flatbuffers table stands; 0 for one that is not there. A table's fields are found by way of a
-    table of their offsets."""
+    """The position of a field of a flatbuffers table, found through the table's vtable; 0 where it is absent."""
     offsets = table - _number("<i", data, table)
     place = 4 + 2 * slot
     found = _number("<H", data, offsets + place) if place < _number("<H", data, offsets) else 0
@@ -134,6 +134,6 @@ def _follow(data: memoryview, at: int) -> int:
 
 def _number(kind: str, data: memoryview, at: int) -> int:
     if at < 0:
-        raise struct.error("an offset leads out of the message")
+        raise struct.error("an offset points outside the message")
     found: int = struct.unpack_from(kind, data, at)[0]
     return found

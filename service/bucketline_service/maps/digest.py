@@ -1,13 +1,12 @@
-"""The name of a map's content: SHA-256 over its rows, whatever file they came in.
+"""The digest of a map: SHA-256 over its rows, independent of the file that they came in.
 
 The bytes hashed, all little-endian: ``bucketline map 1\\n``, the id kind and ``\\n``, the number of images as
 int64; the widths as uint32, then the heights; then the ids: as int64, or the ends of the strings' UTF-8 as
 int64 and the bytes.
 
-Then, of each optional column that the map has, in this order: ``num_repeats\n``, how many distinct values there are
-as int64, these as float64, ascending, and for each image which of them it has as uint8; ``num_frames\n``, and the
-numbers as uint32. A map has such a column only where an image differs from the default: with or without a column of
-ones it is the same map, and the digests of maps without are what they were before there were any."""
+Then each optional column that the map has, in this order: ``num_repeats\n``, the number of distinct values as int64,
+the values as float64, ascending, and for each image the index of its value as uint8; ``num_frames\n``, and the numbers
+as uint32. A map has such a column only where an image differs from the default, so a column of ones changes nothing."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ _STEP = 1 << 20
 def content_digest(
     ids: Any, widths: NDArray[np.uint32], heights: NDArray[np.uint32], optional: Mapping[str, Any]
 ) -> str:
-    """``ids`` an int64 or large_string array, one chunk; ``optional`` by kind an array of the type in
-    ``optional.STORED``; hex."""
+    """64 hexadecimal digits. ``ids``: an int64 or large_string array; ``optional``: the stored optional columns, each
+    an array of the type in ``STORED``."""
     is_int = pa.types.is_int64(ids.type)
     digest = hashlib.sha256(b"bucketline map 1\n" + (b"int64" if is_int else b"string") + b"\n")
     digest.update(len(ids).to_bytes(8, "little"))

@@ -1,4 +1,4 @@
-"""What a reader hands on: a file's columns in chunks, and where in the file a row stands."""
+"""An opened map file: its columns in chunks of rows, and errors that name the row, the line and the value."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable
 from bucketline_service.maps.column_names import ResolvedColumns
 
 CHUNK_ROWS = 1 << 18
-"""Rows that are read and checked at a time: some 10 MB, whatever the file's size."""
+"""Rows that are read and checked at once: about 10 MB, whatever the size of the file."""
 
 MAX_ID_BYTES = 1024
-"""Longest string id, in UTF-8 bytes: ids stand in URLs and in every batch; S3's object keys end here as
-well."""
+"""Longest string id, in UTF-8 bytes. Ids are part of URLs and of every batch; S3 limits object keys to the same
+length."""
 
-NOT_UTF8_HINT = "Perhaps it is Latin-1 or Windows-1252: convert it with iconv -f WINDOWS-1252 -t UTF-8 FILE"
+NOT_UTF8_HINT = "If it is Latin-1 or Windows-1252, convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE"
 
 _VALUE_CHARS = 80
 
-# What parsers raise at a file that is not what it says. pyarrow's own errors derive from these or from
-# ArrowException.
+# What parsers raise for a damaged file. The errors of pyarrow derive from these or from ArrowException.
 _BROKEN = (
     pa.ArrowException,
     OSError,
@@ -43,7 +42,7 @@ _BROKEN = (
     NotImplementedError,
     RuntimeError,
     OverflowError,
-    SystemError,  # of ijson, for a number of thousands of digits
+    SystemError,  # ijson raises it for a number of thousands of digits
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
@@ -55,8 +54,8 @@ _UNREADABLE = (
 
 
 class RowChunk(NamedTuple):
-    """Consecutive rows: arrow arrays of one length, of whatever types the file has. ``optional``: by kind the name of
-    the column, and the column."""
+    """Consecutive rows as Arrow arrays of equal length, in whatever types the file has. ``optional`` maps each optional
+    column to its name in the file and its array."""
 
     ids: Any
     widths: Any
@@ -65,12 +64,12 @@ class RowChunk(NamedTuple):
 
     @classmethod
     def of(cls, names: ResolvedColumns, column: Callable[[str], Any]) -> RowChunk:
-        """``column``: the array of that name."""
+        """``column`` returns the array of a column by its name in the file."""
         optional = {kind: (name, column(name)) for kind, name in names.optional.items()}
         return cls(column(names.id), column(names.width), column(names.height), optional)
 
     def of_rows(self, is_chosen: NDArray[np.bool_]) -> RowChunk:
-        """Those rows alone; bool[n]."""
+        """Only the rows where ``is_chosen``, bool[n], is true."""
         mask = pa.array(is_chosen)
         optional = {kind: (name, array.filter(mask)) for kind, (name, array) in self.optional.items()}
         return RowChunk(self.ids.filter(mask), self.widths.filter(mask), self.heights.filter(mask), optional)
@@ -86,10 +85,11 @@ def _same(row: int) -> int:
 
 @dataclass(frozen=True)
 class FileSource:
-    """An opened file. ``rows`` are counted from 0 here, from 1 in messages. ``is_text``: a format without
-    types, in which all columns are strings. ``line`` tells the line of a row where that is exact. ``part``: which of
-    the files of a map it is, where there are several. ``row_of``: from the rows of the map to this file's, of which
-    some may have been skipped."""
+    """An opened file. Rows are counted from 0 here, and from 1 in messages.
+
+    ``is_text``: the format has no types, and every column is read as strings. ``line`` returns the line of a row where
+    it is known exactly. ``part``: the name of this file where a map consists of several. ``row_of`` converts a row of
+    the map to a row of this file; they differ where rows were skipped or other files come before."""
 
     names: ResolvedColumns
     chunks: Iterator[RowChunk]
@@ -98,9 +98,9 @@ class FileSource:
     part: str | None = None
     row_of: Callable[[int], int] = _same
 
-    def refuse(self, column: str, row: int, detail: str, value: Any, hint: str | None = None) -> Invalid:
-        """The error for a value: names the column, the row, the line where known, and the value. ``detail``
-        has the value as ``{}``."""
+    def row_error(self, column: str, row: int, detail: str, value: Any, hint: str | None = None) -> Invalid:
+        """The error for a value: it names the column, the row, the line where known, and the value, which replaces
+        ``{}`` in ``detail``."""
         row, shown = self.row_of(row), show(value)
         line = self.line(row)
         at = f"row {row + 1}" + (f" (line {line})" if line is not None else "")
@@ -113,7 +113,7 @@ class FileSource:
 
 
 def show(value: Any) -> str:
-    """A value for a message: short, whatever it is."""
+    """A value as text for a message, always short."""
     if isinstance(value, (str, bytes)):
         value = value[: _VALUE_CHARS + 1]
         text = repr(value)
@@ -123,10 +123,10 @@ def show(value: Any) -> str:
 
 
 class _Shortly(reprlib.Repr):
-    """``repr`` of the first few values of the first few levels: what is nested and shared can be without an end."""
+    """``repr`` limited in depth and length: nested values that share parts can print without end."""
 
     def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if x.bit_length() <= 256 else f"a whole number of {x.bit_length()} bits"
+        return repr(x) if x.bit_length() <= 256 else f"an integer of {x.bit_length()} bits"
 
 
 _SHORTLY = _Shortly()
@@ -135,7 +135,7 @@ _SHORTLY.maxstring = _SHORTLY.maxother = _VALUE_CHARS
 
 
 def is_utf8(text: str) -> bool:
-    """False for lone surrogates, which JSON and pickle can smuggle into a string."""
+    """False for strings with lone surrogates, which JSON and pickle can produce."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -145,14 +145,14 @@ def is_utf8(text: str) -> bool:
 
 @contextmanager
 def reading(path: Path, format_name: str) -> Iterator[None]:
-    """Turns what a parser raises at a broken file into ``Invalid``."""
+    """Convert what a parser raises for a damaged file to ``Invalid``."""
     try:
         yield
     except BucketlineError:
         raise
     except MemoryError as exc:
         raise TooLarge(
-            f"the {format_name} file asks for more memory than there is: {_first_line(exc)}"
+            f"the {format_name} file needs more memory than is available: {_first_line(exc)}"
         ) from exc
     except _BROKEN as exc:
         if isinstance(exc, OSError) and exc.errno in _UNREADABLE:
@@ -164,7 +164,7 @@ def broken(format_name: str, reason: str) -> Invalid:
     return Invalid(
         "file",
         f"cannot be read as {format_name}: {reason.rstrip('.')}",
-        "It may be truncated, damaged, or of another format",
+        "It may be truncated, damaged, or in another format",
     )
 
 

@@ -1,4 +1,4 @@
-"""What ids and sides must be, chunk by chunk; and that no id comes twice."""
+"""The id column: 64-bit integers or strings, checked chunk by chunk, and unique over the whole map."""
 
 from __future__ import annotations
 
@@ -10,84 +10,64 @@ from numpy.typing import NDArray
 
 from bucketline_service.maps import lazy_compute as pc
 from bucketline_service.maps.file_source import MAX_ID_BYTES, FileSource
-from bucketline_service.maps.numeric_columns import (
-    NumberRule,
-    check_numbers,
-    first_true,
-    plain,
-    wrong_type,
-)
+from bucketline_service.maps.numeric_columns import first_true, plain, wrong_type
 
-MAX_SIDE_PX = 1_000_000
-"""Largest side taken. No image format in use for training goes this far (JPEG and WebP end at 65,535 and
-16,383 px; the largest stitched panoramas are some 600,000 px wide), while swapped columns, file sizes and
-hashes mostly do."""
-
-_SIDE = NumberRule(
-    "a number of pixels",
-    low=1,
-    high=MAX_SIDE_PX,
-    hint=f"A side is a whole number of pixels from 1 to {MAX_SIDE_PX:,}",
-    unit=" pixels",
-)
-_ID_HINT = "Ids are 64-bit whole numbers or strings, one kind in a map"
+ID_HINT = "Ids are 64-bit integers or strings, all of one kind"
 _FLOAT_SUFFIX = ".0"
 _FLOAT = r"^[+-]?[0-9]+\.0$"
 _UUID_BYTES = 16
 
 
-def check_sides(source: FileSource, column: str, array: Any, first_row: int) -> NDArray[np.uint32]:
-    """A chunk of widths or heights, uint32[n]; ``Invalid`` for the first row that is no side length."""
-    return check_numbers(source, column, array, first_row, _SIDE).astype(np.uint32)
-
-
 def check_ids(source: FileSource, column: str, array: Any, first_row: int) -> Any:
-    """A chunk of ids as an int64 or a large_string array; ``Invalid`` for the first row that is no id."""
+    """A chunk of ids as an int64 or a large_string array; ``Invalid`` for the first row that is not an id."""
     array = plain(array)
     if array.null_count:
-        raise source.refuse(column, first_row + first_true(pc.is_null(array)), "no id", None, _ID_HINT)
+        row = first_true(pc.is_null(array))
+        raise source.row_error(column, first_row + row, "has no value", None, ID_HINT)
     given = array
     if pa.types.is_integer(array.type):
         return _int_ids(source, column, array, first_row)
     array = _as_text(array)
     if array is None:
-        raise wrong_type(source, column, given, first_row, "an id", _ID_HINT)
+        raise wrong_type(source, column, given, first_row, "must be an integer or a string", ID_HINT)
     array = _utf8(source, column, array, first_row)
     if source.is_text:
         _refuse_floats(source, column, array, first_row)
     lengths = pc.binary_length(array)
     for bad, fault, hint in (
-        (pc.equal(lengths, 0), "an empty string is no id", _ID_HINT),
+        (pc.equal(lengths, 0), "must not be empty, got {}", ID_HINT),
         (
             pc.greater(lengths, MAX_ID_BYTES),
-            f"{{}} is longer than {MAX_ID_BYTES:,} bytes",
-            "Use a shorter id",
+            f"must be at most {MAX_ID_BYTES:,} bytes, got {{}}",
+            "Use shorter ids",
         ),
     ):
         if pc.any(bad).as_py():
             row = first_true(bad)
-            raise source.refuse(column, first_row + row, fault, array[row].as_py(), hint)
+            raise source.row_error(column, first_row + row, fault, array[row].as_py(), hint)
     return array
 
 
 def _refuse_floats(source: FileSource, column: str, array: Any, first_row: int) -> None:
-    """A table in which a row has no id has all others as floats, and writes 7 as 7.0. Formats with types are refused
-    for it, and so is text."""
+    """Where one row has no id, pandas writes all others as floats, 7 as 7.0. Such ids are refused in text as they are
+    in typed formats."""
     if not pc.any(pc.ends_with(array, _FLOAT_SUFFIX)).as_py():
         return
     is_float = pc.match_substring_regex(array, _FLOAT)
     if pc.any(is_float).as_py():
         row = first_true(is_float)
-        hint = (
-            "Write ids as whole numbers: 7, not 7.0. Strings that look like this need Parquet or JSON lines"
-        )
-        raise source.refuse(
-            column, first_row + row, "{} is a floating-point number, not an id", array[row].as_py(), hint
+        hint = "Write integer ids as 7, not 7.0. To use such strings as ids, send the map as Parquet or JSON lines"
+        raise source.row_error(
+            column,
+            first_row + row,
+            "must be an integer or a string, got the floating-point number {}",
+            array[row].as_py(),
+            hint,
         )
 
 
 def _as_text(array: Any) -> Any | None:
-    """Strings, or bytes that may be: large_string or large_binary. None where the type is another one."""
+    """Strings as large_string, bytes as large_binary; None for every other type."""
     kind = array.type
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == _UUID_BYTES:
         return _uuids(array)
@@ -96,13 +76,13 @@ def _as_text(array: Any) -> Any | None:
             return array.cast(pa.large_binary())
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             return array.cast(pa.large_string())
-    except pa.ArrowNotImplementedError:  # older releases of arrow can not convert views
+    except pa.ArrowNotImplementedError:  # older releases of Arrow cannot convert views
         return None
     return None
 
 
 def _uuids(array: Any) -> Any:
-    """Sixteen bytes are a UUID, whose string has hyphens after the digits 8, 12, 16 and 20."""
+    """UUIDs, 16 bytes each, in their string form, with hyphens after the digits 8, 12, 16 and 20."""
     data = np.frombuffer(array.buffers()[1], np.uint8).reshape(-1, _UUID_BYTES)
     data = data[array.offset : array.offset + len(array)]
     hexadecimal = np.frombuffer(data.tobytes().hex().encode(), np.uint8).reshape(-1, 2 * _UUID_BYTES)
@@ -112,8 +92,8 @@ def _uuids(array: Any) -> Any:
 
 
 def as_int_ids(array: Any) -> Any | None:
-    """Text ids as int64, or None where any of them is not the canonical decimal form of one: "007" stays a
-    string, as does what does not fit in 64 bits."""
+    """Text ids as int64, or None where any of them is not the canonical decimal form of an int64: "007" remains a
+    string."""
     try:
         numbers = array.cast(pa.int64())
     except pa.ArrowInvalid:
@@ -126,28 +106,32 @@ def _int_ids(source: FileSource, column: str, array: Any, first_row: int) -> Any
         bad = pc.greater(array, pa.scalar(2**63 - 1, pa.uint64()))
         if pc.any(bad).as_py():
             row = first_true(bad)
-            hint = "Ids are signed 64-bit whole numbers: store larger ones as strings"
-            raise source.refuse(
-                column, first_row + row, "{} does not fit in 64 bits", array[row].as_py(), hint
+            raise source.row_error(
+                column,
+                first_row + row,
+                "must fit in 64 bits with a sign, got {}",
+                array[row].as_py(),
+                "Store larger ids as strings",
             )
     return array.cast(pa.int64())
 
 
 def _utf8(source: FileSource, column: str, array: Any, first_row: int) -> Any:
-    """Parquet and arrow strings are checked by nobody else."""
+    """No reader validates the strings of Parquet and Arrow files."""
     try:
         array = array.cast(pa.large_string())
         array.validate(full=True)
     except pa.ArrowInvalid:
         values = array.cast(pa.large_binary()).to_pylist()
         row = next(row for row, value in enumerate(values) if value.decode(errors="ignore").encode() != value)
-        raise source.refuse(column, first_row + row, "{} is not UTF-8", values[row], _ID_HINT) from None
+        raise source.row_error(
+            column, first_row + row, "must be UTF-8, got {}", values[row], ID_HINT
+        ) from None
     return array
 
 
 def duplicate_row(ids: Any, by_id: NDArray[Any]) -> tuple[int, int] | None:
-    """The first row whose id stands in an earlier row too, and that earlier row. ``by_id`` sorts ``ids``
-    stably."""
+    """The first row whose id occurs in an earlier row, and that earlier row. ``by_id`` sorts ``ids`` stably."""
     found: tuple[int, int] | None = None
     step = 1 << 20
     for start in range(0, len(by_id) - 1, step):

@@ -1,5 +1,4 @@
-"""From a file that somebody sent to an object file that is ready to be moved into place. All in one staging
-directory."""
+"""Reads an uploaded file, checks all of it, and writes the object file of the map, all in one staging directory."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import lazy_compute as pc
 from bucketline_service.maps.archives import naming, sources
 from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns
-from bucketline_service.maps.column_writers import OptionalColumnWriters, WrittenColumn
+from bucketline_service.maps.column_writers import OptionalColumnWriters
 from bucketline_service.maps.decompression_limits import check_unpacked
 from bucketline_service.maps.digest import content_digest
 from bucketline_service.maps.file_source import FileSource, RowChunk, broken, reading
 from bucketline_service.maps.formats import MapFormat
-from bucketline_service.maps.id_column import as_int_ids, check_ids, check_sides, duplicate_row
-from bucketline_service.maps.numeric_columns import plain
-from bucketline_service.maps.optional_columns import OPTIONAL, upright
+from bucketline_service.maps.id_column import ID_HINT, as_int_ids, check_ids, duplicate_row
+from bucketline_service.maps.numeric_columns import check_sides, plain
+from bucketline_service.maps.optional_columns import OPTIONAL, summarise, upright
 from bucketline_service.maps.resolution_map import schema
 from bucketline_service.maps.row_places import RowPlaces
 from bucketline_service.maps.sidecar import write_sidecar
@@ -33,12 +32,12 @@ from bucketline_service.maps.size_histogram import SizeHistogram
 from bucketline_service.maps.spool import IdKind, Spool
 
 MAX_IMAGES = 2**32 - 1
-"""Rows are kept as uint32 where they are sorted by id."""
+"""Rows are stored as uint32 in the order of ids."""
 
 
 class CheckedMap(NamedTuple):
-    """A whole file that has passed: one array a column, over the staging directory's memory map. ``names``: the columns
-    that were read, of the last part where there are several."""
+    """A map that has passed all checks: an array for each column, memory-mapped from the staging directory. ``names``:
+    the columns that were read, from the last part where there are several."""
 
     digest: str
     ids: Any
@@ -46,7 +45,7 @@ class CheckedMap(NamedTuple):
     heights: Any
     by_id: NDArray[np.uint32]
     histogram: dict[str, Any]
-    optional: dict[str, WrittenColumn]
+    optional: dict[str, Any]
     names: ResolvedColumns
     num_skipped: int
 
@@ -59,33 +58,33 @@ def read_checked(
     max_images: int,
     stack: ExitStack,
 ) -> CheckedMap:
-    """Read, check and digest ``path``; ``Invalid`` says which row is wrong. Columns are spooled to
+    """Read, check and digest ``path``; ``Invalid`` names the row that is wrong. Columns are written to
     ``directory``."""
     with reading(path, format.name):
         packed_bytes = path.stat().st_size
     if packed_bytes == 0:
         raise Invalid("file", "is empty", "A map needs at least one image")
-    coming = _MapBuilder(Spool(directory, stack), columns.skip_missing_sizes)
+    builder = _MapBuilder(Spool(directory, stack), columns.skip_missing_sizes)
     found = sources(path, format, columns, directory)
     while True:
         with reading(path, format.name):
             each = next(found, None)
         if each is None:
-            return coming.checked()
+            return builder.checked()
         source, kind = each
         with naming(source.part):
             for chunk in _chunks(source, path, kind):
                 try:
-                    coming.append(source, chunk)
-                except pa.ArrowException as exc:  # values that it cannot hold or convert
+                    builder.append(source, chunk)
+                except pa.ArrowException as exc:  # a value that Arrow cannot convert
                     raise broken(kind.name, str(exc).splitlines()[0][:300]) from exc
-                check_unpacked("the map", coming.staging.num_bytes, packed_bytes)
-                if coming.staging.num_images > max_images:
-                    raise TooLarge(f"the map has more than {max_images:,} images", limit=max_images)
+                check_unpacked("the map", builder.spool.num_bytes, packed_bytes)
+                if builder.spool.num_images > max_images:
+                    raise TooLarge(f"a map must have at most {max_images:,} images", limit=max_images)
 
 
 def _chunks(source: FileSource, path: Path, format: MapFormat) -> Iterator[RowChunk]:
-    """What its parser says of a bad file becomes ``Invalid``."""
+    """The chunks of a source; errors of the parser become ``Invalid``."""
     chunks = iter(source.chunks)
     while True:
         with reading(path, format.name):
@@ -96,19 +95,19 @@ def _chunks(source: FileSource, path: Path, format: MapFormat) -> Iterator[RowCh
 
 
 class _MapBuilder:
-    """The columns of a map that is being read."""
+    """The columns of a map while it is read."""
 
-    def __init__(self, staging: Spool, skip_missing_sizes: bool) -> None:
-        self.staging = staging
+    def __init__(self, spool: Spool, skip_missing_sizes: bool) -> None:
+        self.spool = spool
         self._skip = skip_missing_sizes
         self._rows = RowPlaces()
-        self._optional = OptionalColumnWriters(staging)
+        self._optional = OptionalColumnWriters(spool)
         self._histogram = SizeHistogram()
         self._source: FileSource | None = None
         self._num_read = 0
 
     def append(self, source: FileSource, chunk: RowChunk) -> None:
-        """The next rows of ``source``, checked."""
+        """Check and append the next rows of ``source``."""
         if source is not self._source:
             self._source, self._num_read = source, 0
         first_row, self._num_read = self._num_read, self._num_read + len(chunk.ids)
@@ -125,46 +124,40 @@ class _MapBuilder:
         if "orientation" in optional:
             widths, heights = upright(widths, heights, optional.pop("orientation"))
         self._append_ids(source, check_ids(source, source.names.id, chunk.ids, row), row)
-        self.staging.append_sizes(widths, heights)
+        self.spool.append_sizes(widths, heights)
         self._histogram.add(widths, heights)
         for kind, values in optional.items():
-            self._optional.add(kind, values, row, partial(_refuse, source, *chunk.optional[kind], row))
+            self._optional.add(kind, values, row, partial(_row_error, source, *chunk.optional[kind], row))
 
     def _append_ids(self, source: FileSource, ids: Any, row: int) -> None:
-        """Text says by all of its ids which kind they are; other formats, and so all parts of a map, by the first."""
-        staging = self.staging
-        numbers = as_int_ids(ids) if source.is_text and staging.id_kind != "string" else None
+        """Ids of text are integers if all of them are; in other formats the first id decides for all parts of a map."""
+        spool = self.spool
+        numbers = as_int_ids(ids) if source.is_text and spool.id_kind != "string" else None
         ids = ids if numbers is None else numbers
         kind = "int64" if pa.types.is_int64(ids.type) else "string"
-        if staging.id_kind not in (None, kind):
+        if spool.id_kind not in (None, kind):
             if not source.is_text:
-                raise source.refuse(
-                    source.names.id, row, f"{{}} is of another kind than the ids before, which are {staging.id_kind}",
-                    ids[0].as_py(), "One kind of id in a map",
-                )  # fmt: skip
+                detail = f"must be {spool.id_kind} like the ids before it, got {{}}"
+                raise source.row_error(source.names.id, row, detail, ids[0].as_py(), ID_HINT)
             if kind == "string":
-                staging.make_ids_strings()
-        staging.append_ids(ids)
+                spool.make_ids_strings()
+        spool.append_ids(ids)
 
     def checked(self) -> CheckedMap:
-        """All of it, where no id comes twice."""
-        staging = self.staging
-        if not staging.num_images:
-            left = (
-                f": {self._rows.num_skipped:,} are left out as they have no size"
-                if self._rows.num_skipped
-                else ""
-            )
-            raise Invalid("file", f"has no rows{left}", "A map needs at least one image")
-        ids = staging.ids()
-        widths, heights = (staging.column(name, pa.uint32()) for name in ("widths", "heights"))
+        """The whole map; ``Invalid`` for a duplicate id."""
+        spool = self.spool
+        if not spool.num_images:
+            skipped = self._rows.num_skipped
+            of = f" with a size; {skipped:,} without were left out" if skipped else ""
+            raise Invalid("file", f"has no rows{of}", "A map needs at least one image")
+        ids = spool.ids()
+        widths, heights = (spool.column(name, pa.uint32()) for name in ("widths", "heights"))
         by_id = _sorted_rows(ids)
-        twice = duplicate_row(ids, by_id)
-        if twice is not None:
-            raise self._rows.refuse_duplicate(ids, *twice)
-        optional = self._optional.finish(staging.num_images)
-        arrays = {kind: each.array for kind, each in optional.items()}
-        digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), arrays)
+        duplicate = duplicate_row(ids, by_id)
+        if duplicate is not None:
+            raise self._rows.duplicate_error(ids, *duplicate)
+        optional = self._optional.finish(spool.num_images)
+        digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), optional)
         histogram = self._histogram.as_json()
         assert self._source is not None
         return CheckedMap(
@@ -180,15 +173,15 @@ class _MapBuilder:
         )
 
 
-def _refuse(
+def _row_error(
     source: FileSource, name: str, array: Any, first_row: int, row: int, detail: str, hint: str
 ) -> Invalid:
-    """For a row of a chunk that begins with ``first_row``."""
-    return source.refuse(name, first_row + row, detail, plain(array)[row].as_py(), hint)
+    """The error for a row of the chunk that begins with ``first_row``."""
+    return source.row_error(name, first_row + row, detail, plain(array)[row].as_py(), hint)
 
 
 def _sorted_rows(ids: Any) -> NDArray[np.uint32]:
-    """Rows in the order of their ids (strings by their bytes), equal ids in file order."""
+    """The rows in the order of their ids (strings by their bytes); equal ids remain in file order."""
     num = len(ids)
     if num < 2 or pc.all(pc.less_equal(ids.slice(0, num - 1), ids.slice(1))).as_py():
         return np.arange(num, dtype=np.uint32)
@@ -199,9 +192,9 @@ def _sorted_rows(ids: Any) -> NDArray[np.uint32]:
 
 
 def write_object(checked: CheckedMap, path: Path) -> None:
-    """The object file at ``path`` and its sidecar, both on the disk when this returns."""
+    """Write the object file at ``path`` and its sidecar, both synced to disk."""
     columns = [checked.ids, checked.widths, checked.heights, pa.array(checked.by_id)]
-    columns += [each.array for each in checked.optional.values()]
+    columns += checked.optional.values()
     batch = pa.RecordBatch.from_arrays(columns, schema=schema(checked.ids.type, checked.optional))
     with path.open("wb") as file:
         with pa.ipc.new_file(file, batch.schema) as writer:
@@ -209,5 +202,5 @@ def write_object(checked: CheckedMap, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     id_kind: IdKind = "int64" if pa.types.is_int64(checked.ids.type) else "string"
-    optional = {kind: each.summary for kind, each in checked.optional.items()}
-    write_sidecar(path, checked.digest, len(checked.ids), id_kind, checked.histogram, optional)
+    summaries = summarise(checked.optional)
+    write_sidecar(path, checked.digest, len(checked.ids), id_kind, checked.histogram, summaries)

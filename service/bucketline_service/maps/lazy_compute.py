@@ -1,5 +1,5 @@
-"""``pyarrow.compute``, imported with the first function that is asked of it: by the thread that reads a map. It makes a
-function of each of arrow's hundreds then, which would be a tenth of the coordinator's start."""
+"""``pyarrow.compute``, imported on first use. Importing it creates hundreds of functions, which would take a tenth of
+the coordinator's start."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""One writer at a time, over processes and threads: held while names and objects are moved, never while
-reading."""
+"""A file lock between processes and threads. Writers hold it while they move names and objects; readers do not need
+it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ else:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The kernel lets go of it when the process ends, however it ends."""
+    """The kernel releases it when the process ends, in whatever way."""
     with path.open("ab") as file:
         if sys.platform == "win32":
             msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)

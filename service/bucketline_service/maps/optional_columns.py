@@ -1,16 +1,16 @@
-"""The columns that a map may have beside ids and sizes: what each takes, and how it is kept. (What they are called
-in files is ``columns.OPTIONAL_NAMES``.)
+"""The columns that a map may have beside ids and sizes: the values of each, and how it is stored.
 
-``orientation`` is EXIF's. The images it turns by a quarter have their width and height swapped as they are read,
-and that is what is kept.
+Their names in files are ``column_names.OPTIONAL_NAMES``; ``column_writers`` writes those that are stored.
 
-``num_repeats`` is how many times an image comes in an epoch, as kohya means it: 1 is once, 0 never, and fractions are
-allowed. SimpleTuner's ``repeats`` are the further times: 0 is once.
-
-``num_frames`` is the length of a video; a still image has 1."""
+- ``orientation`` is EXIF's. Width and height are swapped on reading where it turns an image by a quarter, and only the
+  result is stored.
+- ``num_repeats`` is how many times an image occurs in an epoch, as in kohya's scripts: 1 is once, 0 never, and
+  fractions are allowed. SimpleTuner's ``repeats`` counts the further times, so 0 is once.
+- ``num_frames`` is the length of a video; a still image has 1."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,48 +24,48 @@ from bucketline_service.maps.numeric_columns import NumberRule, check_numbers
 
 MAX_NUM_REPEATS = 10_000
 MAX_REPEAT_VALUES = 256
-"""Distinct ``num_repeats`` in a map: each image then keeps one byte that says which."""
+"""Distinct ``num_repeats`` in a map: an image keeps one byte that says which it has."""
 MAX_NUM_FRAMES = 2**31 - 1
+
+_STEP = 1 << 20
 
 
 @dataclass(frozen=True)
 class OptionalColumn:
-    """``stored_as``: its arrow type in the object file, None where it is not kept. ``offsets``: what is added to the
-    values of a column of that name, whose bounds and default are lower by as much."""
+    """``stored_as``: its Arrow type in the object file, None where it is not stored. ``offsets``: by a column's name in
+    the file, what is added to its values; its limits and default are lower by as much."""
 
     rule: NumberRule
     stored_as: Any = None
     offsets: Mapping[str, int] = field(default_factory=dict)
 
     def check(self, source: FileSource, column: str, array: Any, first_row: int) -> NDArray[np.float64]:
-        """A chunk's values, float64[n], offset added; ``Invalid`` for the first row that breaks the rule."""
+        """The values of a chunk, float64[n], offset added; ``Invalid`` for the first row that breaks the rule."""
         offset = self.offsets.get(column.strip(), 0)
         values = check_numbers(source, column, array, first_row, self.rule.lowered(offset)).astype(np.float64)
-        values += offset  # where that is 0 it makes zero of -0.0
+        values += offset  # also turns -0.0 into 0.0
         return values
 
 
-def _leave_out(kind: str) -> str:
-    return f"If the column means something else, leave it out: {kind}_column with an empty name"
+def _to_ignore(kind: str) -> str:
+    return f"To ignore the column, pass {kind}_column with an empty name"
 
 
 OPTIONAL: dict[str, OptionalColumn] = {
     "orientation": OptionalColumn(
         NumberRule(
-            "an EXIF orientation",
             low=0,
             high=8,
-            hint=f"EXIF's orientations are 1 to 8; 0 and none mean 1. {_leave_out('orientation')}",
+            hint=f"EXIF orientations are 1 to 8; 0 and empty mean 1. {_to_ignore('orientation')}",
             default=1,
         ),
     ),
     "num_repeats": OptionalColumn(
         NumberRule(
-            "a number of times",
             low=0,
             high=MAX_NUM_REPEATS,
-            hint=f"num_repeats are 0 to {MAX_NUM_REPEATS:,}, 1 (or none) for once an epoch; repeats are the times after"
-            f" the first. {_leave_out('num_repeats')}",
+            hint="num_repeats is how many times an image occurs in an epoch, 1 where empty; repeats is how many times "
+            f"more. {_to_ignore('num_repeats')}",
             fractions=True,
             default=1,
         ),
@@ -74,10 +74,9 @@ OPTIONAL: dict[str, OptionalColumn] = {
     ),
     "num_frames": OptionalColumn(
         NumberRule(
-            "a number of frames",
             low=1,
             high=MAX_NUM_FRAMES,
-            hint=f"A video has 1 to {MAX_NUM_FRAMES:,} frames, a still image 1 (or none). {_leave_out('num_frames')}",
+            hint=f"A still image has 1 frame, or an empty value. {_to_ignore('num_frames')}",
             default=1,
         ),
         stored_as=pa.uint32(),
@@ -87,16 +86,33 @@ OPTIONAL: dict[str, OptionalColumn] = {
 STORED: dict[str, Any] = {
     kind: column.stored_as for kind, column in OPTIONAL.items() if column.stored_as is not None
 }
-"""The arrow types of those that are kept, in the order of the object file and of the digest."""
+"""The Arrow types of the stored columns, in the order of the object file and of the digest."""
 
 Summaries = dict[str, dict[str, float]]
-"""Of each stored column that a map has, what a look at the map shows: ``min``, ``max``, and ``total`` where a sum means
+"""By stored column of a map, what ``GET /v1/maps/{map}`` shows: ``min``, ``max``, and ``total`` where a sum means
 something."""
+
+
+def summarise(arrays: Mapping[str, Any]) -> Summaries:
+    """Of the stored columns of a map, each an Arrow array of the type in ``STORED``."""
+    return {kind: _summary(array) for kind, array in arrays.items()}
+
+
+def _summary(array: Any) -> dict[str, float]:
+    if not pa.types.is_dictionary(array.type):
+        values = array.to_numpy()
+        return {"min": int(values.min()), "max": int(values.max())}
+    distinct, codes = array.dictionary.to_numpy(), array.indices.to_numpy()
+    counts = np.zeros(len(distinct), np.int64)
+    for start in range(0, len(codes), _STEP):  # in steps: bincount copies to int64
+        counts += np.bincount(codes[start : start + _STEP], minlength=len(distinct))
+    total = math.fsum(value * count for value, count in zip(distinct.tolist(), counts.tolist(), strict=True))
+    return {"min": float(distinct[0]), "max": float(distinct[-1]), "total": total}
 
 
 def upright(
     widths: NDArray[np.uint32], heights: NDArray[np.uint32], orientations: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Sizes as they are looked at, each uint32[n]: orientations 5 to 8 lie on their side."""
+    """Sizes as displayed, each uint32[n]: orientations 5 to 8 swap width and height."""
     turned = orientations >= 5
     return np.where(turned, heights, widths), np.where(turned, widths, heights)

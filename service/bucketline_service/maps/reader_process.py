@@ -1,13 +1,12 @@
-"""Maps are read by processes of their own, which can be killed.
+"""Reads maps in separate processes, which can be killed.
 
-A parser in C that is given a hostile file may run for any time with the interpreter's lock held, take any amount of
-memory, or crash. In the coordinator's own process each of these would stop every training job. A reader is a process
-that reads one map at a time. It is killed when its time is over or when the coordinator ends, and it ends by itself
-when the coordinator is gone. An idle one is kept for a minute, since starting it takes a quarter of a second.
+A parser in C that is given a hostile file may hold the interpreter's lock for any time, take any amount of memory, or
+crash. In the coordinator's process each of these would stop every training job. A reader process reads one map at a
+time. It is killed on a timeout or when the coordinator ends, and it ends by itself when the coordinator is gone. Idle
+readers are kept for a minute, since starting one takes a quarter of a second.
 
-Messages are pickles over the reader's standard input and output: a ``ReadTask``; the answer, ``ReadResult`` or an
-error; then ``True`` to write the map's object file, which is answered as well, and ``None`` where
-nothing more is wanted."""
+Messages are pickles over standard input and output: a ``ReadTask``, answered by a ``ReadResult`` or an error; then
+``True`` to write the object file, which is answered as well; and ``None`` when the map is done."""
 
 from __future__ import annotations
 
@@ -33,10 +32,10 @@ from bucketline_service.maps.ingest import read_checked, write_object
 
 DEFAULT_TIMEOUT_S = 60.0
 BYTES_PER_S = 1_000_000
-"""Beyond the timeout a file has this much time for its size. Every format is read many times as fast."""
+"""Added to the timeout: a second for so many bytes of the file. Every format is read many times as fast."""
 
 _IDLE_S = 60.0
-"""How long a reader is kept that has nothing to do: it has some 100 MB."""
+"""How long an idle reader, of about 100 MB, is kept."""
 
 _START = (
     "import signal, sys\n"
@@ -45,11 +44,11 @@ _START = (
     "from bucketline_service.maps.reader_process import main\n"
     "main()"
 )
-"""Signals to the whole group are for the coordinator, which finishes what it has begun."""
+"""A signal to the process group is for the coordinator, which finishes the maps that are being read."""
 
 
 class ReadTask(NamedTuple):
-    """What to read: see ``ingest.read_checked``. ``directory``: for its columns, and for the object file."""
+    """What to read: see ``ingest.read_checked``. ``directory`` is for its columns and the object file."""
 
     path: Path
     format: str
@@ -59,29 +58,29 @@ class ReadTask(NamedTuple):
 
 
 class ReadResult(NamedTuple):
-    """What is told of a map that was read and checked whole. ``names``: the columns that were read."""
+    """A map that was read and has passed all checks. ``names``: the columns that were read."""
 
     digest: str
     names: ResolvedColumns
     num_skipped: int
-    """Rows that were left out: see ``RequestedColumns.skip_missing_sizes``."""
+    """Rows left out: see ``RequestedColumns.skip_missing_sizes``."""
 
 
 class StagedMap(NamedTuple):
-    """A map that was read, and its reader, which waits for what becomes of it."""
+    """A map that was read, and the reader process, which can write it."""
 
-    read: ReadResult
+    result: ReadResult
     process: _ReaderProcess
     directory: Path
 
     def write(self) -> Path:
-        """The object file, it and its sidecar on the disk when this returns."""
+        """Write the object file and its sidecar, synced to disk. Returns the path of the object file."""
         self.process.ask(True)
         return self.directory / "map.arrow"
 
 
 class ReaderPool:
-    """Those that read for one map store. ``timeout_s``: see ``BYTES_PER_S``."""
+    """The reader processes of a map store. ``timeout_s``: see ``BYTES_PER_S``."""
 
     def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
@@ -91,8 +90,8 @@ class ReaderPool:
 
     @contextmanager
     def read(self, task: ReadTask) -> Iterator[StagedMap]:
-        """Have a file read. Raises what ``read_checked`` raises, ``TooLarge`` where that takes too much time or memory,
-        and ``StoreUnavailable`` where the store was closed meanwhile."""
+        """Read a file. Raises what ``read_checked`` raises, ``TooLarge`` where that takes too much time or memory, and
+        ``StoreUnavailable`` where the store is closed meanwhile."""
         task = task._replace(path=task.path.absolute(), directory=task.directory.absolute())
         num_bytes = task.path.stat().st_size
         limit_s = self._timeout_s + num_bytes / BYTES_PER_S
@@ -101,9 +100,9 @@ class ReaderPool:
         timer.daemon = True
         timer.start()
         try:
-            read = process.ask(task)
+            result = process.ask(task)
             try:
-                yield StagedMap(read, process, task.directory)
+                yield StagedMap(result, process, task.directory)
             finally:
                 process.finish()
         finally:
@@ -113,7 +112,7 @@ class ReaderPool:
             process.keep()
 
     def close(self) -> None:
-        """Kill those that read: whoever waits for them gets ``StoreUnavailable``."""
+        """Kill the busy readers; callers that wait for them get ``StoreUnavailable``."""
         with self._lock:
             self._is_closed = True
             for process in self._busy:
@@ -129,9 +128,9 @@ class ReaderPool:
 
 
 class _ReaderProcess:
-    """A reader, as the coordinator sees it. One thread at a time asks it; any may kill it."""
+    """A reader process, seen from the coordinator. One thread at a time sends messages; any thread may kill it."""
 
-    _idle: list[_ReaderProcess] = []  # noqa: RUF012 - of all stores of this process
+    _idle: list[_ReaderProcess] = []  # noqa: RUF012 - shared by all stores of this process
     _idle_lock = threading.Lock()
 
     def __init__(self) -> None:
@@ -154,7 +153,7 @@ class _ReaderProcess:
             process._bury()
 
     def ask(self, message: Any) -> Any:
-        """Its answer to a message; or raise what it answers with, or why there is no answer."""
+        """Send a message and return the answer. Raises the error of the reader, or the reason why it has ended."""
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         try:
@@ -168,17 +167,17 @@ class _ReaderProcess:
         raise error from (None if isinstance(error, BucketlineError) else _InReader(trace))
 
     def finish(self) -> None:
-        """Nothing more is wanted of the map. That it was killed meanwhile no longer matters."""
+        """Tell the reader that the map is done. It does not matter whether it was killed meanwhile."""
         with suppress(Exception):
             self.ask(None)
 
     def kill(self, reason: BucketlineError) -> None:
-        """Whoever asks it raises ``reason``."""
+        """``ask`` raises ``reason``, now and later."""
         self._killed_for = self._killed_for or reason
         self._popen.kill()
 
     def keep(self) -> None:
-        """For the next map, if it is alive."""
+        """Keep it for the next map, if it is alive."""
         if self._killed_for is not None or self._popen.poll() is not None:
             self._bury()
             return
@@ -196,7 +195,7 @@ class _ReaderProcess:
         self._bury()
 
     def _bury(self) -> None:
-        """It ends when its input does, unless it has ended."""
+        """Close its input, on which it ends, and wait for it."""
         for stream in (self._popen.stdin, self._popen.stdout):
             with suppress(OSError):
                 if stream is not None:
@@ -204,16 +203,16 @@ class _ReaderProcess:
         self._popen.wait()
 
     def _reason(self, message: Any) -> Exception:
-        """Why it has ended before it answered."""
+        """The reason why it ended without an answer."""
         code = self._popen.wait()
         if self._killed_for is not None:
             return self._killed_for
         if code == -signal.SIGKILL:
-            return TooLarge("reading the map took more memory than there is: its reader was killed")
+            return TooLarge("reading the map took more memory than is available: its reader was killed")
         if code < 0 and isinstance(message, ReadTask):
-            reason = f"its parser was ended by {signal.Signals(-code).name}"
+            reason = f"the parser crashed with {signal.Signals(-code).name}"
             return Invalid("file", f"cannot be read as {message.format}: {reason}", "It may be damaged")
-        return RuntimeError(f"the reader of a map has ended with status {code}")
+        return RuntimeError(f"the reader process of a map ended with status {code}")
 
     @classmethod
     def end_idle(cls) -> None:
@@ -224,29 +223,29 @@ class _ReaderProcess:
 atexit.register(_ReaderProcess.end_idle)
 
 
-class _InReader(Exception):  # noqa: N818 - as multiprocessing's RemoteTraceback
-    """Where in the reader an error was raised that nobody expects."""
+class _InReader(Exception):  # noqa: N818 - like multiprocessing's RemoteTraceback
+    """The traceback of an unexpected error in the reader."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 def _closed() -> StoreUnavailable:
-    return StoreUnavailable("the coordinator is ending: put the map again when it is back")
+    return StoreUnavailable("the coordinator is shutting down: put the map again once it is back")
 
 
 def _too_slow(num_bytes: int, limit_s: float) -> TooLarge:
     return TooLarge(
-        f"reading the map took longer than the {limit_s:,.0f} s that a file of {num_bytes:,} bytes has. Send it as "
-        "Parquet, or start the coordinator with a larger map_timeout_s",
+        f"reading a map of {num_bytes:,} bytes must take at most {limit_s:,.0f} s. Send it as Parquet, or start the "
+        "coordinator with a larger map_timeout_s",
         limit_s=limit_s,
     )
 
 
 def main() -> None:
-    """The reader itself."""
+    """The main function of a reader process."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps output of libraries apart from answers
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=[messages], daemon=True).start()
     while True:
@@ -254,7 +253,7 @@ def main() -> None:
 
 
 def _listen(messages: queue.SimpleQueue[Any]) -> None:
-    """In a thread of its own, so that a reader notices in the midst of a file that its coordinator is gone."""
+    """Receive messages in a separate thread, so that a busy reader notices when its coordinator is gone."""
     while True:
         try:
             messages.put(pickle.load(sys.stdin.buffer))
@@ -283,7 +282,7 @@ def _serve(task: ReadTask, messages: queue.SimpleQueue[Any], answers: BinaryIO) 
 
 def _send(answers: BinaryIO, answer: Any, error: Exception | None = None) -> None:
     if isinstance(error, MemoryError):
-        error = TooLarge("reading the map takes more memory than there is for a file of its size")
+        error = TooLarge("reading the map takes more memory than is allowed for a file of its size")
     trace = "".join(traceback.format_exception(error)) if error else ""
     pickle.dump((answer, error, trace), answers)
     answers.flush()

@@ -1,11 +1,11 @@
-"""One stored map, opened: arrays over a memory map, and the way from ids to rows and back.
+"""A stored map, opened: memory-mapped arrays, and lookups from ids to rows and back.
 
-The file is an arrow IPC file of one record batch, uncompressed, so that each column is one run of bytes to
-map: ``id`` int64 or large_string (64-bit offsets: 10^9 ids are more than 2 GB of text), ``width`` and
-``height`` uint32, and ``by_id`` uint32: the rows in the order of their ids, which makes finding an id a
-binary search. Of the optional columns (``optional.STORED``) it has those in which an image differs from the default:
-``num_repeats`` as uint8 codes of a dictionary of float64, ``num_frames`` uint32. A small JSON file beside it says how
-large the file must be, and holds the histogram and what the optional columns come to."""
+The file is an uncompressed Arrow IPC file of one record batch, so that each column is one range of bytes: ``id`` int64
+or large_string (64-bit offsets, since 10^9 ids are more than 2 GB of text), ``width`` and ``height`` uint32, and
+``by_id`` uint32: the rows in the order of their ids, for binary search. It has those optional columns
+(``optional_columns.STORED``) in which an image differs from the default: ``num_repeats`` as uint8 codes of a dictionary
+of float64, ``num_frames`` as uint32. A JSON sidecar has the expected size of the file, the histogram, and summaries of
+the optional columns."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _STEP = 1 << 20
 
 
 class FileStamp(NamedTuple):
-    """What tells without reading a file whether it was touched, also while nothing ran: a program can set back the time
-    of change of the content (mtime), but not that of the inode (ctime). A file that was copied is another one."""
+    """Detects without reading a file whether it was changed, also while no process ran: a program can reset the time of
+    the last change of the content (mtime), but not that of the inode (ctime). A copy of a file is a different file."""
 
     num_bytes: int
     mtime_ns: int
@@ -45,13 +45,14 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
-        """``FileNotFoundError`` where there is none."""
+        """``FileNotFoundError`` where the file does not exist."""
         stat = path.stat()
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
 
 
 def is_untouched(path: Path, stamp: FileStamp) -> bool:
-    """At the cost of one stat. A file that is deleted stays as it is for those who have it mapped."""
+    """Whether the file is unchanged, at the cost of one stat. A deleted file remains as it is for processes that have
+    it mapped."""
     try:
         return FileStamp.of(path) == stamp
     except FileNotFoundError:
@@ -59,13 +60,13 @@ def is_untouched(path: Path, stamp: FileStamp) -> bool:
 
 
 class ResolutionMap:
-    """Immutable, and safe to share between threads. It stays readable after the map is deleted.
+    """Immutable, and safe to share between threads. It remains readable after the map is deleted.
 
     All arrays are in row order. ``widths``, ``heights``: uint32[num_images], pixels. ``repeat_codes``:
-    uint8[num_images], the place of each image's num_repeats in ``repeat_values``, float64[at most 256], distinct and
-    ascending; None, and ``[1.0]``, where every image comes once. ``num_frames``: uint32[num_images], None where every
-    image is still. ``optional``: of each of these that the map has, what it comes to. ``stamp``: the file's, from
-    before it was mapped. ``names``: where it was just put, the columns that it was read from."""
+    uint8[num_images], the index of each image's num_repeats in ``repeat_values``, float64[at most 256], distinct and
+    ascending; None, and ``[1.0]``, where every image occurs once. ``num_frames``: uint32[num_images], None where every
+    image is still. ``optional``: summaries of the optional columns that the map has. ``stamp``: of the file, from
+    before it was mapped. ``names``: the columns that it was read from, where it was just put."""
 
     names: ResolvedColumns | None = None
 
@@ -89,9 +90,9 @@ class ResolutionMap:
         self._by_id: NDArray[np.uint32] = batch.column("by_id").to_numpy()
         self._int_ids: NDArray[np.int64] | None = self._ids.to_numpy() if self.id_kind == "int64" else None
         self._histogram = histogram
-        self._optional = {kind: batch.column(kind) for kind in STORED if kind in batch.schema.names}
+        self.optional_arrays = {kind: batch.column(kind) for kind in STORED if kind in batch.schema.names}
         self.optional = optional
-        repeats, frames = self._optional.get("num_repeats"), self._optional.get("num_frames")
+        repeats, frames = (self.optional_arrays.get(kind) for kind in ("num_repeats", "num_frames"))
         self.repeat_codes: NDArray[np.uint8] | None = None if repeats is None else repeats.indices.to_numpy()
         self.repeat_values: NDArray[np.float64] = (
             np.ones(1) if repeats is None else repeats.dictionary.to_numpy()
@@ -100,37 +101,37 @@ class ResolutionMap:
 
     @classmethod
     def open(cls, path: Path, digest: str) -> ResolutionMap:
-        """Map the object file at ``path``. ``StoreUnavailable`` where it is truncated, altered or of another
+        """Memory-map the object file at ``path``. ``StoreUnavailable`` where it is truncated, changed, or in another
         layout."""
         about = read_sidecar(path, digest)
         stamp, batch = map_batch(path, about["num_bytes"])
         expected = (about["num_images"], about["id_kind"])
         found = (batch.num_rows, "int64" if pa.types.is_int64(batch.schema.field("id").type) else "string")
         if found != expected:
-            raise damaged(path, f"it holds {found[0]:,} {found[1]} ids, not {expected[0]:,} {expected[1]}")
+            raise damaged(
+                path, f"it has {found[0]:,} {found[1]} ids instead of {expected[0]:,} {expected[1]} ids"
+            )
         if set(about["optional"]) != STORED.keys() & set(batch.schema.names):
-            raise damaged(path, f"it does not hold the columns {', '.join(about['optional']) or 'of a map'}")
+            raise damaged(path, f"it does not have the columns {', '.join(about['optional']) or 'of a map'}")
         return cls(path, stamp, digest, batch, about["histogram"], about["optional"])
 
     def read_from(self, names: ResolvedColumns) -> ResolutionMap:
-        """The same map, as it was put from a file with these columns."""
+        """The same map, with the columns of the file that it was read from."""
         found = copy.copy(self)
         found.names = names
         return found
 
     @property
     def is_whole(self) -> bool:
-        """False where the file was touched since it was opened: what it holds may be something else by now, and to
-        read past its end ends the process. One that is deleted stays readable."""
+        """False where the file was changed since it was opened: its content may differ, and reading past its new end
+        would crash the process. A deleted file remains readable."""
         return is_untouched(self._path, self.stamp)
 
     @property
     def int_ids(self) -> NDArray[np.int64]:
         """int64[num_images], in row order."""
         if self._int_ids is None:
-            raise Invalid(
-                "id", "the ids of this map are strings", "This needs a map with whole numbers as ids"
-            )
+            raise Invalid("id", "must be integers, got a map with string ids", "Use a map with integer ids")
         return self._int_ids
 
     def ids(self, rows: NDArray[np.int64]) -> list[int] | list[str]:
@@ -140,12 +141,11 @@ class ResolutionMap:
         return cast("list[str]", self._ids.take(pa.array(rows, pa.int64())).to_pylist())
 
     def id_column(self, rows: NDArray[np.int64]) -> Any:
-        """The same as an Arrow array, int64 or large_string."""
+        """The ids of ``rows`` as an Arrow array, int64 or large_string."""
         return self._ids.take(pa.array(rows, pa.int64()))
 
     def find(self, image_id: int | str) -> int | None:
-        """The row of an image, or None. A number and its decimal form are taken for each other: a URL has
-        only text."""
+        """The row of an image, or None. An integer and its decimal form are the same id, since URLs only have text."""
         key = self._key(image_id)
         if key is None:
             return None
@@ -160,7 +160,8 @@ class ResolutionMap:
         return self._ids[int(row)].as_py() if self._int_ids is None else self._int_ids[row]
 
     def find_many(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
-        """The rows of ``ids``, in that order; ``Invalid`` names the first few that the map does not have."""
+        """The rows of ``ids``, int64[len(ids)], in that order; ``Invalid`` lists the first few that are not in the
+        map."""
         listed: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         rows = self._rows_of(listed)
         missing = np.flatnonzero(rows < 0)
@@ -169,9 +170,11 @@ class ResolutionMap:
             more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
             of_other_kind = str if self._int_ids is not None else int
             is_other = any(isinstance(listed[index], of_other_kind) for index in missing.tolist())
-            kind = "whole numbers" if self._int_ids is not None else "strings"
+            kind = "integers" if self._int_ids is not None else "strings"
             hint = f"The ids of this map are {kind}" if is_other else None
-            raise Invalid("ids", f"not in the map: {few}{more}", hint, num_missing=len(missing))
+            raise Invalid(
+                "ids", f"must be in the map; missing are {few}{more}", hint, num_missing=len(missing)
+            )
         return rows
 
     def has_many(self, ids: Sequence[int | str]) -> NDArray[np.bool_]:
@@ -179,7 +182,7 @@ class ResolutionMap:
         return self._rows_of(ids) >= 0
 
     def _rows_of(self, ids: Sequence[Any]) -> NDArray[np.int64]:
-        """In that order, -1 where there is none."""
+        """The rows of ``ids``, int64[len(ids)], -1 where an id is not in the map."""
         keys = [self._key(image_id) for image_id in ids]
         rows = np.full(len(keys), -1, np.int64)
         asked = np.array([key is not None for key in keys], np.bool_)
@@ -187,14 +190,14 @@ class ResolutionMap:
         return rows
 
     def histogram(self) -> dict[str, Any]:
-        """How sizes and aspects are spread, for JSON; see ``histogram.Histogram.as_json``."""
+        """The histogram of sizes and aspects; see ``size_histogram.Histogram.as_json``."""
         return copy.deepcopy(self._histogram)
 
     def verify(self) -> None:
-        """Read all of it and compare it with the digest: ``StoreUnavailable`` where a bit has changed."""
+        """Read the whole map and compare it with its digest: ``StoreUnavailable`` where it differs."""
         try:
             self._ids.validate(full=True)
-            digest = content_digest(self._ids, self.widths, self.heights, self._optional)
+            digest = content_digest(self._ids, self.widths, self.heights, self.optional_arrays)
             sound = digest == self.digest and self._is_sorted()
         except (pa.ArrowException, IndexError, ValueError):
             sound = False
@@ -202,7 +205,7 @@ class ResolutionMap:
             raise damaged(self._path, "its content has changed")
 
     def _is_sorted(self) -> bool:
-        """Whether ``by_id`` is what it says: strictly increasing ids are n different rows."""
+        """Whether ``by_id`` is the order of the ids: if they increase strictly, its rows are all different."""
         for start in range(0, self.num_images, _STEP):
             keys = self._ids.take(pa.array(self._by_id[start : start + _STEP + 1]))
             if len(keys) > 1 and not pc.all(pc.less(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py():
@@ -210,7 +213,7 @@ class ResolutionMap:
         return True
 
     def _key(self, image_id: Any) -> int | str | None:
-        """``image_id`` as this map would hold it, or None where it could not."""
+        """``image_id`` as this map stores ids, or None where no map of this kind can have it."""
         if isinstance(image_id, np.integer):
             image_id = int(image_id)
         if type(image_id) is int:
@@ -224,7 +227,7 @@ class ResolutionMap:
         return image_id if image_id.isascii() or is_utf8(image_id) else None
 
     def _search(self, keys: list[Any]) -> NDArray[np.int64]:
-        """Rows of ``keys``, -1 where there is none: one binary search for all of them at once."""
+        """The rows of ``keys``, -1 where there is none, by one binary search for all of them."""
         wanted = np.array(keys, np.int64) if self._int_ids is not None else pa.array(keys, pa.large_string())
         low = np.zeros(len(keys), np.int64)
         high = np.full(len(keys), self.num_images, np.int64)
@@ -238,7 +241,7 @@ class ResolutionMap:
         return np.where(found, self._by_id[np.minimum(low, self.num_images - 1)].astype(np.int64), -1)
 
     def _compare(self, arrow: Any, numpy: Any, places: NDArray[np.int64], wanted: Any) -> NDArray[np.bool_]:
-        """The ids at ``places`` of the sorted order against ``wanted``."""
+        """Compare the ids at ``places`` of the sorted order with ``wanted``."""
         rows = self._by_id[np.minimum(places, self.num_images - 1)]
         if self._int_ids is not None:
             return cast("NDArray[np.bool_]", numpy(self._int_ids[rows], wanted))
@@ -247,38 +250,38 @@ class ResolutionMap:
 
 
 def map_batch(path: Path, num_bytes: int) -> tuple[FileStamp, Any]:
-    """The columns of an object file of that size. ``StoreUnavailable`` where it does not hold those of a map."""
+    """Memory-map an object file of that size. ``StoreUnavailable`` where it does not have the columns of a map."""
     try:
         stamp = FileStamp.of(path)
         if stamp.num_bytes != num_bytes:
-            raise damaged(path, f"it has {stamp.num_bytes:,} bytes, not {num_bytes:,}")
+            raise damaged(path, f"it has {stamp.num_bytes:,} bytes instead of {num_bytes:,}")
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if reader.num_record_batches != 1 or reader.schema.field("id").type not in (
             pa.int64(),
             pa.large_string(),
         ):
-            raise damaged(path, "it does not hold the columns of a map")
+            raise damaged(path, "it does not have the columns of a map")
         batch = reader.get_batch(0)
         batch.validate()
-        # not by schema.names: a damaged name need not be UTF-8
+        # without schema.names, which raises where a damaged name is not UTF-8
         optional = [kind for kind in STORED if batch.schema.get_field_index(kind) >= 0]
         if batch.schema != schema(batch.schema.field("id").type, optional):
-            raise damaged(path, "it does not hold the columns of a map")
+            raise damaged(path, "it does not have the columns of a map")
         return stamp, batch
     except FileNotFoundError as exc:
         raise damaged(path, "it is missing") from exc
     except pa.ArrowException as exc:
         raise damaged(path, str(exc).splitlines()[0]) from exc
     except OSError as exc:
-        if exc.errno is None:  # arrow's word for a bad file
+        if exc.errno is None:  # raised by Arrow for a damaged file
             raise damaged(path, str(exc).splitlines()[0]) from exc
         raise StoreUnavailable(f"cannot read {path}: {exc.strerror}") from exc
     except KeyError as exc:
-        raise damaged(path, "it does not hold the columns of a map") from exc
+        raise damaged(path, "it does not have the columns of a map") from exc
 
 
 def schema(id_type: Any, optional: Iterable[str]) -> Any:
-    """Of the object file. ``optional``: the optional columns that it has."""
+    """The Arrow schema of an object file with these optional columns."""
     columns = {"id": id_type, "width": pa.uint32(), "height": pa.uint32(), "by_id": pa.uint32()}
     columns |= {kind: STORED[kind] for kind in optional}
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])

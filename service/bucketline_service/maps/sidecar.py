@@ -1,5 +1,5 @@
-"""The small JSON file beside a stored map: how large that must be, its histogram, and what its optional columns come
-to."""
+"""The small JSON file beside a stored map: the expected size of the map, its histogram, and summaries of its optional
+columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bucketline_service.maps.optional_columns import Summaries
 from bucketline_service.maps.spool import IdKind
 
 LAYOUT = 1
-"""Of the file and its sidecar; another number is refused."""
+"""The layout of the object file and its sidecar; any other number is refused."""
 
 
 def damaged(path: Path, reason: str) -> StoreUnavailable:
@@ -30,7 +30,7 @@ def read_sidecar(path: Path, digest: str) -> dict[str, Any]:
         if about["layout"] != LAYOUT:
             raise StoreUnavailable(f"the stored map {path} has layout {about['layout']}, not {LAYOUT}")
         if about["digest"] != digest:
-            raise damaged(path, "what is written beside it belongs to another map")
+            raise damaged(path, "its sidecar belongs to another map")
         read = {key: about[key] for key in ("num_bytes", "num_images", "id_kind", "histogram")}
         return {**read, "optional": dict(about.get("optional", {}))}
     except FileNotFoundError as exc:
@@ -44,7 +44,7 @@ def read_sidecar(path: Path, digest: str) -> dict[str, Any]:
 def write_sidecar(
     path: Path, digest: str, num_images: int, id_kind: IdKind, histogram: dict[str, Any], optional: Summaries
 ) -> None:
-    """Of the object file at ``path``; on the disk when this returns."""
+    """The sidecar of the object file at ``path``, synced to disk."""
     about = {
         "layout": LAYOUT,
         "digest": digest,

@@ -1,4 +1,4 @@
-"""How the sizes of a map are spread: what ``GET /v1/maps/{map}`` shows. Fixed edges, so that maps can be
+"""The histogram of image sizes and aspect ratios in ``GET /v1/maps/{map}``. Its edges are fixed, so that maps can be
 compared."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.maps.id_column import MAX_SIDE_PX
+from bucketline_service.maps.numeric_columns import MAX_SIDE_PX
 
 SIZE_EDGES_PX = (
     1,
@@ -30,7 +30,7 @@ SIZE_EDGES_PX = (
     MAX_SIDE_PX + 1,
 )
 ASPECT_STEPS_PER_OCTAVE = 8
-"""Eighth octaves, 9 % wide, with 1:1 in the middle of one: 4:3, 3:2 and 16:9 fall into different ones."""
+"""Bins of an eighth of an octave, 9 % wide, one centred on 1:1: 4:3, 3:2 and 16:9 fall into different bins."""
 ASPECT_OCTAVES = 2
 _STEPS = ASPECT_STEPS_PER_OCTAVE * ASPECT_OCTAVES
 
@@ -62,7 +62,7 @@ class SizeHistogram:
     def as_json(self) -> dict[str, Any]:
         """``size.num_images[i][j]``: images with a width in [edges_px[i], edges_px[i + 1]) and a height in
         [edges_px[j], edges_px[j + 1]). ``aspect.num_images[k]``: width / height in [edges[k], edges[k + 1]);
-        the first and the last bin also hold what lies beyond."""
+        the first and the last bin include everything beyond."""
         steps = np.arange(-_STEPS, _STEPS + 2) - 0.5
         return {
             "width": {"min_px": int(self._min[0]), "max_px": int(self._max[0])},

@@ -1,15 +1,14 @@
-"""Where maps are kept: content by digest, names that point at it.
+"""The map store: maps by digest, and names that point to them, in a folder.
 
 ::
 
     objects/<digest>.arrow   the map (see resolution_map), written once, never changed
-    objects/<digest>.json    its sidecar; moved into place before the .arrow, which makes it count
+    objects/<digest>.json    its sidecar, moved into place before the .arrow
     names/<name>.json        {"name", "digest", "num_images", "id_kind", "created_at"}
-    staging/<random>/        uploads on their way in; swept when a day old
-    lock                     held while something moves in or out
+    staging/<random>/        uploads in progress, deleted when a day old
+    lock                     held while files are moved in or deleted
 
-A crash leaves nothing but a staging directory, and perhaps an object without a name, which the next put of it
-adopts."""
+A crash leaves at most a staging directory, and an object without a name, which the next put of the same map uses."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ from bucketline_service.maps.spool import IdKind
 from bucketline_service.names import check_name, few
 
 STAGING_LIFE_S = 24 * 3600.0
-"""An upload that has not moved in for a day will not: its process has died."""
+"""An upload older than this belongs to a dead process."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ class MapInfo:
 
 
 class MapStore:
-    """Maps under ``root``, which several processes may use at once. ``timeout_s``: how long reading a map may take, and
-    longer for a large one (``reader_process.BYTES_PER_S``). ``clock``: Unix seconds."""
+    """Maps in the folder ``root``, which several processes may use at once. ``timeout_s``: how long reading a map may
+    take, longer for a large one (``reader_process.BYTES_PER_S``). ``clock``: Unix seconds."""
 
     has_root = False
 
@@ -93,49 +92,40 @@ class MapStore:
         source: Path,
         format: str,
         columns: RequestedColumns = FIND_ALL,
-        told: Callable[[ReadResult], None] = lambda _: None,
+        on_read: Callable[[ReadResult], None] = lambda _: None,
     ) -> tuple[ResolutionMap, bool]:
-        """Keep the map in the file ``source`` under ``name``; whether this call gave the name.
+        """Store the map in the file ``source`` under ``name``. Returns the map, and whether the name is new.
 
-        ``format``: a name or media type of ``FORMATS``. The same content again changes nothing; other content
-        under a taken name is a ``Conflict``; a refused file leaves nothing behind. ``told``: called with what reading
-        the file has found."""
-        with self._reading(name, source, format, columns) as reading:
-            told(reading.read)
-            known = self._same(name, reading.read.digest)
-            if known is not None:
-                return known.read_from(reading.read.names), False
-            with self._disk():
-                opened, created = self._publish(name, reading.read.digest, reading.write())
-            return opened.read_from(reading.read.names), created
+        ``format``: a name or media type of ``FORMATS``. Putting the same map again changes nothing; another map under
+        an existing name is a ``Conflict``; a file that is refused leaves nothing behind. ``on_read`` is called with the
+        result of reading the file."""
+        with self._staged(name, source, format, columns) as staged:
+            on_read(staged.result)
+            opened, created = self._store(name, staged)
+            return opened.read_from(staged.result.names), created
 
     def get(self, name: str) -> ResolutionMap:
-        """The map of that name. Opening costs about a millisecond; keep what you use often."""
+        """The map of that name. Opening takes about a millisecond."""
         while True:
-            info = self._info(check_name("map", name))
-            if info is None:
-                raise self._unknown(name)
+            given = self._given(name)
             try:
-                return ResolutionMap.open(self._object(info.digest), info.digest)
-            except StoreUnavailable:
-                if self._info(name) == info:  # else it was deleted in between
+                return self._open(digest_of(given))
+            except (NotFound, StoreUnavailable):
+                if self._current(name) == given:  # otherwise it was deleted in between
                     raise
 
     def find(self, name: str) -> str:
-        """The digest of the map of that name, which is not opened."""
-        info = self._info(check_name("map", name))
-        if info is None:
-            raise self._unknown(name)
-        return info.digest
+        """The digest of the map of that name, without opening it."""
+        return digest_of(self._given(name))
 
     def get_digest(self, digest: str) -> ResolutionMap:
-        """The map with that content, whatever its names."""
+        """The map with that digest."""
         if not re.fullmatch("[0-9a-f]{64}", digest) or not self._object(digest).exists():
-            raise NotFound(f"there is no map with the digest {digest[:80]!r}")
+            raise NotFound(f"a map with the digest {digest[:80]!r} does not exist")
         return ResolutionMap.open(self._object(digest), digest)
 
     def here(self, digest: str) -> ResolutionMap | None:
-        """The same, None where it has to be fetched first, which takes its time."""
+        """The map with that digest, None where it must be fetched first, which may take long."""
         return self.get_digest(digest)
 
     def list(self) -> list[MapInfo]:
@@ -146,7 +136,7 @@ class MapStore:
         return [info for info in found if info is not None]
 
     def delete(self, name: str) -> None:
-        """Take the name away, and the content with its last name. Maps that are open stay readable."""
+        """Delete a name, and the map with its last name. Open maps remain readable."""
         check_name("map", name)
         with self._disk(), locked(self._lock):
             if not self._name_path(name).exists():
@@ -159,35 +149,54 @@ class MapStore:
                 sidecar_path(self._object(unused)).unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise ``StoreUnavailable`` unless the maps that are here can be used."""
+        """Raise ``StoreUnavailable`` unless the maps of this host can be used."""
         self.list()
 
     def probe(self) -> None:
-        """Raise ``StoreUnavailable`` unless what the maps are shared through answers, where that is not their
-        folder."""
+        """Raise ``StoreUnavailable`` unless the shared root responds, where there is one."""
 
     def close(self) -> None:
-        """End what is going on in other threads, where that could take long."""
+        """Abort long operations in other threads."""
         self._readers.close()
 
+    def _current(self, name: str) -> str | None:
+        """The digest that a name has now, a hyphen, and what distinguishes it from the same map put later."""
+        info = self._info(name)
+        return None if info is None else f"{info.digest}-{info.created_at}"
+
+    def _given(self, name: str) -> str:
+        """``_current``; ``NotFound`` where there is no such name."""
+        current = self._current(check_name("map", name))
+        if current is None:
+            raise self._unknown(name)
+        return current
+
+    def _open(self, digest: str) -> ResolutionMap:
+        return ResolutionMap.open(self._object(digest), digest)
+
+    def _store(self, name: str, staged: StagedMap) -> tuple[ResolutionMap, bool]:
+        """Give the name to a map that was read. Returns the stored map, and whether the name is new."""
+        known = self._same(name, staged.result.digest)
+        if known is not None:
+            return known, False
+        with self._disk():
+            return self._publish(name, staged.result.digest, staged.write())
+
     @contextmanager
-    def _reading(
-        self, name: str, source: Path, format: str, columns: RequestedColumns
-    ) -> Iterator[StagedMap]:
-        """The map that is to have that name, read and checked; staged where it is written."""
+    def _staged(self, name: str, source: Path, format: str, columns: RequestedColumns) -> Iterator[StagedMap]:
+        """The map in a file, read and checked."""
         check_name("map", name)
         how = format_named(format)
         if not source.is_file():
-            raise Invalid("file", f"there is no file {source}")
+            raise Invalid("file", f"{source} does not exist")
         with self._staging_directory() as directory, ExitStack() as stack:
             with self._disk():
                 task = ReadTask(source, how.name, columns, directory, self._max_images)
-                reading = stack.enter_context(self._readers.read(task))
-            yield reading
+                staged = stack.enter_context(self._readers.read(task))
+            yield staged
 
     def _digest_of_only(self, name: str) -> str | None:
-        """The digest of ``name`` where no other name has it. None as well where a damaged file keeps us from
-        knowing."""
+        """The digest of ``name`` where no other name has it; None also where a damaged file makes this unknown."""
         try:
             infos = self.list()
         except StoreUnavailable:
@@ -197,7 +206,7 @@ class MapStore:
         return None if is_shared else digest
 
     def _same(self, name: str, digest: str) -> ResolutionMap | None:
-        """The map where ``name`` has that content already, sound and ready."""
+        """The map if ``name`` has that digest already, and the stored map is intact."""
         info = self._info(name)
         if info is None:
             return None
@@ -206,7 +215,7 @@ class MapStore:
         return self._sound(digest)
 
     def _sound(self, digest: str) -> ResolutionMap | None:
-        """The map of that content where it is there and every bit of it: whoever puts a map again mends it."""
+        """The stored map if it exists and is intact to the last bit; otherwise putting it again repairs it."""
         with suppress(StoreUnavailable):
             opened = ResolutionMap.open(self._object(digest), digest)
             opened.verify()
@@ -219,12 +228,12 @@ class MapStore:
             known = self._same(name, digest)
             if known is not None:
                 return known, False
-            if opened is None:  # not there, or damaged
+            if opened is None:  # missing or damaged
                 opened = self._move_in(staged, digest)
             return opened, self._give_name(name, opened, staged.parent)
 
     def _move_in(self, staged: Path, digest: str) -> ResolutionMap:
-        """The staged map and its sidecar into their place. With the lock held."""
+        """Move a staged map and its sidecar into place, with the lock held."""
         path = self._object(digest)
         os.replace(sidecar_path(staged), sidecar_path(path))
         os.replace(staged, path)
@@ -232,7 +241,7 @@ class MapStore:
         return ResolutionMap.open(path, digest)
 
     def _give_name(self, name: str, opened: ResolutionMap, directory: Path) -> bool:
-        """False where the name was there (and only its content had to be mended)."""
+        """False where the name exists, and only its map was repaired."""
         if self._info(name) is not None:
             return False
         staged = directory / "name.json"
@@ -240,15 +249,13 @@ class MapStore:
             file.write(json.dumps(self._record(name, opened)).encode())
             file.flush()
             os.fsync(file.fileno())
-        os.link(
-            staged, self._name_path(name)
-        )  # fails where the name is taken, even if the lock is not honoured
+        os.link(staged, self._name_path(name))  # fails where the name exists, even without a working lock
         _sync_directory(self._names)
         return True
 
     def _record(self, name: str, opened: ResolutionMap) -> dict[str, Any]:
-        """What is written down under a name, as of now: the fields of ``MapInfo``."""
-        created_at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
+        """The record of a name given now: the fields of ``MapInfo``."""
+        created_at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
         info = MapInfo(name, opened.digest, opened.num_images, opened.id_kind, created_at, opened.optional)
         about = asdict(info)
         if not info.optional:
@@ -268,8 +275,7 @@ class MapStore:
 
     def _unknown(self, name: str) -> NotFound:
         known = [info.name for info in self.list()]
-        there = few(known) or "none at all"
-        return NotFound(f"there is no map {name!r}; there is {there}", known=known[:5])
+        return NotFound(f"map {name!r} does not exist. Maps are: {few(known) or 'none'}", known=known[:5])
 
     def _object(self, digest: str) -> Path:
         return self._objects / f"{digest}.arrow"
@@ -283,13 +289,13 @@ class MapStore:
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
-        """What the disk says becomes ``StoreUnavailable``: full, read-only, gone."""
+        """Errors of the disk become ``StoreUnavailable``: full, read-only, missing."""
         try:
             yield
         except OSError as exc:
             reason = exc.strerror or str(exc)
             raise StoreUnavailable(
-                f"cannot keep maps in {self._root}: {reason}", directory=str(self._root)
+                f"cannot store maps in {self._root}: {reason}", directory=str(self._root)
             ) from exc
 
     @contextmanager
@@ -302,25 +308,30 @@ class MapStore:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Away with what uploads have left whose process died."""
+        """Delete the uploads of dead processes."""
         with self._disk():
-            left = [*self._staging.iterdir()]
-        for directory in left:
+            directories = [*self._staging.iterdir()]
+        for directory in directories:
             with suppress(OSError):
                 if self._clock() - directory.stat().st_mtime > STAGING_LIFE_S:
                     shutil.rmtree(directory)
 
 
+def digest_of(given: str) -> str:
+    """The digest in an identifier ``<digest>-<anything>``."""
+    return given.partition("-")[0]
+
+
 def taken(name: str, digest: str, num_images: int) -> Conflict:
     return Conflict(
-        f"the name {name!r} is taken by another map of {num_images:,} images. A map never"
-        " changes: use another name, or delete that one",
+        f"map {name!r} already exists, with other content ({num_images:,} images). Maps cannot be changed: use another "
+        "name, or delete the existing map",
         digest=digest,
     )
 
 
 def _sync_directory(path: Path) -> None:
-    """A rename is on the disk when its directory is."""
+    """Sync a rename to disk."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

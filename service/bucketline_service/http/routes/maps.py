@@ -34,7 +34,7 @@ from bucketline_service.maps import (
     ResolutionMap,
     format_for_suffix,
     format_named,
-    notes,
+    put_notes,
 )
 from bucketline_service.names import check_name
 
@@ -116,7 +116,7 @@ def _add_put(
             put = await _upload(coordinator, uploads, request, map, kind.name, columns)
         stored, created, num_skipped = put
         told: dict[str, Any] = {}
-        if stored.names and (found := notes(stored.names)):
+        if stored.names and (found := put_notes(stored.names)):
             told["notes"] = found
         if skip_missing_sizes:
             told["num_skipped"] = num_skipped

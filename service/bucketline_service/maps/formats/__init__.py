@@ -1,4 +1,7 @@
-"""What can be read: one table, for the API's content types and for the command line's file suffixes."""
+"""The formats of maps, in one table: their names, media types, file suffixes and readers.
+
+The API, the command line, its help, the client's upload and the documentation follow this table, or a test names what
+is missing from them (``tests/maps/test_formats.py``)."""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from bucketline_service.maps.formats.pickle import read_pickle
 
 @dataclass(frozen=True)
 class MapFormat:
-    """The first media type is the one to send. ``read`` opens a file; the stack closes it. None: an archive of files of
-    the others. ``is_text``: it may be packed with gzip, and its name then ends in ``.gz`` besides. ``other_names``:
-    formats that are read in the same way."""
+    """``media_types``: the first one is what the client sends. ``read`` opens a file, which the stack closes; None is
+    an archive of files of other formats. ``is_text``: it may be compressed with gzip, under a name that ends in
+    ``.gz``. ``other_names``: formats that the same reader reads."""
 
     name: str
     media_types: tuple[str, ...]
@@ -31,7 +34,7 @@ class MapFormat:
     other_names: tuple[str, ...] = ()
 
 
-# npz and pickle have no registered media type: x-npz and x-pickle are ours.
+# npz and pickle have no registered media type.
 _ALL = (
     MapFormat(
         "csv",
@@ -67,10 +70,11 @@ _ALL = (
 )
 
 FORMATS: dict[str, MapFormat] = {format.name: format for format in _ALL}
-"""By name, in the order in which to list them."""
+"""By name, in the order for listings."""
 
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
-"""What follows the suffix of a file that is packed. Only gzip is unpacked; the others are named when refused."""
+"""Second suffixes of compressed files. Only gzip is read; the error for the others names the tool to decompress
+them."""
 
 _BY_NAME = {name: format for format in _ALL for name in (format.name, *format.other_names)}
 _BY_MEDIA_TYPE = {media_type: format for format in _ALL for media_type in format.media_types}
@@ -78,17 +82,17 @@ _BY_SUFFIX = {suffix: format for format in _ALL for suffix in format.suffixes}
 
 
 def format_named(name: str) -> MapFormat:
-    """By name or by media type, whose parameters (``; charset=utf-8``) are ignored."""
+    """The format with a name or media type; parameters (``; charset=utf-8``) are ignored."""
     key = name.split(";")[0].strip().lower()
     found = _BY_NAME.get(key) or _BY_MEDIA_TYPE.get(key)
     if found is None:
         known = ", ".join(f"{format.name} ({format.media_types[0]})" for format in _ALL)
-        raise Invalid("format", f"{name[:80]!r} is not known", f"Known are {known}")
+        raise Invalid("format", f"must be a known format, got {name[:80]!r}", f"Formats are {known}")
     return found
 
 
 def format_for_suffix(path: Path) -> MapFormat:
-    """By the end of the file's name; ``.gz`` or the like after it says that it is packed."""
+    """The format that a file name ends with, before ``.gz`` and the like."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED_SUFFIXES:
         suffixes.pop()
@@ -96,8 +100,8 @@ def format_for_suffix(path: Path) -> MapFormat:
     if found is None:
         raise Invalid(
             "format",
-            f"the name {path.name[-80:]!r} does not tell it",
-            f"Known are {', '.join(_BY_SUFFIX)}, those of text with .gz after it as well. Or pass "
-            f"format=NAME, one of {', '.join(_BY_NAME)}",
+            f"the file name must end with a known suffix, got {path.name[-80:]!r}",
+            f"Suffixes are {', '.join(_BY_SUFFIX)}, and .gz after those of text. Or pass format=NAME, one of "
+            f"{', '.join(_BY_NAME)}",
         )
     return found

@@ -1,4 +1,4 @@
-"""Parquet, and the arrow formats (stream and file)."""
+"""Reads Parquet, Arrow streams and Arrow files (Feather)."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def read_arrow(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileS
 
 
 def _check_end_of_stream(file: Any) -> None:
-    """Without its end mark a stream that was cut between two batches looks whole. Every writer in use sets
-    it."""
+    """A stream that was cut between two batches looks complete except for the end mark, which every writer in use
+    sets."""
     file.seek(max(0, file.size() - len(_END_OF_STREAM)))
     if file.read() != _END_OF_STREAM:
         raise broken("arrow", "the stream has no end mark")
@@ -51,8 +51,7 @@ def _check_end_of_stream(file: Any) -> None:
 
 
 def _validated(batches: Iterator[Any], names: ResolvedColumns) -> Iterator[Any]:
-    """Arrow data comes with offsets and indices that nobody has checked, and reading through bad ones is a
-    crash."""
+    """Arrow does not check offsets and indices on reading, and following invalid ones crashes the process."""
     for batch in batches:
         batch = batch.select(names.all())
         batch.validate(full=True)

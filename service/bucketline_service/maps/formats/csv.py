@@ -1,8 +1,7 @@
-"""CSV with a header line: double quotes, UTF-8 with or without a byte order mark, any line ends. Fields are separated
-as those of the header are: by commas, semicolons, tabs or bars.
+"""Reads CSV and TSV with a header line: double quotes, UTF-8 with or without a byte order mark, any line ends, and the
+separator of the header: comma, semicolon, tab or bar.
 
-Every column is read as text, since a reader that guesses types turns the id "007" into 7.
-"""
+Every column is read as text, since a reader that infers types turns the id "007" into 7."""
 
 from __future__ import annotations
 
@@ -30,10 +29,10 @@ from bucketline_service.maps.file_source import (
 _BLOCK_BYTES = 1 << 23
 _HEADER_CHARS = 1 << 20
 _LINE_SEARCH_ROWS = 1_000_000
-"""How far an error looks for the line of a row (a second or so); further down it names only the row."""
+"""How far the line of a row is searched for an error, about a second. Beyond, only the row is named."""
 
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
-_RAGGED_HINT = "The file may be truncated, or a field that has separators or quotes in it lacks its quotes"
+_RAGGED_HINT = "The file may be truncated, or a field that contains separators or quotes is not quoted"
 _EXCEL = re.compile(r'"?sep=.?"?\s*')
 _SEPARATORS = (",", ";", "\t", "|")
 _OTHER = re.compile(r"Row #(\d+): (.*)", re.DOTALL)
@@ -47,14 +46,14 @@ def read_csv(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSou
 
 
 class _File(NamedTuple):
-    """Its ``header``: the fields as ``separator`` parts them."""
+    """``header``: the column names, split by ``separator``."""
 
     path: Path
     separator: str
     header: list[str]
 
     def line(self, row: int) -> int | None:
-        """The line (from 1) on which a row (from 0) ends; blank lines are no rows, and a quoted field may span
+        """The line, from 1, on which a row, from 0, ends. Blank lines are not rows, and a quoted field may span
         lines."""
         if row >= _LINE_SEARCH_ROWS:
             return None
@@ -71,7 +70,7 @@ def _chunks(file: _File, names: ResolvedColumns) -> Generator[RowChunk, None, No
     try:
         with pa_csv.open_csv(
             str(file.path),
-            # One thread: only then does arrow know the number of a row that it refuses.
+            # Only with a single thread does Arrow know the number of the row that it rejects.
             read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
             parse_options=pa_csv.ParseOptions(delimiter=file.separator, newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
@@ -85,17 +84,17 @@ def _chunks(file: _File, names: ResolvedColumns) -> Generator[RowChunk, None, No
 
 
 def _refusal(file: _File, message: str) -> Invalid:
-    """Where and why, from arrow's words, which count the header as row 1. (Its handler for ragged rows would say it in
-    fields, but only for rows that are UTF-8.)"""
+    """The error for Arrow's message, in which the header is row 1. (Arrow's handler for rows of the wrong length has
+    the same values as fields, but only for rows that are UTF-8.)"""
     ragged = _RAGGED.search(message)
     if ragged:
         number, expected, actual, text = ragged.groups()
-        fault = f"{actual} fields where the header has {expected}: {text[:80]!r}"
+        fault = f"must have {expected} fields like the header, got {actual}: {text[:80]!r}"
         return _bad_row(file, int(number) - 2, fault, _RAGGED_HINT, value=text[:80])
     other = _OTHER.search(message)
     if other:
         is_other = "invalid UTF8" in other[2]
-        fault, hint = ("it is not UTF-8", NOT_UTF8_HINT) if is_other else (other[2], _RAGGED_HINT)
+        fault, hint = ("must be UTF-8", NOT_UTF8_HINT) if is_other else (other[2], _RAGGED_HINT)
         return _bad_row(file, int(other[1]) - 2, fault, hint)
     return broken("csv", message.splitlines()[0])
 
@@ -109,14 +108,15 @@ def _bad_row(file: _File, row: int, fault: str, hint: str, **extra: Any) -> Inva
 
 
 def _dialect(path: Path, columns: RequestedColumns) -> _File:
-    """With the first separator that parts the header into columns of a map; or, where none does, into the most."""
+    """The file with the first separator that splits the header into the columns of a map; where no separator does, with
+    the one that splits it into the most columns."""
     text = _head(path)
     lines = text.splitlines(keepends=True)
     if lines and _EXCEL.fullmatch(lines[0]):
         raise Invalid(
             "file",
-            f"its first line is {lines[0].strip()!r}, which is for Excel, and not the names of the columns",
-            "Take that line out: tail -n +2 FILE",
+            f"its first line must have the names of the columns, got {lines[0].strip()!r}, which is for Excel",
+            "Remove that line: tail -n +2 FILE",
         )
     files = [_File(path, separator, _fields(lines, separator)) for separator in _SEPARATORS]
     known = (file for file in files if _is_known(columns, file.header))
@@ -139,13 +139,13 @@ def _fields(lines: list[str], separator: str) -> list[str]:
 
 
 def _head(path: Path) -> str:
-    """What the header is in."""
+    """The beginning of the file, with the header."""
     with path.open("rb") as file:
         start = file.read(2)
     if start in (b"\xff\xfe", b"\xfe\xff"):
-        raise Invalid("file", "it is UTF-16, not UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE")
+        raise Invalid("file", "must be UTF-8, got UTF-16", "Convert it: iconv -f UTF-16 -t UTF-8 FILE")
     with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as text:
         head = text.read(_HEADER_CHARS)
     if not is_utf8(head.partition("\n")[0]):
-        raise Invalid("file", "its header is not UTF-8", NOT_UTF8_HINT)
+        raise Invalid("file", "its header must be UTF-8", NOT_UTF8_HINT)
     return head

@@ -1,4 +1,4 @@
-"""JSON, UTF-8: objects as ``json_rows`` finds them. The first object's id says what kind all ids are."""
+"""Reads JSON lines and JSON: the objects that ``json_rows`` finds. The first object decides the kind of all ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import pyarrow.json as pa_json
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.column_names import OPTIONAL_NAMES, RequestedColumns, ResolvedColumns, resolve
 from bucketline_service.maps.file_source import NOT_UTF8_HINT, FileSource, RowChunk, broken
-from bucketline_service.maps.formats.json_rows import OBJECT_HINT, JsonRows, open_rows, shown
+from bucketline_service.maps.formats.json_rows import OBJECT_HINT, JsonRows, as_text, open_rows
+from bucketline_service.maps.id_column import ID_HINT
+from bucketline_service.maps.numeric_columns import SIDE, NumberRule
 from bucketline_service.maps.optional_columns import OPTIONAL
 
 _ARROW_ROW = re.compile(r"in row (\d+)")
@@ -33,14 +35,14 @@ def read_jsonl(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileS
 
 @dataclass
 class _Position:
-    """How many rows and lines lie before the block that is being read."""
+    """How many rows and lines precede the current block."""
 
     has_lines: bool
     num_rows: int = 0
     num_lines: int = 0
 
     def of(self, row: int, line: int) -> tuple[str, dict[str, int]]:
-        """Where that is, both from 1, for a person and for programs."""
+        """A row and its line, both from 1, as text and as fields of an error."""
         if not self.has_lines:
             return f"row {row}", {"row": row}
         return f"row {row} (line {line})", {"row": row, "line": line}
@@ -49,8 +51,8 @@ class _Position:
 def _chunks(
     rows: JsonRows, id_type: Any, names: ResolvedColumns, columns: RequestedColumns
 ) -> Generator[RowChunk, None, None]:
-    """An optional key may come later than in the first object, as many leave out what is at its default: it is there
-    from the first block that has a value of it."""
+    """Many writers omit keys at their default, so an optional key may be missing from the first object. It is read from
+    the first block that has a value for it."""
     at, keys = _Position(rows.has_lines), list(rows.first)
     for block in rows.blocks():
         schema = _schema(block, id_type, names, columns)
@@ -66,7 +68,8 @@ def _chunks(
 
 
 def _schema(block: bytes, id_type: Any, names: ResolvedColumns, columns: RequestedColumns) -> Any:
-    """Of the columns that there are, and of those that the block may have besides: arrow takes its time over each."""
+    """The columns known so far, and the optional ones whose name occurs in the block. Only these, since each column
+    costs Arrow time."""
     free = [
         name for kind, given in columns.optional.items() if given is None for name in OPTIONAL_NAMES[kind]
     ]
@@ -89,7 +92,7 @@ def _parse(block: bytes, schema: Any, names: ResolvedColumns, at: _Position) -> 
 
 
 def _refusal(block: bytes, schema: Any, names: ResolvedColumns, at: _Position, message: str) -> Invalid:
-    """Which line of the block arrow has refused, and why. Row by row, for the one block that is bad."""
+    """The error for the row that Arrow has rejected: the block is parsed again row by row."""
     row = at.num_rows
     for number, text in enumerate(block.split(b"\n"), at.num_lines + 1):
         if not text.strip():
@@ -108,42 +111,43 @@ def _refusal(block: bytes, schema: Any, names: ResolvedColumns, at: _Position, m
     return broken("jsonl", f"{reason}, after row {at.num_rows}")
 
 
-def _fault(text: bytes, schema: Any, names: ResolvedColumns) -> tuple[str, str, str] | None:
+def _fault(text: bytes, schema: Any, names: ResolvedColumns) -> tuple[str, str, str | None] | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        is_other = isinstance(exc, UnicodeDecodeError)
-        return (
-            "file",
-            f"not JSON: {exc}",
-            NOT_UTF8_HINT if is_other else "The file may be truncated. " + OBJECT_HINT,
-        )
+        is_encoding = isinstance(exc, UnicodeDecodeError)
+        hint = NOT_UTF8_HINT if is_encoding else f"The file may be truncated. {OBJECT_HINT}"
+        return "file", f"must be JSON: {exc}", hint
     if not isinstance(value, dict):
-        return "file", f"{shown(value)} is no object", OBJECT_HINT
+        return "file", f"must be an object, got {as_text(value)}", OBJECT_HINT
     for name in schema.names[1:]:
         if isinstance(value.get(name), (bool, str, list, dict)):
-            return name, f"{shown(value[name])} is not a number", _number_hint(name, names)
+            rule = _rule(name, names)
+            return name, f"{rule.requirement}, got {as_text(value[name])}", rule.hint
     return _id_fault(value.get(names.id), schema.field(0).type, names.id)
 
 
-def _number_hint(name: str, names: ResolvedColumns) -> str:
+def _rule(name: str, names: ResolvedColumns) -> NumberRule:
     if name in (names.width, names.height):
-        return "Sides are whole numbers of pixels"
+        return SIDE
     known = {name: kind for kind, called in OPTIONAL_NAMES.items() for name in called}
     found = {name: kind for kind, name in names.optional.items()}
-    return OPTIONAL[{**known, **found}[name]].rule.hint
+    return OPTIONAL[{**known, **found}[name]].rule
 
 
 def _id_fault(value: Any, id_type: Any, name: str) -> tuple[str, str, str] | None:
-    hint = "Ids are 64-bit whole numbers or strings, one kind in a map"
-    if value is None or (isinstance(value, str) and not pa.types.is_int64(id_type)):
+    is_int = pa.types.is_int64(id_type)
+    if value is None or (isinstance(value, str) and not is_int):
         return None
+    text = as_text(value)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        return name, f"{shown(value)} is no id", hint
-    if isinstance(value, str):
-        return name, f"{shown(value)} is a string, and the ids before are numbers", hint
-    if not pa.types.is_int64(id_type):
-        return name, f"{shown(value)} is a number, and the ids before are strings", hint
-    if not -(2**63) <= value < 2**63:
-        return name, f"{shown(value)} does not fit in 64 bits", "Store larger ids as strings"
+        return name, f"must be an integer or a string, got {text}", ID_HINT
+    if isinstance(value, str) == is_int:
+        return (
+            name,
+            f"must be {'an integer' if is_int else 'a string'} like the ids before it, got {text}",
+            ID_HINT,
+        )
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return name, f"must fit in 64 bits with a sign, got {text}", "Store larger ids as strings"
     return None

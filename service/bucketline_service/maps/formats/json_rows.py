@@ -1,5 +1,5 @@
-"""JSON as it comes in files: an object a line, an array of objects, or COCO's, whose ``images`` are such an array. It
-is handed on as lines, in blocks."""
+"""The rows of JSON files: one object a line, an array of objects, or the array ``images`` of a COCO file. They are
+passed on as lines, in blocks."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from bucketline_service.maps.file_source import NOT_UTF8_HINT, broken
 BLOCK_BYTES = 1 << 23
 _LINE_BYTES = 1 << 26
 _LINE_SEARCH_ROWS = 5_000_000
-"""How far an error about a value looks for the line of a row (a second or so)."""
+"""How far the line of a row is searched for an error, about a second."""
 _BOM = b"\xef\xbb\xbf"
 _COCO_KEY = "images"
 
 OBJECT_HINT = (
-    "A map in JSON is one object a line, or an array of objects, or an object with the array images (COCO)"
+    "A map in JSON is one object a line, an array of objects, or an object with an array called images (COCO)"
 )
 TURNED_HINT = (
-    f"{OBJECT_HINT}. Where the keys are ids: jq -c 'to_entries[] | {{id: .key}} + .value' FILE > MAP.jsonl. Where each "
-    "column is an object or array, as pandas writes it: to_json(orient='records')"
+    f"{OBJECT_HINT}. If the keys are ids: jq -c 'to_entries[] | {{id: .key}} + .value' FILE > MAP.jsonl. If each "
+    "column is an object or array, as pandas writes by default: to_json(orient='records')"
 )
 
 
 class JsonRows(Protocol):
-    """The objects of a file. ``first``: the first of them. ``blocks``: all, a line each, some 8 MB at a time.
-    ``has_lines``: whether these are the file's own."""
+    """The objects of a file. ``first``: the first object. ``blocks``: all objects, one a line, about 8 MB at a time.
+    ``has_lines``: whether these are lines of the file itself."""
 
     first: dict[str, Any]
     has_lines: bool
@@ -43,11 +43,11 @@ class JsonRows(Protocol):
     def blocks(self) -> Iterator[bytes]: ...
 
     def line(self, row: int) -> int | None:
-        """The line (from 1) of a row (from 0), where the file has one for each."""
+        """The line, from 1, of a row, from 0; None where it is not known."""
 
 
 def open_rows(path: Path) -> JsonRows:
-    """``Invalid`` where the first of its rows is none."""
+    """``Invalid`` where the file does not begin with a row."""
     start = _start(path)
     if start.startswith(b"["):
         return _ArrayRows(path, None)
@@ -59,12 +59,14 @@ def open_rows(path: Path) -> JsonRows:
         if start.startswith(b"{") and _is_coco(path):  # over several lines
             return _ArrayRows(path, _COCO_KEY)
         hint = NOT_UTF8_HINT if isinstance(exc, UnicodeDecodeError) else OBJECT_HINT
-        raise Invalid("file", f"row 1: not JSON: {exc}", hint, row=1) from exc
+        raise Invalid("file", f"row 1: must be JSON: {exc}", hint, row=1) from exc
     if not isinstance(first, dict):
-        raise Invalid("file", f"row 1: {shown(first)} is no object", OBJECT_HINT, row=1)
+        raise Invalid("file", f"row 1: must be an object, got {as_text(first)}", OBJECT_HINT, row=1)
     if first and all(isinstance(value, (dict, list)) for value in first.values()):
         names = ", ".join(f"'{name[:40]}'" for name in list(first)[:3]) + (", …" if len(first) > 3 else "")
-        raise Invalid("file", f"row 1: what {names} hold is no id and no size", TURNED_HINT, row=1)
+        raise Invalid(
+            "file", f"row 1: {names} must be an id and a size, got objects or arrays", TURNED_HINT, row=1
+        )
     return _LineRows(path, first)
 
 
@@ -78,7 +80,7 @@ class _LineRows:
         self._path = path
 
     def blocks(self) -> Iterator[bytes]:
-        """Cut at line ends, so that a fault is looked for in one block only, and its line is exact."""
+        """Blocks end with a line, so that an error is searched in one block, and its line is exact."""
         with self._path.open("rb") as file:
             if file.read(len(_BOM)) != _BOM:
                 file.seek(0)
@@ -88,7 +90,7 @@ class _LineRows:
                 yield block
 
     def line(self, row: int) -> int | None:
-        """Blank lines are no rows."""
+        """Blank lines are not rows."""
         if row >= _LINE_SEARCH_ROWS:
             return None
         with self._path.open("rb") as file:
@@ -97,7 +99,7 @@ class _LineRows:
 
 
 class _ArrayRows:
-    """The items of an array, which is read as a stream: COCO's annotations may be gigabytes."""
+    """The items of an array, read as a stream, since the annotations of a COCO file may take gigabytes."""
 
     has_lines = False
 
@@ -127,7 +129,7 @@ class _ArrayRows:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether the file is one object, over any number of lines, whose ``images`` are objects."""
+    """Whether the file is an object, on any number of lines, whose ``images`` is an array of objects."""
     try:
         return next(_objects(path, _COCO_KEY), None) is not None
     except Invalid:  # as where a second object follows
@@ -135,8 +137,8 @@ def _is_coco(path: Path) -> bool:
 
 
 def _objects(path: Path, key: str | None) -> Iterator[dict[str, Any]]:
-    """The objects of the array that is the file, or that ``key`` has in the object that is the file. Of values that are
-    arrays or objects themselves nothing is kept: they may be of any depth."""
+    """The objects of the array that the file is, or that the file has under ``key``. Nested arrays and objects, which
+    may have any depth, are read but not kept."""
     at = 1 if key is None else 2  # the depth of the array
     row: dict[str, Any] = {}
     depth, num_rows, name, is_inside = 0, 0, "", key is None
@@ -156,14 +158,21 @@ def _objects(path: Path, key: str | None) -> Iterator[dict[str, Any]]:
                 continue
             if depth - is_nested == at + 1:
                 if name in row:
-                    raise Invalid("file", f"row {num_rows + 1}: has {name!r:.80} twice", row=num_rows + 1)
+                    raise Invalid(
+                        "file",
+                        f"row {num_rows + 1}: must have each key once, got {name!r:.80} twice",
+                        row=num_rows + 1,
+                    )
                 row[name] = [] if is_nested else value
             elif event == "start_map" and depth == at + 1:
                 row = {}
             elif depth <= at + 1:
-                what = "an array" if is_nested else shown(value)
+                what = "an array" if is_nested else as_text(value)
                 raise Invalid(
-                    "file", f"row {num_rows + 1}: {what} is no object", OBJECT_HINT, row=num_rows + 1
+                    "file",
+                    f"row {num_rows + 1}: must be an object, got {what}",
+                    OBJECT_HINT,
+                    row=num_rows + 1,
                 )
 
 
@@ -178,15 +187,15 @@ def _events(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _refused(error: ijson.JSONError) -> Invalid:
-    """Of the parser's words the first line: the others show where, in a window of bytes."""
+    """The error for the parser's message, of which only the first line is for people."""
     said = error.args[0] if error.args else ""
     text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
     if "UTF8" in text:
-        return Invalid("file", "it is not UTF-8", NOT_UTF8_HINT)
+        return Invalid("file", "must be UTF-8", NOT_UTF8_HINT)
     refused = (text.splitlines() or ["it ends early"])[0]
     if "lexical error" in text:
         return Invalid(
-            "file", f"cannot be read as json: {refused}", "JSON has no NaN or Infinity: write null for them"
+            "file", f"cannot be read as json: {refused}", "JSON has no NaN and no Infinity: write null"
         )
     return broken("json", refused)
 
@@ -194,20 +203,20 @@ def _refused(error: ijson.JSONError) -> Invalid:
 def _dumped(item: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(item, default=_finite)
-    except (TypeError, OverflowError):  # numbers beyond 64 bits, text that is no Unicode
+    except (TypeError, OverflowError):  # numbers beyond 64 bits, lone surrogates
         return json.dumps(item, default=_finite).encode()
 
 
 def _finite(number: Decimal) -> float:
-    """JSON has numbers beyond all floats, and no word for infinity."""
+    """The nearest finite float: JSON numbers may exceed every float, and JSON has no infinity."""
     return max(-sys.float_info.max, min(float(number), sys.float_info.max))
 
 
 def _start(path: Path) -> bytes:
-    """The first line that is not blank, without the blanks before it."""
+    """The first line that is not blank, without leading whitespace."""
     with path.open("rb") as file:
         text = b""
-        while not text:  # by blocks: there may be any number of blank lines
+        while not text:  # there may be any number of blank lines
             block = file.read(BLOCK_BYTES)
             if not block:
                 raise Invalid("file", "has no rows", "A map needs at least one image")
@@ -216,7 +225,8 @@ def _start(path: Path) -> bytes:
         return line if newline else line + file.readline(_LINE_BYTES)
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value for a message, as short JSON."""
     try:
         text = json.dumps(value, default=_finite)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""``.npz``: one-dimensional arrays of one length. Read as a stream, and never unpickled."""
+"""Reads ``.npz``: one-dimensional arrays of equal length, as a stream, and never unpickled."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from bucketline_service.maps.file_source import (
     broken,
 )
 
-_MAX_ITEM_BYTES = 4 * MAX_ID_BYTES  # numpy has four bytes for each sign
+_MAX_ITEM_BYTES = 4 * MAX_ID_BYTES  # numpy stores a character in four bytes
 _CHUNK_BYTES = 1 << 26
 _MAX_HEADER_BYTES = 10_000
-"""Of an array. numpy takes no longer one, but reads all of it first; real ones have some 120 bytes."""
+"""Limit of an array's header. numpy has the same one, but only checks it after reading; real headers take 120 bytes."""
 _MAX_DIRECTORY_BYTES = 1 << 20
-"""Of the archive's directory, which is read into memory whole: some 10,000 arrays."""
+"""Limit of the archive's directory, which is read into memory: about 10,000 arrays."""
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # numpy writes no others
 _HINT = "Save it as np.savez(path, id=…, width=…, height=…)"
 
 
 class _Member(NamedTuple):
-    """An array inside the archive: its data come next in ``file``."""
+    """An array of the archive, with ``file`` at the beginning of its data."""
 
     name: str
     file: IO[bytes]
@@ -51,8 +51,8 @@ def read_npz(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSou
     num_rows = members[names.id].num_rows
     for member in members.values():
         if member.num_rows != num_rows:
-            detail = f"{member.num_rows:,} values, while {names.id} has {num_rows:,}"
-            raise Invalid(member.name, detail, "All arrays of a map must have one length")
+            detail = f"must have {num_rows:,} values like {names.id}, got {member.num_rows:,}"
+            raise Invalid(member.name, detail)
     return FileSource(names, _chunks(names, members, num_rows))
 
 
@@ -60,35 +60,37 @@ def _check_directory(path: Path) -> None:
     with path.open("rb") as file:
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
     if end and end[zipfile._ECD_SIZE] > _MAX_DIRECTORY_BYTES:  # type: ignore[attr-defined]
-        raise broken("npz", f"its directory has more than {_MAX_DIRECTORY_BYTES:,} bytes")
+        raise broken("npz", f"its directory is larger than {_MAX_DIRECTORY_BYTES:,} bytes")
 
 
 def _open(info: zipfile.ZipInfo, archive: zipfile.ZipFile, name: str, stack: ExitStack) -> _Member:
     if info.compress_type not in _COMPRESSIONS:
-        raise broken("npz", f"array {name!r} is compressed in a way that numpy does not write")
+        raise broken("npz", f"array {name!r} has a compression that numpy does not write")
     file = stack.enter_context(archive.open(info))
     shape, dtype = _header(name, file)
     if dtype.kind not in "biufUS":
         raise Invalid(
             name,
-            f"an array of {dtype}",
-            "Ids are integers or strings, all else is numbers. Objects are never read",
+            f"must be an array of numbers or strings, got {dtype}",
+            "Arrays of Python objects are never read",
         )
     if dtype.kind in "US" and dtype.itemsize == 0:
-        raise Invalid(name, "row 1: only empty strings", _HINT, row=1)
+        raise Invalid(name, "row 1: must not be empty, got an array of empty strings", _HINT, row=1)
     if dtype.itemsize > _MAX_ITEM_BYTES:
         raise Invalid(
-            name, f"an array of {dtype}, wider than any id", f"Ids have at most {MAX_ID_BYTES:,} bytes"
+            name,
+            f"must be narrower than {_MAX_ITEM_BYTES:,} bytes, got {dtype}",
+            f"Ids have at most {MAX_ID_BYTES:,} bytes",
         )
     if len(shape) != 1:
-        raise Invalid(name, f"an array of shape {shape}, not of one dimension", _HINT)
+        raise Invalid(name, f"must have one dimension, got the shape {shape}", _HINT)
     if shape[0] < 0:
         raise broken("npz", f"array {name!r} has the shape {shape}")
     return _Member(name, file, dtype, int(shape[0]))
 
 
 def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the array; what is wrong with its header names the array."""
+    """The shape and dtype of an array; errors name the array."""
     try:
         version = np.lib.format.read_magic(file)
         length = file.read(2 if version == (1, 0) else 4)
@@ -100,7 +102,7 @@ def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]
             np.lib.format.read_array_header_1_0 if len(length) == 2 else np.lib.format.read_array_header_2_0
         )
         shape, _, dtype = read(header)
-    except Exception as exc:  # of whatever type: numpy evaluates the header as Python
+    except Exception as exc:  # numpy evaluates the header as Python, which may raise anything
         reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
         raise broken("npz", f"array {name!r}: {reason}") from exc
     return shape, dtype

@@ -1,18 +1,18 @@
-"""NovelAI's ``resolutions.pkl``: a dict of id to (width, height).
+"""Reads NovelAI's ``resolutions.pkl``, a dict of id to (width, height), without executing it.
 
-A pickle is a program, and its usual interpreter imports and calls what the file says. Here a short list of
-opcodes is admitted (numbers, strings, tuples, lists, dicts); any other ends the reading. It runs on the pure
-Python machine of the standard library, since one small opcode (LONG_BINPUT) makes the C machine take any
-amount of memory.
+A pickle is a program, and its usual interpreter imports and calls what the file names. Here only a short list of
+opcodes is admitted (numbers, strings, tuples, lists, dicts), and any other one ends the reading. The admitted opcodes
+run on the pure Python interpreter of the standard library, since in the C interpreter a single opcode (LONG_BINPUT) can
+allocate any amount of memory.
 
-A program of some bytes can also make values that take for ever to hash, compare or print: tuples of shared tuples, or
-whole numbers that all have one hash. So no value is ever hashed or compared. What the program calls a dict is a list of
-rows here (``_Sizes``), and a row is checked at the moment it is set. Tuples and lists hold a few plain values, and none
-of their own kind. That an id comes twice is found in the same way as in every other format.
+A few bytes of a pickle can also make values that take forever to hash, compare or print: tuples of shared tuples, or
+integers that all have the same hash. So no value is ever hashed or compared. A dict of the program is a list of rows
+here (``_Sizes``), and each row is checked when it is set. Tuples and lists have a few plain values and are not nested.
+Duplicate ids are found as in every other format.
 
-numpy's scalars call ``numpy.dtype`` and ``scalar`` (and ``_codecs.encode`` below protocol 3). These names,
-and only these, become marks here; the machine knows the marks by identity and takes the number out of its
-bytes itself. Nothing that the file names is imported or called."""
+numpy scalars call ``numpy.dtype`` and ``scalar`` (and ``_codecs.encode`` below protocol 3). Only these names are
+admitted, and only as marks, which are recognised by identity; the number is decoded from its bytes here. Nothing that
+the file names is imported or called."""
 
 from __future__ import annotations
 
@@ -38,23 +38,25 @@ from bucketline_service.maps.file_source import (
     is_utf8,
     show,
 )
+from bucketline_service.maps.id_column import ID_HINT
+from bucketline_service.maps.numeric_columns import SIDE
 
 MAX_BYTES = 1 << 25
-"""An empty list is one byte here and some 70 in memory: 2 GB or so at most, of some 4 million images."""
+"""About 4 million images. An empty list is one byte in the file and about 70 in memory, so at most 2 GB of memory."""
 
 _MAX_ITEMS = 16
-"""Of a tuple or a list. A size has two, and the longest that a numpy scalar comes with has nine."""
+"""Limit of a tuple or a list. A size has two items, and a numpy scalar at most nine."""
 
 _HINT = (
-    "A resolutions.pkl is a dict of id to (width, height); only dicts, tuples, lists, whole numbers, floats"
-    " and strings are read, and nothing in it is executed"
+    "A resolutions.pkl is a dict of id to (width, height). Only dicts, tuples, lists, integers, floats and strings are"
+    " read, and nothing in the file is executed"
 )
 _ADMITTED = (
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP"),
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
-    # Parts of numpy's scalars. As an id or a size, what they make is refused.
+    # These are parts of numpy scalars; their values are refused as an id or a size.
     *("GLOBAL", "STACK_GLOBAL", "NONE", "NEWFALSE", "NEWTRUE", "SHORT_BINBYTES", "BINBYTES"),
 )
 _SEQUENCES = ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS")
@@ -70,13 +72,15 @@ _MARKS = {
 
 def read_pickle(path: Path, columns: RequestedColumns, stack: ExitStack) -> FileSource:
     if columns._replace(skip_missing_sizes=False) != FIND_ALL:
-        raise Invalid("columns", "a pickle has no columns to name", "Leave columns out")
+        raise Invalid(
+            "columns", "must not be given for a pickle, which has no column names", "Leave them out"
+        )
     sizes = _load(path)
     return FileSource(sizes.source.names, _chunks(sizes))
 
 
 class _Sizes:
-    """The dict of a pickle as what it is read for: a row for each item that the program sets, in order."""
+    """The dict of a pickle: a row for each item that the program sets, in order."""
 
     def __init__(self) -> None:
         self.source = FileSource(ResolvedColumns("id", "width", "height"), iter(()))
@@ -98,8 +102,8 @@ def _load(path: Path) -> _Sizes:
     num_bytes = path.stat().st_size
     if num_bytes > MAX_BYTES:
         raise TooLarge(
-            f"the pickle has {num_bytes:,} bytes, and {MAX_BYTES:,} are taken: it is read into memory whole. Save its "
-            "ids, widths and heights as npz, Parquet or CSV",
+            f"a pickle must be at most {MAX_BYTES:,} bytes, as it is read into memory whole, got {num_bytes:,}. Save "
+            "its ids, widths and heights as npz, Parquet or CSV",
             limit_bytes=MAX_BYTES,
         )
     try:
@@ -107,12 +111,12 @@ def _load(path: Path) -> _Sizes:
     except (pickle.UnpicklingError, TypeError, AttributeError, AssertionError, IndexError, KeyError) as exc:
         raise broken("pickle", str(exc) or type(exc).__name__) from exc
     if type(sizes) is not _Sizes:
-        raise Invalid("file", f"holds a {type(sizes).__name__}, not a dict", _HINT)
+        raise Invalid("file", f"must be a dict, got a {type(sizes).__name__}", _HINT)
     return sizes
 
 
 class _Dtype:
-    """A number type as a pickle names it: "i8", and the byte order that comes later."""
+    """A number type of a pickle: its name, such as "i8", and the byte order, which is set later."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -120,7 +124,7 @@ class _Dtype:
 
 
 class _Machine(pickle._Unpickler):
-    """Overrides what could import or call anything, and what makes dicts, tuples and lists."""
+    """Overrides the opcodes that could import or call anything, and those that make dicts, tuples and lists."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]]
     readline: Callable[[], bytes]
@@ -164,15 +168,15 @@ class _Machine(pickle._Unpickler):
         what.order = state[1]
 
     def put(self) -> None:
-        """Unlike the binary opcodes it names its place in the memo by a number of any length; real ones count up."""
+        """Limit the index in the memo, which has any number of digits in this opcode; real files count upwards."""
         place = int(self.readline()[:-1])
         if not 0 <= place < MAX_BYTES:
-            raise _refused("it numbers more values than it can hold")
+            raise _refused("its memo index is too large")
         self.memo[place] = self.stack[-1]
 
     def empty_dict(self) -> None:
         if self.sizes is not None:
-            raise self.refused("it holds a second dict")
+            raise self.refused("it has a second dict")
         self.sizes = _Sizes()
         self.stack.append(self.sizes)
 
@@ -189,7 +193,7 @@ class _Machine(pickle._Unpickler):
         self.set_all(self.pop_mark())
 
     def set_all(self, items: list[Any]) -> None:
-        """Ids and sizes in turn, into the dict that is the top of the stack."""
+        """Set items, alternating ids and sizes, in the dict on top of the stack."""
         sizes = self.stack[-1]
         if type(sizes) is not _Sizes:
             raise self.refused(f"it sets an item of a {type(sizes).__name__}")
@@ -197,8 +201,8 @@ class _Machine(pickle._Unpickler):
             sizes.set(image_id, size)
 
     def refused(self, what: str) -> Invalid:
-        """Names the row that the value at fault was made for. Rows are set by the thousand: those before it may still
-        lie on the stack, above the mark that follows the dict."""
+        """The error for the row that the value belongs to. Rows are set by the thousand, so earlier rows may still be
+        on the stack, above the mark that follows the dict."""
         if self.sizes is None:
             return _refused(what)
         stacks = [*self.metastack, self.stack]
@@ -208,7 +212,7 @@ class _Machine(pickle._Unpickler):
 
 
 def _flat(make: Callable[..., None]) -> Callable[..., None]:
-    """The opcode ``make``, which leaves a tuple or list on the stack: it may hold a few plain values."""
+    """The opcode ``make``, which leaves a tuple or list on the stack, limited to a few plain values."""
 
     def checked(machine: _Machine) -> None:
         make(machine)
@@ -216,10 +220,10 @@ def _flat(make: Callable[..., None]) -> Callable[..., None]:
         if type(made) not in (tuple, list):
             raise _refused(f"it appends to a {type(made).__name__}")
         if len(made) > _MAX_ITEMS:
-            raise machine.refused(f"it holds a {type(made).__name__} of {len(made):,} values")
+            raise machine.refused(f"it has a {type(made).__name__} of {len(made):,} values")
         inner = next((item for item in made if type(item) in (tuple, list, _Sizes)), None)
         if inner is not None:
-            raise machine.refused(f"it holds a {_name(inner)} in a {type(made).__name__}")
+            raise machine.refused(f"it has a {_name(inner)} in a {type(made).__name__}")
         machine.stack.append(made)
 
     return checked
@@ -232,23 +236,23 @@ def _name(value: Any) -> str:
 def _dtype(arguments: tuple[Any, ...]) -> _Dtype:
     code = arguments[0] if arguments else None
     if type(code) is not str or code not in _NUMBERS:
-        raise _refused(f"it holds a numpy type {show(code)}")
+        raise _refused(f"it has a numpy type {show(code)}")
     return _Dtype(code)
 
 
 def _number(arguments: tuple[Any, ...]) -> int | float:
     if len(arguments) != 2 or type(arguments[0]) is not _Dtype or type(arguments[1]) is not bytes:
-        raise _refused("it holds a numpy scalar that is no number")
+        raise _refused("it has a numpy scalar that is not a number")
     dtype = np.dtype(arguments[0].order + arguments[0].code)
     if len(arguments[1]) != dtype.itemsize:
-        raise _refused("it holds a numpy scalar of the wrong length")
+        raise _refused("it has a numpy scalar of the wrong length")
     number: int | float = np.frombuffer(arguments[1], dtype)[0].item()
     return number
 
 
 def _encoded(arguments: tuple[Any, ...]) -> bytes:
     if len(arguments) != 2 or type(arguments[0]) is not str or arguments[1] != "latin1":
-        raise _refused("it encodes something that is no byte string")
+        raise _refused("it encodes something other than a byte string")
     return arguments[0].encode("latin-1")
 
 
@@ -257,7 +261,7 @@ def _refused(what: str) -> Invalid:
 
 
 def _dispatch() -> dict[int, Callable[..., None]]:
-    """What each of the 256 opcodes does."""
+    """The implementation of each of the 256 opcodes."""
     table: dict[int, Callable[..., None]] = {}
     names = {ord(op.code): op.name for op in pickletools.opcodes}
     for code in range(256):
@@ -299,24 +303,25 @@ def _chunks(sizes: _Sizes) -> Iterator[RowChunk]:
 
 
 def _check(source: FileSource, row: int, image_id: Any, id_type: type | None, size: Any) -> None:
-    """What arrow could not hold, or would quietly turn into something else. ``id_type``: of the first row."""
+    """Refuse what Arrow could not represent or would convert silently. ``id_type``: of the first id."""
     if type(image_id) not in (int, str):
-        detail = f"{{}} is a {_name(image_id)}, no id"
-        raise source.refuse("id", row, detail, image_id, "Ids are whole numbers or strings")
+        detail = f"must be an integer or a string, got {{}} of type {_name(image_id)}"
+        raise source.row_error("id", row, detail, image_id, ID_HINT)
     if id_type is not None and type(image_id) is not id_type:
         detail = (
-            f"{{}} is of type {type(image_id).__name__}, and the ids before are of type {id_type.__name__}"
+            f"must be {id_type.__name__} like the ids before it, got {{}} of type {type(image_id).__name__}"
         )
-        raise source.refuse("id", row, detail, image_id, "One kind of id in a map")
+        raise source.row_error("id", row, detail, image_id, ID_HINT)
     if type(image_id) is int and not -(2**63) <= image_id < 2**63:
-        raise source.refuse("id", row, "{} does not fit in 64 bits", image_id, "Use strings for larger ids")
+        detail = "must fit in 64 bits with a sign, got {}"
+        raise source.row_error("id", row, detail, image_id, "Store larger ids as strings")
     if type(image_id) is str and not image_id.isascii() and not is_utf8(image_id):
-        raise source.refuse("id", row, "{} is not UTF-8", image_id, "Lone surrogates are no text")
+        raise source.row_error("id", row, "must be UTF-8, got {}", image_id)
     if type(size) not in (tuple, list) or len(size) != 2:
-        raise source.refuse("file", row, "{} is not (width, height)", size, _HINT)
+        raise source.row_error("file", row, "must be (width, height), got {}", size, _HINT)
     for field, side in zip(("width", "height"), size, strict=True):
         if type(side) is not float and (type(side) is not int or side.bit_length() > 63):
-            raise source.refuse(field, row, "{} is not a number of pixels", side, _HINT)
+            raise source.row_error(field, row, f"{SIDE.requirement}, got {{}}", side, _HINT)
 
 
 def _array(sides: list[Any]) -> Any:

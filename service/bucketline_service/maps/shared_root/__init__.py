@@ -1,1 +1,1 @@
-"""Maps that several replicas share: kept on an object store or in a shared folder, copied here and checked."""
+"""Maps shared by several replicas: kept in an object store or a shared folder, copied to each host and verified."""

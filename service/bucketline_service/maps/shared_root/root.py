@@ -1,8 +1,7 @@
-"""The place that replicas share maps through: a bucket of an object store or a folder, by URI, over pyarrow's file
-systems.
+"""Files at a shared root: a bucket of an object store or a folder, given by URI, through pyarrow's file systems.
 
-A file is there as a whole or not at all: an object store shows it when it is complete, in a folder it is renamed into
-its place. What the place says becomes ``StoreUnavailable``, without anything that could be a secret."""
+A file exists completely or not at all: an object store shows it once it is complete, and in a folder it is renamed into
+place. Errors become ``StoreUnavailable``, without anything that could be a secret."""
 
 from __future__ import annotations
 
@@ -25,20 +24,20 @@ HINT = "Give s3://bucket/prefix, gs://bucket/prefix or file:///folder"
 
 CONNECT_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 5.0
-"""How long S3 may be silent; after that it is asked once more."""
+"""How long S3 may take to respond; then the request is repeated once."""
 GCS_RETRY_S = 10
-"""Unless the URI says ``retry_limit_seconds``. Its library would go on for a quarter of an hour."""
+"""Unless the URI has ``retry_limit_seconds``. The default of Google's library is a quarter of an hour."""
 
 _NUM_IO_THREADS = 64
-"""Of pyarrow, for all of the process. It has 8, and to open a file on the own disk takes one as well: requests that an
-object store does not answer must not hold all of them."""
+"""pyarrow's I/O threads in this process, by default 8. Opening a local file needs one as well, so requests that an
+object store does not answer must not block all of them."""
 
 _STEP = 8 << 20
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 
 class RootFile(NamedTuple):
-    """A file at the root. ``mtime_s``: by the clock of the root, or of whoever wrote it into a folder."""
+    """A file at the root. ``mtime_s``: by the clock of the root, or of the host that wrote it to a folder."""
 
     path: str
     num_bytes: int
@@ -46,19 +45,19 @@ class RootFile(NamedTuple):
 
 
 class SharedRoot:
-    """Files by relative path. Nothing is asked before the first verb, so that a coordinator starts without it."""
+    """Files by relative path. No request is made before the first call, so a coordinator can start without the root."""
 
     def __init__(self, uri: str) -> None:
-        """Raises ``Invalid`` for a URI that nothing could be behind."""
+        """``Invalid`` for a URI that cannot be used."""
         self.shown = shown(uri)
-        """The URI without what may be a secret."""
+        """The URI without anything that may be a secret."""
         self._uri = uri
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._opened: Any = None
         self._secrets = _secrets(uri)
         scheme = uri.partition("://")[0] if "://" in uri else ""
-        # with a region, or it would be asked for here
+        # with a region, or pyarrow would request it here
         query = "" if scheme != "s3" or "region=" in uri else f"{'&' if '?' in uri else '?'}region=us-east-1"
         try:
             opened, self._base = fs.FileSystem.from_uri(uri + query)
@@ -68,10 +67,10 @@ class SharedRoot:
         self._base = self._base.rstrip("/")
         self._place = self._base if self.is_folder else self._base.partition("/")[0]
         if not self._base:
-            raise Invalid("map_root", f"{self.shown} names no bucket or folder", HINT)
+            raise Invalid("map_root", f"must name a bucket or folder, got {self.shown}", HINT)
 
     def files(self, under: str) -> list[RootFile]:
-        """All files below ``under``, by path."""
+        """All files below ``under``, sorted by path."""
         start = f"{self._base}/{under}".rstrip("/")
         with self._asking():
             selector = fs.FileSelector(start, allow_not_found=True, recursive=True)
@@ -85,12 +84,12 @@ class SharedRoot:
         return sorted(entries)
 
     def probe(self) -> None:
-        """Raise ``StoreUnavailable`` unless the bucket or the folder is there."""
+        """Raise ``StoreUnavailable`` unless the bucket or the folder exists."""
         with self._asking():
             self._exists()
 
     def read(self, path: str) -> bytes | None:
-        """A small file, None where there is none."""
+        """The content of a small file, None where it does not exist."""
         with self._asking():
             try:
                 with self._fs.open_input_stream(f"{self._base}/{path}") as file:
@@ -107,7 +106,7 @@ class SharedRoot:
             self._copy(file, target)
 
     def download(self, path: str, target: Path) -> None:
-        """``FileNotFoundError`` where there is none. What the own disk says is left as it is."""
+        """``FileNotFoundError`` where the file does not exist. Errors of the local disk are raised unchanged."""
         with target.open("wb") as file:
             with self._asking():
                 try:
@@ -128,7 +127,7 @@ class SharedRoot:
             os.fsync(file.fileno())
 
     def delete(self, path: str) -> None:
-        """Done as well where there is none."""
+        """Does nothing where the file does not exist."""
         with self._asking(), suppress(FileNotFoundError):
             self._fs.delete_file(f"{self._base}/{path}")
             if self.is_folder:
@@ -136,8 +135,8 @@ class SharedRoot:
                     Path(self._base, path).parent.rmdir()
 
     def create_in_new_folder(self, path: str, data: bytes) -> bool:
-        """Of a folder alone: the file and the folder that it is in, at once; False where that holds a file already,
-        whatever its name. All processes on all machines agree on who was first."""
+        """Only for a folder: create the file together with its parent folder, atomically; False where that already has
+        a file. All processes on all machines agree on which was first."""
         target = Path(self._base, path)
         with self._asking():
             fresh = self._incoming()
@@ -145,9 +144,7 @@ class SharedRoot:
             try:
                 _write(fresh / target.name, data)
                 target.parent.parent.mkdir(exist_ok=True)
-                os.rename(
-                    fresh, target.parent
-                )  # onto an empty one it may be, not onto one that holds something
+                os.rename(fresh, target.parent)  # may replace an empty folder, but no other
             except OSError:
                 if target.parent.is_dir() and any(target.parent.iterdir()):
                     return False
@@ -159,14 +156,14 @@ class SharedRoot:
         return True
 
     def sweep(self, before_s: float) -> None:
-        """Away with what was on its way into a folder before ``before_s``: its process has died."""
+        """Delete incomplete files in a folder from before ``before_s``, whose process has died."""
         if self.is_folder:
             for each in self.files("incoming"):
                 if each.mtime_s < before_s:
                     self.delete(each.path)
 
     def close(self) -> None:
-        """End what is being copied; each copy raises ``StoreUnavailable``."""
+        """Abort all copies; each raises ``StoreUnavailable``."""
         self._closing.set()
 
     @property
@@ -178,10 +175,11 @@ class SharedRoot:
 
     def _exists(self) -> None:
         if self._fs.get_file_info(self._place).type == fs.FileType.NotFound:
-            raise StoreUnavailable(f"the map root {self.shown} is not there: there is no {self._place}")
+            raise StoreUnavailable(f"the map root {self.shown} does not exist: {self._place} is missing")
 
     def _incoming(self) -> Path:
-        """A new path of a folder. Its root is not made here: where a share is not mounted, it must be missed."""
+        """A new path for an incomplete file. The root itself is never created, since it may be a share that is not
+        mounted."""
         self._exists()
         folder = Path(self._base, "incoming")
         folder.mkdir(exist_ok=True)
@@ -195,7 +193,7 @@ class SharedRoot:
                     try:
                         yield stream
                     except BaseException:
-                        # pyarrow can not abort it: what is there already becomes an object
+                        # pyarrow cannot abort an upload: on close it becomes an object
                         stream.close()
                         self._fs.delete_file(f"{self._base}/{path}")
                         raise
@@ -218,7 +216,7 @@ class SharedRoot:
 
     def _go_on(self) -> None:
         if self._closing.is_set():
-            raise StoreUnavailable("the coordinator is ending; ask again")
+            raise StoreUnavailable("the coordinator is shutting down; try again")
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -226,11 +224,11 @@ class SharedRoot:
             yield
         except (OSError, pa.ArrowException) as exc:
             raise StoreUnavailable(
-                f"the map root {self.shown} can not be used: {self._clean(exc)}"
-            ) from None  # pyarrow's own words may hold the URI
+                f"the map root {self.shown} cannot be used: {self._clean(exc)}"
+            ) from None  # pyarrow's message may contain the URI
 
     def _clean(self, error: BaseException) -> str:
-        """What an error says, in a line and without what could be a secret."""
+        """The first line of an error message, without anything that could be a secret."""
         text = str(error).partition("\n")[0]
         for each in self._secrets:
             text = text.replace(each, "…")
@@ -238,7 +236,7 @@ class SharedRoot:
 
 
 def shown(uri: str) -> str:
-    """A root's URI for logs and messages: without user, password and query."""
+    """A URI for logs and messages: without user, password and query."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return uri.partition("?")[0]
@@ -246,7 +244,7 @@ def shown(uri: str) -> str:
 
 
 def _secrets(uri: str) -> list[str]:
-    """What no message may hold: the longest first."""
+    """The values that no message may contain, longest first."""
     rest = uri.partition("://")[2]
     user = rest.rpartition("@")[0]
     found = [uri, rest, user, *user.split(":"), *(os.environ.get(name, "") for name in _SECRETS)]
@@ -256,13 +254,13 @@ def _secrets(uri: str) -> list[str]:
 
 
 def open_file_system(uri: str) -> Any:
-    """pyarrow's file system, which waits seconds, and not minutes, for what does not answer."""
+    """pyarrow's file system with timeouts of seconds instead of minutes."""
     scheme = urlsplit(uri).scheme
     given = dict(parse_qsl(urlsplit(uri).query))
     more: dict[str, Any] = {}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if scheme == "s3" and "region" not in given and region:
-        more = {"region": region}  # else pyarrow would ask for the bucket's
+        more = {"region": region}  # otherwise pyarrow requests the bucket's region
     if scheme in ("gs", "gcs") and "retry_limit_seconds" not in given:
         more = {"retry_limit_seconds": GCS_RETRY_S}
     if more:
@@ -272,12 +270,12 @@ def open_file_system(uri: str) -> Any:
         pa.set_io_thread_count(max(pa.io_thread_count(), _NUM_IO_THREADS))
     if scheme != "s3":
         return opened
-    # a URI can not say these: the same file system again, from the options that pickle would take
+    # a URI cannot have these options, so the file system is made again from those that pickle would store
     _, (options,) = opened.__reduce__()
     options |= {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "request_timeout": REQUEST_TIMEOUT_S,
-        "background_writes": False,  # an upload has one of pyarrow's threads at a time
+        "background_writes": False,  # an upload uses one of pyarrow's threads at a time
         "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=2),
     }
     if "allow_delayed_open" in options:
