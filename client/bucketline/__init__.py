@@ -1,13 +1,15 @@
 """bucketline: batches of one resolution for every rank, from a coordinator that loses none and repeats none.
 
-    from bucketline import BucketClient
+```python
+from bucketline import BucketClient
 
-    with BucketClient("http://coordinator:7700", run="sdxl-base") as client:
-        client.begin(state)  # a checkpoint's, or None: from the run's first step
-        for batch in client.epoch(rank):
-            train(batch.ids, batch.width, batch.height)
+with BucketClient("http://coordinator:7700", run="sdxl-base") as client:
+    client.begin(state)  # a checkpoint's state dict, or None for the run's first step
+    for batch in client.epoch(rank):
+        train(batch.ids, batch.width, batch.height)
+```
 
-Importing this loads the standard library only; httpx follows with the first request.
+Importing this loads the standard library only; httpx is imported for the first request.
 """
 
 from ._client import BucketClient

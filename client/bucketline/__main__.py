@@ -1,4 +1,4 @@
-"""The console script. The commands live in the service; where that is not installed, say how to get it."""
+"""The console script. The commands are part of the service; if that is not installed, say how to install it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ EXTRA_MODULES = frozenset(
         "uvloop",
     }
 )
-"""What ``bucketline[service]`` adds. Any other missing module is a bug, and is to be seen as one."""
-
+"""What ``bucketline[service]`` adds. Any other missing module is a bug, and its traceback is shown."""
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
 
 def main() -> None:
-    # while nothing is begun, and once everything is done, there is nothing to be told and nothing to wait for
+    # before the command begins and after it has ended there is nothing to report or to wait for
     signal.signal(signal.SIGINT, _leave)
     try:
         commands = importlib.import_module("bucketline_service.cli")

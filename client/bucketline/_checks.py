@@ -1,4 +1,4 @@
-"""Arguments of the public calls, checked before anything is asked: a wrong one must not have taken a lease."""
+"""Arguments of the public calls, checked before any request: a call with a wrong one must not take a lease."""
 
 from __future__ import annotations
 
@@ -10,36 +10,48 @@ from ._errors import UsageError
 
 
 def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
-    """``value`` as an int: NumPy's integers are welcome, ``"0"`` (``os.environ["RANK"]``) and True are not."""
+    """``value`` as an int: NumPy's integers are accepted, ``"0"`` (``os.environ["RANK"]``) and True are not."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = -1
     if number < least or (most is not None and number > most):
-        span = f"of {least} or more" if most is None else f"from {least} to {most}"
-        raise UsageError(f"{name}: a whole number {span} was expected, not {value!r}")
+        span = f">= {least}" if most is None else f"from {least} to {most}"
+        raise UsageError(f"{name} must be an integer {span}, got {value!r}")
     return number
 
 
 def seconds(name: str, value: Any, *, may_be_zero: bool = False) -> float:
-    """``value`` as a float; infinity is one."""
+    """``value`` as a float; infinity is accepted."""
     try:
         number = -1.0 if isinstance(value, (bool, str, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = -1.0
     if not (number > 0 or (may_be_zero and number == 0)):
-        least = "0 or more" if may_be_zero else "more than 0"
-        raise UsageError(f"{name}: a number of seconds, {least}, was expected, not {value!r}")
+        raise UsageError(
+            f"{name} must be a number of seconds {'>=' if may_be_zero else '>'} 0, got {value!r}"
+        )
     return number
 
 
-INCLUDED = ("original_size", "crop")
+INCLUDABLE = ("original_size", "crop")
 
 
 def includes(value: Sequence[str]) -> tuple[str, ...]:
-    """What batches are asked to tell besides, each once."""
-    if isinstance(value, str) or any(name not in INCLUDED for name in value):
+    """What batches contain in addition, each name once."""
+    if isinstance(value, str) or any(name not in INCLUDABLE for name in value):
+        names = " and ".join(map(repr, INCLUDABLE))
+        raise UsageError(f"include must be a list of {names}, got {value!r}")
+    return tuple(name for name in INCLUDABLE if name in value)
+
+
+def check_token(token: str, source: str = "token") -> str:
+    """The token unchanged; ``UsageError``, which does not show it, if an HTTP header cannot carry it."""
+    if not isinstance(token, str):
+        raise UsageError(f"{source} must be a string, got {type(token).__name__}")
+    if token != token.strip() or not token.isprintable():
         raise UsageError(
-            f"include: a list of {' and '.join(map(repr, INCLUDED))} was expected, not {value!r}"
+            f"{source} must have no white space around it and no control characters (does it still end with a line "
+            "break?)"
         )
-    return tuple(name for name in INCLUDED if name in value)
+    return token

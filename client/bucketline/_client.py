@@ -1,67 +1,76 @@
-"""The public client: one object in each training process. What it does is in ``_engine``; here is who does
-it, and where."""
+"""The public client: one object in each training process. What it does is in ``_engine``, and what belongs to the
+process in ``_process``."""
 
 from __future__ import annotations
 
 import os
-import threading
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from . import _wire
-from ._checks import includes, seconds, whole
-from ._engine import EXIT_PATIENCE_S, Engine, forget_engines
-from ._errors import ClientClosed, EndOfRun, Fenced, UsageError
-from ._identity import SESSION_VARIABLE, make_holder, seat, session_name
+from ._checks import check_token, includes, seconds, whole
+from ._engine import EXIT_PATIENCE_S, Engine
+from ._errors import EndOfRun, Fenced, UsageError
+from ._identity import SESSION_VARIABLE, preferred_replica, session_name
+from ._process import ProcessBound
 from ._reader import RankReader, Source
-from ._resume import starting_place
+from ._resume import first_step
 from ._transport.tls import Verify
-from ._transport.transport import Transport, check_token
-from ._transport.urls import Urls, check_urls, shown
+from ._transport.transport import Transport
+from ._transport.urls import Urls, check_urls, without_credentials
 from ._types import Batch, Cursor, Json, Session, State
 from ._warnings import StartWarning
 from ._window import MAX_WINDOW
 
 
-class BucketClient:
+class BucketClient(ProcessBound):
     """The batches of one run, for one rank or several.
 
-    ``url`` is the coordinator's address, ``run`` the run's name, ``token`` ``BUCKETLINE_TOKEN`` unless given
-    (without the white space around it). The environment's proxies are used, but for an address on this
-    machine and for what ``NO_PROXY`` lists, also as a network (``10.0.0.0/8``).
+    ```python
+    with BucketClient("http://coordinator:7700", run="sdxl-base") as client:
+        client.begin(checkpoint["data"] if checkpoint else None)
+        for batch in client.epoch(rank):
+            train(batch.ids, batch.width, batch.height)
+    ```
 
-    Of a coordinator with several replicas ``url`` is the list of their addresses, or one string with commas
-    between them. One is asked while it answers; after a connection that fails, a timeout or 502, 503 or 504 it
-    is the next one's turn. Processes begin at different ones, by ``RANK``, ``SLURM_PROCID`` or holder, and come
-    back to theirs some time after it failed.
+    The constructor sends no request and starts no thread. Methods may be called from any thread.
 
-    ``verify`` is for ``https://`` with a private CA: the file with its certificates, ``BUCKETLINE_CA_FILE``
-    unless given, or an ``ssl.SSLContext`` (which does not pickle). Without either whatever httpx trusts is
-    trusted: ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, else the public authorities.
+    **Replicas**: one replica is asked as long as it answers; after a failed connection, a timeout, or 502, 503 or 504
+    the next one is asked. Processes start at different replicas, by `RANK`, `SLURM_PROCID` or holder, and return to
+    theirs some time after it failed.
 
-    ``include`` is what batches tell besides, of ``"original_size"`` and ``"crop"``: see ``Batch``.
+    **Proxies** are those of the environment, except for an address on this machine and for what `NO_PROXY` lists,
+    which may be a network (`10.0.0.0/8`).
 
-    ``holder`` names who holds a rank's lease; unless given it is new in every process (host, pid, a random
-    part), so a second process that uses a rank takes it over and the first one is ``Fenced``. Processes that
-    pass the same holder share the rank: model-parallel peers, which must all see the same batches. They must
-    all have asked for their first batch before one of them asks for its second, or have loaded one state.
+    **fork**: a forked child shares nothing with its parent. It opens its own connection, and takes its own lease when
+    it uses a rank, which fences the parent there unless `holder` was given. **pickle**: the configuration is copied (a
+    token only if it was passed), and the session, but no lease, no batches and no generated holder. In both cases
+    ranks begin at the coordinator's cursor.
 
-    ``session`` names one start of the whole job for ``begin``; see there.
+    Args:
+        url: the coordinator's address; if it has several replicas, a list of their addresses or one string with commas
+            between them.
+        run: the run's name.
+        token: `BUCKETLINE_TOKEN` (without surrounding white space) unless given.
+        holder: names the holder of a rank's lease. Unless given it is new in every process (host, pid, a random part),
+            so a second process that uses a rank takes it over and the first one is `Fenced`. Processes that pass the
+            same holder share the rank: model-parallel peers, which must all see the same batches. All of them must
+            have requested their first batch before one requests its second, or have loaded the same state.
+        session: names one start of the whole job; see `begin`.
+        window: how many batches are prefetched for each rank, 1 to 1,024.
+        timeout_s: how long a call waits for a coordinator that does not answer, in seconds, before it raises
+            `CoordinatorUnavailable`.
+        request_timeout_s: the limit of one attempt, in seconds.
+        ack_interval_s: how old a finished step may get before it is acknowledged, in seconds.
+        include: what batches contain in addition: `"original_size"`, `"crop"`, or both; see `Batch`.
+        verify: for `https://` with a private CA: the file with its certificates, or an `ssl.SSLContext` (which cannot
+            be pickled). `BUCKETLINE_CA_FILE` unless given, else what httpx trusts: `SSL_CERT_FILE`, `SSL_CERT_DIR`, or
+            the public authorities.
 
-    ``window`` (1 to 1,024) is how many batches are kept at hand for each rank. ``timeout_s`` is how long a
-    call waits for a coordinator that does not answer before it raises ``CoordinatorUnavailable``; the client
-    stays usable then. ``request_timeout_s`` bounds one attempt, ``ack_interval_s`` how old a finished step
-    gets before it is acknowledged.
-
-    Nothing is asked and no thread started until a method is called; methods may be called from any thread.
-
-    **fork**: a forked child shares nothing with its parent: it opens its own connection, and takes its own
-    lease when it uses a rank, which fences the parent there unless ``holder`` was given. **pickle**: the
-    configuration goes along (a token only where it was passed), and the session, but no lease, no batches and
-    no holder that was made up. In both, ranks begin at the coordinator's cursor.
+    Raises:
+        UsageError: if an argument is wrong.
     """
 
     def __init__(
@@ -80,7 +89,7 @@ class BucketClient:
         verify: Verify | None = None,
     ) -> None:
         if not isinstance(run, str) or not run:
-            raise UsageError(f"run: a name was expected, not {run!r}")
+            raise UsageError(f"run must be the name of a run, got {run!r}")
         self.url = ",".join(check_urls(url))
         self.run = run
         self._token = None if token is None else check_token(token)
@@ -92,42 +101,64 @@ class BucketClient:
         self._request_timeout_s = seconds("request_timeout_s", request_timeout_s)
         self._ack_interval_s = seconds("ack_interval_s", ack_interval_s, may_be_zero=True)
         self._include = includes(include)
-        self._started: str | None = None  # the session that leases are taken in
-        self._is_start_checked = False  # a start was asked for, or its absence was told
+        self._started: str | None = None  # the session in which leases are taken
+        self._is_start_checked = False  # the job has said where it starts, or was warned that it has not
         self._reset()
 
-    def _reset(self) -> None:
-        """What belongs to this process: all that fork and pickle must leave behind."""
-        self._lock = threading.Lock()
-        self._engine: Engine | None = None
-        self._finalizer: weakref.finalize[..., BucketClient] | None = None
-        self._loaded: State | None = None
-        self._made_holder: str | None = None
-        self._is_closed = False
-        _clients.add(self)
+    def _make_engine(self) -> Engine:
+        holder = self.holder
+        urls = check_urls(self.url)
+        # a replica that accepts connections and never answers must leave time to ask the others
+        share_s = self._timeout_s / len(urls) if len(urls) > 1 else self._request_timeout_s
+        transport = Transport(
+            urls,
+            self._token,
+            request_timeout_s=min(self._request_timeout_s, share_s),
+            verify=self._verify,
+            preferred_replica=preferred_replica(holder, os.environ),
+        )
+        engine = Engine(
+            transport,
+            self.run,
+            holder=holder,
+            window=self._window,
+            ack_interval_s=self._ack_interval_s,
+            timeout_s=self._timeout_s,
+            include=self._include,
+        )
+        engine.restart(self._started, None)
+        return engine
 
     @property
     def holder(self) -> str:
-        """Who this process is to the coordinator: what was given, or a name made up for this process."""
-        if self._holder is None and self._made_holder is None:
-            self._made_holder = make_holder()
-        return self._holder or self._made_holder or ""
+        """The name of this process as a holder: the one that was given, or one generated for this process."""
+        return self._holder or self._process_holder()
 
     @property
     def has_session(self) -> bool:
-        """Whether the starts of the job were named: in the constructor, or by ``BUCKETLINE_SESSION``."""
+        """Whether the starts of the job were named, in the constructor or by `BUCKETLINE_SESSION`."""
         return bool(self._session or os.environ.get(SESSION_VARIABLE))
 
     # --- batches --------------------------------------------------------------------------------------------
 
     def next_batch(self, rank: int) -> Batch:
-        """The rank's next batch. Asking for it says that the one before it is finished.
+        """The rank's next batch. Requesting it says that the one before it is finished.
 
-        The first use of a rank takes its lease. Raises ``EndOfRun`` after the last batch, ``Fenced`` once
-        another process or a newer start of the job holds the rank (also where batches are still at hand),
-        ``CoordinatorUnavailable`` when there was no answer in time, and what the coordinator refused; other
-        errors than ``Fenced`` are raised when no batch is at hand, after a try that this call has made, and the
-        next call tries again. ``ProtocolError`` where something else than a coordinator answers at the address.
+        The first use of a rank takes its lease. Errors other than `Fenced` are raised when no batch is prefetched,
+        after an attempt made for this call; the next call tries again.
+
+        ```python
+        while True:
+            batch = client.next_batch(rank)
+            train(batch.ids, batch.width, batch.height)
+        ```
+
+        Raises:
+            EndOfRun: after the last batch.
+            Fenced: once another process or a newer start of the job holds the rank, even if batches are prefetched.
+            CoordinatorUnavailable: if there was no answer in time.
+            ProtocolError: if something other than a coordinator answers at the address.
+            Refused: if the coordinator refuses the request.
         """
         rank = whole("rank", rank)
         self.check_start(rank)
@@ -136,14 +167,15 @@ class BucketClient:
         return batch
 
     def epoch(self, rank: int, *, ahead: bool = False) -> Iterator[Batch]:
-        """The rest of the rank's epoch: the one that its next batch is in. Nothing more once the run has
-        ended.
+        """The rest of the rank's epoch, that of its next batch. Nothing more once the run has ended.
 
-        A batch is finished when the next one is asked for, and the last one when the iterator is exhausted.
-        Leaving the loop early leaves its last batch unfinished, until the rank is asked for another.
+        A batch is finished when the next one is requested, and the last one when the iterator is exhausted. If the loop
+        is left early its last batch stays unfinished, until another one is requested for the rank.
 
-        ``ahead`` is for loaders that ask for batches before the training loop is through with those that it has:
-        then none is finished until ``ack(rank, batch)`` says so, and ``state_dict`` counts none that is not.
+        Args:
+            rank: whose batches.
+            ahead: for loaders that request batches before the training loop has finished those it has. Then a batch is
+                finished only when `ack(rank, batch)` says so, and `state_dict` counts no other.
         """
         rank = whole("rank", rank)
         self.check_start(rank)
@@ -157,8 +189,11 @@ class BucketClient:
             batch = (self._engine or self._start_engine()).take(rank, batch.epoch, ahead)
 
     def ack(self, rank: int, batch: Batch | Cursor | None = None) -> None:
-        """The batch handed out last is finished, though no other is wanted yet; of batches that were taken
-        ahead, or read by another process, ``batch`` and all before it. Sent in the background; ``flush`` waits."""
+        """The batch handed out last is finished, although the next one is not needed yet.
+
+        If batches were taken ahead or read by another process, `batch` and all before it are finished. The
+        acknowledgement is sent in the background; `flush` waits for it.
+        """
         rank = whole("rank", rank)
         if batch is not None:
             engine = self._engine or self._start_engine()
@@ -167,26 +202,26 @@ class BucketClient:
             self._engine.finish(rank)
 
     def put_back(self, rank: int) -> None:
-        """Batches that were taken ahead and are not finished are handed out again, in their order."""
+        """Batches that were taken ahead and are not finished are handed out again, in order."""
         if self._engine is not None:
             self._engine.put_back(whole("rank", rank))
 
     def num_steps(self, rank: int, epoch: int) -> int | None:
-        """How many steps the epoch has; None of one that this rank has not come to."""
+        """How many steps the epoch has; None if this rank has not reached it."""
         engine = self._engine or self._start_engine()
         engine.open(whole("rank", rank), reads=False)
         return engine.num_steps(rank, whole("epoch", epoch))
 
     def reader(self, rank: int, *, holder: str) -> RankReader:
-        """Another process's way to the rank's batches, such as a DataLoader worker's: it reads any of them under the
-        lease of ``holder``, which is that of the process that trains, and acknowledges none. No thread is started."""
+        """The rank's batches for another process, such as a DataLoader worker: it reads any of them under the lease of
+        `holder`, the process that trains, and acknowledges none. No thread is started."""
         engine = self._engine or self._start_engine()
         source = Source(engine.transport, self.run, self._started, self._include, self._timeout_s)
         return RankReader(source, whole("rank", rank), holder, min(self._window, MAX_WINDOW))
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Return when the coordinator has acknowledged every finished batch. Raises as ``next_batch``
-        does."""
+        """Return when the coordinator has acknowledged every finished batch, after `timeout_s` seconds at most (unless
+        given, the constructor's). Raises the errors of `next_batch`."""
         wait_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s, may_be_zero=True)
         if self._engine is not None:
             self._engine.flush(wait_s)
@@ -196,17 +231,28 @@ class BucketClient:
     def begin(
         self, state: Mapping[str, Any] | None, world_size: int | None = None, *, session: str | None = None
     ) -> Session:
-        """Begin the training, or resume it: the one call before the first batch, in every process of the job.
-
-        ``state`` is what ``state_dict`` gave to the checkpoint: the ranks of this process begin exactly there. Without
-        a checkpoint it is ``None``: they begin at the run's very first step, also on a run that was trained on before.
-        ``world_size`` is the job's number of ranks; unless given, the state's, or without one the run's as it was put.
+        """Begin the training, or resume it. The one call before the first batch, in every process of the job.
 
         All processes pass the same arguments, and the *session's* name makes their calls one start of the job. The name
-        is the argument, else the constructor's, else ``BUCKETLINE_SESSION``, else it is derived from what torchrun or
-        Slurm say; see ``start_session``. Under a name that was used before, as after a crash that did not change it,
-        the ranks of this process begin at the asked place all the same; ``SessionReused`` is raised where that start
-        dealt the epoch differently, and ``Fenced`` where another start of the job has begun since.
+        is the argument, else the constructor's, else `BUCKETLINE_SESSION`, else it is derived from the variables of
+        torchrun or Slurm; see `start_session`. Under a name that was used before, as after a crash that did not change
+        it, the ranks of this process still begin at the requested place.
+
+        ```python
+        checkpoint = load_checkpoint()  # None on the first start
+        client.begin(checkpoint["data"] if checkpoint else None)
+        ```
+
+        Args:
+            state: what `state_dict` returned for the checkpoint: the ranks of this process begin exactly there. None
+                without a checkpoint: they begin at the run's first step, even if the run was trained on before.
+            world_size: the job's number of ranks. Unless given, the state's, or without a state that of the run's spec.
+            session: the name of this start of the job.
+
+        Raises:
+            SessionReused: if the session's name belongs to a start that sharded the epoch differently.
+            Fenced: if another start of the job has begun since the session of this name.
+            PlanMismatch: if the state belongs to another plan.
         """
         if state is not None:
             return self._start(_wire.state_from(state), world_size, session)
@@ -215,7 +261,7 @@ class BucketClient:
         return self._start(None, world_size, session)
 
     def dealt_to(self) -> int:
-        """The number of ranks that the run deals its batches to at present."""
+        """The number of ranks over which the run shards its batches at present."""
         return self._ask_run(_wire.present_world_size_from)
 
     def _ask_run(self, reader: Callable[[Json], int]) -> int:
@@ -230,19 +276,22 @@ class BucketClient:
         *,
         session: str | None = None,
     ) -> Session:
-        """Start the whole job anew: all older leases are fenced, and every rank begins where ``resume`` says. For a
-        training ``begin`` is the call.
+        """Start the whole job again: all older leases are fenced, and every rank begins where `resume` says. For
+        training, call `begin` instead.
 
-        ``resume`` is ``"cursor"`` (the slowest rank's cursor), ``"start"`` (the run's very first step) or a
-        state dict. Every process of the job calls this with the same arguments; the session's name makes them
-        one start. It is the argument, else the constructor's, else ``BUCKETLINE_SESSION``, else torchrun's
-        run id and restart count. Without these a job of one rank and one process gets a random name, so every
-        call is a start of its own; one of several gets Slurm's job id, restart count and step (each ``srun`` is
-        a start), and is refused elsewhere, for its processes would fence each other. One process that serves
-        several ranks passes a name too.
+        Every process of the job calls this with the same arguments; the session's name makes them one start. It is the
+        argument, else the constructor's, else `BUCKETLINE_SESSION`, else torchrun's run id and restart count. Without
+        these, a job of one rank and one process gets a random name, so every call is a new start; a job of several
+        gets Slurm's job id, restart count and step (each `srun` is a start), and is refused elsewhere, because its
+        processes would fence each other. One process that serves several ranks passes a name too.
 
-        A name that was used before starts nothing. With a state dict this process's ranks begin there all the
-        same, and ``SessionReused`` is raised where that start dealt the epoch differently.
+        A name that was used before starts nothing. With a state dict this process's ranks still begin there, and
+        `SessionReused` is raised if that start sharded the epoch differently.
+
+        Args:
+            world_size: the job's number of ranks; unless given, the state dict's.
+            resume: `"cursor"` (the slowest rank's cursor), `"start"` (the run's first step) or a state dict.
+            session: the name of this start of the job.
         """
         return self._start(_wire.resume_from(resume), world_size, session)
 
@@ -251,12 +300,14 @@ class BucketClient:
         if world_size is None and isinstance(place, State):
             world_size = place.world_size
         if world_size is None:
-            raise UsageError("world_size: the number of ranks was expected, or a state dict that tells it")
+            raise UsageError(
+                "world_size must be the number of ranks, or resume a state dict that contains it"
+            )
         world_size = whole("world_size", world_size, 1)
         name = session or self._session or session_name(world_size, os.environ)
         engine = self._engine or self._start_engine()
         if place == "cursor":
-            # what is finished belongs in the cursors; a fence is no obstacle: it is why a client starts anew
+            # what is finished belongs in the cursors; a fence is no obstacle, but the reason for a new start
             engine.flush(self._timeout_s, skip=lambda window: isinstance(window.error, Fenced))
         request = _wire.session_request(self.run, name, world_size, place or "start")
         answer = engine.transport.call(request, self._timeout_s, _wire.session_from)
@@ -265,19 +316,24 @@ class BucketClient:
         if place is None:
             place = State(self.run, answer.fingerprint, Cursor(0, 0), 0, world_size)
         if isinstance(place, State):
-            start = starting_place(place, world_size, answer, name)
-            deal = answer.deal
-            lockstep, begun = deal.lockstep_of(start.epoch), answer.generation_id
-            told = start, deal.consumed(start), world_size, lockstep, begun
-            self._loaded = State(self.run, answer.fingerprint, *told)
+            start = first_step(place, world_size, answer, name)
+            self._loaded = State(
+                self.run,
+                answer.fingerprint,
+                start,
+                consumed=answer.deal.consumed(start),
+                world_size=world_size,
+                lockstep=answer.deal.lockstep_of(start.epoch),
+                start=answer.generation_id,
+            )
         self._started = name
         self._is_start_checked = True
-        engine.restart(name, start, is_anew=place == "start")
+        engine.restart(name, start, is_from_start=place == "start")
         return answer
 
     def check_start(self, rank: int) -> None:
-        """Warn, once, of a job that takes the rank's batches from the coordinator's cursor without having said that it
-        wants to. Elsewhere than at the run's start that is the middle of another training."""
+        """Warn, once, if the job takes the rank's batches from the coordinator's cursor without having said that it
+        wants to. Anywhere but at the run's first step that is the middle of another training."""
         if self._is_start_checked:
             return
         engine = self._engine or self._start_engine()
@@ -286,10 +342,10 @@ class BucketClient:
         self._is_start_checked = True
         if cursor > Cursor(0, 0):
             warnings.warn(
-                f"run {self.run!r} is not at its start: rank {rank} goes on at epoch {cursor.epoch} step "
-                f"{cursor.step}, and nothing has said that it should. Call begin(state) with a checkpoint's state dict "
-                "to resume there, or begin(None) to train from the run's first step, before the first batch and in "
-                "every process",
+                f"run {self.run!r} is not at its first step: rank {rank} resumes at epoch {cursor.epoch} step "
+                f"{cursor.step}, although the job has not said where it starts. Before the first batch and in every "
+                "process, call begin(state) with a checkpoint's state dict to resume there, or begin(None) to train "
+                "from the run's first step",
                 StartWarning,
                 stacklevel=3,
             )
@@ -297,17 +353,27 @@ class BucketClient:
     def state_dict(
         self, rank: int | None = None, *, include_last: bool = True, after: Batch | Cursor | None = None
     ) -> dict[str, Any]:
-        """Where the job stands, for its checkpoint. Needs no request (but for a rank that was never used).
+        """The job's state, for its checkpoint. Sends no request, except for a rank that was never used.
 
-        It counts every batch handed out as finished: call it between the optimizer's step and the next batch.
-        Within a step, ``include_last=False`` leaves the last one out. Of several ranks in this client the
-        slowest counts, of those used since the start; or ``rank`` alone. ``after`` gives the state at which
-        that batch (or step) of ``rank`` is the last one finished.
+        Every batch handed out counts as finished: call this between the optimizer's step and the next batch.
+
+        ```python
+        train(batch)
+        save({"model": model.state_dict(), "data": client.state_dict()})
+        ```
+
+        Args:
+            rank: the state of this rank; unless given, that of the slowest rank that this client has used.
+            include_last: False within a step: the batch handed out last does not count.
+            after: the state at which this batch (or step) of `rank` is the last one finished.
+
+        Raises:
+            UsageError: if no rank has been used and none is given.
         """
         if rank is not None:
             rank = whole("rank", rank)
         elif after is not None:
-            raise UsageError("rank: whose batch 'after' is was expected")
+            raise UsageError("rank must be given with after")
         engine = self._engine or self._start_engine()
         place = None if after is None else Cursor(after.epoch, after.step)
         state = engine.state(rank, include_last, place) or (self._loaded if place is None else None)
@@ -315,30 +381,31 @@ class BucketClient:
             engine.open(rank, reads=after is None)
             state = engine.state(rank, include_last, place)
         if state is None:
-            raise UsageError("no rank has been used yet: pass the rank whose state is wanted")
+            raise UsageError("rank must be given as long as no rank has been used")
         return state.to_json()
 
     def load_state_dict(
         self, state: Mapping[str, Any], world_size: int | None = None, *, session: str | None = None
     ) -> Session:
-        """Start a session from a checkpoint's state, for its world size or another; batches at hand are
-        dropped.
+        """Start a session from a checkpoint's state, for its world size or another one; prefetched batches are dropped.
 
-        Every process of the job calls it, with the same state; see ``start_session`` for the session's name.
-        The ranks of this process begin exactly at the state, wherever the coordinator's cursors were.
+        Every process of the job calls this with the same state; see `start_session` for the session's name. The ranks
+        of this process begin exactly at the state, wherever the coordinator's cursors are.
         """
         return self.start_session(world_size, state, session=session)
 
     # --- the end --------------------------------------------------------------------------------------------
 
     def close(self, *, finished: bool = False) -> None:
-        """Acknowledge what is finished, then end the thread and the connection. Raises what kept the acks
-        from arriving.
+        """Acknowledge what is finished, then end the thread and the connections. Raises the error that prevents the
+        acknowledgements.
 
-        The last batch handed out counts as finished only if ``finished`` says so: ``close`` is also called on
-        the way out of a failure. Leaving a ``with`` block without an exception passes True, so leave by an
-        exception where the last batch was not trained on. Unfinished batches are handed out again to whoever
-        takes the rank next.
+        Leaving a `with` block without an exception passes `finished=True`, so leave it by an exception if the last
+        batch was not trained on. Unfinished batches are handed out again to the next holder of the rank.
+
+        Args:
+            finished: whether the batch handed out last counts as finished. False by default, because `close` is also
+                called on the way out of a failure.
         """
         engine = self._shut()
         if engine is None:
@@ -346,7 +413,7 @@ class BucketClient:
         try:
             if finished:
                 engine.finish(None)
-            engine.flush(self._timeout_s, skip=lambda window: window.is_error_told)
+            engine.flush(self._timeout_s, skip=lambda window: window.is_error_raised)
         finally:
             engine.stop()
             engine.join(EXIT_PATIENCE_S)
@@ -360,75 +427,9 @@ class BucketClient:
         if kind is None:
             self.close(finished=True)
         elif (engine := self._shut()) is not None:
-            # the exception under way is what matters: one try at the acks, without waiting for a coordinator
+            # the exception matters most: try the acks once, without waiting for a coordinator
             engine.stop()
             engine.join(EXIT_PATIENCE_S)
 
-    # --- the process ----------------------------------------------------------------------------------------
-
-    def _start_engine(self) -> Engine:
-        with self._lock:
-            if self._is_closed:
-                raise ClientClosed("the client is closed")
-            if self._engine is None:
-                holder = self.holder
-                urls = check_urls(self.url)
-                # of several, one that takes connections and says nothing must leave time to ask the others
-                share_s = self._timeout_s / len(urls) if len(urls) > 1 else self._request_timeout_s
-                transport = Transport(
-                    urls,
-                    self._token,
-                    request_timeout_s=min(self._request_timeout_s, share_s),
-                    verify=self._verify,
-                    seat=seat(holder, os.environ),
-                )
-                self._engine = Engine(
-                    transport,
-                    self.run,
-                    holder=holder,
-                    window=self._window,
-                    ack_interval_s=self._ack_interval_s,
-                    timeout_s=self._timeout_s,
-                    include=self._include,
-                )
-                self._engine.restart(self._started, None)
-                self._finalizer = weakref.finalize(self, self._engine.stop)
-                self._finalizer.atexit = False  # the engine's module sees to that end
-            return self._engine
-
-    def _shut(self) -> Engine | None:
-        with self._lock:
-            engine, self._engine, self._is_closed = self._engine, None, True
-            return engine
-
-    def _after_fork_in_child(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        was_closed = self._is_closed
-        self._reset()
-        self._is_closed = was_closed
-
-    def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_engine", "_finalizer", "_loaded", "_made_holder")
-        return {name: value for name, value in self.__dict__.items() if name not in own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
-        self._is_closed = state["_is_closed"]
-
     def __repr__(self) -> str:
-        return f"BucketClient({','.join(map(shown, self.url.split(',')))!r}, run={self.run!r})"
-
-
-_clients: weakref.WeakSet[BucketClient] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    forget_engines()
-    for client in list(_clients):
-        client._after_fork_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+        return f"BucketClient({','.join(map(without_credentials, self.url.split(',')))!r}, run={self.run!r})"

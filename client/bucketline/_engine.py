@@ -1,8 +1,8 @@
-"""The windows of one client in one process, and the one thread that keeps them full and acknowledges.
+"""The windows of one client in one process, and the thread that prefetches and acknowledges batches.
 
-All requests for batches are made by that thread, one at a time; callers only wait for it. So a deadline runs
-while somebody waits, never while there are batches at hand: a coordinator that is away for an hour is no
-error for a training loop that has an hour's batches.
+All requests for batches are made by that thread, one at a time; callers only wait for it. So a deadline runs while a
+caller waits, never while batches are available: a coordinator that is away for an hour is no error for a training loop
+that has an hour's batches.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from collections.abc import Callable
 from . import _wire
 from ._errors import BucketlineError, ClientClosed, Fenced, UsageError
 from ._identity import SESSION_VARIABLE
-from ._transport.transport import Backoff, Transport, Unanswered, level_of, log
+from ._transport.failures import Unanswered
+from ._transport.retry import Backoff, log_level
+from ._transport.transport import Transport, log
 from ._types import Batch, Cursor, State
 from ._window import NEVER_S, Ask, Window
 
 EXIT_PATIENCE_S = 5.0
-"""How long the end of the interpreter waits for a last ack that is under way."""
+"""How long the interpreter waits at exit for a last ack that is under way."""
 
 Job = tuple[Window, Ask | None]
-"""A window and what it asks for; None for its lease."""
+"""A window and the request that it needs; None for its lease."""
 
 
 class Engine:
-    """Belongs to the process that made it, and must never be touched in a forked child: its lock may be held
-    there.
+    """Belongs to the process that made it, and must never be used in a forked child: its lock may be held there.
 
     ``holder`` names this process to the coordinator.
     """
@@ -50,16 +51,16 @@ class Engine:
         self._run_name = run
         self._holder = holder
         self._session: str | None = (
-            None  # the start of the job that leases are asked in; None: the present one
+            None  # the start of the job in which leases are taken; None: the present one
         )
         self._start: Cursor | None = None
-        self._is_anew = False  # the session was asked for to begin the run at its start
+        self._is_from_start = False  # the session was started to begin the run at its first step
         self._size = window
         self._ack_interval_s = ack_interval_s
         self._timeout_s = timeout_s
         self._include = include
         self._clock = clock
-        # re-entrant: the garbage collector may call stop() in whatever thread, also in one that is in here
+        # re-entrant: the garbage collector may call stop() in any thread, also in one that holds the lock
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # the thread waits here for something to do
         self._news = threading.Condition(self._lock)  # callers wait here for answers
@@ -77,8 +78,8 @@ class Engine:
     # --- called by the training loop's threads --------------------------------------------------------------
 
     def take(self, rank: int, epoch: int | None, ahead: bool = False) -> Batch | None:
-        """The rank's next batch, the one before it finished thereby (but not where batches are taken ``ahead``); None
-        where ``epoch`` has no further one."""
+        """The rank's next batch, which finishes the one before it unless batches are taken ``ahead``; None if ``epoch``
+        has no further one."""
         started_s = self._clock()
         with self._lock:
             window = self._window(rank)
@@ -102,7 +103,7 @@ class Engine:
                     self._work.notify()
 
     def finish_upto(self, rank: int, upto: Cursor) -> None:
-        """Step ``upto`` of the rank and all before it are finished, whoever has read them."""
+        """Step ``upto`` of the rank and all before it are finished, whichever process has read them."""
         with self._lock:
             if self._window(rank, reads=False).finish(upto, self._clock()):
                 self._work.notify()
@@ -126,15 +127,15 @@ class Engine:
                 self._wait(started_s, self._timeout_s, f"rank {rank}'s lease")
 
     def leased_at(self, rank: int) -> Cursor:
-        """Where the coordinator has the rank, which is open."""
+        """The cursor at which the rank, which is open, was leased."""
         with self._lock:
             lease = self._windows[rank].lease
         assert lease is not None
         return lease.cursor
 
     def state(self, rank: int | None, include_last: bool, after: Cursor | None = None) -> State | None:
-        """The state at the slowest of the ranks used so far, or at one rank; None where none is leased. ``after`` as
-        in ``Window.state``."""
+        """The state at the slowest of the ranks used so far, or at one rank; None if none is leased. ``after`` as in
+        ``Window.state``."""
         with self._lock:
             states = [
                 state
@@ -145,8 +146,8 @@ class Engine:
         return min(states, key=lambda state: state.cursor, default=None)
 
     def flush(self, timeout_s: float, skip: Callable[[Window], bool] = lambda window: False) -> None:
-        """Return when the coordinator has acknowledged all that is finished, but for windows to ``skip``.
-        Raises what stands in the way."""
+        """Return when the coordinator has acknowledged all that is finished, except in windows to ``skip``. Raises the
+        error that prevents it."""
         started_s = self._clock()
         with self._lock:
             self._flushes += 1
@@ -158,16 +159,16 @@ class Engine:
             finally:
                 self._flushes -= 1
 
-    def restart(self, session: str | None, start: Cursor | None, *, is_anew: bool = False) -> None:
+    def restart(self, session: str | None, start: Cursor | None, *, is_from_start: bool = False) -> None:
         """Drop all windows; ranks are leased again on their next use, in ``session``, and begin at ``start``.
-        ``is_anew``: at the start of the run, which is told where the session turns out to be an older one."""
+        ``is_from_start``: at the run's first step; a warning is logged if the session turns out to be an older one."""
         with self._lock:
             self._drop_windows(UsageError("a session was started while this call waited"))
-            self._session, self._start, self._is_anew = session, start, is_anew
+            self._session, self._start, self._is_from_start = session, start, is_from_start
 
     def stop(self) -> None:
-        """Let the thread make one last try at what is finished and end. Does not wait; may be called more
-        than once."""
+        """Let the thread try once more to acknowledge what is finished, and end. Does not wait; may be called more than
+        once."""
         with self._lock:
             self._is_stopping = True
             if self._thread is None:
@@ -194,14 +195,14 @@ class Engine:
         return window
 
     def _wait(self, started_s: float, timeout_s: float, what: str) -> None:
-        """Wait for any news, and see to it that there is a try while somebody waits."""
+        """Wait for any news, and make sure that there is an attempt while a caller waits."""
         if self._is_stopping:
             raise ClientClosed("the client was closed while this call waited")
         now_s, until_s = self._clock(), self.transport.deadline_s(started_s, timeout_s)
         if now_s >= until_s:
             failures, cause = self._backoff.failures, self._failure
             raise self.transport.unavailable(what, cause, failures, now_s - started_s) from cause
-        if started_s >= self._failed_at_s:  # once for each who waits, or who waits would ask without a pause
+        if started_s >= self._failed_at_s:  # once for each waiting call, or it would retry without a pause
             self._retry_at_s = min(self._retry_at_s, self._not_before_s)
         self._work.notify()
         self._news.wait(_bounded(until_s - now_s))
@@ -255,8 +256,7 @@ class Engine:
         return min(jobs, key=lambda job: len(job[0].ready), default=None)
 
     def _do(self, window: Window, ask: Ask | None) -> None:
-        """One attempt at one job. What becomes of it is told to the window, also if that was dropped
-        meanwhile."""
+        """One attempt at one job. The window learns of the result, even if it was dropped meanwhile."""
         asked_s = self._clock()
         try:
             if ask is None:
@@ -264,7 +264,7 @@ class Engine:
                 lease = self.transport.attempt(request, _wire.lease_from)
                 with self._lock:
                     window.leased(lease)
-                    self._tell_if_used(window.rank, lease.cursor)
+                    self._warn_if_used(window.rank, lease.cursor)
             else:
                 assert window.lease is not None
                 request = _wire.next_request(
@@ -292,11 +292,11 @@ class Engine:
             self._failure = None
             self._news.notify_all()
 
-    def _tell_if_used(self, rank: int, cursor: Cursor) -> None:
-        if self._is_anew and cursor > Cursor(0, 0):
+    def _warn_if_used(self, rank: int, cursor: Cursor) -> None:
+        if self._is_from_start and cursor > Cursor(0, 0):
             log.warning(
-                "session %r was begun before, so nothing is started anew: rank %d goes on at epoch %d step %d. Give "
-                "every start of the job a name of its own, in session= or %s",
+                "session %r was started before, so nothing is started again: rank %d resumes at epoch %d step %d. Give "
+                "every start of the job a new name, in session= or %s",
                 *(self._session, rank, *cursor, SESSION_VARIABLE),
             )
 
@@ -307,11 +307,11 @@ class Engine:
             self._failure, self._failed_at_s = failure, now_s
             self._retry_at_s = now_s + delay_s
             self._not_before_s = now_s + (failure.retry_after_s or 0.0)
-            log.log(level_of(self._backoff.failures), "%s: %s; again in %.1f s", request, failure, delay_s)
+            log.log(log_level(self._backoff.failures), "%s: %s; again in %.1f s", request, failure, delay_s)
             self._news.notify_all()  # the deadline may be an earlier one now
 
     def _last_try(self) -> None:
-        """Acknowledge what is finished, once and without a retry: the program ends, or dropped its client."""
+        """Acknowledge what is finished, once and without a retry: the program ends, or has dropped its client."""
         with self._lock:
             windows = list(self._windows.values())
         for window in windows:
@@ -323,7 +323,7 @@ class Engine:
 
 
 def _bounded(wait_s: float) -> float:
-    """``wait`` takes no infinity; who waits looks at the clock again anyway."""
+    """``Condition.wait`` does not accept infinity; callers look at the clock again anyway."""
     return min(wait_s, threading.TIMEOUT_MAX)
 
 
@@ -331,7 +331,7 @@ _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def forget_engines() -> None:
-    """In a forked child: the parent's engines are not this process's to stop."""
+    """In a forked child: the parent's engines must not be stopped by this process."""
     global _live
     _live = weakref.WeakSet()
 

@@ -19,15 +19,16 @@ LAUNCHERS = (
     ("JSM_NAMESPACE_RANK", ("JSM_NAMESPACE_SIZE",)),  # jsrun
     ("SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")),
 )
-"""Where launchers write which process this is and of how many, the innermost launcher first: torchrun under srun."""
+"""Where launchers write which process this is and how many there are, the innermost launcher first (torchrun under
+srun)."""
 OTHER_RANKS = ("PMIX_RANK", "PALS_RANKID", "LOCAL_RANK", "SLURM_LOCALID")
-"""What says nothing where it is 0, and otherwise that there are other processes."""
+"""Variables that say nothing if they are 0, and otherwise that there are other processes."""
 SPECIAL_STEPS = 0xFFFFFFF0
-"""From here on Slurm numbers the steps that srun did not start: batch scripts and the shells of salloc."""
+"""The numbers of steps that srun did not start (batch scripts, the shells of salloc) begin here."""
 
 
 class Launched(NamedTuple):
-    """``rank`` and ``size`` as the environment has them, None where it does not, and their variables."""
+    """``rank`` and ``size`` from the environment, None if they are missing there, and the names of their variables."""
 
     rank: int | None
     size: int | None
@@ -39,18 +40,18 @@ class Launched(NamedTuple):
 
 
 def make_holder() -> str:
-    """A name that no other process has, and that tells an operator where to look."""
-    import socket  # here and not above: importing bucketline needs no network, and httpx loads it anyway
+    """A name that no other process has, and that tells an operator where the process runs."""
+    import socket  # imported late: importing bucketline needs no network, and httpx loads it anyway
 
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
-def seat(holder: str, environ: Mapping[str, str]) -> int:
-    """A number of this process, by which the processes of a job spread over the replicas of a coordinator.
+def preferred_replica(holder: str, environ: Mapping[str, str]) -> int:
+    """A number (modulo the replicas) by which the processes of a job spread over the replicas of a coordinator.
 
-    ``RANK`` (torchrun's) or ``SLURM_PROCID`` deal them out evenly; else a hash of the holder does, about. The
-    same on every start but for a holder that was made up, and not Python's ``hash``, which is another in every
-    process also of a name that is the same.
+    ``RANK`` (torchrun) or ``SLURM_PROCID`` spread them evenly; else a hash of the holder does so approximately. The
+    number is the same on every start unless the holder was generated. It is not Python's ``hash``, which differs
+    between processes.
     """
     for name in ("RANK", "SLURM_PROCID"):
         if (number := environ.get(name, "")).isdecimal():
@@ -59,10 +60,10 @@ def seat(holder: str, environ: Mapping[str, str]) -> int:
 
 
 def launched(environ: Mapping[str, str]) -> Launched:
-    """What the innermost launcher that says anything says of this process.
+    """What the innermost launcher says about this process, of those that say anything.
 
-    Slurm sets ``SLURM_NTASKS`` for a batch script and for the shell of ``salloc`` too, each of which is one process.
-    The shell has no ``SLURM_PROCID``, or a step of Slurm's own; a batch script looks like task 0 of srun.
+    Slurm also sets ``SLURM_NTASKS`` for a batch script and for the shell of ``salloc``, each of which is one process.
+    The shell has no ``SLURM_PROCID``, or one of Slurm's special steps; a batch script looks like task 0 of srun.
     """
     for rank_name, size_names in LAUNCHERS:
         rank = _whole(environ, rank_name)
@@ -88,16 +89,16 @@ def _is_special_step(environ: Mapping[str, str]) -> bool:
 
 
 def session_name(world_size: int, environ: Mapping[str, str]) -> str:
-    """The name of this start of the job, the same in all of its processes and another after every restart.
+    """The name of this start of the job: the same in all of its processes, and a new one after every restart.
 
-    In this order: ``BUCKETLINE_SESSION`` as it is; torchrun's run id and restart count; a random one for a job of one
-    rank whose launcher knows of no other process; Slurm's job id, restart count and step, as every srun is a start of
-    its own. A random name is right only where one process starts the job. So without the others it is refused for a
-    job of several ranks, and where the launcher says that there are several processes: each would start the job anew
-    and fence the others. Whether one process serves all ranks cannot be known here: it gives a name, as they do.
+    The first of these that exists: ``BUCKETLINE_SESSION`` unchanged; torchrun's run id and restart count; a random
+    name for a job of one rank whose launcher knows of no other process; Slurm's job id, restart count and step, as
+    every srun is a start of its own. A random name is right only if one process starts the job. A job of several ranks
+    or processes without the others is refused, because each process would start the job again and fence the others.
+    Whether one process serves all ranks is unknown here, so such a process passes a name too.
 
     The world size is part of a derived name, because torchrun does not count a restart when nodes come or go.
-    Its default run id ``none`` names nothing: two jobs of it would share their sessions.
+    Its default run id ``none`` identifies nothing: two such jobs would share their sessions.
     """
     if name := environ.get(SESSION_VARIABLE):
         return name
@@ -116,15 +117,15 @@ def session_name(world_size: int, environ: Mapping[str, str]) -> str:
         else f"{process.size or 'several'} processes ({process.names[-1]})"
     )
     raise UsageError(
-        f"session: {several} must start one session under one name, and none is known: pass session= or "
-        f"set {SESSION_VARIABLE} to what all processes share and every start of the job has anew, or "
+        f"session: {several} must start one session under one name, and no name is known: pass session= or set "
+        f"{SESSION_VARIABLE} to a value that all processes share and that is new for every start of the job, or "
         "launch with torchrun --rdzv-id (or --standalone), or under Slurm"
     )
 
 
 def _slurm_step(environ: Mapping[str, str]) -> list[str]:
-    """The step that srun has started all processes in, if it has. Open MPI's mpirun starts those of other nodes through
-    a srun of its own, and those of its node without: they have no step in common."""
+    """The step in which srun started all processes, if it did. Open MPI's mpirun starts the processes of other nodes
+    through its own srun, and those of its node without: they have no step in common."""
     step = _whole(environ, "SLURM_STEP_ID")
     is_of_srun = step is not None and step < SPECIAL_STEPS and "OMPI_COMM_WORLD_SIZE" not in environ
     return [str(step)] if is_of_srun else []

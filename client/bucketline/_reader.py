@@ -1,4 +1,4 @@
-"""Reading a rank's batches beside the process that trains: under its lease, in order, and acknowledging none."""
+"""Reading a rank's batches outside the process that trains: under its lease, in order, without acknowledging any."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where batches come from: the coordinator's run, and the start of the job in which leases are asked."""
+    """Where batches come from: a run, and the start of the job (``session``) in which leases are taken."""
 
     transport: Transport
     run: str
@@ -25,7 +25,7 @@ class Source:
 
 
 class RankReader:
-    """``count`` batches are asked for at a time, by the caller's own thread: who reads is ahead of the loop anyway."""
+    """Requests ``count`` batches at a time, in the caller's own thread, which is ahead of the training loop anyway."""
 
     def __init__(self, source: Source, rank: int, holder: str, count: int) -> None:
         self._source = source
@@ -36,11 +36,11 @@ class RankReader:
 
     @property
     def cursor(self) -> Cursor:
-        """Where the rank stood when it was leased."""
+        """The rank's place when it was leased."""
         return self._lease.cursor
 
     def state(self, place: Cursor) -> State:
-        """The job's state when every rank stands at ``place``, as the present start of the job deals the epoch."""
+        """The job's state when every rank stands at ``place``, as the present start of the job shards the epoch."""
         deal = self._lease.deal
         return State(self._source.run, self._lease.fingerprint, place, deal.consumed(place), deal.world_size)
 

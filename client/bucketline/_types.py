@@ -1,4 +1,4 @@
-"""The words of the protocol as values: what requests are made from and answers are read into."""
+"""The words of the protocol as values: what requests are built from and answers are read into."""
 
 from __future__ import annotations
 
@@ -9,27 +9,51 @@ Json = dict[str, Any]
 
 
 class Cursor(NamedTuple):
-    """The first step that is not finished. Tuples compare in the order of training."""
+    """A rank's place: the first step that is not finished. Cursors compare in the order of training.
+
+    ```python
+    assert Cursor(0, 41) < Cursor(1, 0)
+    ```
+
+    Attributes:
+        epoch: counted from 0.
+        step: of the epoch, counted from 0.
+    """
 
     epoch: int
     step: int
 
     def to_json(self) -> Json:
+        """`{"epoch": ..., "step": ...}`, as in the HTTP protocol."""
         return {"epoch": self.epoch, "step": self.step}
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The images of one step on one rank, all for the same resolution (pixels).
+    """The images of one step on one rank, all for the same resolution.
 
-    ``ids`` are integers or strings, as in the map; in a run of several maps ``maps`` tells the map of each.
-    ``repeats`` is as long as ``ids`` and tells which of them come oftener in this epoch than asked for, to fill
-    the batch; None where none does. ``bucket`` is the index in the run's ladder. ``num_frames`` is the length of
-    each clip, None where the run has no frame buckets.
+    ```python
+    batch = client.next_batch(rank)
+    pixels = load(batch.ids, batch.width, batch.height)
+    ```
 
-    These are as long as ``ids``, and None where the client did not ask to ``include`` them: ``original_sizes``,
-    (width, height) in the map; ``resize_sizes``, (width, height) to scale to; ``crop_left_tops``, (left, top) of what
-    is then cut out of the middle, ``width`` x ``height``.
+    Attributes:
+        ids: the images' ids, integers or strings as in the map.
+        width: of the bucket, in pixels.
+        height: of the bucket, in pixels.
+        epoch: counted from 0.
+        step: of the epoch, counted from 0.
+        rank: whose batch it is.
+        bucket: index in the run's ladder.
+        repeats: for each id whether it comes more often in this epoch than the map asks for, to fill the batch; None
+            if none does.
+        num_frames: the length of each clip, in frames; None if the run has no frame buckets.
+        maps: the map of each id in a run of several maps, else None.
+        original_sizes: (width, height) of each image in the map; None unless the client passed
+            `include=["original_size"]`.
+        resize_sizes: (width, height) to scale each image to; None unless the client passed `include=["crop"]`.
+        crop_left_tops: (left, top) of the centre crop of `width` x `height` in each scaled image; None unless the
+            client passed `include=["crop"]`.
     """
 
     ids: list[Any]
@@ -49,9 +73,24 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Deal:
-    """How a generation deals an epoch's stream to its ranks: in epoch ``origin.epoch`` step ``origin.step``
-    of rank 0 is stream position ``offset``; every other epoch starts at step 0 and position 0. The stream of that
-    epoch is laid out with ``origin_lockstep``, all others with ``lockstep``; None where there is none to tell."""
+    """How one start of the job shards an epoch's stream of batches over steps and ranks.
+
+    In epoch `origin.epoch`, step `origin.step` of rank 0 is stream position `offset`; every other epoch starts at step
+    0 and position 0. From there, position = `consumed(cursor)` + rank.
+
+    ```python
+    deal = client.begin(state).deal
+    position = deal.consumed(Cursor(batch.epoch, batch.step)) + batch.rank
+    ```
+
+    Attributes:
+        origin: the first step of this start of the job.
+        offset: the stream position of that step, in batches.
+        world_size: the number of ranks.
+        origin_lockstep: the batches in a unit of the stream of `origin.epoch`; None if an older coordinator does not
+            report it.
+        lockstep: the same for all other epochs.
+    """
 
     origin: Cursor
     offset: int
@@ -60,11 +99,11 @@ class Deal:
     lockstep: int | None = None
 
     def lockstep_of(self, epoch: int) -> int | None:
+        """The batches in a unit of that epoch's stream; None if it is unknown."""
         return self.origin_lockstep if epoch == self.origin.epoch else self.lockstep
 
     def consumed(self, cursor: Cursor) -> int:
-        """How many batches of the epoch's stream the whole job has finished when every rank stands at
-        ``cursor``."""
+        """How many batches of the epoch's stream the whole job has finished when every rank stands at `cursor`."""
         if cursor.epoch == self.origin.epoch:
             return self.offset + (cursor.step - self.origin.step) * self.world_size
         return cursor.step * self.world_size
@@ -72,8 +111,8 @@ class Deal:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to move one rank's cursor, and where that stands. ``num_steps`` is of the cursor's epoch.
-    ``generation_id`` is random for each start of the job; None where the coordinator has none to tell."""
+    """The right to move one rank's cursor, and where that cursor is. ``num_steps`` belongs to the cursor's epoch.
+    ``generation_id`` is random for each start of the job; None if the coordinator is too old to report it."""
 
     token: int
     generation: int
@@ -86,11 +125,25 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A start of the job. ``cursor`` is the slowest rank's; ``left_out_batches`` and ``mixed_steps`` are what
-    a change of the world size costs in this epoch: batches no rank gets, and steps whose ranks differ in
-    resolution. ``rolled_over_batches``: what the state dict left of its epoch, where the start begins with the
-    epoch after it; else None. ``generation_id`` is random for each start; None where the coordinator has none to
-    tell."""
+    """One start of the job.
+
+    ```python
+    session = client.begin(state, world_size=8)
+    print(f"resumed at {session.cursor}; {session.left_out_batches} batches of this epoch are left out")
+    ```
+
+    Attributes:
+        generation: counts the starts of the run.
+        cursor: the slowest rank's.
+        num_steps: the steps of the cursor's epoch.
+        deal: how the stream is sharded over the ranks.
+        fingerprint: identifies the run's plan.
+        left_out_batches: batches of this epoch that no rank gets because the number of ranks has changed.
+        mixed_steps: steps of this epoch in which ranks differ in resolution, for the same reason.
+        rolled_over_batches: how many batches the state dict left of its epoch, if they do not fill a step, so that
+            this start begins with the next epoch; else None.
+        generation_id: random for each start; None if the coordinator is too old to report it.
+    """
 
     generation: int
     cursor: Cursor
@@ -104,12 +157,13 @@ class Session:
 
     @property
     def world_size(self) -> int:
+        """The number of ranks of this start."""
         return self.deal.world_size
 
 
 @dataclass(frozen=True, slots=True)
 class NextAnswer:
-    """``num_steps`` is of the cursor's epoch; ``done`` says that no batch follows these."""
+    """``num_steps`` belongs to the cursor's epoch; ``done`` says that no batch follows these."""
 
     batches: list[Batch]
     cursor: Cursor
@@ -119,9 +173,9 @@ class NextAnswer:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state dict, checked. ``consumed`` is its ``offset``: batches of the epoch's stream that the job has
-    finished. ``lockstep``: with which the stream is laid out; ``start``: the id of the generation in which it was
-    saved; None where it does not tell."""
+    """A state dict, checked. ``consumed`` is its ``offset``: how many batches of the epoch's stream the job has
+    finished. ``lockstep`` is that of the epoch's stream, ``start`` the id of the generation in which the state was
+    saved; both are None in state dicts of older releases."""
 
     run: str
     fingerprint: str
@@ -132,7 +186,7 @@ class State:
     start: str | None = None
 
     def to_json(self) -> Json:
-        told: Json = {
+        document: Json = {
             "run": self.run,
             "fingerprint": self.fingerprint,
             "epoch": self.cursor.epoch,
@@ -141,4 +195,4 @@ class State:
             "world_size": self.world_size,
         }
         known = {"lockstep": self.lockstep, "start": self.start}
-        return {**told, **{name: value for name, value in known.items() if value is not None}}
+        return document | {name: value for name, value in known.items() if value is not None}

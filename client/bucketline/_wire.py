@@ -1,4 +1,4 @@
-"""Requests built and answers read: the whole protocol as pure functions. No I/O, no clock, no environment."""
+"""The whole protocol as pure functions: requests are built and answers are read. No I/O, clock or environment."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from ._types import Batch, Cursor, Deal, Json, Lease, NextAnswer, Session, State
 T = TypeVar("T")
 
 RETRIED_STATUSES = frozenset({408, 429})
-"""Of the 4xx, those that ask to be repeated; every 5xx is repeated as well."""
-
+"""The 4xx that ask for a repetition; every 5xx is repeated as well."""
 
 DISPENSABLE = frozenset({"generation_id"})
-"""Fields of a body that coordinators of version 0.1.0 do not know, and do without."""
+"""Fields of a body that coordinators of version 0.1.0 do not know, and can do without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``body`` goes as JSON. ``content`` makes the body's chunks afresh for every attempt. ``timeout_s`` is
-    for one attempt where it is not the transport's. ``accept`` is the media type of the answer where it is not
-    JSON."""
+    """``body`` is sent as JSON. ``content`` makes the body's chunks again for every attempt. ``timeout_s`` is that of
+    one attempt, None for the transport's. ``accept`` is the media type of the answer, None for JSON."""
 
     method: str
     path: str
@@ -55,7 +53,7 @@ def path(*parts: object) -> str:
 def upload(
     path: str, params: tuple[tuple[str, str], ...], content: Callable[[], Any], content_type: str
 ) -> Request:
-    """An upload is answered when it has been read and checked, which takes a while for 100,000,000 rows."""
+    """The answer to an upload comes after it has been read and checked, which takes a while for 100,000,000 rows."""
     return Request("PUT", path, None, params, content, content_type, timeout_s=600.0)
 
 
@@ -79,8 +77,8 @@ def next_request(
     count: int,
     include: tuple[str, ...] = (),
 ) -> Request:
-    """``finished`` is the last step that the rank is through with, inclusive; ``start`` the first one
-    wanted; ``include`` what batches are to tell besides."""
+    """``finished`` is the last step that the rank has finished, inclusive; ``start`` the first one to get; ``include``
+    what the batches contain in addition."""
     body: Json = {"lease": lease.token, "generation": lease.generation, "count": count}
     if lease.generation_id is not None:
         body["generation_id"] = lease.generation_id
@@ -94,9 +92,8 @@ def next_request(
 
 
 def for_older(request: Request, refused: Exception) -> Request | None:
-    """The request once more, without the field that an older coordinator has refused because it does not know it. While
-    replicas are brought up to date one after the other, a lease may be of one release and its requests go to another.
-    """
+    """The request without the field that an older coordinator refused because it does not know it. During a rolling
+    upgrade a lease may come from a replica of one release and its requests go to one of another."""
     field = refused.field if isinstance(refused, Invalid) else None
     if field not in DISPENSABLE or field not in request.body:
         return None
@@ -108,7 +105,7 @@ def run_request(run: str) -> Request:
 
 
 def session_request(run: str, session: str, world_size: int, resume: str | State) -> Request:
-    # an older coordinator refuses what it does not know, and none needs to know in which start a state was saved
+    # an older coordinator refuses fields it does not know, and none needs to know in which start a state was saved
     place = replace(resume, start=None).to_json() if isinstance(resume, State) else resume
     return Request(
         "POST",
@@ -124,30 +121,30 @@ def read_json(content: bytes, what: str) -> Json:
     try:
         document = json.loads(content)
     except ValueError as exc:
-        shown = content[:80].decode(errors="replace")
-        raise ProtocolError(f"{what}: not JSON, so this is no coordinator's answer: {shown!r}") from exc
+        quoted = content[:80].decode(errors="replace")
+        raise ProtocolError(f"{what}: not JSON, so not a coordinator's answer: {quoted!r}") from exc
     if not isinstance(document, dict):
-        raise ProtocolError(f"{what}: an object was expected, not {type(document).__name__}")
+        raise ProtocolError(f"{what}: the answer must be a JSON object, got {type(document).__name__}")
     return document
 
 
 def read(document: Json, reader: Callable[[Json], T], what: str) -> T:
-    """``reader(document)``, with whatever is missing or mistyped in it told as a ``ProtocolError``."""
+    """``reader(document)``; a ``ProtocolError`` for whatever is missing or mistyped in it."""
     try:
         return reader(document)
     except KeyError as exc:
         raise ProtocolError(f"{what}: the answer has no {exc.args[0]!r}") from exc
     except (TypeError, ValueError, AttributeError) as exc:
-        raise ProtocolError(f"{what}: the answer can not be read: {exc}") from exc
+        raise ProtocolError(f"{what}: the answer cannot be read: {exc}") from exc
 
 
 def document(answer: Json) -> Json:
-    """A reader for answers that are handed on as they are."""
+    """A reader for answers that are returned unchanged."""
     return answer
 
 
 def list_from(name: str) -> Callable[[Json], list[Json]]:
-    """A reader for answers of which the list ``name`` is wanted."""
+    """A reader for the list ``name`` of an answer."""
     return lambda answer: list(answer[name])
 
 
@@ -188,7 +185,7 @@ def deal_from(document: Json) -> Deal:
 
 
 def _whole_or_none(document: Json, name: str) -> int | None:
-    """A field that older coordinators do not have."""
+    """A field that older coordinators do not send."""
     found = document.get(name)
     return None if found is None else int(found)
 
@@ -220,12 +217,12 @@ def session_from(document: Json) -> Session:
 
 
 def planned_world_size_from(document: Json) -> int:
-    """Of a run: as its spec has it, whatever a session has changed since."""
+    """The world size in the run's spec, whatever a session has changed since."""
     return int(document["spec"]["world_size"])
 
 
 def present_world_size_from(document: Json) -> int:
-    """Of a run: of the present start of the job."""
+    """The world size of the present start of the job."""
     return int(document["state"]["world_size"])
 
 
@@ -243,21 +240,21 @@ def batches_from(document: Json) -> list[Batch]:
 
 
 def state_from(state: Mapping[str, Any]) -> State:
-    """The checked form of a state dict that a checkpoint gave back; ``UsageError`` where it is none."""
+    """A state dict from a checkpoint, checked; ``UsageError`` if it is not one."""
     if not isinstance(state, Mapping):
-        raise UsageError(f"a state dict was expected, not {type(state).__name__}")
+        raise UsageError(f"state must be a state dict, got {type(state).__name__}")
     least = {"epoch": 0, "step": 0, "offset": 0, "world_size": 1}
     numbers = {name: whole(f"state dict: {name!r}", state.get(name), at) for name, at in least.items()}
     for name in ("run", "fingerprint"):
         if not isinstance(state.get(name), str):
-            raise UsageError(f"state dict: {name!r} must be a string, not {state.get(name)!r}")
+            raise UsageError(f"state dict: {name!r} must be a string, got {state.get(name)!r}")
     place = Cursor(numbers["epoch"], numbers["step"])
     lockstep = state.get("lockstep")
     if lockstep is not None:
         lockstep = whole("state dict: 'lockstep'", lockstep, 1)
     start = state.get("start")
     if not isinstance(start, str | None):
-        raise UsageError(f"state dict: 'start' must be a string, not {start!r}")
+        raise UsageError(f"state dict: 'start' must be a string, got {start!r}")
     return State(
         state["run"], state["fingerprint"], place, numbers["offset"], numbers["world_size"], lockstep, start
     )
@@ -267,7 +264,7 @@ def resume_from(resume: str | Mapping[str, Any]) -> str | State:
     if not isinstance(resume, str):
         return state_from(resume)
     if resume not in ("cursor", "start"):
-        raise UsageError(f"resume: 'cursor', 'start' or a state dict, not {resume!r}")
+        raise UsageError(f"resume must be 'cursor', 'start' or a state dict, got {resume!r}")
     return resume
 
 
@@ -276,12 +273,12 @@ def is_retried(status: int) -> bool:
 
 
 def refusal(request: Request, status: int, problem: Json) -> Refused:
-    """The named error for a 4xx that is not to be retried."""
+    """The exception for a 4xx that must not be retried."""
     code = problem.get("code")
     named = BY_CODE.get(code, Refused) if isinstance(code, str) else Refused
-    said = problem.get("detail") or problem.get("title") or "no reason given"
+    reason = problem.get("detail") or problem.get("title") or "no reason given"
     return named(
-        f"{said} ({status} to {request})",
+        f"{reason} ({status} to {request})",
         status=status,
         code=code if isinstance(code, str) else None,
         problem=problem,

@@ -171,8 +171,8 @@ def test_closing_frees_who_waits(canned):
 
 def test_whoever_begins_to_wait_gets_a_try_at_once(canned, monkeypatch):
     """However long the thread meant to wait after the failures before: here, about half an hour."""
-    monkeypatch.setattr("bucketline._transport.transport.BACKOFF_BASE_S", 3600.0)
-    monkeypatch.setattr("bucketline._transport.transport.BACKOFF_CAP_S", 3600.0)
+    monkeypatch.setattr("bucketline._transport.retry.BACKOFF_BASE_S", 3600.0)
+    monkeypatch.setattr("bucketline._transport.retry.BACKOFF_CAP_S", 3600.0)
     canned.script["/lease"] = [Canned(503)] * 1000
     client = BucketClient(canned.url, "run", timeout_s=0.1)
     for num_tries in range(1, 6):

@@ -16,7 +16,9 @@ from bucketline import (
     ProtocolError,
     Unauthorized,
 )
-from bucketline._transport.transport import FOREIGN_PATIENCE_S, Transport, Unanswered
+from bucketline._transport.failures import Unanswered
+from bucketline._transport.first_contact import FOREIGN_PATIENCE_S
+from bucketline._transport.transport import Transport
 from bucketline._wire import Request, document
 
 from .coordinators import Canned
@@ -118,7 +120,7 @@ def test_what_a_redirect_says_in_its_query_is_not_shown(canned):
 
 @pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN)
 def test_a_wrong_address_is_told_long_before_the_deadline(canned, monkeypatch, answer):
-    monkeypatch.setattr("bucketline._transport.transport.FOREIGN_PATIENCE_S", 0.1)
+    monkeypatch.setattr("bucketline._transport.first_contact.FOREIGN_PATIENCE_S", 0.1)
     canned.script["/v1/"] = [answer] * 10_000
     client = BucketClient(canned.url, "r", timeout_s=10**9)
     with Operator(canned.url, timeout_s=10**9) as operator:
@@ -174,8 +176,8 @@ def test_of_several_addresses_all_must_be_wrong(canned):
 
 def test_who_waits_asks_no_oftener_than_the_backoff(canned, monkeypatch):
     """However often the thread has news of failures for it."""
-    monkeypatch.setattr("bucketline._transport.transport.BACKOFF_BASE_S", 1e9)
-    monkeypatch.setattr("bucketline._transport.transport.BACKOFF_CAP_S", 1e9)
+    monkeypatch.setattr("bucketline._transport.retry.BACKOFF_BASE_S", 1e9)
+    monkeypatch.setattr("bucketline._transport.retry.BACKOFF_CAP_S", 1e9)
     canned.script["/lease"] = [NOT_FOUND] * 10_000
     client = BucketClient(canned.url, "r", timeout_s=0.3)
     with pytest.raises(ProtocolError):

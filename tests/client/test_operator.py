@@ -142,7 +142,7 @@ def test_a_ledger_that_is_no_table_is_asked_for_again_and_told(canned, tmp_path)
     canned.script["/ledger"] = [page] * 1000
     with (
         Operator(canned.url, timeout_s=0.2) as operator,
-        pytest.raises(ProtocolError, match="text/csv was expected"),
+        pytest.raises(ProtocolError, match="expected text/csv"),
     ):
         operator.ledger("r", tmp_path / "new.csv", timeout_s=0.2)
     assert not (tmp_path / "new.csv").exists()
@@ -211,7 +211,7 @@ def test_what_is_refused_before_anything_is_sent(tmp_path):
 
 
 def test_how_far_a_run_is_planned_is_told_until_it_is(canned, monkeypatch):
-    monkeypatch.setattr("bucketline.operator._operator.POLL_S", 0.01)
+    monkeypatch.setattr("bucketline.operator._runs.POLL_S", 0.01)
 
     def answers(*found):
         return [

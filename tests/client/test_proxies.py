@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from bucketline import BucketClient, CoordinatorUnavailable, Operator, ProtocolError, UsageError
-from bucketline._transport.proxies import proxy_for, shown_proxy
+from bucketline._transport.proxies import proxy_for, without_userinfo
 
 from .coordinators import Canned
 from .test_transport import OK
@@ -158,10 +158,10 @@ def test_socks_without_its_package_says_what_would_do(environ, monkeypatch):
 @pytest.mark.parametrize("proxy", ["gopher://proxy", "http://me:s3cret#x@proxy", "http://proxy:port"])
 def test_what_is_no_proxy_is_told(environ, proxy):
     environ("HTTP_PROXY", proxy)
-    with pytest.raises(UsageError, match=r"^the proxy .*HTTP_PROXY.* was expected"):
+    with pytest.raises(UsageError, match=r"^the proxy .*HTTP_PROXY.* must be"):
         Operator("http://coordinator.invalid:7700")
 
 
 def test_a_proxy_is_shown_without_what_may_be_a_password():
     for proxy in ("http://proxy:80", "http://me:s3/c@ret@proxy:80/path", "http://me:s3#c?ret@proxy:80"):
-        assert shown_proxy(proxy) == "http://proxy:80"
+        assert without_userinfo(proxy) == "http://proxy:80"

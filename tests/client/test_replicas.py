@@ -10,8 +10,8 @@ import pytest
 
 import bucketline
 from bucketline import BucketClient, CoordinatorUnavailable, Operator, UsageError
-from bucketline._identity import make_holder, seat
-from bucketline._transport.transport import RETURN_AFTER_S, RETURN_CAP_S, Route
+from bucketline._identity import make_holder, preferred_replica
+from bucketline._transport.failover import RETURN_AFTER_S, RETURN_CAP_S, Failover
 from bucketline._transport.urls import check_urls
 
 from .coordinators import LOSE, Canned, Coordinator, Proxy, put_run
@@ -180,7 +180,7 @@ def test_what_one_wants_to_be_left_alone_does_not_keep_the_other_waiting(two, ru
 
 
 def test_it_comes_back_by_itself(two, url, run, connect, monkeypatch):
-    monkeypatch.setattr("bucketline._transport.transport.RETURN_AFTER_S", 0.0)
+    monkeypatch.setattr("bucketline._transport.failover.RETURN_AFTER_S", 0.0)
     two[0].script["/lease"] = [BUSY]
     two[0].script["/next"] = [BUSY, LOSE]
     client = connect(urls_of(two), window=2)
@@ -233,22 +233,22 @@ def test_a_name_and_password_in_an_address_are_not_shown(caplog):
 
 
 def test_processes_spread():
-    assert [seat("h", {"RANK": str(rank)}) for rank in range(8)] == list(range(8))
-    assert seat("h", {"SLURM_PROCID": "3", "RANK": ""}) == 3
-    holders = Counter(seat(f"node-{rank}", {}) % 2 for rank in range(1000))
+    assert [preferred_replica("h", {"RANK": str(rank)}) for rank in range(8)] == list(range(8))
+    assert preferred_replica("h", {"SLURM_PROCID": "3", "RANK": ""}) == 3
+    holders = Counter(preferred_replica(f"node-{rank}", {}) % 2 for rank in range(1000))
     assert min(holders.values()) > 400
-    assert len({seat(make_holder(), {}) % 2 for _ in range(64)}) == 2
+    assert len({preferred_replica(make_holder(), {}) % 2 for _ in range(64)}) == 2
 
 
-def test_a_seat_is_the_same_in_another_process():
+def test_the_preferred_replica_is_the_same_in_another_process():
     """Python's own ``hash`` would not be."""
-    script = "from bucketline._identity import seat; print(seat('node-7', {}))"
+    script = "from bucketline._identity import preferred_replica; print(preferred_replica('node-7', {}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == seat("node-7", {})
+    assert int(done.stdout) == preferred_replica("node-7", {})
 
 
 def route(num_urls, home=0):
-    return Route(num_urls, home, uniform=lambda low, high: low)
+    return Failover(num_urls, home, uniform=lambda low, high: low)
 
 
 def visits(path, outcomes):
@@ -260,7 +260,7 @@ def visits(path, outcomes):
         if at in alive:
             path.answered(at, now_s)
         else:
-            path.has_failed(at, "gone", leave=True)
+            path.note_failure(at, "gone", leave=True)
     return asked
 
 
@@ -294,8 +294,8 @@ def test_a_try_at_home_in_vain_ends_where_there_was_an_answer():
 
 def test_another_threads_failure_is_not_ones_own():
     path = route(3)
-    assert path.has_failed(0, "gone", leave=True)
-    assert path.has_failed(0, "gone", leave=True)  # both have asked it
+    assert path.note_failure(0, "gone", leave=True)
+    assert path.note_failure(0, "gone", leave=True)  # both have asked it
     assert path.at == 1
 
 
@@ -311,7 +311,7 @@ def test_addresses():
         assert check_urls(given) == two
     assert check_urls("http://a:1") == ("http://a:1",)
     for wrong in ("", ",", [], "http://a:1,b", [None], None, 3, ["http://a:1", 3], [b"http://a"]):
-        with pytest.raises(UsageError, match=r"^url: "):
+        with pytest.raises(UsageError, match=r"^url "):
             check_urls(wrong)
 
 

@@ -122,7 +122,7 @@ def test_the_wrong_ca_is_told_at_once_with_what_would_do(secure, stranger, use):
     client.close()
     with (
         Operator(secure.url, verify=verify) as operator,
-        pytest.raises(UsageError, match="not to be trusted"),
+        pytest.raises(UsageError, match="not trusted"),
     ):
         operator.runs()
 
@@ -132,7 +132,7 @@ def test_a_name_that_the_certificate_does_not_have(tmp_path, house):
     other.issue("coordinator.example")
     coordinator = Coordinator(tmp_path, *other.flags)
     operator = Operator(coordinator.url, verify=other.ca)
-    with operator, pytest.raises(UsageError, match="use a name that the certificate is made out to"):
+    with operator, pytest.raises(UsageError, match="use a name that the certificate is issued for"):
         operator.runs()
     coordinator.stop()
 
@@ -140,7 +140,7 @@ def test_a_name_that_the_certificate_does_not_have(tmp_path, house):
 def test_https_where_there_is_none(url):
     with (
         Operator(url.replace("http:", "https:")) as operator,
-        pytest.raises(UsageError, match="use http:// there"),
+        pytest.raises(UsageError, match="use http://"),
     ):
         operator.runs()
 
@@ -150,14 +150,14 @@ def test_a_ca_file_that_can_not_be_used(tmp_path, monkeypatch, content):
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(UsageError, match=rf"^verify: {file}: (No such file|holds no certificate)"):
+    with pytest.raises(UsageError, match=rf"^verify: {file}: (No such file|contains no certificate)"):
         Operator("https://127.0.0.1:9", verify=file)
     for name in ("BUCKETLINE_CA_FILE", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, str(file))
         with pytest.raises(UsageError, match=rf"^{name}"):
             Operator("https://127.0.0.1:9")
         monkeypatch.delenv(name)
-    with pytest.raises(UsageError, match=r"^verify: "):
+    with pytest.raises(UsageError, match=r"^verify "):
         Operator("https://127.0.0.1:9", verify=3)
 
 
@@ -165,7 +165,7 @@ def test_of_several_one_that_is_not_trusted_is_passed_by(secure, house, stranger
     other = Coordinator(tmp_path, *stranger.flags)
     with Operator([other.url, secure.url], verify=house.ca) as operator:
         assert operator.run("run")["status"] == "ready"
-    said = rf"{other.url}: the certificate .* is not to be trusted"
+    said = rf"{other.url}: the certificate .* is not trusted"
     operator = Operator([other.url, "https://127.0.0.1:9"], verify=house.ca, timeout_s=0.5)
     with operator, pytest.raises(CoordinatorUnavailable, match=said):
         operator.runs()

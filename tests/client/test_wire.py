@@ -93,7 +93,7 @@ def test_unreadable_answers():
         _wire.read_json(b"[]", "GET /x")
     with pytest.raises(ProtocolError, match="'cursor'"):
         _wire.read({"batches": []}, _wire.next_from, "GET /x")
-    with pytest.raises(ProtocolError, match="can not be read"):
+    with pytest.raises(ProtocolError, match="cannot be read"):
         _wire.read({"batches": 3}, _wire.next_from, "GET /x")
 
 

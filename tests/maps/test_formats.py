@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketline.operator._map_files import SUFFIXES
-from bucketline.operator._operator import CONTENT_TYPES
+from bucketline.operator._map_files import CONTENT_TYPES, SUFFIXES
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import FORMATS, format_for_suffix, format_named
 

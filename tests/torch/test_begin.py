@@ -88,7 +88,7 @@ def test_on_another_number_of_ranks_nothing_is_told_before_the_state_has_arrived
     client = start(resumes=True)
     jobs = [kind(client, rank, num_ranks) for rank in range(num_ranks)]
     for job in jobs:
-        with pytest.raises(UsageError, match=rf"to 2 ranks and this job has {num_ranks}\. Call begin"):
+        with pytest.raises(UsageError, match=rf"over 2 ranks, but this job has {num_ranks}\. Call begin"):
             job.source.epoch  # noqa: B018 - it is asked for
         if kind is Sampled:
             with pytest.raises(UsageError, match="begin"):

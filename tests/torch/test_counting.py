@@ -110,11 +110,11 @@ def test_what_tells_its_place_is_counted_whatever_gives_it(
 ) -> None:
     job = kind(start(), num_workers=num_workers)
     late = (batch for at, batch in enumerate(Lazy(job.loader)) if at >= 5)
-    with pytest.raises(UsageError, match="step 5 where epoch 0 step 0 comes next"):
+    with pytest.raises(UsageError, match="step 5, but epoch 0 step 0 comes next"):
         list(job.source.follow(late))
     check_nothing_is_counted(job.source)
     twice = (batch for batch in Lazy(job.loader) for _ in range(2))
-    with pytest.raises(UsageError, match=r"step 0 where epoch 0 step 1 comes next|not of this sampler"):
+    with pytest.raises(UsageError, match=r"step 0, but epoch 0 step 1 comes next|not from this sampler"):
         list(job.source.follow(twice))
     few = (batch for at, batch in zip(range(3), Lazy(job.loader), strict=False))
     assert [seen(batch) for batch in job.source.follow(few)] == plan[1:4]
@@ -150,7 +150,7 @@ def test_a_loader_class_that_leaves_batches_out_is_told_at_the_epochs_end(
             return itertools.islice(super().__iter__(), 2, None)
 
     sampler = BucketBatchSampler(start(), 0)
-    with pytest.raises(UsageError, match="2 batches of the epoch more than it gave"):
+    with pytest.raises(UsageError, match="2 more batches of the epoch than it yielded"):
         list(sampler.follow(Late(Steps(), batch_sampler=sampler)))
 
 

@@ -284,7 +284,7 @@ def test_the_trainer_of_pytorch_lightning(fit: Any, tmp_path: Path) -> None:
 def test_what_cannot_be_counted_or_gone_on_with_is_refused(
     fit: Any, url: str, run: str, tmp_path: Path
 ) -> None:
-    with BucketClient(url, run) as client, pytest.raises(UsageError, match="BucketBatchSampler was expected"):
+    with BucketClient(url, run) as client, pytest.raises(UsageError, match="must be a BucketBatchSampler"):
         BucketlineCallback(BucketIterableDataset(client))
 
     class Acknowledges(Module):

@@ -1,7 +1,7 @@
 """Which proxy of the environment leads to an address, by the rules that curl and Go have in common.
 
-httpx reads the same variables, but it takes ``10.0.0.0/8`` in ``NO_PROXY`` for a single host, and requires the package
-for SOCKS proxies even where ``NO_PROXY`` lists the host. So the proxy is chosen here, and httpx is given it.
+httpx reads the same variables, but it takes ``10.0.0.0/8`` in ``NO_PROXY`` for a single host, and requires the SOCKS
+package even if ``NO_PROXY`` lists the host. So the proxy is chosen here and passed to httpx.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from .urls import is_loopback
 
 
 def environment() -> Mapping[str, str]:
-    """``HTTP_PROXY`` as ``http``, ``NO_PROXY`` as ``no`` and so on; lower case counts before upper case. On macOS and
-    Windows the system's settings, where the environment has none."""
-    import urllib.request  # here and not above: slow to import, and httpx loads it anyway
+    """``HTTP_PROXY`` as ``http``, ``NO_PROXY`` as ``no`` and so on; lower case takes precedence over upper case. On
+    macOS and Windows these are the system's settings if the environment has none."""
+    import urllib.request  # imported late: it is slow, and httpx loads it anyway
 
     return urllib.request.getproxies()
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The address of the proxy through which ``url`` is asked; None where it is asked directly."""
+    """The address of the proxy through which ``url`` is asked; None if it is asked directly."""
     parts = urllib.parse.urlsplit(url)
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or is_loopback(url):
@@ -37,14 +37,13 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
 
 def _is_listed(entry: str, scheme: str, host: str, port: int) -> bool:
     """Whether an entry of ``NO_PROXY`` covers this host: ``*``, an address, a network (for literal addresses only: no
-    name is looked up), or a domain with all below it; each may have a port, or a scheme before it."""
+    name is resolved), or a domain with all its subdomains; each may have a port, or a scheme in front."""
     of_scheme, _, rest = entry.rpartition("://")
     if of_scheme not in ("", "all", scheme):
         return False
     name, colon, digits = rest.rpartition(":")
-    if (
-        colon and digits.isdecimal() and (":" not in name or name.endswith("]"))
-    ):  # no IPv6 address without brackets
+    # without brackets, the last part of an IPv6 address is not a port
+    if colon and digits.isdecimal() and (":" not in name or name.endswith("]")):
         if int(digits) != port:
             return False
         rest = name
@@ -58,7 +57,7 @@ def _is_listed(entry: str, scheme: str, host: str, port: int) -> bool:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """An address is the network of itself alone. ``[fe80::]/10`` is ``fe80::/10``."""
+    """A network; of a single address, the network of that address alone. ``[fe80::]/10`` is ``fe80::/10``."""
     try:
         network = ipaddress.ip_network(text.replace("[", "").replace("]", ""), strict=False)
     except ValueError:
@@ -67,7 +66,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     return ipaddress.ip_network(mapped) if mapped and network.prefixlen == 128 else network
 
 
-def shown_proxy(proxy: str) -> str:
-    """For messages: its scheme, host and port alone, as what is before them may be a password."""
+def without_userinfo(proxy: str) -> str:
+    """Safe to display: scheme, host and port alone, as what stands before the host may be a password."""
     scheme, _, rest = proxy.partition("://")
     return f"{scheme}://{re.split('[/?#]', rest.rpartition('@')[2])[0]}"

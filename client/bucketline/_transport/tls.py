@@ -1,4 +1,4 @@
-"""Whom a client trusts, and what is wrong with a certificate that it does not."""
+"""Whose certificates a client trusts, and what is wrong with one that it does not trust."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ if TYPE_CHECKING:
 
 CA_VARIABLE = "BUCKETLINE_CA_FILE"
 Verify = Union[str, "os.PathLike[str]", "ssl.SSLContext"]
-"""The file of a private CA's certificates, or all that TLS can be told."""
-
+"""The file with a private CA's certificates, or a complete TLS configuration."""
 
 X509_EXPIRED, X509_HOSTNAME_MISMATCH, X509_IP_MISMATCH = 10, 62, 64
-"""OpenSSL's codes of three mistakes, of which only others are mended by trusting another CA."""
+"""OpenSSL's codes of the three errors that trusting another CA does not cure."""
 
 
 def trusted(verify: Verify | None) -> ssl.SSLContext:
     """Whom to trust: ``verify``, else ``BUCKETLINE_CA_FILE``, else what httpx trusts (``SSL_CERT_FILE``,
-    ``SSL_CERT_DIR``, else the public authorities). ``UsageError`` for a file that can not be used."""
-    import ssl  # here and not above: importing bucketline needs no network, and httpx loads it anyway
+    ``SSL_CERT_DIR``, else the public authorities). ``UsageError`` for a file that cannot be used."""
+    import ssl  # imported late: importing bucketline needs no network, and httpx loads it anyway
 
     import httpx
 
@@ -37,16 +36,17 @@ def trusted(verify: Verify | None) -> ssl.SSLContext:
         source = "SSL_CERT_FILE or SSL_CERT_DIR"
         return httpx.create_ssl_context()
     except TypeError as exc:
-        raise UsageError(f"{source}: the file of a CA's certificates was expected, not {given!r}") from exc
+        raise UsageError(
+            f"{source} must be the path of a file with a CA's certificates, got {given!r}"
+        ) from exc
     except (OSError, ValueError) as exc:  # an SSLError is an OSError
-        reason = (
-            "holds no certificate in PEM" if isinstance(exc, ssl.SSLError) else getattr(exc, "strerror", exc)
-        )
-        raise UsageError(f"{source}: {given or 'the file that it names'}: {reason}") from exc
+        is_empty = isinstance(exc, ssl.SSLError)
+        problem = "contains no certificate in PEM format" if is_empty else getattr(exc, "strerror", exc)
+        raise UsageError(f"{source}: {given or 'the file that it names'}: {problem}") from exc
 
 
-def distrusted(error: BaseException, url: str) -> str | None:
-    """What is wrong with the coordinator's certificate and what would do, where that is why it was not asked."""
+def certificate_problem(error: BaseException, url: str) -> str | None:
+    """What is wrong with the coordinator's certificate and what to do; None if the error has another cause."""
     import ssl
 
     cause: BaseException | None = error
@@ -56,15 +56,13 @@ def distrusted(error: BaseException, url: str) -> str | None:
         return None
     if not isinstance(cause, ssl.SSLCertVerificationError):
         if cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-            return (
-                f"{url} does not speak TLS: use http:// there, or have it serve with --tls-cert and --tls-key"
-            )
+            return f"{url} does not speak TLS: use http://, or start it with --tls-cert and --tls-key"
         return None
-    said = cause.verify_message.rstrip(".")
+    problem = cause.verify_message.rstrip(".")
     if cause.verify_code in (X509_HOSTNAME_MISMATCH, X509_IP_MISMATCH):
-        advice = "use a name that the certificate is made out to"
+        advice = "use a name that the certificate is issued for"
     elif cause.verify_code == X509_EXPIRED:
         advice = "renew it, and send the coordinator SIGHUP"
     else:
-        advice = f"name the file with its CA's certificate, in verify= or {CA_VARIABLE} (or SSL_CERT_FILE)"
-    return f"the certificate of {url} is not to be trusted ({said}): {advice}"
+        advice = f"pass the file with its CA's certificate as verify= or {CA_VARIABLE} (or SSL_CERT_FILE)"
+    return f"the certificate of {url} is not trusted ({problem}): {advice}"

@@ -1,4 +1,4 @@
-"""The addresses of a coordinator's replicas: checked, and as they may be shown."""
+"""The addresses of a coordinator's replicas: checked, and safe to display."""
 
 from __future__ import annotations
 
@@ -10,43 +10,41 @@ from collections.abc import Iterable
 from .._errors import UsageError
 
 Urls = str | Iterable[str]
-"""One address or several, as a list or with commas between them."""
+"""One address or several, as a list or separated by commas."""
 
 
 def check_url(url: str) -> str:
-    """The coordinator's address without a trailing slash; ``UsageError`` for what can not be one."""
+    """The coordinator's address without a trailing slash; ``UsageError`` if it cannot be one."""
     try:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _is_plain(url):
             return url.rstrip("/")
     except (ValueError, AttributeError, TypeError):
         pass
-    given = repr(shown(url) if isinstance(url, str) else url)
-    raise UsageError(f"url: http://host:port of the coordinator was expected, not {given}")
+    given = repr(without_credentials(url) if isinstance(url, str) else url)
+    raise UsageError(f"url must be the coordinator's http://host:port, got {given}")
 
 
 def check_urls(url: Urls) -> tuple[str, ...]:
-    """The addresses of the replicas, each once; ``UsageError`` where one can not be an address, or none is there."""
+    """The addresses of the replicas, each once; ``UsageError`` if one cannot be an address, or there is none."""
     try:
         given = url.split(",") if isinstance(url, str) else list(url)
     except TypeError:
-        given = [url]  # type: ignore[list-item]  # told as what it is below
+        given = [url]  # type: ignore[list-item]  # check_url reports it
     stripped = [each.strip(" ") if isinstance(each, str) and len(given) > 1 else each for each in given]
     urls = tuple(dict.fromkeys(check_url(each) for each in stripped if each or len(given) == 1))
     if not urls:
-        raise UsageError(
-            "url: http://host:port of the coordinator was expected, or several, and none is there"
-        )
+        raise UsageError("url must be the coordinator's http://host:port, or several of them, got none")
     return urls
 
 
-def shown(url: str) -> str:
-    """An address for messages: a name and password in it are nobody's business."""
+def without_credentials(url: str) -> str:
+    """Safe to display: the address without a name and password."""
     return re.sub(r"//[^/]*@", "//", url)
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the address never leaves this machine, so that a proxy elsewhere can not lead there."""
+    """Whether the address never leaves this machine, so that a proxy elsewhere cannot lead there."""
     host = urllib.parse.urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -55,5 +53,5 @@ def is_loopback(url: str) -> bool:
 
 
 def _is_plain(url: str) -> bool:
-    """``urlsplit`` drops line ends and tabs without a word; httpx refuses them."""
+    """``urlsplit`` silently drops line ends and tabs; httpx refuses them."""
     return url.isprintable() and " " not in url

@@ -1,5 +1,41 @@
-"""What an operator asks of a coordinator: maps and runs put, looked at and deleted, and what plans would cost."""
+"""What an operator asks of a coordinator, from scripts and from the command line.
 
-from ._operator import Operator
+| module | its calls |
+| --- | --- |
+| `_maps` | put, look at and delete resolution maps; `_map_files`: which files a map consists of |
+| `_runs` | put, look at and delete runs; where an image is, and the batches of a plan |
+| `_ledger` | which images epochs leave out or repeat, as a file |
+| `_previews` | what plans would cost, side by side |
+| `_connection` | the connection under them; events, and the coordinator's status |
+"""
+
+from ._ledger import LedgerCalls
+from ._maps import MapCalls
+from ._previews import PreviewCalls
+from ._runs import RunCalls
 
 __all__ = ["Operator"]
+
+
+class Operator(MapCalls, RunCalls, LedgerCalls, PreviewCalls):
+    """An operator's connection to a coordinator: maps, runs, previews, events.
+
+    ```python
+    with Operator("http://coordinator:7700") as operator:
+        operator.put_map("photos", "photos.parquet")
+        operator.put_run("sdxl-base", {"map": "photos", "world_size": 8, "batch_size": 16})
+    ```
+
+    Answers are the coordinator's documents unchanged. Every call is repeated until `timeout_s` has passed, and raises
+    `CoordinatorUnavailable` then. Must not be shared with a forked child.
+
+    Args:
+        url: the coordinator's address, or those of its replicas, of which the first is asked first; as in
+            `BucketClient`.
+        token: `BUCKETLINE_TOKEN` unless given.
+        timeout_s: how long a call may take, in seconds.
+        verify: a private CA, as in `BucketClient`.
+
+    Raises:
+        UsageError: if an argument is wrong.
+    """

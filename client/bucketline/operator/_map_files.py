@@ -1,4 +1,4 @@
-"""The files of a map: one, or the parts that Spark and others write a table as. Parts are sent as one tar, streamed."""
+"""The files of a map: one, or the parts in which Spark and others write a table. Parts are streamed as one tar."""
 
 from __future__ import annotations
 
@@ -11,67 +11,89 @@ from typing import NamedTuple
 
 from .._errors import UsageError
 
-SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".json": "jsonl",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".npz": "npz",
-    ".pkl": "pickle",
-    ".pickle": "pickle",
-    ".tar": "tar",
+
+class MapFormat(NamedTuple):
+    """A format that maps are uploaded in, by its media type and the suffixes of file names."""
+
+    content_type: str
+    suffixes: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "csv": MapFormat("text/csv", (".csv",)),
+    "tsv": MapFormat("text/tab-separated-values", (".tsv",)),
+    "json": MapFormat("application/x-ndjson"),  # another name of jsonl
+    "jsonl": MapFormat("application/x-ndjson", (".json", ".jsonl", ".ndjson")),
+    "parquet": MapFormat("application/vnd.apache.parquet", (".parquet", ".pq")),
+    "arrow": MapFormat("application/vnd.apache.arrow.stream", (".arrow", ".arrows", ".feather")),
+    "npz": MapFormat("application/x-npz", (".npz",)),
+    "pickle": MapFormat("application/x-pickle", (".pkl", ".pickle")),
+    "tar": MapFormat("application/x-tar", (".tar",)),
 }
-"""The format that the end of a file's name tells; one of these may follow it. The coordinator unpacks text in gzip, and
-says of the others what to do."""
+CONTENT_TYPES = {name: format.content_type for name, format in FORMATS.items()}
+SUFFIXES = {suffix: name for name, format in FORMATS.items() for suffix in format.suffixes}
+
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+"""One of these may follow a suffix. The coordinator unpacks text in gzip; for the others its error says what to do."""
 
 CHUNK_BYTES = 1 << 20
 MAX_OTHERS = 100
-"""Files of no format of a map after which a folder is not looked through any further: it is one of images."""
+"""After so many files that are not a map's, a folder is not searched any further: it holds images."""
 MAX_NAME_BYTES = 100
-"""That the head of a file in a tar has room for."""
+"""The length of a file name in a tar header."""
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class Part(NamedTuple):
-    """``name``: what it is called where something is wrong with it."""
+    """``name`` is for error messages."""
 
     name: str
     path: Path
 
     @property
     def num_bytes(self) -> int:
-        """``OSError`` where the file is not there."""
+        """``OSError`` if the file does not exist."""
         return self.path.stat().st_size
 
 
 def parts_of(source: Paths) -> list[Part]:
-    """The files that ``source`` names: a file, a folder, a pattern, or several of these. ``UsageError`` where a folder
-    or a pattern has none."""
+    """The files that ``source`` names: a file, a folder, a pattern, or several of these. ``UsageError`` if a folder or
+    a pattern yields none."""
     several = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     found = [part for each in several for part in _parts(Path(each))]
     if not found:
-        raise UsageError(f"{source}: no file has this name")
+        raise UsageError(f"{source}: there is no such file")
     return found
 
 
 def format_of(path: Path) -> str | None:
-    """By its name; None where that does not tell."""
+    """By the file's name; None if the name does not tell."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED_SUFFIXES:
         suffixes.pop()
     return SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
+def content_type_of(path: Path | None, format: str | None) -> str:
+    """The media type to upload a file with, or bytes if ``path`` is None. ``UsageError`` if the format is unknown."""
+    if format is None:
+        known = ", ".join(FORMATS)
+        if path is None:
+            raise UsageError(f"format must be given with bytes: one of {known}")
+        format = format_of(path)
+        if format is None:
+            raise UsageError(
+                f"{path}: its name does not say its format: name it {', '.join(SUFFIXES)} (packed text with .gz after "
+                f"it), or pass format=NAME, one of {known}"
+            )
+    if format not in FORMATS:
+        raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    return FORMATS[format].content_type
+
+
 def num_upload_bytes(parts: Sequence[Part]) -> int:
-    """Of the file, where there is one, else of what ``tar`` gives."""
+    """The size of the only file, or of what ``tar`` yields."""
     if len(parts) == 1:
         return parts[0].num_bytes
     blocks = sum(1 + -(-part.num_bytes // tarfile.BLOCKSIZE) for part in parts)
@@ -79,7 +101,7 @@ def num_upload_bytes(parts: Sequence[Part]) -> int:
 
 
 def tar(parts: Sequence[Part], format: str | None) -> Iterator[bytes]:
-    """The parts one after the other. ``format``: where it is given, their names tell it."""
+    """The parts one after the other, as a tar archive. If ``format`` is given, the names in it get its suffix."""
     for number, part in enumerate(parts):
         num_bytes = left = part.num_bytes
         yield _head(number, part, num_bytes, format)
@@ -88,7 +110,7 @@ def tar(parts: Sequence[Part], format: str | None) -> Iterator[bytes]:
                 left -= len(chunk)
                 yield chunk
         if left:
-            raise UsageError(f"{part.path}: became shorter while it was sent")
+            raise UsageError(f"{part.path}: shrank while it was being sent")
         yield bytes(-num_bytes % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -100,7 +122,7 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 
 def counted(sent: Iterator[bytes], progress: Callable[[int], None] | None) -> Iterator[bytes]:
-    """``progress`` is told how many bytes are sent."""
+    """Call ``progress`` with the number of bytes sent so far."""
     num_bytes = 0
     for chunk in sent:
         if progress is not None:
@@ -117,21 +139,19 @@ def _parts(path: Path) -> list[Part]:
     if not path.exists() and glob.has_magic(str(path)):
         fixed = next(at for at, name in enumerate(path.parts) if glob.has_magic(name))
         files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-        kept = [
-            file for file in files if file.is_file() and not any(map(_is_passed_over, file.parts[fixed:]))
-        ]
+        kept = [file for file in files if file.is_file() and not any(map(_is_hidden, file.parts[fixed:]))]
         if not kept:
-            raise UsageError(f"{path}: no file matches this")
+            raise UsageError(f"{path}: no file matches this pattern")
         return [Part(file.name, file) for file in kept]
     return [Part(path.name, path)]
 
 
 def _parts_in(folder: Path) -> list[Part]:
-    """The files in the folder and its subfolders, where all are of one format; empty ones are left out."""
+    """The files in the folder and its subfolders, if all have one format; empty ones are left out."""
     found: dict[str | None, list[Part]] = {}
     for inner, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
-        for name in sorted(name for name in names if not _is_passed_over(name)):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in sorted(name for name in names if not _is_hidden(name)):
             path = Path(inner, name)
             kind = format_of(path)
             found.setdefault(kind, []).append(Part(path.relative_to(folder).as_posix(), path))
@@ -144,27 +164,26 @@ def _parts_in(folder: Path) -> list[Part]:
 
 
 def _no_map(folder: Path, found: dict[str | None, list[Part]]) -> UsageError:
-    made = f"{folder.resolve().name}.parquet"
-    advice = f"make a map of its images: bucketline scan {folder} -o {made}"
+    output = f"{folder.resolve().name}.parquet"
+    advice = f"make a map of its images: bucketline scan {folder} -o {output}"
     known = {kind: parts[0] for kind, parts in found.items() if kind is not None}
     if known:
         part = known.get("parquet") or next(iter(known.values()))
         pattern = folder / "**" / f"*{part.path.suffix}"
-        advice += (
-            f". Or, as it has other files than those of one format, name those that are the map: '{pattern}'"
-        )
-    return UsageError(f"{folder}: is a folder; {advice}")
+        advice += f". Or, as its files are not all of one format, name those of the map: '{pattern}'"
+    return UsageError(f"{folder} is a folder, not a map: {advice}")
 
 
-def _is_passed_over(name: str) -> bool:
-    """Hidden files, and Spark's ``_SUCCESS`` and its like."""
+def _is_hidden(name: str) -> bool:
+    """Hidden files, and Spark's ``_SUCCESS`` and the like."""
     return name.startswith((".", "_"))
 
 
 def _head(number: int, part: Part, num_bytes: int, format: str | None) -> bytes:
     name = part.name
+    format = "jsonl" if format == "json" else format
     if format is not None and format_of(part.path) != format:
-        name += next(suffix for suffix, known in SUFFIXES.items() if known == format)
+        name += FORMATS[format].suffixes[0]
     if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
         name = f"part-{number}{''.join(Path(name).suffixes[-2:])[-20:]}"
     info = tarfile.TarInfo(name)

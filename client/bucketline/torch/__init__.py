@@ -1,16 +1,18 @@
-"""bucketline for PyTorch: batches of one resolution for a ``DataLoader``, and a resume that is exact.
+"""bucketline for PyTorch: batches of one resolution for a `DataLoader`, and an exact resume.
 
-    from bucketline import BucketClient
-    from bucketline.torch import BucketBatchSampler
+```python
+from bucketline import BucketClient
+from bucketline.torch import BucketBatchSampler
 
-    sampler = BucketBatchSampler(BucketClient(url, run="sdxl-base"))
-    loader = DataLoader(images, batch_sampler=sampler, num_workers=4)
-    sampler.begin(checkpoint["data"] if checkpoint else None)
-    for batch in sampler.follow(loader):  # asking for the next batch says that this one is trained on
-        train_step(batch)
-        save({"model": model, "data": sampler.state_dict()})
+sampler = BucketBatchSampler(BucketClient(url, run="sdxl-base"))
+loader = DataLoader(images, batch_sampler=sampler, num_workers=4)
+sampler.begin(checkpoint["data"] if checkpoint else None)
+for batch in sampler.follow(loader):  # requesting the next batch says that this one is trained on
+    train_step(batch)
+    save({"model": model, "data": sampler.state_dict()})
+```
 
-Only this package imports torch; ``import bucketline`` does not.
+Only this package imports torch; `import bucketline` does not.
 """
 
 from ._dataset import BucketIterableDataset

@@ -10,11 +10,29 @@ from .._types import Batch
 
 @dataclass(slots=True)
 class Item:
-    """The image ``id``, to be brought to ``width`` x ``height`` pixels, at ``epoch`` and ``step``.
+    """One image of a batch: what a map-style dataset's `__getitem__` gets.
 
-    ``is_repeat`` says that it comes oftener in this epoch than asked for, to fill the batch. ``map`` is there in a run
-    of several maps, ``num_frames`` with frame buckets; ``original_size`` and ``resize_size`` (width, height) and
-    ``crop_left_top`` where the client asked to ``include`` them. Not frozen, as Lightning takes no frozen dataclass.
+    ```python
+    def __getitem__(self, item: Item):
+        image = Image.open(self.folder / item.id)
+        return image.resize((item.width, item.height))
+    ```
+
+    Not frozen, because Lightning does not accept frozen dataclasses.
+
+    Attributes:
+        id: the image's id in the map.
+        width: of the bucket, in pixels.
+        height: of the bucket, in pixels.
+        epoch: counted from 0.
+        step: of the epoch, counted from 0.
+        bucket: index in the run's ladder.
+        is_repeat: whether the image comes more often in this epoch than the map asks for, to fill the batch.
+        num_frames: the length of the clip, in frames; None if the run has no frame buckets.
+        map: the image's map in a run of several maps, else None.
+        original_size: (width, height) in the map; None unless the client passed `include=["original_size"]`.
+        resize_size: (width, height) to scale to; None unless the client passed `include=["crop"]`.
+        crop_left_top: (left, top) of the centre crop; None unless the client passed `include=["crop"]`.
     """
 
     id: Any

@@ -1,4 +1,4 @@
-"""Which rank this process is, of how many: the process group's word, else the launcher's."""
+"""Which rank this process is, and of how many: from the process group, else from the launcher."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .._errors import UsageError
 from .._identity import launched
 
 
-def seat_of(rank: int | None, world_size: int | None) -> tuple[int, int | None]:
-    """(rank, world_size); the world size is None, and is not looked at, where only the rank was given.
+def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, int | None]:
+    """(rank, world_size) of this process; the world size is None, and is not checked, if only the rank was given.
 
-    ``UsageError`` where a launcher says that this is one of several processes but not which rank it is: a task of srun
-    or mpirun need not be the rank of that number, and taken for a job of its own it would take the others' batches.
+    ``UsageError`` if a launcher says that this is one of several processes but not which rank it is: a task of srun or
+    mpirun need not be the rank of that number, and treated as a job of one it would take the others' batches.
     """
     if rank is not None:
         return whole("rank", rank), None if world_size is None else whole("world_size", world_size, 1)
     if world_size is not None:
-        raise UsageError("rank: was expected beside world_size")
+        raise UsageError("rank must be given with world_size")
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return _of_launcher(os.environ)
@@ -33,19 +33,20 @@ def _of_launcher(environ: Mapping[str, str]) -> tuple[int, int]:
         return process.rank or 0, process.size or 1
     if not process.is_of_several:
         return 0, 1
-    said = ", ".join(f"{name}={environ[name]}" for name in process.names)
+    found = ", ".join(f"{name}={environ[name]}" for name in process.names)
     rank, size = process.names if len(process.names) == 2 else ("RANK", "WORLD_SIZE")
-    ranks = f"rank=int(os.environ[{rank!r}]), world_size=int(os.environ[{size!r}])"
+    arguments = f"rank=int(os.environ[{rank!r}]), world_size=int(os.environ[{size!r}])"
     raise UsageError(
-        f"rank: {said} says that this is one of several processes, and nothing says which rank each is: launch with "
-        f"torchrun, initialize torch.distributed before this, or pass rank and world_size ({ranks} where each is a "
-        "rank of one job; rank=0, world_size=1 where each trains by itself)"
+        f"rank: {found} says that this is one of several processes, but nothing says which rank each is: launch with "
+        f"torchrun, initialize torch.distributed first, or pass rank and world_size ({arguments} if each is a rank of "
+        "one job; rank=0, world_size=1 if each trains alone)"
     )
 
 
-def check_world_size(dealt_to: int, world_size: int | None) -> None:
-    if world_size is not None and dealt_to != world_size:
+def check_world_size(run_world_size: int, world_size: int | None) -> None:
+    """``UsageError`` if the run shards its epoch over another number of ranks."""
+    if world_size is not None and run_world_size != world_size:
         raise UsageError(
-            f"world_size: the run deals its epoch to {dealt_to} ranks and this job has {world_size}. Call "
-            "begin(a checkpoint's state) or begin(None) in every process, before anything else is asked"
+            f"world_size: the run shards its epoch over {run_world_size} ranks, but this job has {world_size}. Call "
+            "begin(state) with a checkpoint's state, or begin(None), first and in every process"
         )

@@ -1,13 +1,13 @@
-"""Batches for ``DataLoader(batch_sampler=…)``, and the account of which of them the loop has trained on.
+"""Batches for ``DataLoader(batch_sampler=...)``, and the account of which of them the loop has trained on.
 
-The loader asks for indices far ahead of the loop, so asking says nothing about training. What is out, is out in
-order, and comes back in order: ``follow`` counts what the loop is given, ``ack`` what it has done. All of it happens in
-the training process; the loader's workers see items only.
+A loader requests indices far ahead of the loop, so a request says nothing about training. Batches are handed out in
+order and come back in order: ``follow`` counts what the loop is given, ``ack`` what it has finished. All of it happens
+in the training process; the loader's workers see items only.
 """
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,33 +18,49 @@ from .._client import BucketClient
 from .._errors import UsageError
 from .._types import Batch, Cursor, Session
 from .._warnings import RepeatedBatchesWarning
-from ._items import Item, items_of
-from ._loader_checks import check_asker, check_loader, check_order, check_state, place_in, standing
-from ._rank import seat_of
+from ._items import items_of
+from ._loader_checks import check_caller, check_loader, check_order, check_state, place_in, state_of_rank
+from ._pass import Pass
+from ._rank import rank_and_world_size
 
 T = TypeVar("T")
 
 
 class Start(NamedTuple):
-    """Where to begin, and as which start of the job: as ``BucketClient.begin`` takes it."""
+    """The arguments of ``BucketClient.begin``."""
 
     state: dict[str, Any] | None
     session: str | None
 
 
 class BucketBatchSampler:
-    """One rank's batches, as lists of ``Item``, or of ids where ``ids_only``. One pass is (the rest of) one epoch.
+    """One rank's batches, as lists of `Item`. One pass is (the rest of) one epoch.
 
-    ``rank`` and ``world_size`` are the process group's, else ``RANK`` and ``WORLD_SIZE``, else one process alone, as
-    they are when first needed; give ``rank`` where processes share one (tensor parallel), and the client the same
-    ``holder`` in all of them. Where the world size is known and the run deals to another, the first batch is refused,
-    and told what to do.
+    Call `begin` first. Then loop over `follow(loader)`, which acknowledges a batch when the next one is requested. If a
+    framework owns the loop, call `ack()` after each step instead (`bucketline.lightning` does). Without either of the
+    two it is unknown what is trained on, and the second epoch is refused.
 
-    Call ``begin`` first. Then loop over ``follow(loader)``, which acknowledges a batch when the next one is asked for.
-    Where a framework owns the loop, call ``ack()`` after each step instead (``bucketline.lightning`` does). One of the
-    two is needed: without them nothing is known to be trained on, and the second epoch is refused.
+    The sampler and its iterators have `state_dict` and `load_state_dict`: StatefulDataLoader keeps them with its own.
 
-    Both this and its iterators have ``state_dict`` and ``load_state_dict``: StatefulDataLoader keeps them with its own.
+    ```python
+    sampler = BucketBatchSampler(BucketClient(url, run="sdxl-base"))
+    loader = DataLoader(images, batch_sampler=sampler, num_workers=4)
+    sampler.begin(checkpoint["data"] if checkpoint else None)
+    while sampler.epoch < num_epochs:
+        for batch in sampler.follow(loader):
+            train_step(batch)
+    ```
+
+    Args:
+        client: the client of the run.
+        rank: the process group's, else `RANK`, else that of one process alone; looked up when it is first needed. Give
+            it if processes share a rank (tensor parallel), and give their clients the same `holder`.
+        world_size: the process group's, else `WORLD_SIZE`. If it is known and the run is sharded over another number of
+            ranks, the first batch is refused with an error that says what to do.
+        ids_only: yield lists of ids instead of items.
+
+    Raises:
+        UsageError: if the launcher says that there are several processes, but not which rank this one is.
     """
 
     def __init__(
@@ -56,14 +72,14 @@ class BucketBatchSampler:
         ids_only: bool = False,
     ) -> None:
         self.client = client
-        self._is_seat_given = not (rank is None and world_size is None)
-        self._seat = seat_of(rank, world_size) if self._is_seat_given else None
+        self._is_rank_given = not (rank is None and world_size is None)
+        self._place_in_job = rank_and_world_size(rank, world_size) if self._is_rank_given else None
         self._ids_only = ids_only
         self._out: deque[Batch] = deque()  # with the loader or the loop, not trained on; the oldest first
-        self._has_first = False  # the loop has the oldest
-        self._start: Start | None = None  # said, and to be begun when it is needed
-        self._pass: _Pass | None = None
-        self._is_told = False  # which batches of the pass are trained on
+        self._loop_has_oldest = False
+        self._start: Start | None = None  # requested, and carried out when it is needed
+        self._pass: Pass | None = None
+        self._is_counted = False  # something says which batches of the pass are trained on
         self._is_followed = False
         self._is_handed_over = False
         self._runs_on = False
@@ -71,27 +87,28 @@ class BucketBatchSampler:
 
     @property
     def rank(self) -> int:
-        return self._seated()[0]
+        """This process's rank."""
+        return self._rank_and_world_size()[0]
 
     @property
     def _world_size(self) -> int | None:
-        return self._seated()[1]
+        return self._rank_and_world_size()[1]
 
-    def _seated(self) -> tuple[int, int | None]:
-        if self._seat is None:
-            self._seat = seat_of(None, None)
-        return self._seat
+    def _rank_and_world_size(self) -> tuple[int, int | None]:
+        if self._place_in_job is None:
+            self._place_in_job = rank_and_world_size(None, None)
+        return self._place_in_job
 
-    def __iter__(self) -> _Pass:
-        """Lazy: loaders make iterators that they never use, or load a state into."""
-        check_asker(sys._getframe(1).f_locals.get("self"))
-        return _Pass(self)
+    def __iter__(self) -> Pass:
+        frame = inspect.currentframe()
+        check_caller(frame.f_back if frame is not None else None)
+        return Pass(self)
 
     def __len__(self) -> int:
-        """The steps of the epoch that is under way, or comes next: all of them, wherever a pass begins."""
+        """The steps of the current or next epoch: all of them, wherever a pass begins."""
         epoch = self._out[0].epoch if self._out and self._start is None else self.epoch
         num_steps = self.client.num_steps(self.rank, epoch)
-        if num_steps is None:  # an answer to what is finished so far tells it
+        if num_steps is None:  # the answer to an acknowledgement contains it
             self.client.flush()
             num_steps = self.client.num_steps(self.rank, epoch)
         if num_steps is None:
@@ -100,16 +117,16 @@ class BucketBatchSampler:
 
     @property
     def drop_last(self) -> bool:
-        """Only who deals the batches out anew asks: ``accelerate``, of a loader that it is to prepare."""
+        """Read only by code that distributes batches again: `accelerate`, for a loader that it prepares."""
         raise UsageError(
-            "loader: its batches are this rank's own, and dealing them out again would lose most and mix resolutions: "
-            "do not pass it to accelerator.prepare()"
+            "loader: its batches already are this rank's own; distributing them again would lose most of them and mix "
+            "resolutions: do not pass it to accelerator.prepare()"
         )
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch to be trained on is in. Of a job that has not said where it starts (``begin``)
-        the coordinator's; ``UsageError`` where the run does not deal to as many ranks."""
+        """The epoch of the next batch to be trained on. If the job has not said where it starts (`begin`), it is the
+        coordinator's. `UsageError` if the run is sharded over another number of ranks."""
         self._begin_start()
         state = self._state()
         self.client.check_start(self.rank)
@@ -118,53 +135,66 @@ class BucketBatchSampler:
     # --- what the loop has trained on -----------------------------------------------------------------------
 
     def follow(self, loader: Iterable[T]) -> Iterator[T]:
-        """What ``loader`` gives, each batch acknowledged when the next one is asked for, and the last one at the end.
+        """Yield what `loader` yields. A batch is acknowledged when the next one is requested, the last one at the end.
 
-        ``loader`` is the DataLoader over this sampler, or what reads it ahead: a loader that ``accelerate`` has
-        prepared for one process, ``tqdm``. Any other iterable is followed only where what it gives begins with an
-        ``Item``, so that each batch tells its place: one that leaves batches out would spoil the account.
-        Leaving the loop early leaves the batch in hand unfinished, until it is entered again.
+        If the loop is left early, its last batch stays unfinished until `follow` is called again.
+
+        Args:
+            loader: the DataLoader over this sampler, or a wrapper that prefetches from it: a loader that `accelerate`
+                has prepared for one process, `tqdm`. Any other iterable must yield data that begins with an `Item`, so
+                that each batch shows its place: one that leaves batches out would falsify the account.
+
+        Raises:
+            UsageError: if the loader leaves batches out or changes their order.
         """
         check_order(loader)
         is_known = check_loader(loader, self)
-        if self._has_first:
+        if self._loop_has_oldest:
             self.finish_oldest()
         self._is_followed = True
         try:
             for data in loader:
-                self._check_given(data, is_known)
-                self._has_first = True
+                self._check_data(data, is_known)
+                self._loop_has_oldest = True
                 yield data
-                if self._has_first:
+                if self._loop_has_oldest:
                     self.finish_oldest()
         finally:
             self._is_followed = False
         if self._out and self._pass is not None and self._pass.is_over:
             raise UsageError(
-                f"loader: has taken {len(self._out)} batches of the epoch more than it gave to the loop, so which are "
-                "trained on is not known: follow the DataLoader over this sampler itself"
+                f"loader: it has taken {len(self._out)} more batches of the epoch than it yielded, so it is unknown "
+                "which are trained on: follow the DataLoader over this sampler itself"
             )
 
-    def _check_given(self, data: Any, is_known: bool) -> None:
+    def _check_data(self, data: Any, is_known: bool) -> None:
         if not self._out:
-            raise UsageError("loader: gives batches that are not of this sampler")
+            raise UsageError("loader: it yields batches that are not from this sampler")
         place, first = place_in(data), Cursor(self._out[0].epoch, self._out[0].step)
         if place is None and not is_known:
             raise UsageError(
-                "loader: is no DataLoader over this sampler, so nobody could tell which of its batches it leaves out: "
-                "follow the DataLoader itself and wrap what follow gives, or call sampler.ack() after each step"
+                "loader: it is not a DataLoader over this sampler, so it is unknown which batches it leaves out: "
+                "follow the DataLoader itself and wrap what follow yields, or call sampler.ack() after each step"
             )
         if place is not None and place != first:
             raise UsageError(
-                f"loader: gave epoch {place.epoch} step {place.step} where epoch {first.epoch} step {first.step} comes "
-                "next. A resumed job needs no batches skipped: sampler.begin(state) goes on behind what it trained on"
+                f"loader: it yielded epoch {place.epoch} step {place.step}, but epoch {first.epoch} step {first.step} "
+                "comes next. A resumed job must not skip batches: sampler.begin(state) resumes after what it has "
+                "trained on"
             )
 
     def ack(self) -> None:
-        """The loop has trained on one batch more. Sent in the background."""
+        """The loop has trained on one more batch. Sent in the background.
+
+        ```python
+        for batch in loader:
+            train_step(batch)
+            sampler.ack()
+        ```
+        """
         if self._is_handed_over:
             raise UsageError(
-                "ack: BucketlineCallback acknowledges, and to do so twice would lose every other batch"
+                "ack: BucketlineCallback acknowledges already, and doing so twice would lose every other batch"
             )
         if not self._out:
             raise UsageError("ack: every batch that was handed out is acknowledged already")
@@ -173,49 +203,51 @@ class BucketBatchSampler:
     # --- starting, resuming, checkpoints --------------------------------------------------------------------
 
     def begin(self, state: Mapping[str, Any] | None, *, session: str | None = None) -> Session:
-        """Begin the training, or resume it: the one call before the loop, in every process of the job.
+        """Begin the training, or resume it. The one call before the loop, in every process of the job.
 
-        ``state`` is what ``state_dict`` gave to the checkpoint, on as many ranks or others, or ``None`` without a
-        checkpoint: then the run begins at its very first step, also where it was trained on before. ``session`` and
-        how its name is found otherwise are as in ``BucketClient.begin``.
+        Args:
+            state: what `state_dict` returned for the checkpoint, on any number of ranks. None without a checkpoint:
+                the run begins at its first step, even if it was trained on before.
+            session: the name of this start of the job; see `BucketClient.begin` for how it is found otherwise.
         """
         self.begin_later(state, session=session)
         return self._begin_start()  # type: ignore[return-value] # there is a start
 
     def begin_later(self, state: Mapping[str, Any] | None, *, session: str | None = None) -> None:
-        """As ``begin``, but when the first batch, the epoch or the length is asked for: for frameworks that load
-        checkpoints before the job is set up, or twice."""
+        """As `begin`, but carried out when the first batch, the epoch or the length is requested: for frameworks that
+        load checkpoints before the job is set up, or twice."""
         self._start = Start(None if state is None else _wire.state_from(state).to_json(), session)
         self._forget()
-        self._is_told = self._is_rolled_over = False
+        self._is_counted = self._is_rolled_over = False
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """``begin`` at ``state``, when the first batch is asked for. An empty state changes nothing: StatefulDataLoader
-        brings it of a rank that the run did not have."""
+        """`begin` at `state`, when the first batch is requested. An empty state changes nothing: StatefulDataLoader
+        passes that of a rank which the run did not have."""
         check_state(state)
         if state and not self._is_handed_over:
             self.begin_later(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the job stands, for its checkpoint: at what is trained on, whatever the loader has asked for since.
+        """The job's state, for its checkpoint: after what is trained on, whatever the loader has requested since.
 
-        The batch that ``follow`` has given to the loop counts as trained on: call this between the optimizer's step
-        and the next batch. Empty before a start is said, on a run that does not deal to as many ranks.
+        The batch that `follow` has given to the loop counts as trained on: call this between the optimizer's step and
+        the next batch. Empty as long as the job has not said where it starts and the run is sharded over another number
+        of ranks.
         """
         if self._start is not None and self._start.state is not None:
             return dict(self._start.state)
         self._begin_start()
         try:
             return self._state()
-        except UsageError:  # StatefulDataLoader asks before it loads, in jobs that have grown as well
+        except UsageError:  # StatefulDataLoader asks before it loads, also in jobs that have grown
             return {}
 
     def _state(self) -> dict[str, Any]:
-        after = self._out[0] if self._has_first else None
-        return standing(self.client, self.rank, self._world_size, after)
+        after = self._out[0] if self._loop_has_oldest else None
+        return state_of_rank(self.client, self.rank, self._world_size, after)
 
     def _begin_start(self) -> Session | None:
-        """Begin the start that was said, now that it is needed."""
+        """Carry out the requested start, now that it is needed."""
         if self._start is None:
             return None
         state, session = self._start
@@ -226,49 +258,60 @@ class BucketBatchSampler:
 
     def _forget(self) -> None:
         self._out.clear()
-        self._has_first = False
+        self._loop_has_oldest = False
         self._pass = None
 
-    # --- where a framework owns the loop --------------------------------------------------------------------
+    # --- if a framework owns the loop -----------------------------------------------------------------------
 
     def finish_oldest(self) -> None:
+        """The oldest batch that was handed out is trained on."""
         self.client.ack(self.rank, self._out.popleft())
-        self._has_first, self._is_told = False, True
+        self._loop_has_oldest, self._is_counted = False, True
 
     def hand_over(self, rank: int, world_size: int, *, runs_on: bool) -> None:
-        """To a framework's callback, until ``hand_back``: it acknowledges (``finish_oldest``), keeps the state in the
-        framework's checkpoints and knows what an epoch has had. So loaders' states are not looked at, and a pass may be
-        dropped unused. ``rank`` and ``world_size`` are the framework's word, where none were given. ``runs_on``: its
-        epochs are shorter than the run's, and a pass goes on into the next one."""
-        if not self._is_seat_given:
-            self._seat = rank, world_size
+        """Hand the account to a framework's callback, until `hand_back`.
+
+        The callback acknowledges (`finish_oldest`), keeps the state in the framework's checkpoints and knows what an
+        epoch has had. So the loaders' states are ignored, and a pass may be dropped unused.
+
+        Args:
+            rank: the framework's rank, used if none was given.
+            world_size: the framework's number of ranks, used if none was given.
+            runs_on: the framework's epochs are shorter than the run's, and a pass continues into the next epoch.
+        """
+        if not self._is_rank_given:
+            self._place_in_job = rank, world_size
         self._is_handed_over, self._runs_on = True, runs_on
 
     def hand_back(self) -> None:
+        """The framework's loop has ended."""
         self._is_handed_over = self._runs_on = False
 
-    # --- for the passes -------------------------------------------------------------------------------------
+    # --- for the passes (see PassOwner) ---------------------------------------------------------------------
 
-    def _begin_pass(self, new: _Pass) -> Iterator[Batch]:
-        """The batches of a new pass: from the first that is not trained on. What an older one had out is put back."""
-        if self._pass is not None and not self._is_told and not self._is_handed_over:
-            self._tell_repeated(self._pass)
+    def _begin_pass(self, new: Pass) -> Iterator[Batch]:
+        """The batches of a new pass, from the first one that is not trained on. What an older pass had out is put
+        back."""
+        if self._pass is not None and not self._is_counted and not self._is_handed_over:
+            self._warn_of_repeated(self._pass)
         self._begin_start()
-        if self._has_first:
+        if self._loop_has_oldest:
             self.finish_oldest()
         self._forget()
         self.client.put_back(self.rank)
         state = self._state()
         self.client.check_start(self.rank)
-        self._pass, self._is_told = new, self._is_followed
+        self._pass, self._is_counted = new, self._is_followed
         if new.epoch is not None and state["epoch"] > new.epoch:
             return iter(())  # it was loaded at the end of its epoch
         if self._is_handed_over and not self._runs_on and self._is_rolled_over:
             self._is_rolled_over = False
-            return iter(())  # the framework's epoch is at its end: what was left of the run's is no step
-        return self._run_on() if self._runs_on else self.client.epoch(self.rank, ahead=True)
+            return iter(
+                ()
+            )  # the framework's epoch has ended: the rest of the run's epoch is less than a step
+        return self._all_epochs() if self._runs_on else self.client.epoch(self.rank, ahead=True)
 
-    def _run_on(self) -> Iterator[Batch]:
+    def _all_epochs(self) -> Iterator[Batch]:
         has_more = True
         while has_more:
             has_more = False
@@ -276,11 +319,11 @@ class BucketBatchSampler:
                 has_more = True
                 yield batch
 
-    def _tell_repeated(self, last: _Pass) -> None:
-        """Nothing of the last pass is acknowledged, and its batches are asked for again."""
+    def _warn_of_repeated(self, last: Pass) -> None:
+        """Nothing of the last pass is acknowledged, and its batches are requested again."""
         if last.is_over and not self._is_followed:
             raise UsageError(
-                "an epoch is over and nothing has told which of its batches were trained on: loop over "
+                "an epoch is over, but nothing says which of its batches were trained on: loop over "
                 "sampler.follow(loader), or call sampler.ack() after each step"
             )
         if last.is_over or (last.has_begun and not self._is_followed):
@@ -291,57 +334,19 @@ class BucketBatchSampler:
                 stacklevel=4,
             )
 
-    def _hand_out(self, asker: _Pass, batch: Batch) -> list[Any]:
-        if asker is not self._pass:
+    def _hand_out(self, owner: Pass, batch: Batch) -> list[Any]:
+        if owner is not self._pass:
             raise UsageError(
-                "another pass over this sampler has begun, or a state was loaded: only one is in use"
+                "another pass over this sampler has begun, or a state was loaded: only one pass can be used at a time"
             )
         self._out.append(batch)
         return list(batch.ids) if self._ids_only else items_of(batch)
 
+    def _state_after(self, last: Batch | None) -> dict[str, Any]:
+        return self.state_dict() if last is None else self.client.state_dict(self.rank, after=last)
 
-class _Pass(Iterator[list[Any]]):
-    """One pass over (the rest of) an epoch. Its state is at the batches that it has handed to the loader, which is
-    what StatefulDataLoader keeps beside each of them, and gives back for the one that the loop had."""
-
-    def __init__(self, sampler: BucketBatchSampler) -> None:
-        self.epoch: int | None = None
-        self._is_exhausted = False
-        self._sampler = sampler
-        self._batches: Iterator[Batch] | None = None
-        self._last: Batch | None = None
-
-    def __next__(self) -> list[Item] | list[Any]:
-        if self._batches is None:
-            self._batches = self._sampler._begin_pass(self)
-        try:
-            batch = next(self._batches)
-        except StopIteration:
-            self._is_exhausted = True
-            raise
-        handed = self._sampler._hand_out(self, batch)
-        self._last, self.epoch = batch, batch.epoch
-        return handed
-
-    @property
-    def has_begun(self) -> bool:
-        return self._last is not None
-
-    @property
-    def is_over(self) -> bool:
-        return self._is_exhausted and self.has_begun
-
-    def state_dict(self) -> dict[str, Any]:
-        sampler = self._sampler
-        if self._last is not None:
-            state = sampler.client.state_dict(sampler.rank, after=self._last)
-        else:
-            state = sampler.state_dict()
-        if not state:
-            return {}
-        return {"pass_epoch": state["epoch"] if self.epoch is None else self.epoch, "state": state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if state and not self._sampler._is_handed_over:
-            self._sampler.load_state_dict(state["state"])
-            self.epoch = int(state["pass_epoch"])
+    def _load_pass_state(self, state: Mapping[str, Any]) -> bool:
+        if self._is_handed_over:
+            return False
+        self.load_state_dict(state)
+        return True

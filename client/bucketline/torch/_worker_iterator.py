@@ -1,27 +1,42 @@
-"""One worker's share of one pass: every W-th batch of its rank, read and loaded in the worker."""
+"""One worker's iterator over one pass: every W-th batch of its rank, read and loaded in the worker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch.utils.data import get_worker_info
 
+from .._client import BucketClient
 from .._errors import UsageError
 from .._reader import RankReader
 from .._types import Batch, Cursor
 from ._rank import check_world_size
-
-if TYPE_CHECKING:
-    from ._dataset import BucketIterableDataset
+from ._shared_places import SharedPlaces
 
 
-class Share(Iterator[Any]):
-    """``next_step`` is the next one that is this worker's. ``from_step`` can be read from, and no step is between the
-    two that is; it and ``done_step``, the first step that may not have been given to the loop, are for the state."""
+@dataclass(frozen=True)
+class PassContext:
+    """What an iterator needs of its dataset. ``holder`` is that of the training process, whose lease workers share."""
 
-    def __init__(self, dataset: BucketIterableDataset) -> None:
-        self._dataset = dataset
+    client: BucketClient
+    rank: int
+    world_size: int | None
+    holder: str
+    load: Callable[[Batch], Any] | None
+    places: SharedPlaces
+
+
+class WorkerIterator(Iterator[Any]):
+    """Worker w of W takes every W-th batch, from the w-th after the pass's begin.
+
+    ``_next_step`` is this worker's next step. For the state: ``_from_step`` is the step to read from (no step of this
+    worker is between the two), and ``_done_step`` is the first one that the loop may not have had.
+    """
+
+    def __init__(self, context: PassContext) -> None:
+        self._context = context
         info = get_worker_info()
         self._is_worker = info is not None
         self._worker: int = info.id if info is not None else 0
@@ -37,20 +52,20 @@ class Share(Iterator[Any]):
             if batch.step == self._next_step:
                 self._from_step, self._done_step = batch.step, batch.step + 1
                 self._next_step += self._num_workers
-                load = self._dataset.load
+                load = self._context.load
                 return batch if load is None else (batch, load(batch))
         raise StopIteration
 
     def _begin(self) -> RankReader:
         if self._reader is not None:
             return self._reader
-        dataset, loaded = self._dataset, self._loaded
-        start = None if self._is_worker and loaded else dataset.begins_at()
-        reader = dataset.client.reader(dataset.rank, holder=dataset.holder)
+        context, loaded = self._context, self._loaded
+        start = None if self._is_worker and loaded else context.places.begins_at()
+        reader = context.client.reader(context.rank, holder=context.holder)
         if start is None:
-            self._take_up(reader)
+            self._resume(reader)
         else:
-            check_world_size(reader.state(start).world_size, dataset.world_size)
+            check_world_size(reader.state(start).world_size, context.world_size)
             self._epoch = start.epoch
             self._from_step = self._done_step = start.step
             self._next_step = start.step + self._worker
@@ -59,20 +74,20 @@ class Share(Iterator[Any]):
         self._reader = reader
         return reader
 
-    def _take_up(self, reader: RankReader) -> None:
-        """Go on where the state of this worker was, if the run still deals its epoch as it did then."""
+    def _resume(self, reader: RankReader) -> None:
+        """Resume where this worker's state was, if the run still shards its epoch as it did then."""
         loaded = self._loaded
         if loaded["num_workers"] != self._num_workers:
             raise UsageError(
-                f"num_workers: the state is of {loaded['num_workers']}, and there are {self._num_workers}"
+                f"num_workers must be {loaded['num_workers']}, as in the loader's state, got {self._num_workers}"
             )
         place = Cursor(loaded["epoch"], loaded["from_step"])
         state = reader.state(place).to_json()
         if any(state[name] != loaded[name] for name in ("fingerprint", "offset", "world_size")):
             raise UsageError(
-                "the loader's state is of another start of the job, which dealt the epoch otherwise (to "
-                f"{loaded['world_size']} ranks): keep dataset.state_dict() in checkpoints, and give it to "
-                "dataset.load_state_dict() instead of the loader's to the loader"
+                "the loader's state belongs to another start of the job, which sharded the epoch differently (over "
+                f"{loaded['world_size']} ranks): keep dataset.state_dict() in checkpoints, and pass it to "
+                "dataset.load_state_dict() instead of passing the loader's state to the loader"
             )
         self._epoch, self._from_step = place
         self._done_step, self._next_step = loaded["done_step"], loaded["next_step"]
@@ -92,8 +107,8 @@ class Share(Iterator[Any]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """In the training process itself the dataset's own state says where to begin, and this one only in which epoch
-        the pass was."""
+        """In the training process itself the dataset's own state says where to begin, and this one only which epoch the
+        pass was in."""
         self._loaded = dict(state)
         if self._is_worker:
-            self._dataset.tell_loaded(self._worker, Cursor(state["epoch"], state["done_step"]))
+            self._context.places.resume_at(self._worker, Cursor(state["epoch"], state["done_step"]))

@@ -1,0 +1,99 @@
+"""The connection under an operator's calls, and what an operator asks of the coordinator itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
+
+from .. import _wire
+from .._checks import seconds
+from .._transport.tls import Verify
+from .._transport.transport import Transport
+from .._transport.urls import Urls, check_urls
+from .._types import Json
+
+T = TypeVar("T")
+Self = TypeVar("Self", bound="Connection")
+
+
+class Connection:
+    """Requests that are repeated until ``timeout_s`` has passed."""
+
+    def __init__(
+        self,
+        url: Urls,
+        token: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        verify: Verify | None = None,
+    ) -> None:
+        self._timeout_s = seconds("timeout_s", timeout_s)
+        urls = check_urls(url)
+        # a replica that accepts connections and never answers must leave time to ask the others
+        attempt_s = min(30.0, self._timeout_s / len(urls))
+        self._transport = Transport(urls, token, request_timeout_s=attempt_s, verify=verify)
+
+    def events(
+        self, run: str | None = None, *, limit: int | None = None, after: int | None = None
+    ) -> list[Json]:
+        """What has happened recently, newest first.
+
+        ```python
+        for event in operator.events("sdxl-base", limit=20):
+            print(event)
+        ```
+
+        Args:
+            run: the events of this run; unless given, of all.
+            limit: how many, up to 1,000; 100 unless given.
+            after: only events newer than the one with this `id`.
+        """
+        return self._read(_wire.path("events"), _wire.list_from("events"), run=run, limit=limit, after=after)
+
+    def status(self) -> Json:
+        """Whether the coordinator can serve: its `version`, `status`, and `map_root` if it has one.
+
+        ```python
+        print(operator.status()["version"])
+        ```
+
+        Raises:
+            CoordinatorUnavailable: if it cannot serve, or cannot reach its store.
+        """
+        return {**self._get("/healthz"), **self._get("/readyz")}
+
+    @property
+    def url(self) -> str:
+        """The replica that is asked at present, without a name and password in its address."""
+        return self._transport.url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _get_list(self, path: str, name: str) -> list[Json]:
+        return self._read(path, _wire.list_from(name))
+
+    def _get(self, path: str, **params: int | str | None) -> Json:
+        return self._read(path, _wire.document, **params)
+
+    def _read(self, path: str, reader: Callable[[Json], T], **params: int | str | None) -> T:
+        request = _wire.Request("GET", path, params=given_params(params))
+        return self._transport.call(request, self._timeout_s, reader)
+
+    def _ask(self, request: _wire.Request) -> Json:
+        return self._transport.call(request, self._timeout_s, _wire.document)
+
+
+def given_params(params: dict[str, int | str | None]) -> tuple[tuple[str, str], ...]:
+    """Query parameters, without those that are None."""
+    return tuple((name, str(value)) for name, value in params.items() if value is not None)

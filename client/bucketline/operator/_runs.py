@@ -1,0 +1,129 @@
+"""Runs: put, look at, delete; where an image is, and the batches of a plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .. import _wire
+from .._checks import includes, seconds
+from .._errors import PlanFailed
+from .._types import Batch, Json
+from ._connection import Connection
+
+POLL_S = 0.2
+
+
+class RunCalls(Connection):
+    def put_run(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        *,
+        wait: bool = True,
+        timeout_s: float = 3600.0,
+        progress: Callable[[Json], None] | None = None,
+    ) -> Json:
+        """Create a run; nothing changes if it exists with the same spec.
+
+        ```python
+        operator.put_run("sdxl-base", {"map": "photos", "world_size": 8, "batch_size": 16})
+        ```
+
+        Args:
+            name: the run's name.
+            spec: the run spec.
+            wait: whether to wait until the plan is ready.
+            timeout_s: how long to wait for the plan, in seconds.
+            progress: called with the run's document while it is being planned.
+
+        Returns:
+            The run's document.
+
+        Raises:
+            Invalid: if the spec is wrong; `field` names what.
+            Conflict: if the run exists with another spec.
+            PlanFailed: if the run cannot be planned.
+            CoordinatorUnavailable: if the plan is not ready in time.
+        """
+        timeout_s = seconds("timeout_s", timeout_s, may_be_zero=True)
+        started_s = time.monotonic()
+        document = self._ask(_wire.Request("PUT", _wire.run_path(name), body=dict(spec)))
+        while wait and document.get("status") == "planning":
+            if time.monotonic() - started_s > timeout_s:
+                raise self._transport.unavailable(f"when {name} is planned", None, 0, timeout_s)
+            if progress is not None:
+                progress(document)
+            time.sleep(POLL_S)
+            document = self.run(name)
+        if wait and document.get("status") == "failed":
+            raise PlanFailed(f"run {name!r}: {document.get('detail') or 'planning failed'}")
+        return document
+
+    def runs(self) -> list[Json]:
+        """The documents of all runs."""
+        return self._get_list(_wire.path("runs"), "runs")
+
+    def run(self, name: str) -> Json:
+        """The document of one run: its `spec`, `status`, `state`, `fingerprint` and so on."""
+        return self._get(_wire.run_path(name))
+
+    def stats(self, run: str) -> Json:
+        """What the run's plan costs: images, steps, crop, repeats, buckets."""
+        return self._get(_wire.run_path(run, "stats"))
+
+    def ranks(self, run: str) -> list[Json]:
+        """Where each rank of the run is, and who holds it."""
+        return self._get_list(_wire.run_path(run, "ranks"), "ranks")
+
+    def image(self, run: str, id: int | str, *, epoch: int | None = None, map: str | None = None) -> Json:
+        """Why an image is in its bucket, and when it is served.
+
+        ```python
+        for place in operator.image("sdxl-base", 389644, epoch=3)["served"]:
+            print(place["step"], place["rank"])
+        ```
+
+        Args:
+            run: the run's name.
+            id: the image's id in the map.
+            epoch: the current one unless given.
+            map: the image's map, if several maps of the run contain the id.
+        """
+        return self._get(_wire.run_path(run, "images", id), epoch=epoch, map=map)
+
+    def batches(
+        self,
+        run: str,
+        epoch: int,
+        step: int,
+        rank: int,
+        count: int = 1,
+        *,
+        world_size: int | None = None,
+        include: Sequence[str] = (),
+    ) -> list[Batch]:
+        """The plan itself: `count` batches of `rank` from one step on. Moves no cursor.
+
+        ```python
+        first = operator.batches("sdxl-base", epoch=0, step=0, rank=0, count=100)
+        ```
+
+        Args:
+            run: the run's name.
+            epoch: counted from 0.
+            step: the first step, counted from 0.
+            rank: whose batches.
+            count: how many, up to 1,024.
+            world_size: the number of ranks to shard over; the present one unless given.
+            include: as in `BucketClient`.
+        """
+        what = _wire.run_path(run, "batches")
+        place = {"epoch": epoch, "step": step, "rank": rank, "count": count, "world_size": world_size}
+        return self._read(what, _wire.batches_from, **place, include=",".join(includes(include)) or None)
+
+    def delete_run(self, name: str, *, force: bool = False) -> None:
+        """Delete a run; unless `force`, `Conflict` if one of its ranks was active in the last minute."""
+        params = (("force", "true"),) if force else ()
+        self._ask(_wire.Request("DELETE", _wire.run_path(name), params=params))
