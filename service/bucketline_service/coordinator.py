@@ -68,7 +68,7 @@ class Coordinator:
         self.runs = Runs(store, self._library, plans, clock, self.event_log)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
-        self.queries = Queries(self.runs, self.sessions, maps)
+        self.queries = Queries(self.runs, self.sessions, maps, clock)
         self.ledger_export = LedgerExport(self.runs, self.sessions, maps)
         self.previews = Previews(self._library)
         self._checkup = StoreCheckup(store, self.event_log)

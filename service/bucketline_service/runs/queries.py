@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,7 @@ from bucketline_service.planning.line.sample_quotas import Portions
 from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
+from bucketline_service.runs.progress import epoch_progress, mean_rate
 from bucketline_service.runs.registry import STATUS_WAIT_S, Run, Runs
 from bucketline_service.runs.run_document import RunDocument
 from bucketline_service.runs.sessions import Sessions
@@ -27,24 +29,28 @@ from bucketline_service.store.port import Cursor, Generation, RankRecord
 
 _FIELDS = (
     *("progress", "fingerprint", "spec", "map_digests", "created_at"),
-    *("generation", "session", "world_size", "num_steps", "state", "last_seen"),
+    *("generation", "session", "world_size", "num_steps", "state", "last_seen", "epoch_progress"),
 )
 
 
 class Queries:
     """Reading only: no cursor moves. Answers are JSON-able."""
 
-    def __init__(self, runs: Runs, sessions: Sessions, maps: MapStore) -> None:
+    def __init__(self, runs: Runs, sessions: Sessions, maps: MapStore, clock: Callable[[], float]) -> None:
         self._runs = runs
         self._sessions = sessions
         self._maps = maps
+        self._clock = clock
 
     async def run(self, name: str) -> dict[str, Any]:
         document, record = await self._runs.read(name)
-        generation, state, num_steps, last_seen_s = record.generation, None, None, None
+        generation, state, num_steps = record.generation, None, None
+        last_seen_s, progress = None, None
         status, detail = await self._runs.status(name, document)
         if status == "ready":
-            run, state, last_seen_s = await self._sessions.standing(await self._runs.open(name))
+            run, records = await self._runs.with_ranks(await self._runs.open(name))
+            state, last_seen_s = self._sessions.standing(run, records)
+            progress = epoch_progress(run, records, self._clock())
             document, generation = run.document, run.generation
             over = run.sharding.is_over(_cursor(state))
             num_steps = 0 if over else run.sharding.num_steps(state["epoch"])
@@ -58,6 +64,7 @@ class Queries:
             "num_steps": num_steps,
             "state": state,
             "last_seen": last_seen_s,
+            "epoch_progress": progress,
         }
 
     async def runs(self) -> list[dict[str, Any]]:
@@ -170,10 +177,7 @@ def _rank(sharding: Sharding, rank: int, record: RankRecord | None, leader: Curs
     if record is None:
         return about
     about.update(holder=record.holder or None, last_seen=record.last_seen_s)
-    held_s = record.last_seen_s - record.leased_at_s
-    done = sharding.distance(sharding.normal(record.lease_cursor), cursor)
-    # since the lease was taken: the mean that an operator divides the rest of the epoch by
-    about["batches_per_s"] = done / held_s if held_s > 0 and done > 0 else None
+    about["batches_per_s"] = mean_rate(sharding, record)
     return about
 
 

@@ -109,11 +109,10 @@ class Sessions:
         run, slowest = await self.slowest(run)
         return run, state_dict(run, run.sharding.normal(slowest))
 
-    async def standing(self, run: Run) -> tuple[Run, StateDict, float | None]:
-        """As ``state``, and when any rank was last heard of."""
-        run, records = await self._runs.with_ranks(run)
+    def standing(self, run: Run, records: list[RankRecord]) -> tuple[StateDict, float | None]:
+        """The state dict at the slowest rank's cursor, and when any rank was last heard of."""
         last_seen_s = max((record.last_seen_s for record in records), default=None)
-        return run, state_dict(run, run.sharding.normal(_slowest(run, records))), last_seen_s
+        return state_dict(run, run.sharding.normal(_slowest(run, records))), last_seen_s
 
 
 def _slowest(run: Run, records: list[RankRecord]) -> Cursor:

@@ -268,6 +268,22 @@ class MapDetail(MapOut):
     histogram: Histogram
 
 
+class EpochProgress(BaseModel):
+    activity: Literal["running", "waiting", "idle", "finished"] = Field(
+        description="running: the slowest rank moves; waiting: ranks were seen in the last minute, but the slowest "
+        "does not move; idle: no rank was seen in the last minute; finished: all epochs are done"
+    )
+    share: float = Field(description="of the epoch's batches that are done, 0 to 1")
+    steps_per_s: float | None = Field(
+        description="of the slowest rank: the mean since its lease was taken until it was last seen; 0 where it has "
+        "stopped; null before its first step"
+    )
+    left_s: float | None = Field(description="seconds until the end of the epoch at this rate")
+    stuck_rank: int | None = Field(
+        description="the slowest rank, where others are ahead of it and it has no worker or was not seen for a minute"
+    )
+
+
 class RunOut(BaseModel):
     run: str
     status: Literal["planning", "ready", "failed"]
@@ -283,6 +299,7 @@ class RunOut(BaseModel):
     num_steps: int | None = Field(description="of the slowest rank's epoch")
     state: StateDict | None = Field(description="the state dict at the slowest rank's cursor")
     last_seen: float | None = Field(description="when any rank was last heard of, Unix seconds, exact to 10")
+    epoch_progress: EpochProgress | None = Field(description="null unless the status is ready")
 
 
 class DamagedRunOut(BaseModel):
@@ -302,6 +319,7 @@ class DamagedRunOut(BaseModel):
     num_steps: None
     state: None
     last_seen: None
+    epoch_progress: None
 
 
 class RunsOut(BaseModel):
