@@ -22,7 +22,7 @@ def test_a_token_is_asked_for_and_kept_in_the_session_alone(
     expect(field).to_have_attribute("type", "password")
     field.fill("guessed")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("alert")).to_have_text("This token is not known here.")
+    expect(page.get_by_role("alert")).to_have_text("This token is not valid.")
     field.fill(TOKENS["BUCKETLINE_WORKER_TOKEN"])
     field.press("Enter")
     expect(page.get_by_role("link", name="job").first).to_be_visible()
@@ -43,7 +43,7 @@ def test_a_token_is_asked_for_and_kept_in_the_session_alone(
 def test_a_token_that_is_taken_away_leads_back_to_the_field(open_page: OpenPage) -> None:
     watch = open_page("#/runs/job", token="of yesterday")
     watch.forgiven = {401}
-    expect(watch.page.get_by_role("alert")).to_contain_text("not known here any more")
+    expect(watch.page.get_by_role("alert")).to_contain_text("no longer valid")
     watch.page.get_by_label("Token").fill(TOKENS["BUCKETLINE_OPERATOR_TOKEN"])
     watch.page.get_by_role("button", name="Log in").click()
     # where one was going

@@ -98,7 +98,7 @@ def test_everything_can_be_done_by_keyboard(open_page: OpenPage) -> None:
                 return
         raise AssertionError(f"Tab never came to {name!r}")
 
-    tab_to("Skip to the content")
+    tab_to("Skip to content")
     page.keyboard.press("Enter")
     tab_to("Filter runs")
     page.keyboard.type(RUN)
@@ -152,7 +152,7 @@ def test_the_largest_run_can_be_read(open_page: OpenPage, server: ServerProcess)
     lease = api.lease("large", 8765, "far-ahead")["lease"]
     api.ack("large", 8765, lease, 0, 0)
     page = open_page("#/runs/large").page
-    ranks = page.get_by_role("region", name="Ranks, the slowest first")
+    ranks = page.get_by_role("region", name="Ranks, slowest first")
     expect(ranks.locator("tbody tr")).to_have_count(10)
     expect(page.get_by_text("1 to 10 of 10,000 ranks")).to_be_visible()
     page.get_by_role("button", name="Next").first.click()

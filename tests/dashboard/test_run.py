@@ -33,7 +33,6 @@ def test_progress_moves_while_one_looks(open_page: OpenPage, job: Job) -> None:
     done = job.advance(3, 0, 1, 2, 3) + 1
     expect(row).to_contain_text(f"{done} / ")
     assert float(row.get_by_role("progressbar").evaluate("bar => bar.value")) > before
-    # by now it has seen the run move
     expect(row).to_contain_text("Running")
     expect(row.get_by_role("cell").nth(3)).to_have_text(re.compile(r"^[\d.,]+$"))
     watch.page.get_by_role("link", name=RUN).first.click()
@@ -46,7 +45,7 @@ def test_the_slowest_rank_comes_first(open_page: OpenPage, job: Job) -> None:
     """A rank that goes no further is seen to fall behind, with who holds it."""
     job.advance(1, 0, 1, 2, 3)
     page = open_page(f"#/runs/{RUN}").page
-    ranks = page.get_by_role("region", name="Ranks, the slowest first")
+    ranks = page.get_by_role("region", name="Ranks, slowest first")
     expect(ranks.get_by_role("row")).to_have_count(1 + 4)
     job.advance(4, 0, 1, 3)
     job.advance(1, 2)
@@ -77,7 +76,7 @@ def test_charts_have_the_plans_numbers(open_page: OpenPage, server: ServerProces
     buckets.get_by_text("Show numbers").click()
     row = buckets.get_by_role("row", name=re.compile(f"{largest['width']} . {largest['height']}"))
     expect(row).to_contain_text(f"{largest['num_images']:,}")
-    pruned = page.locator("figure").filter(has=page.get_by_role("heading", name="Pruned"))
+    pruned = page.locator("figure").filter(has=page.get_by_role("heading", name="Pruned images"))
     expect(pruned).to_contain_text(f"{stats['pruned']['max_crop_loss']:,} (")
     expect(tile(page, "Images")).to_contain_text(f"{stats['num_images']:,}")
 
@@ -90,15 +89,15 @@ def test_where_an_image_is_why_and_when_it_comes(open_page: OpenPage, server: Se
     result = page.locator(".result")
     page.get_by_label("Image id").fill(str(served))
     page.get_by_role("button", name="Find").click()
-    expect(result).to_contain_text("Comes in epoch 0 at step 70 on rank 1, as number 3 of its batch")
+    expect(result).to_contain_text("Served in epoch 0 at step 70 on rank 1, image 3 of its batch")
     expect(tile(page, "Bucket")).to_contain_text(f"{batch['width']} × {batch['height']}")  # noqa: RUF001
-    expect(page.locator(".soon")).to_contain_text("from where rank 1 is now")
+    expect(page.locator(".soon")).to_contain_text("ahead of rank 1")
     assert page.url.endswith(f"#/runs/{RUN}/images/{served}")
     # in another epoch it comes elsewhere, and the address says so
     told = api.get(f"/v1/runs/{RUN}/images/{served}", epoch=3)["served"][0]
     page.get_by_label("Epoch", exact=True).fill("3")
     page.get_by_role("button", name="Find").click()
-    expect(result).to_contain_text(f"Comes in epoch 3 at step {told['step']:,} on rank {told['rank']}")
+    expect(result).to_contain_text(f"Served in epoch 3 at step {told['step']:,} on rank {told['rank']}")
     assert page.url.endswith("?epoch=3")
 
 
@@ -110,7 +109,9 @@ def test_an_image_that_is_pruned_and_one_that_is_not_there(
     pruned = next(row["id"] for row in csv.DictReader(ledger) if row["what"] == "pruned")
     watch = open_page(f"#/runs/{RUN}/images/{pruned}")
     page = watch.page
-    expect(page.locator(".result")).to_contain_text("Pruned: more than max_crop_loss of it would be cut away")
+    expect(page.locator(".result")).to_contain_text(
+        "Pruned: more than max_crop_loss of it would be cropped away"
+    )
     expect(tile(page, "Would lose")).to_be_visible()
     watch.forgiven = {404}
     page.get_by_label("Image id").fill("no-such")
@@ -125,7 +126,7 @@ def test_ids_that_are_markup_are_text(open_page: OpenPage) -> None:
     page.get_by_label("Image id").fill(f"{NASTY}1")
     page.get_by_role("button", name="Find").click()
     expect(page.locator(".result h3")).to_have_text(f"Image {NASTY}1")
-    expect(page.locator(".verdict")).to_contain_text("Comes in epoch")
+    expect(page.locator(".verdict")).to_contain_text("Served in epoch")
     watch.forgiven = {404}
     page.get_by_label("Image id").fill(f"{NASTY}none")
     page.get_by_role("button", name="Find").click()
@@ -178,7 +179,9 @@ def test_a_run_begun_on_other_ranks_and_one_whose_rank_has_no_worker(
     api.ack("halved", 0, lease, 0, state["step"] + 5)
     page = open_page("#/runs/halved/images/397?map=twin").page
     expect(tile(page, "Epoch")).to_contain_text(re.compile("(49|50) % done"))
-    expect(page.locator(".note")).to_have_text("Rank 1 has no worker, while others go on.")
+    expect(page.locator(".note")).to_have_text(
+        "Rank 1 is stuck: it has no worker, while other ranks are ahead."
+    )
     expect(page.locator(".title .pill")).to_have_text("Waiting")
     expect(tile(page, "Image")).to_contain_text("512 × 512")  # noqa: RUF001
     page.get_by_label("Map", exact=True).select_option("coco")
@@ -195,10 +198,10 @@ def test_a_map(open_page: OpenPage) -> None:
     expect(page.locator(".plot[data-drawn]")).to_have_count(2)
     expect(tile(page, "Largest")).to_contain_text("640 × 640")  # noqa: RUF001
     page.get_by_text("Show numbers").first.click()
-    expect(page.get_by_role("region", name="Images by aspect")).to_contain_text("1.24 to 1.35")
-    expect(page.get_by_role("region", name="Images by aspect").locator("tbody tr").first).to_contain_text(
-        "under 0.26"
-    )
+    expect(page.get_by_role("region", name="Images by aspect ratio")).to_contain_text("1.24 to 1.35")
+    expect(
+        page.get_by_role("region", name="Images by aspect ratio").locator("tbody tr").first
+    ).to_contain_text("under 0.26")
     page.get_by_text("Show numbers").last.click()
     most = page.get_by_role("region", name="Images by size").locator("tbody tr").first
     expect(most).to_have_text(re.compile(r"^640 to 767\s*384 to 511\s*2,702$"))

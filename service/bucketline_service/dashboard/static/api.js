@@ -1,4 +1,4 @@
-/** The REST API: the token, which this tab alone keeps, requests, and asking again and again. */
+/** The REST API: the token, which only this tab keeps, requests, and polling. */
 
 const TOKEN = "bucketline.token";
 
@@ -9,9 +9,9 @@ export class Problem extends Error {
   }
 }
 
-/** Told of what the connection does: "live", "down" (the network, or an answer that is none), "locked" (401). */
+/** Events of the connection: "live", "down" (the network, or an invalid response), "locked" (401). */
 export const connection = new EventTarget();
-const tell = (type, detail) => connection.dispatchEvent(new CustomEvent(type, { detail }));
+const dispatch = (type, detail) => connection.dispatchEvent(new CustomEvent(type, { detail }));
 
 export const token = {
   get: () => sessionStorage.getItem(TOKEN),
@@ -20,7 +20,7 @@ export const token = {
 };
 
 let ahead_s = 0;
-/** The coordinator's clock, in Unix seconds: this one's may be another. */
+/** The coordinator's clock, in Unix seconds: this computer's may differ. */
 export const now_s = () => Date.now() / 1000 + ahead_s;
 
 export async function ask(path, { method = "GET", body, signal, with_token = token.get() } = {}) {
@@ -34,16 +34,16 @@ export async function ask(path, { method = "GET", body, signal, with_token = tok
   const date = Date.parse(response.headers.get("Date") ?? "");
   // the header has whole seconds
   if (date && Math.abs(date / 1000 - now_s()) > 1.5) ahead_s = date / 1000 + 0.5 - Date.now() / 1000;
-  const told = await response.json().catch(() => ({ title: `HTTP ${response.status}` }));
-  if (!response.ok) throw new Problem(response.status, told);
-  return told;
+  const body_json = await response.json().catch(() => ({ title: `HTTP ${response.status}` }));
+  if (!response.ok) throw new Problem(response.status, body_json);
+  return body_json;
 }
 
 async function checked(path, options) {
   try {
     return await ask(path, options);
   } catch (error) {
-    if (error.status === 401) tell("locked", error);
+    if (error.status === 401) dispatch("locked", error);
     throw error;
   }
 }
@@ -51,12 +51,12 @@ async function checked(path, options) {
 export const get = (path, options) => checked(path, options);
 export const post = (path, body) => checked(path, { method: "POST", body });
 
-/** For a view that asks for nothing by itself: whether the coordinator is there. */
+/** For a view that requests nothing itself: checks that the coordinator answers. */
 export const watch = () => poll((signal) => ask("healthz", { signal }), 5000);
 
 /**
- * Calls `work(signal)` again and again: never two at a time, only while the page is seen, later where answers are slow,
- * and ever later while they fail. Returns a function that ends it.
+ * Calls `work(signal)` repeatedly: never two at a time, only while the page is visible, less often where responses are
+ * slow, and with growing pauses while they fail. Returns a function that ends it.
  */
 export function poll(work, every_ms = 2000) {
   const stopped = new AbortController();
@@ -72,15 +72,15 @@ export function poll(work, every_ms = 2000) {
     try {
       await work(stopped.signal);
       failures = 0;
-      tell("live");
+      dispatch("live");
     } catch (error) {
       if (stopped.signal.aborted || error.status === 401) return;
       if (error instanceof Problem && (error.status < 500 || error.code === "planning")) {
         failures = 0;
-        tell("live");
+        dispatch("live");
       } else {
         failures += 1;
-        tell("down", error);
+        dispatch("down", error);
       }
     } finally {
       busy = false;

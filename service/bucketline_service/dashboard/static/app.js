@@ -1,4 +1,4 @@
-/** The page: which view the address names, who may look, and whether the coordinator answers. */
+/** The page: the view that the address names, the login, and the state of the connection. */
 
 import * as api from "./api.js";
 import { chart } from "./charts.js";
@@ -22,7 +22,7 @@ function route() {
   try {
     return { path: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query) };
   } catch {
-    return { path: ["none"], query: new URLSearchParams() }; // it was cut off, or typed
+    return { path: ["none"], query: new URLSearchParams() }; // it was truncated or mistyped
   }
 }
 
@@ -42,7 +42,7 @@ function views({ path, query }) {
   if (what === "compare") return ["compare", compareView];
   if (what === "maps" && name) return [`maps/${name}`, (element) => mapView(element, name)];
   if (what === "runs" && name && (!more || more === "images")) {
-    // an image that is looked for is part of the run's view, which stays
+    // the search for an image is part of the run's view, which stays
     return [`runs/${name}`, (element) => runView(element, name), { id: rest.join("/"), query }];
   }
   return ["none", (element) => element.append(h("h1", {}, "No such page"), h("p", {}, h("a", { href: "#/" }, "Overview")))];
@@ -76,11 +76,11 @@ function lock(message) {
   view = "login";
   logout.hidden = true;
   api.token.forget();
-  told("");
+  show_connection("");
   login(main, message, () => show(false));
 }
 
-function told(state, text = "") {
+function show_connection(state, text = "") {
   status.dataset.state = state;
   if (status.textContent !== text) status.textContent = text;
 }
@@ -88,19 +88,19 @@ function told(state, text = "") {
 let down_since = null;
 api.connection.addEventListener("live", () => {
   down_since = null;
-  told("live", "Live");
+  show_connection("live", "Live");
 });
 api.connection.addEventListener("down", ({ detail }) => {
   down_since ??= Date.now() / 1000;
   const why = detail instanceof api.Problem ? ` ${detail.message.replace(/\.$/, "")}.` : "";
-  told("down", `Disconnected since ${when(down_since)}.${why} Trying again…`);
+  show_connection("down", `Disconnected since ${when(down_since)}.${why} Retrying…`);
 });
 api.connection.addEventListener("locked", () => {
-  if (view !== "login") lock(api.token.get() ? "This token is not known here any more." : "");
+  if (view !== "login") lock(api.token.get() ? "This token is no longer valid." : "");
 });
 
 install(document.getElementById("theme"));
-logout.addEventListener("click", () => lock("You are logged out."));
+logout.addEventListener("click", () => lock("You have logged out."));
 document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();

@@ -1,4 +1,4 @@
-/** plotly's charts, drawn from what the API's figures are; its program is loaded with the first. */
+/** plotly's charts of the figures that the API returns; plotly is loaded with the first of them. */
 
 import { get, post } from "./api.js";
 import { h } from "./dom.js";
@@ -22,21 +22,21 @@ function plotly() {
 
 const OPTIONS = { displaylogo: false, responsive: true, displayModeBar: false, scrollZoom: false };
 
-/** Draws in `element` a figure that is here already; its height is the element's. */
+/** Draws a given figure in `element`, at the element's height. */
 export async function show(element, figure) {
   const Plotly = await plotly();
   if (element.isConnected) await Plotly.react(element, figure.data, { ...figure.layout, autosize: true }, OPTIONS);
 }
 
 /**
- * Draws in `element` what GET `path` answers, or POST where it is {path, body}; again on a change of theme, and
- * when the function that it returns is called. `element` has the height that the chart gets.
+ * Draws in `element` the figure that GET `path` returns, or POST where `path` is {path, body}. It is drawn again when the
+ * theme changes and when the returned function is called. The chart has the height of `element`.
  */
 export function chart(element, path) {
   let turn = 0;
   let drawn = false;
 
-  /** Whether it is drawn, or not wanted any more. */
+  /** Whether it is drawn, or no longer needed. */
   async function draw() {
     const mine = ++turn;
     try {
@@ -69,7 +69,7 @@ export function chart(element, path) {
   return draw;
 }
 
-/** A chart under a heading, with its numbers as a table for whoever can not see it, or wants them exactly. */
+/** A chart under a heading, with its numbers as a table: for readers who cannot see it or need them exactly. */
 export function figure(title, about, path, table, tall = "") {
   const plot = h("div", { class: `plot ${tall}`, role: "img", "aria-label": `${title}: ${about}` });
   const redraw = chart(plot, path);

@@ -1,4 +1,4 @@
-/** Elements, and numbers as people read them. What users named goes in as text, never as markup. */
+/** Builds elements, and formats numbers. Names that users chose are inserted as text, never as markup. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -20,7 +20,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Only where it differs: screen readers and selections are left alone by what stays. */
+/** Changes the text only where it differs, so that screen readers and selections are not disturbed. */
 export function setText(element, text) {
   const wanted = String(text);
   if (element.textContent !== wanted) element.textContent = wanted;
@@ -63,7 +63,7 @@ export const enc = encodeURIComponent;
 export const runLink = (run) => `#/runs/${enc(run)}`;
 export const mapLink = (map) => `#/maps/${enc(map)}`;
 
-/** A block with a heading, which it is called by. */
+/** A card with a heading, which labels it. */
 export function section(title, ...children) {
   const id = newId("heading");
   return h("section", { class: "card", "aria-labelledby": id }, h("h2", { id }, title), ...children);

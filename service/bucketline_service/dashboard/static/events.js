@@ -1,4 +1,4 @@
-/** What happened lately: sessions, fences, faults of the store. */
+/** The table of events: sessions, fences, faults of the store. */
 
 import { get } from "./api.js";
 import { enc, few, h, num, runLink, section, when } from "./dom.js";
@@ -10,8 +10,8 @@ function field(name, value) {
   return `${name.replaceAll("_", " ")} ${typeof value === "string" ? value : JSON.stringify(value)}`;
 }
 
-/** What is of no run is of one coordinator: which. */
-function told({ fields, run, replica, pid }) {
+/** Events without a run are those of one coordinator process: which. */
+function details({ fields, run, replica, pid }) {
   const all = Object.entries(fields ?? {}).map(([name, value]) => field(name, value));
   return [...all, run === null ? `by ${replica}, process ${pid}` : ""].filter(Boolean).join(" · ");
 }
@@ -21,7 +21,7 @@ let is_there = true;
 export function events(run) {
   const of_run = { name: "Run", text: (row) => row.run ?? "", show: (cell, row) => row.run && showLink(cell, row.run, runLink(row.run)) };
   const list = table({
-    caption: "Events, the newest first",
+    caption: "Events, newest first",
     what: "event",
     page_size: 10,
     key: (row) => row.id,
@@ -30,10 +30,10 @@ export function events(run) {
       { name: "Event", ...text((row) => row.event.replaceAll("_", " ") + (row.count > 1 ? `, ${num(row.count)} times` : "")) },
       ...(run ? [] : [of_run]),
       { name: "Rank", ...number((row) => num(row.rank)) },
-      { name: "Details", wide: true, ...text(told) },
+      { name: "Details", wide: true, ...text(details) },
     ],
   });
-  const none = h("p", { class: "quiet" }, "No events: no session has begun, no lease was fenced, and the store had no fault.");
+  const none = h("p", { class: "quiet" }, "No events yet: no session has started, no lease was fenced, and the store had no faults.");
   list.element.hidden = true;
   const element = section("Events", none, list.element);
 
@@ -45,7 +45,7 @@ export function events(run) {
       try {
         found = (await get(`v1/events?limit=100${run ? `&run=${enc(run)}` : ""}`, { signal })).events;
       } catch (error) {
-        // a replica that is not up to date yet keeps none
+        // a replica of an older release has none
         if (error.status !== 404) throw error;
         is_there = false;
       }

@@ -1,26 +1,26 @@
-/** Where is an image, why, and when does it come? */
+/** The search for an image: its bucket and crop, or why it has none, and when it is served. */
 
 import { get } from "./api.js";
 import { duration, enc, h, newId, num, percent, plural, runLink, section, setText, size, svg } from "./dom.js";
 import { tiles } from "./tiles.js";
 
 const LEFT_OUT = {
-  not_drawn: "It comes less than once an epoch, and this is not one of its epochs.",
-  small_bucket: "Its bucket has fewer images than a unit, and these tails never serve it.",
-  tail: "It is in the rest of its bucket that fills no unit in this epoch.",
+  not_drawn: "It is served less than once an epoch, and not in this one.",
+  small_bucket: "Its bucket has fewer images than a unit, and this tails policy never serves it.",
+  tail: "It is in the remainder of its bucket, which does not fill a unit in this epoch.",
   last_step: "It is in the batches that do not fill a last step of all ranks.",
 };
 const PRUNED = {
   valid_ids: "it is not among the run's valid_ids",
-  max_ar_error: "its aspect is max_ar_error or more from the nearest bucket's",
-  max_crop_loss: "more than max_crop_loss of it would be cut away",
+  max_ar_error: "its aspect ratio differs from the nearest bucket's by max_ar_error or more",
+  max_crop_loss: "more than max_crop_loss of it would be cropped away",
   min_size: "its shorter side has fewer pixels than min_size",
 };
 
 export function search(run) {
   const [id_field, map_field, epoch_field] = [newId("image"), newId("map"), newId("epoch")];
   const field = h("input", { id: id_field, type: "search", autocomplete: "off", spellcheck: "false", required: true });
-  const epoch = h("input", { id: epoch_field, type: "number", min: 0, step: 1, placeholder: "present" });
+  const epoch = h("input", { id: epoch_field, type: "number", min: 0, step: 1, placeholder: "current" });
   const map = h("select", { id: map_field });
   const of_map = h("div", { class: "field", hidden: true }, h("label", { for: map_field }, "Map"), map);
   const result = h("div", { class: "result", "aria-live": "polite" });
@@ -32,7 +32,7 @@ export function search(run) {
     h("div", { class: "field" }, h("label", { for: epoch_field }, "Epoch"), epoch),
     h("button", { type: "submit", class: "primary" }, "Find"),
   );
-  const element = section("Where is an image?", form, result, left);
+  const element = section("Find an image", form, result, left);
   let present = null;
   let ranks = [];
   let turn = 0;
@@ -46,7 +46,7 @@ export function search(run) {
     const given = Object.entries({ epoch: epoch.value, map: map.value }).filter(([, value]) => value !== "");
     const query = given.length ? `?${new URLSearchParams(given)}` : "";
     const address = `${runLink(run)}/images/${enc(id)}${query}`;
-    // the same again is asked again
+    // the same search again is sent again
     if (location.hash === address) find({ id, query: new URLSearchParams(query) });
     else location.hash = address;
   }
@@ -79,20 +79,20 @@ export function search(run) {
   return {
     element,
     find,
-    /** Of these maps the run is; where there are several one id may be in more than one. */
+    /** The run's maps: where there are several, an id may be in more than one. */
     maps(names) {
       of_map.hidden = names.length < 2;
       map.replaceChildren(h("option", { value: "" }, "any"), ...names.map((name) => h("option", { value: name }, name)));
       map.value = wanted_map;
     },
-    standing(at, told) {
-      [present, ranks] = [at, told];
+    progress(at, found_ranks) {
+      [present, ranks] = [at, found_ranks];
       setText(left, soon(found, present, ranks));
     },
   };
 }
 
-/** `id` as it was asked for: numbers past 2^53 are not what JavaScript reads. */
+/** `id` as it was entered: JavaScript cannot read numbers past 2^53 exactly. */
 function answer(id, about) {
   const { nearest } = about;
   const facts = tiles();
@@ -101,7 +101,7 @@ function answer(id, about) {
     ["Image", size(about.width, about.height), `aspect ${about.aspect.toFixed(3)}, map ${about.map}`],
     [is_in ? "Bucket" : "Nearest bucket", size(nearest.width, nearest.height), `number ${nearest.bucket}, aspect error ${nearest.aspect_error.toFixed(3)}`],
     ["Scaled to", size(nearest.resize_width, nearest.resize_height), `then cropped at ${nearest.crop_left}, ${nearest.crop_top}`],
-    [is_in ? "Crop loss" : "Would lose", percent(nearest.crop_loss), "of the image is cut away"],
+    [is_in ? "Crop loss" : "Would lose", percent(nearest.crop_loss), "of the image is cropped away"],
   ]);
   return [
     h("h3", {}, `Image ${id}`),
@@ -111,20 +111,20 @@ function answer(id, about) {
 }
 
 function verdict(about) {
-  if (about.pruned) return [`Pruned: ${PRUNED[about.pruned] ?? about.pruned}. It comes in no epoch.`];
+  if (about.pruned) return [`Pruned: ${PRUNED[about.pruned] ?? about.pruned}. It is served in no epoch.`];
   const lines = about.served.map((coming) => come(about, coming));
-  if (about.left_out) lines.push(`${about.served.length ? "Not as often as asked for" : `Does not come in epoch ${about.epoch}`}. ${LEFT_OUT[about.left_out] ?? about.left_out}`);
-  return lines.length ? lines : [`Does not come in epoch ${about.epoch}.`];
+  if (about.left_out) lines.push(`${about.served.length ? "Served less often than requested" : `Not served in epoch ${about.epoch}`}. ${LEFT_OUT[about.left_out] ?? about.left_out}`);
+  return lines.length ? lines : [`Not served in epoch ${about.epoch}.`];
 }
 
 function come(about, coming) {
-  const where = coming.bucket === about.bucket ? "" : ` at ${size(coming.width, coming.height)}, a neighbour of its bucket, whose tail it is in`;
-  const again = coming.repeat ? " once more, to fill a tail" : "";
-  if (coming.step === null) return `Stands at position ${num(coming.position)} of epoch ${about.epoch}${where}${again}, which is dealt to no step of the present ranks.`;
-  return `Comes in epoch ${about.epoch} at step ${num(coming.step)} on rank ${coming.rank}, as number ${coming.slot} of its batch${where}${again}.`;
+  const where = coming.bucket === about.bucket ? "" : ` at ${size(coming.width, coming.height)}, in a neighbouring bucket, because it is in the remainder of its own`;
+  const again = coming.repeat ? " again, to fill a remainder" : "";
+  if (coming.step === null) return `At position ${num(coming.position)} of epoch ${about.epoch}${where}${again}, which belongs to no step of the current ranks.`;
+  return `Served in epoch ${about.epoch} at step ${num(coming.step)} on rank ${coming.rank}, image ${coming.slot} of its batch${where}${again}.`;
 }
 
-/** From now until it comes; nothing where that is another epoch's business. */
+/** How far away it is from the rank's cursor; empty in another epoch. */
 function soon(about, present, ranks) {
   const coming = about?.served.find((each) => each.step !== null);
   if (!coming) return "";
@@ -133,10 +133,10 @@ function soon(about, present, ranks) {
   if (rank.epoch > about.epoch || coming.step < rank.step) return `Rank ${rank.rank} is past it.`;
   const left = coming.step - rank.step;
   const time = present?.per_s > 0 ? `, in about ${duration(left / present.per_s)}` : "";
-  return left ? `That is ${plural(left, "step")} from where rank ${rank.rank} is now${time}.` : `Rank ${rank.rank} is there now.`;
+  return left ? `That is ${plural(left, "step")} ahead of rank ${rank.rank}${time}.` : `Rank ${rank.rank} is there now.`;
 }
 
-/** The image as it is scaled, and the part of it that stays. */
+/** The scaled image, and the part of it that is kept. */
 function picture({ nearest }) {
   const { resize_width, resize_height, crop_left, crop_top, width, height } = nearest;
   const most = Math.max(resize_width, resize_height);

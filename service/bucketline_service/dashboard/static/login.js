@@ -1,4 +1,4 @@
-/** The field for a token, where the coordinator asks for one. */
+/** The login form, where the coordinator requires a token. */
 
 import { ask, token } from "./api.js";
 import { h, setText } from "./dom.js";
@@ -19,13 +19,13 @@ export function login(main, message, done) {
     setText(wrong, "");
     try {
       const value = field.value.trim();
-      // a header takes no other
+      // other characters cannot be sent in a header
       if (!/^[\x21-\xff]+$/.test(value)) throw Object.assign(new Error(), { status: 401 });
       await ask("v1/maps", { with_token: value });
       token.set(value);
       done();
     } catch (error) {
-      setText(wrong, error.status === 401 ? "This token is not known here." : `The coordinator did not answer: ${error.message}`);
+      setText(wrong, error.status === 401 ? "This token is not valid." : `The coordinator did not answer: ${error.message}`);
       field.setAttribute("aria-invalid", "true");
       field.select();
     } finally {
@@ -39,7 +39,7 @@ export function login(main, message, done) {
       h("h1", {}, "Log in"),
       h("label", { for: "token" }, "Token"),
       field,
-      h("p", { id: "token-help", class: "quiet" }, "A worker's or an operator's. It stays in this tab, and goes when you close it."),
+      h("p", { id: "token-help", class: "quiet" }, "A worker's or an operator's token. It is kept in this tab until you close it."),
       wrong,
       button,
     ),

@@ -1,4 +1,4 @@
-/** One map: how large its images are. */
+/** The page of one map: how large its images are. */
 
 import { get, poll, watch } from "./api.js";
 import { figure } from "./charts.js";
@@ -11,7 +11,7 @@ export function mapView(main, name) {
   const body = h("div", { class: "stack" }, h("p", { class: "quiet" }, "Loading…"));
   main.append(h("p", { class: "crumbs" }, h("a", { href: "#/" }, "Overview"), " / Maps"), h("h1", {}, name), body);
   let end = () => {};
-  // a map never changes: once is enough
+  // a map never changes, so that it is loaded once
   end = poll(async (signal) => {
     let about;
     try {
@@ -30,7 +30,7 @@ export function mapView(main, name) {
 function show(body, name, about) {
   const { width, height, aspect, size: sizes } = about.histogram;
   const numbers = table({
-    caption: "Images by aspect",
+    caption: "Images by aspect ratio",
     what: "aspect",
     key: (row) => row.name,
     columns: [
@@ -54,9 +54,9 @@ function show(body, name, about) {
   const facts = tiles();
   facts.update([
     ["Images", num(about.num_images)],
-    ["Samples an epoch", num(about.num_repeats?.total ?? about.num_images)],
-    ["Smallest", size(width.min_px, height.min_px), "least width and least height, px"],
-    ["Largest", size(width.max_px, height.max_px), "most width and most height, px"],
+    ["Samples per epoch", num(about.num_repeats?.total ?? about.num_images)],
+    ["Smallest", size(width.min_px, height.min_px), "smallest width and smallest height, px"],
+    ["Largest", size(width.max_px, height.max_px), "largest width and largest height, px"],
     ["Ids", about.id_kind === "int64" ? "numbers" : "strings"],
     ...(about.num_frames ? [["Frames", `${few(about.num_frames.min)} to ${few(about.num_frames.max)}`]] : []),
     ["Digest", about.digest.slice(0, 8), "of the content"],
@@ -65,13 +65,13 @@ function show(body, name, about) {
     facts.element,
     h(
       "div", { class: "grid" },
-      figure("Aspects", "How many images have which width / height", `v1/maps/${enc(name)}/figures/aspects`, numbers.element).element,
-      figure("Sizes", "How many images are how wide and how high", `v1/maps/${enc(name)}/figures/sizes`, sides.element).element,
+      figure("Aspect ratios", "Number of images by width / height", `v1/maps/${enc(name)}/figures/aspects`, numbers.element).element,
+      figure("Sizes", "Number of images by width and height", `v1/maps/${enc(name)}/figures/sizes`, sides.element).element,
     ),
   );
 }
 
-/** The first and the last hold all that is narrower or wider. */
+/** The first and the last bin hold all images that are narrower or wider. */
 function by_aspect({ edges, num_images }) {
   const name = (at) => {
     if (!at) return `under ${edges[1].toFixed(2)}`;
@@ -80,7 +80,7 @@ function by_aspect({ edges, num_images }) {
   return num_images.map((count, at) => ({ name: name(at), num_images: count }));
 }
 
-/** Those that there are, the most frequent first. */
+/** The sizes that occur, the most frequent first. */
 function by_size({ edges_px, num_images }) {
   const span = (at) => `${num(edges_px[at])} to ${num(edges_px[at + 1] - 1)}`;
   return num_images

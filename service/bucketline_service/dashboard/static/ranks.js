@@ -1,4 +1,4 @@
-/** Every rank as a cell, the slowest first, and the same as a table that can be read and searched. */
+/** Every rank as a cell, the slowest first, and the same as a table that can be searched. */
 
 import { now_s } from "./api.js";
 import { ago, few, h, num, plural, section, setText } from "./dom.js";
@@ -7,7 +7,7 @@ import { number, table, text } from "./table.js";
 const SILENT_S = 60;
 const GAP_PX = 2;
 
-// By how far a rank is behind; the last two are of ranks that nobody holds, or that are not heard of.
+// By how far a rank is behind; the last is for ranks without a worker.
 const KINDS = [
   { name: "At the front", most: 0 },
   { name: "1 to 2 steps behind", most: 2 },
@@ -19,25 +19,25 @@ const KINDS = [
 
 const kind = (rank) => (rank.holder === null ? 5 : KINDS.findIndex(({ most }) => rank.steps_behind <= most));
 const age_s = (rank, now) => (rank.last_seen === null ? null : Math.max(0, now - rank.last_seen));
-export const is_silent = (rank, now) => rank.holder !== null && age_s(rank, now) > SILENT_S;
+const is_silent = (rank, now) => rank.holder !== null && age_s(rank, now) > SILENT_S;
 
-function told(rank, now, is_over) {
+function state_of(rank, now, is_over) {
   if (rank.holder === null) return "not held";
   if (is_over) return "finished";
   if (is_silent(rank, now)) return "silent";
   return rank.steps_behind ? "behind" : "at the front";
 }
 
-/** The slowest first; of two that are as slow the one that was not seen for longer. */
+/** The slowest first; of equals the one that was seen longest ago. */
 function ordered(ranks) {
   const seen = (rank) => rank.last_seen ?? 0;
   return [...ranks].sort((a, b) => b.steps_behind - a.steps_behind || seen(a) - seen(b) || a.rank - b.rank);
 }
 
-/** `is_over`: whether the run is; its ranks may be silent then. */
+/** `is_over`: the run is finished, so that silent ranks are expected. */
 function ranksTable(is_over) {
   return table({
-    caption: "Ranks, the slowest first",
+    caption: "Ranks, slowest first",
     filter: "Filter by rank, holder or state",
     what: "rank",
     page_size: 10,
@@ -45,7 +45,7 @@ function ranksTable(is_over) {
     columns: [
       { name: "Rank", ...text((row) => row.rank) },
       { name: "Steps behind", ...number((row) => num(row.steps_behind)) },
-      { name: "State", ...text((row) => told(row, now_s(), is_over())) },
+      { name: "State", ...text((row) => state_of(row, now_s(), is_over())) },
       { name: "Last seen", ...number((row) => (row.last_seen === null ? "never" : ago(age_s(row, now_s())))) },
       { name: "Holder", ...text((row) => row.holder ?? "–") },
       { name: "Epoch", ...number((row) => num(row.epoch)) },
@@ -58,7 +58,7 @@ function ranksTable(is_over) {
 export function ranksCard() {
   const canvas = h("canvas", { role: "img" });
   const legend = h("ul", { class: "kinds" });
-  const hint = h("p", { class: "quiet hint" }, "Point at a cell for its rank.");
+  const hint = h("p", { class: "quiet hint" }, "Point at a cell to see its rank.");
   let is_over = false;
   const list = ranksTable(() => is_over);
   const element = section("Ranks by lag", h("div", { class: "ranks" }, canvas), legend, hint, list.element);
@@ -141,7 +141,7 @@ export function ranksCard() {
       silent.hidden = !num_silent;
       setText(silent.lastElementChild, `Silent for over a minute: ${plural(num_silent, "rank")}`);
       const slowest = shown[0];
-      canvas.setAttribute("aria-label", `${plural(shown.length, "rank")}, the slowest is ${slowest.rank}, ${plural(slowest.steps_behind, "step")} behind. The table below has all of them.`);
+      canvas.setAttribute("aria-label", `${plural(shown.length, "rank")}, the slowest is ${slowest.rank}, ${plural(slowest.steps_behind, "step")} behind. The table below lists them all.`);
       draw();
       list.update(shown);
     },

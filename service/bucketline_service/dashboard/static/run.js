@@ -1,12 +1,12 @@
-/** One run: where it stands, its ranks, its plan, what happened to it, and the search for an image. */
+/** The page of one run: progress, ranks, plan, events, and the search for an image. */
 
-import { get, now_s, poll } from "./api.js";
+import { get, poll } from "./api.js";
 import { empty, enc, h, mapLink, num, percent, plural, setText, when } from "./dom.js";
 import { events } from "./events.js";
 import { search } from "./image.js";
 import { plan } from "./plan.js";
-import { maps_of, showProgress, showStatus, standing } from "./progress.js";
-import { is_silent, ranksCard, slowest } from "./ranks.js";
+import { describe, maps_of, showProgress, showStatus } from "./progress.js";
+import { ranksCard, slowest } from "./ranks.js";
 import { tiles } from "./tiles.js";
 
 export function runView(main, name) {
@@ -20,11 +20,11 @@ export function runView(main, name) {
   const facts = tiles();
   const ranks = ranksCard();
   const images = search(name);
-  const happened = events(name);
+  const events_card = events(name);
   const planned = h("div", { class: "stack" });
   const spec = h("pre", { class: "command", tabindex: "0" });
   const body = h(
-    "div", { class: "stack" }, line, note, facts.element, images.element, ranks.element, planned, happened.element,
+    "div", { class: "stack" }, line, note, facts.element, images.element, ranks.element, planned, events_card.element,
     h("details", { class: "card" }, h("summary", {}, "Spec, with every default"), spec),
   );
   main.append(
@@ -44,7 +44,7 @@ export function runView(main, name) {
     if (!is_there) gone.replaceChildren(empty(h("h2", {}, "No such run"), why));
   }
 
-  /** It may be deleted and put anew, as another one, while somebody looks. */
+  /** A run may be deleted and put again, as another one, while the page is open. */
   function introduce(about) {
     if (put_at === about.created_at) return;
     put_at = about.created_at;
@@ -65,30 +65,29 @@ export function runView(main, name) {
     show(true);
     introduce(about);
     const is_ready = about.status === "ready";
-    const told = is_ready ? (await get(`${path}/ranks`, { signal })).ranks : [];
-    const slow = told.length ? slowest(told) : null;
-    const is_stuck = slow !== null && slow.steps_behind > 0 && (slow.holder === null || is_silent(slow, now_s()));
-    const at = standing(about, slow && mean(slow), is_stuck);
+    const found = is_ready ? (await get(`${path}/ranks`, { signal })).ranks : [];
+    const slow = found.length ? slowest(found) : null;
+    const at = describe(about);
     showStatus(pill, at);
     showProgress(line, at);
-    const [said, tone] = remark(at, slow, is_stuck);
-    setText(note, said);
+    const [message, tone] = remark(at, found);
+    setText(note, message);
     note.dataset.tone = tone;
-    note.hidden = !said;
+    note.hidden = !message;
     for (const element of [facts.element, images.element, ranks.element, planned]) element.hidden = !is_ready;
-    facts.update(summary(at, told, slow));
-    images.standing(at, told);
+    facts.update(summary(at, found, slow));
+    images.progress(at, found);
     if (is_ready) {
-      ranks.update(told, at.is_over);
+      ranks.update(found, at.is_over);
       const shape = [about.fingerprint, about.generation, about.state.epoch].join(" ");
       if (shape !== drawn) {
         drawn = shape;
         charts ??= plan(planned, path);
-        // what failed is asked for again with the next look
+        // what failed is requested again with the next refresh
         charts.refresh().then((is_whole) => { if (!is_whole && drawn === shape) drawn = ""; });
       }
     }
-    await happened.refresh(signal);
+    await events_card.refresh(signal);
   }
 
   const stop = poll(turn);
@@ -101,31 +100,27 @@ export function runView(main, name) {
   };
 }
 
-/** Steps a second since the lease of a rank that still moves. */
-function mean({ batches_per_s, last_seen }) {
-  const quiet_s = now_s() - last_seen;
-  return batches_per_s && quiet_s < Math.max(15, 5 / batches_per_s) ? batches_per_s : null;
-}
-
-/** What should not be overlooked, and how bad it is. */
-function remark({ about, is_over, is_live }, slow, is_stuck) {
-  if (about.status === "failed") return [`The plan could not be made: ${about.detail}`, "bad"];
-  if (about.status !== "ready") return ["The plan is being built: charts and ranks come when it is ready.", ""];
-  if (is_over || !is_live || !is_stuck) return ["", ""];
-  if (slow.holder === null) return [`Rank ${slow.rank} has no worker, while others go on.`, "bad"];
-  return [`Rank ${slow.rank} does not move, while others do: it was last heard of at ${when(slow.last_seen)}, and ${slow.holder} holds it.`, "bad"];
+/** What needs attention, and how bad it is. */
+function remark({ about }, ranks) {
+  if (about.status === "failed") return [`The plan could not be built: ${about.detail}`, "bad"];
+  if (about.status !== "ready") return ["The plan is being built. Charts and ranks appear when it is ready.", ""];
+  const stuck = ranks[about.epoch_progress?.stuck_rank];
+  if (!stuck) return ["", ""];
+  if (stuck.holder === null) return [`Rank ${stuck.rank} is stuck: it has no worker, while other ranks are ahead.`, "bad"];
+  return [`Rank ${stuck.rank} is stuck, while other ranks are ahead: last seen at ${when(stuck.last_seen)}, held by ${stuck.holder}.`, "bad"];
 }
 
 function summary(at, ranks, slow) {
-  const { about, is_over, is_live, seen } = at;
+  const { about, is_over, seen } = at;
+  const is_active = at.state === "running" || at.state === "waiting";
   const held = ranks.filter((rank) => rank.holder !== null).length;
   return [
     ["Epoch", at.epoch, `${percent(at.share, 0)} done`],
-    ["Steps a second", at.rate, is_over ? "" : is_live ? "of the slowest rank" : `last heard of: ${seen}`],
+    ["Steps per second", at.rate, is_over ? "" : is_active ? "of the slowest rank, since its start" : `last seen: ${seen}`],
     ["Time left", at.left, "in this epoch"],
     ["Ranks", num(about.world_size), ranks.length ? `${num(held)} held` : ""],
     slow
-      ? ["Largest lag", plural(slow.steps_behind, "step"), slow.steps_behind ? `rank ${slow.rank}` : held ? "all ranks together" : "", slow.steps_behind > 100 ? "bad" : ""]
+      ? ["Largest lag", plural(slow.steps_behind, "step"), slow.steps_behind ? `rank ${slow.rank}` : held ? "all ranks level" : "", slow.steps_behind > 100 ? "bad" : ""]
       : ["Largest lag", "–"],
     ["Generation", num(about.generation), about.session ? `session ${about.session}` : "no session yet"],
   ];

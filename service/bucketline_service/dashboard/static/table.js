@@ -1,10 +1,10 @@
-/** A table that stays where it is while its rows change: filtered, a page at a time, each row under its key. */
+/** A table whose rows can change in place: with a filter, pages, and a key for each row. */
 
 import { h, newId, num, plural, setText } from "./dom.js";
 
 /**
- * columns: [{name, number?, wide?, show(cell, row), text?(row)}], the first is the row's heading. `filter`: a label for
- * the field, or nothing; it looks into each column's `text`. `update(rows)` shows other rows, in their order.
+ * columns: [{name, number?, wide?, show(cell, row), text?(row)}]; the first is the row's heading. `filter`: the label of
+ * the filter, which searches each column's `text`; none without it. `update(rows)` shows other rows, in their order.
  */
 export function table({ caption, columns, key, filter, page_size = 20, what = "row" }) {
   const rows_by_key = new Map();
@@ -32,7 +32,7 @@ export function table({ caption, columns, key, filter, page_size = 20, what = "r
   function turn(by) {
     page += by;
     draw();
-    // the button may be off by now
+    // the button may be disabled by now
     (by > 0 ? (after.disabled ? before : after) : before.disabled ? after : before).focus();
   }
 
@@ -74,8 +74,8 @@ export function table({ caption, columns, key, filter, page_size = 20, what = "r
     after.disabled = page === last;
     const from = num(page * page_size + 1);
     const to = num(page * page_size + shown.length);
-    const told = !all.length && rows.length ? `No ${what} of ${num(rows.length)} matches` : "";
-    setText(count, told || (is_paged ? `${from} to ${to} of ${plural(all.length, what)}` : ""));
+    const message = !all.length && rows.length ? `No ${what} of ${num(rows.length)} matches` : "";
+    setText(count, message || (is_paged ? `${from} to ${to} of ${plural(all.length, what)}` : ""));
   }
 
   return {
@@ -87,7 +87,7 @@ export function table({ caption, columns, key, filter, page_size = 20, what = "r
   };
 }
 
-/** Shows of a column that is only text. */
+/** A column that is only text. */
 export const text = (of) => ({ text: (row) => String(of(row)), show: (cell, row) => setText(cell, of(row)) });
 export const number = (of) => ({ number: true, show: (cell, row) => setText(cell, of(row)) });
 

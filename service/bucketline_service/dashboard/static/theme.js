@@ -1,4 +1,4 @@
-/** Light or dark: the system's, or as chosen here. The choice is no secret, and stays. */
+/** The theme, light or dark: the system's, or the user's choice, which the browser keeps. */
 
 const KEY = "bucketline.theme";
 const system = matchMedia("(prefers-color-scheme: dark)");

@@ -1,4 +1,4 @@
-/** A few numbers that matter, each under its name. */
+/** Tiles: the most important numbers, each under its name. */
 
 import { h, setText } from "./dom.js";
 
