@@ -11,10 +11,10 @@ import pytest
 from benchmarks import ladders as benchmark
 from rich.console import Console
 
-from bucketline_service import tables
 from bucketline_service.cli import offline_preview
 from bucketline_service.planning.buckets.preset_ladders import PRESETS
 from bucketline_service.spec.ladders import AnyLadder
+from bucketline_service.terminal import plan_costs
 from tests.server import COCO
 
 DOC = (Path(__file__).parents[1] / "docs" / "reference" / "ladders.md").read_text()
@@ -53,6 +53,6 @@ def test_the_comparison_is_what_the_command_prints(capsys: pytest.CaptureFixture
     specs = {name: json.loads(text) for text, name in re.findall(r"echo '([^']*)' > (\w+)\.json", commands)}
     assert re.findall(r"--spec (\w+)", commands) == list(specs)
     answer = offline_preview.run(COCO, list(specs.values()), list(specs), offline_preview.Reading())
-    tables.previews(Console(width=80), answer, list(specs))
+    plan_costs.comparison_table(Console(width=80), answer, list(specs))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == shown.splitlines()

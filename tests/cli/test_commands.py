@@ -14,9 +14,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bucketline_service import cli, tables
-from bucketline_service.cli import formatting
-from bucketline_service.cli.common import console
+from bucketline_service import cli
+from bucketline_service.cli.output import console
+from bucketline_service.terminal import runs
 from tests.cli.commands import run_here
 from tests.server import COCO, ServerProcess, run_command
 
@@ -187,17 +187,17 @@ def test_deleted_runs_and_maps_are_gone(server: ServerProcess, tmp_path: Path) -
 
 def test_a_run_that_is_planned_shows_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     run = {"run": "r", "status": "planning", "progress": 0.42, "detail": None, "num_steps": None}
-    run |= {"world_size": 2, "generation": 1, "state": None, "spec": {"map": "m"}}
-    tables.run_line(console(), run)
-    formatting.run_detail(console(), {"run": run})
-    tables.runs(console(), {"runs": [run]})
+    run |= {"world_size": 2, "generation": 1, "state": None, "epoch_progress": None, "spec": {"map": "m"}}
+    runs.put(console(), run)
+    runs.show(console(), {"run": run})
+    runs.listing(console(), {"runs": [run]})
     assert capsys.readouterr().out.count("planning 42%") == 3
 
 
 def test_a_coordinator_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    hurry = "from bucketline_service import cli; cli.common.TIMEOUT_S = 0.1; "
+    hurry = "from bucketline_service import cli; cli.connection.TIMEOUT_S = 0.1; "
     hurry += f"cli.app(['run', 'list', '--url', '{url}'])"
     done = subprocess.run([sys.executable, "-c", hurry], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")

@@ -72,7 +72,7 @@ def test_names_are_completed(
     server: ServerProcess, arguments: str, names: set[str], shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What these shells' scripts ask for, and read."""
-    monkeypatch.setattr(cli.complete, "TIMEOUT_S", 0.1 if ":9" in arguments else 30.0)
+    monkeypatch.setattr(cli.completion, "TIMEOUT_S", 0.1 if ":9" in arguments else 30.0)
     asks = {"_BUCKETLINE_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": f"bucketline {arguments}"}
     asks["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
     status, out, errors = run_here(BUCKETLINE_URL=server.url, **asks)

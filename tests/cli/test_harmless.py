@@ -87,6 +87,8 @@ def test_names_are_shown_and_not_obeyed(url: str, command: list[str]) -> None:
     assert SHOWN.replace("\\", "") in out.replace("\\", "")  # an event's fields are quoted
     assert hidden(out) == set()
     assert "\nrank 0 is fine" not in out
+    if command[0] == "top":
+        return
     status, out, _ = run_here(*command, "--json", BUCKETLINE_URL=url)
     assert status == 0
     assert json.dumps(EVIL)[1:-1] in out  # scripts get what is there, in ASCII

@@ -41,11 +41,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     ("module", "arguments"),
     [
         ("typer", ["run", "list"]),
-        ("bucketline_service.cli.server", ["--help"]),
+        ("bucketline_service.cli.serve", ["--help"]),
         ("uvicorn", ["serve"]),
         ("bucketline_service.cli.offline_preview", ["preview", str(COCO)]),
         ("bucketline_service.scan.command", ["scan", ".", "-o", "sizes.parquet"]),
-        ("bucketline_service.cli.top.loop", ["top"]),
+        ("bucketline_service.cli.top", ["top"]),
         ("bucketline_service.demo", ["demo"]),
     ],
 )

@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from bucketline import Operator
-from bucketline_service import cli, tables
-from bucketline_service.cli import formatting
+from bucketline_service.cli import connection
 from bucketline_service.planning.line.image_classes import PRUNED
+from bucketline_service.terminal import images
+from bucketline_service.terminal.columns import Columns
 from bucketline_service.version import VERSION
 from tests.cli.commands import Terminal, plain, run_here
 from tests.server import COCO, ServerProcess, popen
@@ -146,14 +147,14 @@ def test_an_image_that_does_not_come_is_explained(server: ServerProcess) -> None
         "in no bucket: too much of it would be cropped away (assign.max_crop_loss); the nearest"
     )
     lines = ask(server, "run", "explain", "run", ids["left_out"][0]).splitlines()
-    assert lines[-1] == f"epoch 0: left out: {formatting.WHY_LEFT_OUT[ids['left_out'][1]]}"
-    assert formatting.WHY_PRUNED.keys() == set(PRUNED)
+    assert lines[-1] == f"epoch 0: left out: {images.WHY_LEFT_OUT[ids['left_out'][1]]}"
+    assert images.WHY_PRUNED.keys() == set(PRUNED)
 
 
 def test_ranks_the_slowest_first(server: ServerProcess) -> None:
     lines = ask(server, "run", "ranks", "run", "--most", "3").splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["0", "1", "3"]
-    assert lines[4] == "and 1 rank more, no further behind"
+    assert lines[4] == "and 1 more rank, no further behind"
     document = json.loads(ask(server, "run", "ranks", "run", "--json"))
     assert [each["rank"] for each in document["ranks"]] == [0, 1, 3, 2]
     assert ask(server, "run", "ranks", "run").splitlines()[4].rstrip().endswith(" ago  host")
@@ -162,7 +163,7 @@ def test_ranks_the_slowest_first(server: ServerProcess) -> None:
 def test_a_run_of_many_ranks_is_shown_with_its_slowest(server: ServerProcess) -> None:
     ask(server, "run", "put", "wide", "--map", "coco", "--world-size", "40", "--batch-size", "2")
     lines = ask(server, "run", "show", "wide").splitlines()
-    assert lines[-1] == "and 8 ranks more: bucketline run ranks wide"
+    assert lines[-1] == "and 8 more ranks: bucketline run ranks wide"
     assert [line.split()[0] for line in lines[-33:-1]] == [str(rank) for rank in range(32)]
     ask(server, "run", "delete", "wide")
 
@@ -217,7 +218,7 @@ def test_events_the_newest_last_and_those_that_come(server: ServerProcess) -> No
     assert json.loads(ask(server, "events", "run", "--json"))["events"][-1] == json.loads(begun)
     num_events = len(ask(server, "events").splitlines())
     last = ask(server, "events", "--most", "1").splitlines()
-    assert last == [f"and {num_events - 1} events more, which are older: --most", *told[-1:]]
+    assert last == [f"and {num_events - 1} older events: --most shows more", *told[-1:]]
 
 
 def test_a_run_that_has_failed_is_shown_and_is_no_success(tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ def test_a_run_that_has_failed_is_shown_and_is_no_success(tmp_path: Path) -> Non
 
 
 def test_what_can_not_be_reached_is_told_with_how_to_name_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.common, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connection, "TIMEOUT_S", 0.1)
     for url in (NOWHERE, "nonsense"):
         status, out, errors = run_here("run", "list", BUCKETLINE_URL=url)
         assert (status, out) == (1, "")
@@ -266,7 +267,7 @@ def test_the_first_page_has_groups_and_the_version() -> None:
     status, out, _ = run_here("--help", COLUMNS="80")
     assert status == 0
     headings = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Options:", "To begin:", "Images:", "Runs:", "Watching:"]
+    assert headings == ["Options:", "Getting started:", "Images:", "Runs:", "Monitoring:"]
     assert not [line for line in out.splitlines()[1:] if "..." in line], "cut at 80 columns"
     assert run_here("--version") == (0, f"bucketline {VERSION}\n", "")
 
@@ -293,7 +294,7 @@ def test_uploads_show_how_far_they_are_and_leave_no_trace(server: ServerProcess)
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_a_pipe_all() -> None:
-    table = tables.Columns("run", "#steps", "holder?")
+    table = Columns("run", "#steps", "holder?")
     table.add_row("sdxl-base", "12345", "host-0.cluster.example")
     for width, is_terminal, words in ((40, True, "host-0"), (30, True, "12345\n"), (80, False, "example")):
         console = Console(width=width, force_terminal=is_terminal, no_color=True)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bucketline_service import tables
 from bucketline_service.planning.line.image_classes import PRUNED
 from bucketline_service.previews import comparison
+from bucketline_service.terminal import plan_costs
 from tests.cli.commands import run_here
 from tests.server import COCO
 
@@ -132,7 +132,9 @@ def test_the_table_fits_the_terminal(
 ) -> None:
     answer = {**one, "previews": one["previews"] * 16}
     names = [f"{'a-very-long-name-of-a-spec' if number % 3 else 's'}-{number}" for number in range(16)]
-    tables.previews(Console(width=width, markup=False, emoji=False, highlight=False), answer, names)
+    plan_costs.comparison_table(
+        Console(width=width, markup=False, emoji=False, highlight=False), answer, names
+    )
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert max(len(line) for line in lines) <= width
@@ -205,14 +207,14 @@ def test_four_specs_stand_in_eighty_columns(
 ) -> None:
     """Names that would not fit are shortened, and are told apart; one column has nothing to mark."""
     console = Console(width=80, markup=False, emoji=False, highlight=False)
-    tables.previews(
+    plan_costs.comparison_table(
         console, {**one, "previews": one["previews"] * 4}, [names.format(num) for num in (4, 8, 16, 32)]
     )
     head, *lines = capsys.readouterr().out.splitlines()
     assert len(set(head.split())) == 4
     assert sum(line.startswith("images ") for line in lines) == 1
     assert max(map(len, lines)) <= 80
-    tables.previews(console, one, ["alone"])
+    plan_costs.comparison_table(console, one, ["alone"])
     assert "*" not in capsys.readouterr().out
 
 

@@ -1,4 +1,5 @@
-"""The command line. Commands that call a server take ``--url`` and the token from the environment."""
+"""The command line: every command is registered here. Those that call a coordinator take ``--url``, and the token from
+the environment."""
 
 from __future__ import annotations
 
@@ -8,30 +9,32 @@ import typer
 from typer.core import TyperGroup
 
 from bucketline_service.cli import maps, preview, runs, scan
-from bucketline_service.cli.common import errors
-from bucketline_service.cli.server import demo, serve
-from bucketline_service.cli.watch import events, status, top
+from bucketline_service.cli.demo import demo
+from bucketline_service.cli.errors import errors
+from bucketline_service.cli.events import events
+from bucketline_service.cli.serve import serve
+from bucketline_service.cli.status import status
+from bucketline_service.cli.top import top
 from bucketline_service.version import VERSION
 
-PANELS = BEGIN, IMAGES, RUNS, WATCH, OTHERS = "To begin", "Images", "Runs", "Watching", "Others"
+PANELS = START, IMAGES, RUNS, MONITOR, OTHERS = "Getting started", "Images", "Runs", "Monitoring", "Other"
 HELP = """Aspect-ratio bucket planning as a service.
 
 \b
-In the order of use:
-  bucketline serve                          the coordinator, on this machine
-  bucketline scan FOLDER -o sizes.parquet   the sizes of your images
-  bucketline preview sizes.parquet          what a plan would cost
-  bucketline map put mine sizes.parquet     the sizes to the coordinator
+In the order in which you need them:
+  bucketline serve                          run the coordinator on this machine
+  bucketline scan FOLDER -o sizes.parquet   read the sizes of your images
+  bucketline preview sizes.parquet          show what a plan would cost
+  bucketline map put mine sizes.parquet     upload the sizes to the coordinator
   bucketline run put first --map mine --world-size 8 --batch-size 8
-  bucketline top first                      the run, as it is trained
+  bucketline top first                      follow the run while it is trained
 
-Another coordinator: --url or BUCKETLINE_URL; its token: BUCKETLINE_TOKEN.
+For another coordinator set --url or BUCKETLINE_URL, and its token in BUCKETLINE_TOKEN.
 """
 
 
-class _InGroups(TyperGroup):
-    """Lists commands below the panel that they were given, as plain text: rich's panels would read defaults in
-    brackets as markup."""
+class _Panels(TyperGroup):
+    """Lists commands by panel, as plain text: with rich's panels, defaults in brackets would be markup."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {panel: [] for panel in PANELS}
@@ -45,15 +48,15 @@ class _InGroups(TyperGroup):
                     formatter.write_dl(rows)
 
 
-def _version(is_asked: bool) -> None:
-    if is_asked:
+def _version(is_requested: bool) -> None:
+    if is_requested:
         print(f"bucketline {VERSION}")
         raise typer.Exit
 
 
 app = typer.Typer(
     name="bucketline",
-    cls=_InGroups,
+    cls=_Panels,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help is text: defaults stand in brackets, which would be markup
@@ -69,21 +72,21 @@ def _root(
     pass
 
 
-app.command(rich_help_panel=BEGIN)(serve)
-app.command(rich_help_panel=BEGIN, short_help="An epoch on 4 processes, one of them killed, and the proof.")(
+app.command(rich_help_panel=START)(serve)
+app.command(rich_help_panel=START, short_help="Train an epoch on 4 processes, kill one, prove the result.")(
     demo
 )
-app.command("scan", rich_help_panel=IMAGES, short_help="The sizes of images, as a map.")(errors()(scan.scan))
-app.command("preview", rich_help_panel=IMAGES, short_help="What plans would cost, side by side; no server.")(
+app.command("scan", rich_help_panel=IMAGES, short_help="Read the sizes of images into a map.")(
+    errors()(scan.scan)
+)
+app.command("preview", rich_help_panel=IMAGES, short_help="Compare what plans would cost, without a server.")(
     preview.preview
 )
 app.add_typer(maps.app, name="map", rich_help_panel=IMAGES)
 app.add_typer(runs.app, name="run", rich_help_panel=RUNS)
-app.command(rich_help_panel=WATCH, short_help="A run as it is trained, on a screen of its own.")(top)
-app.command(rich_help_panel=WATCH, short_help="What has happened: sessions, fences, faults of the store.")(
-    events
-)
-app.command(rich_help_panel=WATCH, short_help="Whether the coordinator can serve, and its version.")(status)
+app.command(rich_help_panel=MONITOR, short_help="Follow runs while they are trained.")(top)
+app.command(rich_help_panel=MONITOR, short_help="Show what has happened: sessions, fences, faults.")(events)
+app.command(rich_help_panel=MONITOR, short_help="Show whether the coordinator can serve.")(status)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Names for the shell to complete: asked of the coordinator, quickly, and none where it does not answer."""
+"""Shell completion of names: asked of the coordinator with a short timeout; without an answer there are none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bucketline import BucketlineError, Operator
 LOCAL = "http://127.0.0.1:7700"
 TIMEOUT_S = 0.7
 LADDERS = ("novelai", "kohya", "geometric", "fitted")
-"""Kinds that need no further field."""
+"""Kinds that need no other field. Listed here, because completion does not load the planner."""
 PRESETS = ("sd15", "sdxl", "pixart-512", "pixart-1024")
-"""Of ladders. The planner, which has their sizes, is not loaded for a name."""
+"""Preset ladders; a test compares them with the planner's."""
 
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:

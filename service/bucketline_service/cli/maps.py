@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from bucketline.operator._map_files import num_upload_bytes, parts_of
-from bucketline_service import tables
-from bucketline_service.cli.common import (
+from bucketline_service.cli.connection import call, connect, delete
+from bucketline_service.cli.errors import errors
+from bucketline_service.cli.options import (
     LOCAL,
     AsJson,
     Format,
@@ -22,27 +23,24 @@ from bucketline_service.cli.common import (
     SkipMissingSizes,
     Url,
     WidthColumn,
-    call,
     columns,
-    connect,
-    delete,
-    errors,
-    tell,
 )
-from bucketline_service.cli.progress import uploading
+from bucketline_service.cli.output import print_answer
+from bucketline_service.cli.progress_bars import uploading
+from bucketline_service.terminal import maps as text
 
-app = typer.Typer(help="Resolution maps on a coordinator: put, list, show, delete.", no_args_is_help=True)
+app = typer.Typer(help="Resolution maps: put, list, show, delete.", no_args_is_help=True)
 
 
 @app.command("put")
 def map_put(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name from now on.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new map.")],
     files: Annotated[
         list[Path],
         typer.Argument(
             metavar="FILE…",
-            help="CSV, TSV, JSON, JSON lines, Parquet, Arrow, npz, pkl; text also as .gz. Several files of one format, "
-            "a folder of them or a pattern in quotes are one map.",
+            help="CSV, TSV, JSON, JSON lines, Parquet, Arrow, npz, pkl; text also as .gz. One map may be "
+            "several files of one format, a folder of them or a quoted pattern.",
         ),
     ],
     id_column: IdColumn = None,
@@ -71,19 +69,19 @@ def map_put(
                 skip_missing_sizes=skip_missing_sizes,
                 progress=progress,
             )
-        tell(answer, as_json, tables.map_line)
+        print_answer(answer, as_json, text.put)
 
 
 @app.command("list")
 def map_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """The maps that are there."""
-    call(url, lambda operator: {"maps": operator.maps()}, as_json, tables.maps)
+    """List all maps."""
+    call(url, lambda operator: {"maps": operator.maps()}, as_json, text.listing)
 
 
 @app.command("show")
 def map_show(name: MapName, url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """One map, with the histogram of its aspects."""
-    call(url, lambda operator: operator.map(name), as_json, tables.map_detail)
+    """Show a map and the histogram of its aspect ratios."""
+    call(url, lambda operator: operator.map(name), as_json, text.show)
 
 
 @app.command("delete")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bucketline_service import tables
-from bucketline_service.cli.common import (
+from bucketline_service.cli.errors import errors
+from bucketline_service.cli.options import (
     AsJson,
     Format,
     HeightColumn,
@@ -20,11 +20,10 @@ from bucketline_service.cli.common import (
     SkipMissingSizes,
     WidthColumn,
     columns,
-    complain,
-    errors,
-    tell,
 )
+from bucketline_service.cli.output import print_answer, warn
 from bucketline_service.cli.spec_options import read_spec
+from bucketline_service.terminal import plan_costs
 
 
 def preview(
@@ -74,9 +73,11 @@ def preview(
         if is_in_vain and not as_json:
             for source, problem in zip(sources, problems, strict=True):
                 own = problem if problem.startswith(source) else f"{source}: {problem}"
-                complain(own)
+                warn(own)
             raise typer.Exit(1)
-        tell(answer, as_json, lambda console, answer: tables.previews(console, answer, names))
+        print_answer(
+            answer, as_json, lambda console, answer: plan_costs.comparison_table(console, answer, names)
+        )
         if html is not None and not is_in_vain:
             page = desk.report(answer, names, specs or [desk.DEFAULT], file, named)
             num_bytes = html.write_bytes(page.encode())
@@ -86,5 +87,5 @@ def preview(
                 failed = [
                     name for name, each in zip(names, answer["previews"], strict=True) if "problem" in each
                 ]
-                complain(f"cannot be met: {', '.join(failed)}")
+                warn(f"cannot be met: {', '.join(failed)}")
             raise typer.Exit(1)

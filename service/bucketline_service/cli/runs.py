@@ -11,44 +11,31 @@ import typer
 
 import bucketline as client
 from bucketline import Operator
-from bucketline_service import tables
-from bucketline_service.cli import completion, formatting
-from bucketline_service.cli.common import (
-    LOCAL,
-    AsJson,
-    RunName,
-    Url,
-    call,
-    complain,
-    confirm,
-    connect,
-    delete,
-    detail_of,
-    errors,
-    is_person,
-    standard_output,
-    tell,
-)
-from bucketline_service.cli.progress import planning
+from bucketline_service.cli import completion
+from bucketline_service.cli.connection import call, connect, delete
+from bucketline_service.cli.errors import detail_of, errors
+from bucketline_service.cli.options import LOCAL, AsJson, RunName, Url
+from bucketline_service.cli.output import binary_stdout, confirm, is_interactive, print_answer, warn
+from bucketline_service.cli.progress_bars import planning
 from bucketline_service.cli.spec_options import Spec
+from bucketline_service.terminal import images
+from bucketline_service.terminal import runs as text
 
-app = typer.Typer(
-    help="Runs on a coordinator: put, list, show, stats, ranks, explain, …", no_args_is_help=True
-)
+app = typer.Typer(help="Runs: put, list, show, stats, ranks, explain, ledger, delete.", no_args_is_help=True)
 
 
 @app.command("put")
 def run_put(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name from now on.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new run.")],
     spec: Annotated[
         Path | None,
-        typer.Argument(metavar="[SPEC.json]", help="A run spec, a JSON file; options count before it."),
+        typer.Argument(metavar="[SPEC.json]", help="A run spec, a JSON file; options override its fields."),
     ] = None,
     map: Annotated[
         str | None, typer.Option(help="Name of the resolution map.", autocompletion=completion.maps)
     ] = None,
-    world_size: Annotated[int | None, typer.Option(help="Ranks, as in torch.distributed.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a batch.")] = None,
+    world_size: Annotated[int | None, typer.Option(help="Number of ranks, as in torch.distributed.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per batch.")] = None,
     ladder: Annotated[
         str | None,
         typer.Option(
@@ -57,17 +44,19 @@ def run_put(
             autocompletion=completion.ladders,
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all that is random [42].")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of everything random [42].")] = None,
     set: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD=VALUE", help="Any field, its value in JSON: ladder.max_size=[1024,1024]"),
+        typer.Option(
+            metavar="FIELD=VALUE", help="Any other field, its value in JSON: ladder.max_size=[1024,1024]"
+        ),
     ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Open a run, and wait until it is planned: of a spec in a file, of options, or of a file with options over it.
+    """Create a run from a spec in a file, from options, or from both, and wait until it is planned.
 
-    The spec's fields are in README. The same spec again changes nothing.
+    Putting the same spec again changes nothing.
     """
     with errors():
         fields = Spec(spec)
@@ -81,7 +70,7 @@ def run_put(
         fields.set_all(set or ())
         with connect(url) as operator, planning(name) as progress:
             answer = _put(operator, name, fields, progress)
-        tell(answer, as_json, tables.run_line)
+        print_answer(answer, as_json, text.put)
 
 
 def _put(
@@ -92,19 +81,19 @@ def _put(
     except client.Invalid as error:
         raise spec.blame(error.field, detail_of(error)) or error from error
     except KeyboardInterrupt:
-        complain(f"it is planned on; look with: bucketline run show {name}")
+        warn(f"planning continues on the coordinator; see: bucketline run show {name}")
         raise
 
 
 @app.command("list")
 def run_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """The runs that are there."""
-    call(url, lambda operator: {"runs": operator.runs()}, as_json, tables.runs)
+    """List all runs."""
+    call(url, lambda operator: {"runs": operator.runs()}, as_json, text.listing)
 
 
 @app.command("show")
 def run_show(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """One run: where it stands, its buckets, its ranks."""
+    """Show a run: its progress, its buckets, its slowest ranks."""
 
     def ask(operator: Operator) -> dict[str, Any]:
         document: dict[str, Any] = {"run": operator.run(name)}
@@ -115,15 +104,15 @@ def run_show(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
 
     with errors(), connect(url) as operator:
         document = ask(operator)
-        tell(document, as_json, formatting.run_detail)
+        print_answer(document, as_json, text.show)
         if document["run"]["status"] == "failed":
             raise typer.Exit(1)
 
 
 @app.command("stats")
 def run_stats(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """What its plan costs: buckets and their tails, crop loss, aspect error, shapes, what is left out or repeated."""
-    call(url, lambda operator: operator.stats(name), as_json, formatting.stats)
+    """Show what the plan costs: buckets, remainders, crop loss, aspect error, shapes, images left out or repeated."""
+    call(url, lambda operator: operator.stats(name), as_json, text.stats)
 
 
 @app.command("ranks")
@@ -133,54 +122,53 @@ def run_ranks(
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Its ranks, the slowest first: where each stands, who holds it, when it was last seen."""
+    """List the ranks, the slowest first: the place of each, its holder, when it was last seen."""
 
     def ask(operator: Operator) -> dict[str, Any]:
-        slowest, num_more = formatting.slowest_first(operator.ranks(name), most)
+        slowest, num_more = text.slowest_first(operator.ranks(name), most)
         return {"ranks": slowest, "num_more": num_more}
 
-    call(url, ask, as_json, formatting.ranks)
+    call(url, ask, as_json, text.ranks)
 
 
 @app.command("explain")
 def run_explain(
     name: RunName,
-    image_id: Annotated[str, typer.Argument(metavar="ID", help="An image's id, as its map has it.")],
-    epoch: Annotated[int | None, typer.Option(help="When it comes there [the present one].", min=0)] = None,
+    image_id: Annotated[str, typer.Argument(metavar="ID", help="The image's id in its map.")],
+    epoch: Annotated[int | None, typer.Option(help="The epoch to look at [the current one].", min=0)] = None,
     map: Annotated[
-        str | None, typer.Option(help="Which of several maps has the image.", autocompletion=completion.maps)
+        str | None,
+        typer.Option(help="The map to look in, where a run has several.", autocompletion=completion.maps),
     ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """One image: its bucket and crop, or why it has none, and when it comes."""
-    call(
-        url, lambda operator: operator.image(name, image_id, epoch=epoch, map=map), as_json, formatting.image
-    )
+    """Show where an image is: its bucket and crop, or why it has none, and when it is served."""
+    call(url, lambda operator: operator.image(name, image_id, epoch=epoch, map=map), as_json, images.explain)
 
 
 @app.command("ledger")
 def run_ledger(
     name: RunName,
     first: Annotated[
-        int | None, typer.Option("--from", help="The first epoch [the present one].", min=0)
+        int | None, typer.Option("--from", help="The first epoch [the current one].", min=0)
     ] = None,
     last: Annotated[
         int | None, typer.Option("--to", help="The last epoch, inclusive [the first].", min=0)
     ] = None,
     world_size: Annotated[
-        int | None, typer.Option(help="Ranks that each epoch is dealt to [as the run's are].", min=1)
+        int | None, typer.Option(help="Number of ranks that each epoch is planned for [the run's].", min=1)
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="FILE.csv or FILE.parquet [CSV to standard output].")
     ] = None,
     url: Url = LOCAL,
 ) -> None:
-    """Which images epochs leave out or repeat, and which are pruned or never served."""
+    """List the images that epochs leave out or repeat, and those that are pruned or never served."""
     with errors(), connect(url) as operator:
         num_bytes = operator.ledger(
             name,
-            standard_output() if output is None else output,
+            binary_stdout() if output is None else output,
             from_epoch=first,
             to_epoch=last,
             world_size=world_size,
@@ -194,14 +182,17 @@ def run_ledger(
 def run_delete(
     name: RunName,
     force: Annotated[
-        bool, typer.Option("--force", "--yes", "-y", help="Also while its ranks are at work, without asking.")
+        bool,
+        typer.Option(
+            "--force", "--yes", "-y", help="Delete it without asking, also while its ranks are active."
+        ),
     ] = False,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Delete a run, with its cursors and leases. Its map stays.
+    """Delete a run with its cursors and leases. Its map stays.
 
-    Where any of its ranks was heard of in the last minute, this asks first; without a terminal it refuses.
+    If any of its ranks was active in the last minute, this command asks first; without a terminal it refuses.
     """
     delete(url, "run", name, as_json, lambda operator: _delete(operator, name, force))
 
@@ -210,10 +201,10 @@ def _delete(operator: Operator, name: str, force: bool) -> None:
     try:
         operator.delete_run(name, force=force)
     except client.Conflict as error:
-        if not is_person():
+        if not is_interactive():
             raise
-        complain(str(error).partition(". ")[0])
-        if not confirm("Delete it all the same?"):
-            complain(f"{name} stays")
+        warn(str(error).partition(". ")[0])
+        if not confirm("Delete it anyway?"):
+            warn(f"{name} is not deleted")
             raise typer.Exit(1) from None
         operator.delete_run(name, force=True)

@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from bucketline import Operator
-from bucketline_service import tables
 from bucketline_service.demo.proof import Proof, prove
 from bucketline_service.demo.workers import run_epoch
 from bucketline_service.errors import BucketlineError
+from bucketline_service.terminal import plan_costs
 
 WORLD_SIZE = 4
 BATCH_SIZE = 8
@@ -42,7 +42,7 @@ def run(*, keep: bool, seed: int, step_s: float = STEP_S) -> int:
             stats = _prepare(console, operator, url, seed)
             logs = run_epoch(console, url, RUN, WORLD_SIZE, stats["num_steps"], step_s)
             console.print()
-            tables.buckets(console, stats)
+            plan_costs.buckets(console, stats)
             proof = prove(logs, _image_ids(), stats)
             _show(console, proof)
         if keep:

@@ -1,4 +1,4 @@
-"""How far what takes long has come: on standard error, only for a person, and gone when it is done."""
+"""Progress bars of uploads and planning: on standard error of a terminal, removed when done."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def _progress(*columns: ProgressColumn) -> Progress:
 
 @contextmanager
 def uploading(name: str, num_bytes_of: Callable[[], int]) -> Iterator[Callable[[int], None]]:
-    """To be told how many bytes are sent. What comes after the last is the coordinator's work."""
+    """Yields a function that takes the number of bytes sent. When all are sent, the coordinator checks them."""
     total: int | None = None
-    with suppress(OSError):  # whoever sends it says what is wrong
+    with suppress(OSError):  # reading the files reports the error
         total = num_bytes_of()
     with _progress(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task(name, total=total)
 
-        def told(num_bytes: int) -> None:
-            doing = "checking" if num_bytes == total else "sending"
-            progress.update(task, completed=num_bytes, description=f"{doing} {name}")
+        def update(num_bytes: int) -> None:
+            action = "checking" if num_bytes == total else "sending"
+            progress.update(task, completed=num_bytes, description=f"{action} {name}")
 
-        yield told
+        yield update
 
 
 @contextmanager
 def planning(run: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """To be told the run's document while it is planned."""
+    """Yields a function that takes the run's document while it is planned."""
     with _progress(TaskProgressColumn()) as progress:
         task = progress.add_task(f"planning {run}", total=None)
 
-        def told(document: dict[str, Any]) -> None:
+        def update(document: dict[str, Any]) -> None:
             progress.update(task, completed=document["progress"] or 0.0, total=1.0)
 
-        yield told
+        yield update

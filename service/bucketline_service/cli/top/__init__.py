@@ -1,1 +1,0 @@
-"""``bucketline top``: what it asks for, its loop, and how it is drawn."""
