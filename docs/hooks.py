@@ -11,10 +11,10 @@ import os
 import posixpath
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
-import tomllib
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +255,7 @@ class MapStore:
 
     def _record(self, name: str, opened: ResolutionMap) -> dict[str, Any]:
         """The record of a name given now: the fields of ``MapInfo``."""
-        created_at = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="seconds")
+        created_at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
         info = MapInfo(name, opened.digest, opened.num_images, opened.id_kind, created_at, opened.optional)
         about = asdict(info)
         if not info.optional:
