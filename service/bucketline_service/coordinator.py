@@ -18,6 +18,7 @@ from bucketline_service.maps import (
 from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.names import few
 from bucketline_service.observability.event_log import EventLog
+from bucketline_service.observability.instrumented_store import instrumented
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.plan_store import PlanShelf
 from bucketline_service.previews.side_by_side import Previews
@@ -32,7 +33,6 @@ from bucketline_service.runs.store_checkup import StoreCheckup
 from bucketline_service.spec.run_spec import RunSpec
 from bucketline_service.store.port import RankRecord, Store
 from bucketline_service.store.rules import SEEN_EVERY_S
-from bucketline_service.store.timed import timed
 
 __all__ = ["Coordinator", "RunSpec"]
 
@@ -56,7 +56,7 @@ class Coordinator:
         *,
         max_runs: int = 1000,
     ) -> None:
-        self.store = store = timed(store, metrics.store_seconds)
+        self.store = store = instrumented(store, metrics.store_seconds)
         self.maps = maps
         self.metrics = metrics
         self._clock = clock
@@ -64,7 +64,7 @@ class Coordinator:
         self._max_runs = max_runs
         self._is_started = False
         self.event_log = EventLog(store, clock)
-        self._library = AsyncMapStore(maps, self.event_log.tell)
+        self._library = AsyncMapStore(maps, self.event_log.emit)
         self.runs = Runs(store, self._library, plans, clock, self.event_log)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
@@ -81,7 +81,7 @@ class Coordinator:
         read: list[ReadResult] = []
         stored, created = await self._library.put(name, source, file_format, columns, read.append)
         if created:
-            self.event_log.tell("map_put", map=name, num_images=stored.num_images, digest=stored.digest)
+            self.event_log.emit("map_put", map=name, num_images=stored.num_images, digest=stored.digest)
         return stored, created, read[0].num_skipped
 
     async def list_maps(self) -> list[MapInfo]:
@@ -97,7 +97,7 @@ class Coordinator:
                 raise Conflict(f"map {name!r} is in use by {few(users)}. Delete these runs first", runs=users)
             begin()
             await self._library.do(self.maps.delete, name)
-        self.event_log.tell("map_deleted", map=name)
+        self.event_log.emit("map_deleted", map=name)
 
     async def put_run(self, name: str, spec: RunSpec) -> bool:
         """``Runs.put``, but for a run that would be one too many: each costs memory, and time at every scrape."""
@@ -115,7 +115,7 @@ class Coordinator:
         if not force:
             _check_idle(name, await self._ranks(name), self._clock())
         await self.runs.delete(name)
-        self.event_log.tell("run_deleted", name)
+        self.event_log.emit("run_deleted", name)
         self.metrics.forget_run(name)
 
     async def _ranks(self, run: str) -> list[RankRecord]:
@@ -153,11 +153,11 @@ class Coordinator:
         """Told once it serves; that it has stopped is told then as well."""
         self._is_started = True
         self._checkup.start()
-        self.event_log.tell("coordinator_started", version=version)
+        self.event_log.emit("coordinator_started", version=version)
 
     async def close(self) -> None:
         if self._is_started:
-            self.event_log.tell("coordinator_stopped")
+            self.event_log.emit("coordinator_stopped")
         await self._checkup.close()
         await self.event_log.close()
         await asyncio.to_thread(self._library.close)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import ipaddress
-import logging
 import multiprocessing
 import os
 import signal
@@ -59,8 +58,6 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
     metrics = Metrics()
     traces = Traces() if settings.otel else None
     store = open_store(settings.store_url, timeout_s=settings.store_timeout_s)
-    if traces is not None:
-        store = traces.store(store, "sqlite" if settings.store_url.startswith("sqlite") else "redis")
     coordinator = Coordinator(
         store,
         _open_maps(settings, data_dir),
@@ -126,12 +123,12 @@ class Config(uvicorn.Config):
             tokens = read_tokens(self._settings)
             tls_files.check(cert, key)
         except Invalid as error:
-            events.emit("not_renewed", level=logging.ERROR, detail=error.detail)
+            events.log("not_renewed", detail=error.detail)
             return False
         self._tokens.renew(tokens)
         if cert is not None and self.loaded and self.ssl is not None:
             self.ssl.load_cert_chain(cert, key)
-        events.emit("renewed", level=logging.INFO)
+        events.log("renewed")
         return True
 
 

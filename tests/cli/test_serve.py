@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import os
 import re
 from pathlib import Path
@@ -124,8 +123,9 @@ line_fields = ("time", "level", "logger", "message")
 
 
 def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) -> None:
-    events.emit("store_lost_state", run="r", rank=3, cursor=[0, 7])
-    events.emit("planning", level=logging.DEBUG, progress=0.5)
+    events.log("store_lost_state", run="r", rank=3, cursor=[0, 7])
+    events.log("planning", progress=0.5)
+    events.log("fenced", run="r")
     [record] = caplog.records
     line = json.loads(logs.formatter().format(record))
     assert line.pop("time")

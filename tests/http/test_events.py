@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from bucketline import Operator
+from bucketline_service.events import KEPT_EVENTS
 from bucketline_service.http import Tokens
-from bucketline_service.observability.event_log import EVENT_NAMES
 from bucketline_service.runs import registry
 from tests.checked import Api
 from tests.redis_server import RedisServer
@@ -220,8 +220,8 @@ def test_starts_stops_and_an_outage_of_the_store(tmp_path: Path, own_redis_serve
 
 def test_every_event_and_field_is_in_the_document(shared_api: Api) -> None:
     schemas = shared_api.contract.document["components"]["schemas"]
-    assert set(schemas["EventOut"]["properties"]["event"]["enum"]) == set(EVENT_NAMES)
+    assert set(schemas["EventOut"]["properties"]["event"]["enum"]) == set(KEPT_EVENTS)
     told = " ".join(each["description"] for each in schemas["EventFields"]["properties"].values())
     # these are told by their name and their run alone
     bare = {"coordinator_stopped", "run_deleted", "map_root_back"}
-    assert {name for name in EVENT_NAMES if name in told} == set(EVENT_NAMES) - bare
+    assert {name for name in KEPT_EVENTS if name in told} == set(KEPT_EVENTS) - bare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import pytest
 
+import bucketline_service as service
+from bucketline_service import events
 from bucketline_service.observability.event_log import HOLD_S, MANY_RANKS, MAX_HOLD_S, EventLog
 from bucketline_service.store import Store, open_store
 from bucketline_service.store.port import MAX_EVENTS
+from tests.shell import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +24,7 @@ WAIT_S, EVERY_S = 30.0, 0.01
 
 
 class Clock:
-    """Unix seconds, and the seconds by which a event_log holds things back: they stand still."""
+    """Unix seconds, and the seconds by which an event log holds things back: they stand still."""
 
     def __init__(self) -> None:
         self.now_s = 1_800_000_000.0
@@ -72,7 +76,7 @@ def brief(events: list[dict[str, Any]]) -> list[tuple[str, str | None, int | Non
 async def test_a_worker_gone_mad_is_told_of_once_in_a_while(event_log: EventLog, clock: Clock) -> None:
     for _ in range(3):
         clock.now_s += 0.25
-        event_log.tell("fenced", "run", 1, generation=2)
+        event_log.emit("fenced", "run", 1, generation=2)
     (first,) = await until(event_log, len)
     assert (first["count"], first["since"], first["at"]) == (3, clock.now_s - 0.5, clock.now_s)
     assert (first["fields"], first["rank"]) == ({"generation": 2}, 1)
@@ -82,8 +86,8 @@ async def test_a_worker_gone_mad_is_told_of_once_in_a_while(event_log: EventLog,
         hold_s = min(2 * hold_s, MAX_HOLD_S)
         clock.now_s += 0.9 * hold_s
         for _ in range(500):
-            event_log.tell("fenced", "run", 1, generation=2)
-        event_log.tell("map_put", map=f"m{round_}")  # written by itself: the fences are held back
+            event_log.emit("fenced", "run", 1, generation=2)
+        event_log.emit("map_put", map=f"m{round_}")  # written by itself: the fences are held back
         events = await until(event_log, lambda found: found[0]["event"] == "map_put")
         assert [each["count"] for each in events if each["event"] == "fenced"] == [500] * (round_ - 2) + [3]
         clock.now_s += 0.2 * hold_s
@@ -92,20 +96,20 @@ async def test_a_worker_gone_mad_is_told_of_once_in_a_while(event_log: EventLog,
 
 
 async def test_another_rank_or_run_is_told_at_once(event_log: EventLog) -> None:
-    event_log.tell("fenced", "run", 1)
+    event_log.emit("fenced", "run", 1)
     await until(event_log, len)
-    event_log.tell("fenced", "run", 1)
-    event_log.tell("fenced", "run", 2)
-    event_log.tell("fenced", "other", 1)
+    event_log.emit("fenced", "run", 1)
+    event_log.emit("fenced", "run", 2)
+    event_log.emit("fenced", "other", 1)
     events = await until(event_log, lambda found: len(found) == 3)
     assert brief(events) == [("fenced", "run", 1, 1), ("fenced", "run", 2, 1), ("fenced", "other", 1, 1)]
 
 
 async def test_of_many_ranks_one_event_tells(event_log: EventLog) -> None:
     for rank in range(MANY_RANKS):
-        event_log.tell("lease_given", "small", rank, holder=f"worker {rank}")
+        event_log.emit("lease_given", "small", rank, holder=f"worker {rank}")
     for rank in range(1000):
-        event_log.tell("lease_given", "large", rank, holder=f"worker {rank}")
+        event_log.emit("lease_given", "large", rank, holder=f"worker {rank}")
     events = await until(event_log, len)
     large = [each for each in events if each["run"] == "large"]
     assert brief(large) == [("lease_given", "large", None, 1000)]
@@ -118,19 +122,19 @@ async def test_of_many_ranks_one_event_tells(event_log: EventLog) -> None:
 async def test_what_somebody_asked_for_stands_by_itself(event_log: EventLog) -> None:
     names = [f"map-{number}" for number in range(20)]
     for name in names:
-        event_log.tell("map_put", map=name, num_images=5)
+        event_log.emit("map_put", map=name, num_images=5)
     events = await until(event_log, len)
     assert [each["fields"]["map"] for each in reversed(events)] == names
 
 
 async def test_the_last_ones_are_written_at_the_end(store: Store, clock: Clock) -> None:
     first = EventLog(store, clock, clock, EVERY_S)
-    first.tell("fenced", "run", 0)
+    first.emit("fenced", "run", 0)
     await until(first, len)
-    first.tell("fenced", "run", 0)  # held back
-    first.tell("coordinator_stopped")
+    first.emit("fenced", "run", 0)  # held back
+    first.emit("coordinator_stopped")
     await first.close()
-    first.tell("fenced", "run", 0)  # too late
+    first.emit("fenced", "run", 0)  # too late
     assert [each[0] for each in brief(await first.read(None, 0, 10))] == [
         "fenced",
         "fenced",
@@ -143,14 +147,14 @@ async def test_an_outage_is_two_events_and_loses_none(tmp_path: Path, clock: Clo
     folder = tmp_path / "mounted"
     store = open_store(f"sqlite:///{folder}/state.db", timeout_s=WAIT_S)
     event_log = EventLog(store, clock, clock, EVERY_S)
-    event_log.tell("map_put", map="before")
+    event_log.emit("map_put", map="before")
     await until(event_log, len)
     folder.rename(tmp_path / "elsewhere")
     for _ in range(50):
         clock.now_s += 0.1
         with pytest.raises(Exception, match="No such file"):
             await store.list_runs()
-        event_log.tell("map_put", map="meanwhile")
+        event_log.emit("map_put", map="meanwhile")
     (tmp_path / "elsewhere").rename(folder)
     events = await until(event_log, lambda found: found[0]["event"] == "store_back")
     names = [each["event"] for each in reversed(events)]
@@ -169,7 +173,7 @@ async def test_a_long_outage_keeps_the_newest(tmp_path: Path, clock: Clock) -> N
     event_log = EventLog(store, clock, clock, EVERY_S)
     for number in range(MAX_EVENTS + 200):
         clock.now_s += 1
-        event_log.tell("map_put", map=str(number))
+        event_log.emit("map_put", map=str(number))
     await event_log.close()  # in vain, and soon
     (tmp_path / "file").unlink()
     await event_log.close()
@@ -179,17 +183,35 @@ async def test_a_long_outage_keeps_the_newest(tmp_path: Path, clock: Clock) -> N
     await store.close()
 
 
-async def test_who_tells_waits_for_nobody(store: Store, clock: Clock) -> None:
+CALL = re.compile(r"(?:event_log\.emit|self\.emit|self\._emit|self\._tell|events\.log)\(\s*\"(\w+)\"")
+
+
+def test_every_event_is_registered_and_every_registered_one_is_reported() -> None:
+    reported = {
+        name for file in Path(service.__path__[0]).rglob("*.py") for name in CALL.findall(file.read_text())
+    }
+    assert reported == set(events.EVENTS)
+
+
+def test_every_event_is_documented() -> None:
+    """Those that are kept in the protocol, those that only have a log line in the operator's guide."""
+    protocol = (ROOT / "docs/reference/http.md").read_text()
+    operations = (ROOT / "docs/how-to/operations.md").read_text()
+    for name, kind in events.EVENTS.items():
+        assert f"`{name}`" in (protocol if kind.is_kept else operations), name
+
+
+async def test_emitting_waits_for_nobody(store: Store, clock: Clock) -> None:
     """The task is the only one that asks the store, and ends when there is no more to tell."""
     event_log = EventLog(store, clock, clock, EVERY_S)
     before = len(asyncio.all_tasks())
     for rank in range(100):
-        event_log.tell("fenced", "run", rank % 4)
+        event_log.emit("fenced", "run", rank % 4)
     assert len(asyncio.all_tasks()) == before + 1
     await until(event_log, len)
     deadline_s = time.monotonic() + WAIT_S
     while len(asyncio.all_tasks()) > before:
         assert time.monotonic() < deadline_s
         await asyncio.sleep(EVERY_S)
-    assert event_log.tell("fenced", "run", 1) is None
+    assert event_log.emit("fenced", "run", 1) is None
     await event_log.close()

@@ -68,8 +68,8 @@ def test_what_a_replica_missed_is_adopted_from_those_who_know(
     assert api.cursors("run") == [(0, 5), (0, 6), (0, 0)]
     assert 'bucketline_adoptions_total{run="run"} 2.0' in api.ask("GET", "/metrics", 200).text
     lost, unacknowledged = (record for record in caplog.records if record.message == "store_lost_state")
-    assert (lost.run, lost.rank, lost.cursor) == ("run", 0, [0, 5])  # type: ignore[attr-defined]
-    assert (unacknowledged.rank, unacknowledged.cursor) == (2, [0, 0])  # type: ignore[attr-defined]
+    assert (lost.run, lost.rank, lost.epoch, lost.step) == ("run", 0, 0, 5)  # type: ignore[attr-defined]
+    assert (unacknowledged.rank, unacknowledged.step) == (2, 0)  # type: ignore[attr-defined]
 
     # So does another coordinator, which has never seen the lease.
     other = world.replica().api

@@ -81,7 +81,9 @@ def test_a_run_that_is_open_costs_one_call(world: World) -> None:
     scraped(api)
     before = num_calls(api)
     after = num_calls(api)
-    assert {verb: after[verb] - before[verb] for verb in after if after[verb] > before[verb]} == {
+    assert {
+        verb: after[verb] - before[verb] for verb in after if after[verb] > before[verb] and verb != "record"
+    } == {
         "list_runs": 1,
         "ranks": 2,
     }

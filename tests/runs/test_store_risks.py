@@ -99,7 +99,7 @@ def test_what_may_be_lost_is_told_and_served(
     api.put_csv("small", SMALL, 201)
     api.put("/v1/runs/run", SPEC, 201)
     if told is None:
-        replica._wait(replica.coordinator._checkup.look())
+        replica._wait(replica.coordinator._checkup.check())
         assert api.get("/readyz") == {"status": "ready"}
         return
     until("it is told", lambda: "store_risks" in api.get("/readyz"))

@@ -175,7 +175,7 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         assert isinstance(error, BucketlineError)
         if isinstance(error, errors.StoreUnavailable):
             metrics.store_errors.inc()
-            events.emit("store_unavailable", detail=error.detail)
+            events.log("store_unavailable", detail=error.detail)
         return answer(error)
 
     async def validation(_: Request, error: Exception) -> Response:

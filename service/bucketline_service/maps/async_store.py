@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from bucketline_service import events
 from bucketline_service.errors import Planning, StoreUnavailable
 from bucketline_service.maps import MapStore, ResolutionMap
 
@@ -74,7 +73,6 @@ class AsyncMapStore:
             problem = probe.exception()
         was_unavailable, self._is_unavailable = self._is_unavailable, problem is not None
         if problem is not None and not was_unavailable:
-            events.emit("map_root_unavailable", detail=str(problem))
             self._tell("map_root_unavailable", detail=str(problem))
         if problem is None and was_unavailable:
             self._tell("map_root_back")

@@ -7,12 +7,11 @@ the short way to ``next``, and the spans below it: of the store's verbs, and of 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
-
-T = TypeVar("T")
 
 UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 """What probes and scrapers ask all the time."""
@@ -42,6 +39,19 @@ def span(name: str, **attributes: str | int) -> AbstractContextManager[Any]:
         return _OFF
     about = {f"bucketline.{key}": value for key, value in attributes.items()}
     return _tracer.start_as_current_span(name, attributes=about)
+
+
+def store_span(system: str, verb: str) -> AbstractContextManager[Any]:
+    """A client's span around a verb of the store, below the request's. Verbs that the coordinator calls on its own
+    account have none. ``system``: the database's name in OpenTelemetry's conventions."""
+    if _tracer is None:
+        return _OFF
+    from opentelemetry.trace import SpanKind, get_current_span
+
+    if not get_current_span().is_recording():
+        return _OFF
+    about = {"db.system.name": system, "db.operation.name": verb}
+    return _tracer.start_as_current_span(f"store {verb}", kind=SpanKind.CLIENT, attributes=about)
 
 
 class Traces:
@@ -90,11 +100,6 @@ class Traces:
         """Send what is left."""
         await asyncio.to_thread(self._provider.shutdown)
 
-    def store(self, store: T, system: str) -> T:
-        """The store, whose verbs have spans where they are part of what is traced. ``system``: its kind."""
-        assert _tracer is not None
-        return cast(T, _TracedStore(store, _tracer, system))
-
 
 def _missing(error: ImportError) -> Invalid:
     return Invalid(
@@ -125,32 +130,6 @@ def _exporter(kind: str) -> SpanExporter | None:
     except ImportError as error:
         raise _missing(error) from error
     return OTLPSpanExporter()
-
-
-class _TracedStore:
-    def __init__(self, store: Any, tracer: Tracer, system: str) -> None:
-        self._store = store
-        self._tracer = tracer
-        self._system = system
-
-    def __getattr__(self, verb: str) -> Any:
-        ask: Callable[..., Any] = getattr(self._store, verb)
-        if not inspect.iscoroutinefunction(ask):
-            return ask
-        from opentelemetry.trace import SpanKind, get_current_span
-
-        attributes = {"db.system.name": self._system, "db.operation.name": verb}
-
-        async def asked(*arguments: Any, **named: Any) -> Any:
-            if not get_current_span().is_recording():  # not what the coordinator asks for itself
-                return await ask(*arguments, **named)
-            with self._tracer.start_as_current_span(
-                f"store {verb}", kind=SpanKind.CLIENT, attributes=attributes
-            ):
-                return await ask(*arguments, **named)
-
-        setattr(self, verb, asked)  # from now on it is found before this is asked
-        return asked
 
 
 class NameSpans:

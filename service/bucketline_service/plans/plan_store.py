@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -309,7 +308,7 @@ class PlanShelf:
             now_s = time.monotonic()
             if now_s - told_s >= TELL_EVERY_S:
                 told_s = now_s
-                events.emit("planning", level=logging.INFO, fingerprint=fingerprint, progress=round(share, 3))
+                events.log("planning", fingerprint=fingerprint, progress=round(share, 3))
 
         return tell
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bucketline_service import events
 from bucketline_service.errors import Fenced, Invalid, NotFound, StoreUnavailable
 from bucketline_service.observability import traces
 from bucketline_service.observability.metrics import Metrics
@@ -91,7 +90,7 @@ class Delivery:
         for _ in range(_TRIES):
             if session is not None and session != run.generation.session:
                 self._metrics.fences.labels(name).inc()
-                self._event_log.tell("fenced", name, rank, session=session, generation=run.generation.number)
+                self._event_log.emit("fenced", name, rank, session=session, generation=run.generation.number)
                 raise Fenced(
                     f"session {session!r} is not the run's present one, generation {run.generation.number} "
                     f"(session {run.generation.session!r}). Start the session first, or a newer one has taken over",
@@ -106,7 +105,7 @@ class Delivery:
                 self._metrics.leases.labels(name).inc()
                 if record.lease >= proposed and record.leased_at_s == now_s:  # not the one that it has
                     number = run.generation.number
-                    self._event_log.tell("lease_given", name, rank, holder=holder, generation=number)
+                    self._event_log.emit("lease_given", name, rank, holder=holder, generation=number)
                 return Lease(run, record)
             run = await self._runs.open(name)
         raise StoreUnavailable("generations kept changing; ask again")
@@ -187,8 +186,7 @@ class Delivery:
         if commit.outcome is Outcome.ADOPTED:
             self._metrics.adoptions.labels(run.name).inc()
             epoch, step = commit.cursor
-            self._event_log.tell("lease_adopted", run.name, ask.rank, epoch=epoch, step=step)
-            events.emit("store_lost_state", run=run.name, rank=ask.rank, cursor=list(commit.cursor))
+            self._event_log.emit("lease_adopted", run.name, ask.rank, epoch=epoch, step=step)
         if ask.ack is not None:
             self._metrics.acks.labels(run.name).inc()
 
@@ -196,14 +194,13 @@ class Delivery:
         if _is_of_lost_start(run, ask):
             return self._lost(run, ask, "that start of the job")
         self._metrics.fences.labels(run.name).inc()
-        self._event_log.tell("fenced", run.name, ask.rank, generation=run.generation.number)
+        self._event_log.emit("fenced", run.name, ask.rank, generation=run.generation.number)
         return Fenced(_why_fenced(ask.rank, ask.lease), generation=run.generation.number)
 
     def _lost(self, run: Run, ask: NextRequest, what: str) -> Fenced:
         """The store has lost ``what``, and the lease with it, so that nobody can tell what was trained."""
         self._metrics.fences.labels(run.name).inc()
-        events.emit("store_lost_state", run=run.name, rank=ask.rank, generation=ask.generation)
-        self._event_log.tell("store_lost_state", run.name, ask.rank, generation=ask.generation)
+        self._event_log.emit("store_lost_state", run.name, ask.rank, generation=ask.generation)
         return Fenced(
             f"the store has lost lease {ask.lease} of rank {ask.rank}, given in generation {ask.generation}, and with "
             f"it {what}; it is at generation {run.generation.number} now. Nothing was changed. Start a new session "

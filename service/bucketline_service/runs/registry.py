@@ -164,7 +164,7 @@ class Runs:
             raise
         if created:
             maps = ", ".join(each.map for each in spec.sources)
-            self.event_log.tell("run_put", name, maps=maps, world_size=spec.world_size, planner=spec.planner)
+            self.event_log.emit("run_put", name, maps=maps, world_size=spec.world_size, planner=spec.planner)
             self._follow(name, document)
         return created
 
@@ -188,11 +188,11 @@ class Runs:
                 elif settled is not None:
                     raise settled.with_traceback(None)
             except Invalid as error:
-                self.event_log.tell("run_failed", name, detail=error.detail)
+                self.event_log.emit("run_failed", name, detail=error.detail)
                 return
             took_s = self._plans.took_s(document.fingerprint)
             if settled is not None and (took_s is not None or not is_here):
-                self.event_log.tell("run_planned", name, took_s=took_s and round(took_s, 3))
+                self.event_log.emit("run_planned", name, took_s=took_s and round(took_s, 3))
 
         if key not in self._followed:
             # in a context of its own: it is no part of the request

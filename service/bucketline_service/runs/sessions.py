@@ -71,7 +71,7 @@ class Sessions:
             if answer.begun:
                 self._metrics.sessions.labels(name).inc()
                 generation = start.generation
-                self._runs.event_log.tell(
+                self._runs.event_log.emit(
                     "session_begun",
                     name,
                     session=session,
@@ -87,7 +87,7 @@ class Sessions:
         generation = run.generation
         if began != generation.number:
             self._metrics.fences.labels(run.name).inc()
-            self._runs.event_log.tell("fenced", run.name, session=session, generation=generation.number)
+            self._runs.event_log.emit("fenced", run.name, session=session, generation=generation.number)
             raise Fenced(
                 f"session {session!r} began generation {began}, and generation {generation.number} has taken over. "
                 "Start with a new session name",

@@ -1,11 +1,10 @@
-"""What nobody notices who only asks the store: looked at in the background, again and again, and told."""
+"""A periodic look at the store for what no verb notices: damage to its file, or a configuration that may lose data."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 
-from bucketline_service import events
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.observability.event_log import EventLog
 from bucketline_service.store.port import Store
@@ -14,45 +13,40 @@ EVERY_S = 30.0
 
 
 class StoreCheckup:
-    """``risks``: what operators should hear of, as the store told it last."""
+    """``risks``: why the store may lose what it has acknowledged, as last reported by the store. Each is reported as an
+    event when it first appears; that the store is unavailable is reported by the event log."""
 
     def __init__(self, store: Store, event_log: EventLog, every_s: float = EVERY_S) -> None:
         self.risks: list[str] = []
         self._store = store
         self._event_log = event_log
         self._every_s = every_s
-        self._failed: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
     def start(self) -> None:
-        # in a context of its own: it is no part of a request
+        # an empty context: the task is not part of a request
         self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
 
     async def close(self) -> None:
-        # by itself a cancellation is lost where it meets an answer of the store: wait_for, before Python 3.12
+        # the flag as well: before Python 3.12, wait_for may swallow a cancellation that meets the store's answer
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def look(self) -> None:
-        """Once, now. That the store does not answer is logged when it begins."""
+    async def check(self) -> None:
+        """Examine the store once, now."""
         try:
-            risks, failed = await self._store.examine(), None
-        except StoreUnavailable as error:
-            risks, failed = self.risks, error.detail
-        if failed is not None and failed != self._failed:
-            events.emit("store_unavailable", detail=failed)
-        self._failed = failed
+            risks = await self._store.examine()
+        except StoreUnavailable:
+            return
         for risk in risks:
             if risk not in self.risks:
-                events.emit("store_at_risk", detail=risk)
-                self._event_log.tell("store_at_risk", detail=risk)
+                self._event_log.emit("store_at_risk", detail=risk)
         self.risks = risks
 
     async def _run(self) -> None:
-        await self.look()
         while not self._is_closed:
+            await self.check()
             await asyncio.sleep(self._every_s)
-            await self.look()

@@ -157,6 +157,9 @@ class Store(Protocol):
     """What both back ends do; ``tests/contract`` runs one suite over them. All verbs are safe under
     concurrency, between threads, processes and machines."""
 
+    system: str
+    """The database: ``sqlite`` or ``redis``, as OpenTelemetry names it."""
+
     async def ping(self) -> None:
         """Return when the store can read and write; raise ``StoreUnavailable`` where not."""
 

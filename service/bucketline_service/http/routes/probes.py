@@ -49,7 +49,7 @@ def routes(coordinator: Coordinator, version: str) -> APIRouter:
         except BucketlineError as error:
             # what is counted is told all the same
             coordinator.metrics.store_errors.inc()
-            events.emit("gauges_not_refreshed", detail=error.detail)
+            events.log("gauges_not_refreshed", detail=error.detail)
         # in a thread: with a thousand runs it takes some tenths of a second
         text = await asyncio.to_thread(coordinator.metrics.exposition)
         return Response(text, headers=DATA, media_type=CONTENT_TYPE_LATEST)

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bucketline_service import names
 from bucketline_service.coordinator import RunSpec
+from bucketline_service.events import KEPT_EVENTS
 from bucketline_service.http.browser_headers import DATA
-from bucketline_service.observability.event_log import EventName
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP
 from bucketline_service.planning.planner import MAX_EPOCH
 from bucketline_service.runs.batch_documents import INCLUDES, Include
@@ -444,7 +444,7 @@ class EventOut(BaseModel):
     id: int = Field(description="larger than those of all that were told before")
     at: float = Field(description="Unix seconds; of several, the last")
     since: float = Field(description="Unix seconds; of several, the first")
-    event: EventName
+    event: str = Field(json_schema_extra={"enum": [*KEPT_EVENTS]})
     run: str | None
     rank: int | None
     count: int = Field(description="how often it came; of a fence and the like, several may be told as one")

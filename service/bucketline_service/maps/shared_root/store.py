@@ -15,7 +15,6 @@ day old. On this host::
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import time
@@ -149,7 +148,7 @@ class SharedMapStore(MapStore):
                     problem = error
                     continue
                 opened = self._install(digest, copy)
-                events.emit("map_fetched", level=logging.INFO, digest=digest, num_bytes=entry.num_bytes)
+                events.log("map_fetched", digest=digest, num_bytes=entry.num_bytes)
                 return opened
         if problem is not None:
             raise StoreUnavailable(str(problem))

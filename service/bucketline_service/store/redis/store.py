@@ -74,6 +74,8 @@ class RedisStore:
     """Implements ``Store`` over a client that answers in bytes. ``touch``: what is found done is written once more,
     so that the client can wait until replicas have it."""
 
+    system = "redis"
+
     def __init__(self, client: Client, *, timeout_s: float, touch: bool = False) -> None:
         self._client = client
         self._pings = deque(keys.PINGS if isinstance(client, ClusterClient) else keys.PINGS[:1])

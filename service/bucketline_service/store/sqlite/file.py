@@ -252,7 +252,7 @@ class SqliteFile:
                 "what was acknowledged into the database. Then start again"
             )
             raise StoreUnavailable(self._lost)
-        events.emit(
+        events.log(
             "store_log_removed", detail=f"the write-ahead log of {self.path} was removed; nothing is lost"
         )
         self._disconnect()

@@ -37,6 +37,8 @@ RANK_COLUMNS = "rank, number, epoch, step, lease, holder, leased_at_s, lease_epo
 class SqliteStore:
     """Implements ``Store``. Each verb is an asynchronous door to the function of its name further down."""
 
+    system = "sqlite"
+
     def __init__(self, path: str, *, timeout_s: float) -> None:
         self._file = SqliteFile(path, timeout_s)
 
