@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bucketline_service.atomic_files import replacing
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.line.classify import Arrays
 
@@ -74,13 +75,9 @@ class Workbench:
         if self._clock() - self._kept_s < self._keep_every_s:
             return
         self.flush()
-        fresh = self.folder / "journal-next.npz"
         sizes = {f"{_FILE}{name}": np.array([array.nbytes]) for name, array in self._arrays.items()}
-        with fresh.open("wb") as file:
+        with replacing(self.folder / _JOURNAL) as file:
             np.savez(file, chunk=np.array([chunked_map.CHUNK]), **sizes, **state())  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.folder / _JOURNAL)
         self._kept_s = self._clock()
 
     def flush(self) -> None:
@@ -99,6 +96,8 @@ class Workbench:
             self._found = {name.removeprefix(_FILE) for name in sizes}
             are_whole = all(self.file(name).stat().st_size == sizes[_FILE + name] for name in self._found)
             if int(arrays.pop("chunk")[0]) == chunked_map.CHUNK and are_whole:
+                for unfinished in self.folder.glob(f".{_JOURNAL}.*"):  # of a build that was killed meanwhile
+                    unfinished.unlink()
                 return arrays
         except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile):
             pass

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service import events
+from bucketline_service.atomic_files import replace_bytes, sync_tree
 from bucketline_service.errors import Invalid, Planning, StoreUnavailable
 from bucketline_service.maps import ResolutionMap, locked
 from bucketline_service.maps.resolution_map import FileStamp, is_untouched
@@ -129,9 +129,7 @@ class StateFiles(MutableMapping[tuple[int, int], bytes]):
     def __setitem__(self, key: tuple[int, int], value: bytes) -> None:
         try:
             self._folder.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._folder, prefix="tmp-", delete=False) as file:
-                file.write(value)
-            Path(file.name).replace(self._file(key))
+            replace_bytes(self._file(key), value)
         except OSError:
             return
 
@@ -342,7 +340,7 @@ class PlanShelf:
             }
             text = json.dumps({**about, "sum": _sum(about), "checked": _stamps(stamp, maps)})
             (beside / _ABOUT).write_text(text)
-            _sync(beside)
+            sync_tree(beside)
             if order.is_forgotten.is_set():
                 raise _Cancelled
             shutil.rmtree(folder, ignore_errors=True)  # what is there is damaged
@@ -425,22 +423,8 @@ def _digest(order: NDArray[np.uint32]) -> str:
 
 def _rewrite(folder: Path, about: dict[str, Any]) -> None:
     """It only saves reading the files again, so a folder that can not be written to is no error."""
-    fresh = folder / f"plan-{os.getpid()}-{threading.get_ident()}.json"
     with suppress(OSError):
-        with fresh.open("w") as file:
-            file.write(json.dumps(about))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(folder / _ABOUT)
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        replace_bytes(folder / _ABOUT, json.dumps(about).encode())
 
 
 @contextmanager
