@@ -67,7 +67,7 @@ clips = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(clips, st.sets(st.integers(1, 60), min_size=1, max_size=4), st.sampled_from([ONE, TIERS]))
 def test_a_clip_goes_to_the_longest_length_that_it_fills(clips, lengths, ladder):
     fields = {"frame_buckets": sorted(lengths, reverse=True), "ladder": ladder}
@@ -190,7 +190,7 @@ def test_repeats_multiply_what_is_kept():
     assert set(Counter(rows.tolist()).values()) == {2, 3}
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(clips, st.lists(st.sampled_from([0.25, 0.5, 0.9, 1.0]), min_size=2, max_size=2), st.integers(0, 99))
 def test_no_clip_comes_twice_and_none_is_missed(clips, keep, epoch):
     """Whatever tiers they fill. One that every tier below it keeps comes for sure."""

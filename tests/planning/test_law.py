@@ -48,11 +48,13 @@ def test_exactly_every_sequence_of_the_urn_is_as_likely():
     assert len(SEQUENCES) == 60
 
 
+@pytest.mark.exhaustive
 def test_the_urn_follows_the_law():
     random = np.random.RandomState(1)
     assert p_of(urn(random) for _ in range(6000)) > 1e-3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("lockstep", [1, 4])
 def test_our_unit_order_follows_the_law(lockstep):
     it = line(np.array(UNITS) * lockstep * 2, 2, lockstep, "drop", seed=1)
@@ -61,6 +63,7 @@ def test_our_unit_order_follows_the_law(lockstep):
     assert p_of(tuple(buckets.tolist()) for buckets in epochs) > 1e-3
 
 
+@pytest.mark.exhaustive
 def test_the_two_samples_are_of_one_law():
     random = np.random.RandomState(2)
     it = line(UNITS, 1, 1, "drop", seed=2)
@@ -70,6 +73,7 @@ def test_the_two_samples_are_of_one_law():
     assert stats.chi2_contingency(table).pvalue > 1e-3
 
 
+@pytest.mark.exhaustive
 def test_another_law_would_be_caught():
     random = np.random.RandomState(3)
     assert p_of(urn(random, weigh=lambda left: (left > 0).astype(float)) for _ in range(6000)) < 1e-9

@@ -176,7 +176,7 @@ def test_a_bucket_that_the_ladder_has_not_is_none():
 def test_chunks_need_the_same_buckets(monkeypatch):
     images = np.random.default_rng(3).integers(1, 2000, (2, 1000))
     expected = needed(SQUARE, *images, NO_LIMITS)
-    for module in ("no_upscale", "assignment"):
+    for module in ("buckets.no_upscale", "buckets.assignment"):
         monkeypatch.setattr(f"bucketline_service.planning.{module}._CHUNK", 7)
     assert needed(SQUARE, *images.astype(np.uint32), NO_LIMITS) == expected
     made = assign(*images, ladders.explicit(expected), no_upscale=SQUARE)

@@ -113,7 +113,7 @@ def test_every_rank_and_epoch_is_as_the_original_recorded_it(path):
             assert batches[rank::world_size] == recorded
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_random_maps_are_planned_as_the_original_plans_them(data):
     num_buckets = data.draw(st.integers(1, 6))

@@ -29,6 +29,7 @@ def load():
 peer = load()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_the_restated_manager_gives_the_recorded_sequences(path):
     golden = json.loads(path.read_text())

@@ -82,6 +82,7 @@ def test_times_are_said_in_the_unit_that_fits(table, seconds, said):
     assert table.time_text(seconds) == said
 
 
+@pytest.mark.exhaustive
 def test_a_run_measures_each_quantity_in_a_process_of_its_own(tmp_path):
     out = tmp_path / "results.json"
     command = [sys.executable, BENCHMARKS / "peers.py", "--sizes", "1e4", "--peers", "bucketline,novelai"]
@@ -102,6 +103,7 @@ def test_a_run_measures_each_quantity_in_a_process_of_its_own(tmp_path):
     assert "### 10,000 images" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_what_takes_too_long_is_ended_and_said_so(tmp_path):
     command = [sys.executable, BENCHMARKS / "peers.py", "--sizes", "1e4", "--peers", "novelai"]
     done = subprocess.run([*command, "--limit", "0.01"], capture_output=True, text=True)

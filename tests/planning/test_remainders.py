@@ -124,7 +124,14 @@ FAIR = {
 }
 
 
-@pytest.mark.parametrize("name", FAIR)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "spill, two units wide",
+        "catch_all",
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("drop", "spill")),
+    ],
+)
 def test_over_many_epochs_what_is_left_out_falls_evenly(name):
     it, buckets, num_left_out = FAIR[name]
     num_epochs, concerned = 2000, np.flatnonzero(np.isin(it.buckets, buckets))

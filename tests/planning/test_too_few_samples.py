@@ -57,7 +57,7 @@ batch_sizes = st.one_of(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 5), min_size=6, max_size=6).filter(any),
     st.sampled_from(["spill", "pad", "drop"]),
