@@ -22,7 +22,7 @@ from bucketline_service.coordinator import Coordinator
 from bucketline_service.http import ApiSettings, create_app
 from bucketline_service.maps import MapStore, SharedMapStore, SharedRoot
 from bucketline_service.observability.metrics import Metrics
-from bucketline_service.plans.plan_store import PlanShelf
+from bucketline_service.plans.plan_store import PlanStore
 from bucketline_service.store import open_store
 from tests import warm
 from tests.checked import Api, Contract
@@ -65,7 +65,7 @@ class Replica:
         self.metrics = Metrics()
         maps, plans = (
             _maps(data_dir, map_root),
-            PlanShelf(data_dir / "plans", self.metrics.plan_seconds.observe),
+            PlanStore(data_dir / "plans", self.metrics.plan_seconds.observe),
         )
         store = open_store(store_url, timeout_s=timeout_s)
         self.coordinator = Coordinator(store, maps, plans, self.metrics, clock)

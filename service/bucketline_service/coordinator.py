@@ -20,7 +20,7 @@ from bucketline_service.names import few
 from bucketline_service.observability.event_log import EventLog
 from bucketline_service.observability.instrumented_store import instrumented
 from bucketline_service.observability.metrics import Metrics
-from bucketline_service.plans.plan_store import PlanShelf
+from bucketline_service.plans.plan_store import PlanStore
 from bucketline_service.previews.side_by_side import Previews
 from bucketline_service.runs import map_deletion_guard
 from bucketline_service.runs.delivery import Delivery
@@ -50,7 +50,7 @@ class Coordinator:
         self,
         store: Store,
         maps: MapStore,
-        plans: PlanShelf,
+        plans: PlanStore,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
         *,

@@ -31,7 +31,7 @@ from bucketline_service.maps.store import STAGING_LIFE_S
 from bucketline_service.observability import logs
 from bucketline_service.observability.metrics import MULTIPROCESS, Metrics
 from bucketline_service.observability.traces import Traces
-from bucketline_service.plans.plan_store import PlanShelf
+from bucketline_service.plans.plan_store import PlanStore
 from bucketline_service.settings import Settings
 from bucketline_service.store import open_store
 from bucketline_service.version import VERSION
@@ -61,7 +61,7 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
     coordinator = Coordinator(
         store,
         _open_maps(settings, data_dir),
-        PlanShelf(data_dir / "plans", on_built=metrics.plan_seconds.observe),
+        PlanStore(data_dir / "plans", on_built=metrics.plan_seconds.observe),
         metrics,
         max_runs=settings.max_runs,
     )

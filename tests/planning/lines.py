@@ -1,4 +1,4 @@
-"""Lines to test on: random counts, portions, batch sizes, lockstep and tails, and what their planner serves in an
+"""Lines to test on: random counts, quotas, batch sizes, lockstep and tails, and what their planner serves in an
 epoch."""
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from bucketline_service.planning.line.image_classes import Groups, Sorter
+from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.line.remainders import POLICIES, Layout, least_units
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.planner import Place
 
 
 @dataclass(frozen=True)
 class Line:
-    """``buckets`` int32[M]: the group of each row of the map, which is its bucket in a line without portions of its
+    """``buckets`` int32[M]: the group of each row of the map, which is its bucket in a line without quotas of its
     own; -1 where it is pruned. ``layout``: epoch 0's. ``make``: the same planner, that nobody has asked yet."""
 
     planner: LinePlanner
-    portions: Portions
+    quotas: SampleQuotas
     layout: Layout
     buckets: np.ndarray
     counts: np.ndarray
@@ -87,7 +87,7 @@ def portioned(
     edges=None,
     largest_first=(),
 ):
-    """Groups of ``counts`` rows, of which the buckets take the portions in ``table``: (bucket, group, begin, end)."""
+    """Classes of ``counts`` rows, of which the buckets take the quotas in ``table``: (bucket, group, begin, end)."""
     counts = np.array(counts, dtype=np.int64)
     num_targets = num_buckets + (policy == "catch_all")
     sizes = np.broadcast_to(np.array(batch_sizes, dtype=np.int64), num_targets).copy()
@@ -96,9 +96,9 @@ def portioned(
     order = np.argsort(of, kind="stable")[num_pruned:].astype(np.uint32)
     there = np.flatnonzero(counts)
     number = {group: at for at, group in enumerate(there.tolist())}
-    groups = Groups(there, counts[there], np.ones(len(there)))
+    groups = ImageClasses(there, counts[there], np.ones(len(there)))
     rows = ((bucket, number[group], begin, end) for bucket, group, begin, end in table)
-    portions = Portions(rows, groups, num_buckets)
+    quotas = SampleQuotas(rows, groups, num_buckets)
     starts = np.cumsum(counts) - counts
 
     def find(row):
@@ -112,18 +112,18 @@ def portioned(
         return LinePlanner(
             order,
             groups,
-            portions,
+            quotas,
             lambda counts: POLICIES[policy](counts, sizes * lockstep, edges),
             batch_sizes=sizes,
             lockstep=lockstep,
             seed=seed,
             find=find,
             largest_first=largest_first,
-            least_units=least_units(policy, portions.least(), sizes * lockstep, edges),
+            least_units=least_units(policy, quotas.least(), sizes * lockstep, edges),
         )
 
     planner = make()
-    return Line(planner, portions, planner.layout(0), of, counts, sizes, lockstep, policy, make)
+    return Line(planner, quotas, planner.layout(0), of, counts, sizes, lockstep, policy, make)
 
 
 def left_out(planner, epoch):
@@ -136,8 +136,8 @@ def left_out(planner, epoch):
 
 def samples_of(spec, images, prepared, epoch=0):
     """int64[B]: samples of each bucket in an epoch of a plan."""
-    portions = Portions.of(Sorter(spec, images), prepared.groups, spec.num_buckets)
-    return portions.cuts(spec.seed, epoch).counts
+    quotas = SampleQuotas.of(ImageClassifier(spec, images), prepared.groups, spec.num_buckets)
+    return quotas.cuts(spec.seed, epoch).counts
 
 
 def _batch_sizes(draw, num_targets, same_sizes=None):
@@ -175,7 +175,7 @@ SHARES = st.one_of(st.sampled_from([0.25, 0.5, 1 / 3]), st.floats(0.001, 0.999))
 
 @dataclass(frozen=True)
 class Portioned:
-    """``times``: how often an epoch asks for each image of a group, where its portions follow one another; where all
+    """``times``: how often an epoch asks for each image of a group, where its quotas follow one another; where all
     ``begin_together``, how often it does in each of the group's buckets, by (bucket, group)."""
 
     line: Line
@@ -185,8 +185,8 @@ class Portioned:
 
 @st.composite
 def portioned_lines(draw, policies=ALL, times=TIMES):
-    """Groups that come oftener than once, or not each time; in one bucket, or divided among several; or with a portion
-    from 0 on in each. Where tails are not to mix them, buckets may be in sections."""
+    """Classes that come more often than once, or not each time; in one bucket, or divided among several; or with a
+    quota from 0 on in each. Where tails are not to mix them, buckets may be in sections."""
     counts = draw(st.lists(st.integers(1, 25), min_size=1, max_size=4))
     num_buckets = draw(st.integers(1, 4))
     policy = draw(st.sampled_from(policies))

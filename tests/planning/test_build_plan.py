@@ -9,7 +9,7 @@ from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets import ladder as ladders
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.line.classify import Memory
+from bucketline_service.planning.line.classify import NoCheckpoint
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.line.units import layout_of
 from bucketline_service.planning.novelai.planner import NovelaiPlanner
@@ -58,11 +58,11 @@ def test_images_are_assigned_sorted_and_summed_up():
 
 
 def test_the_order_is_written_where_the_caller_says(tmp_path):
-    class Files(Memory):
+    class Files(NoCheckpoint):
         def array(self, name, num, dtype):
             return np.memmap(tmp_path / name, dtype=dtype, mode="w+", shape=(num,))
 
-    prepared = prepare(spec(1, 1), columns(WIDE, TALL, SQUARE), desk=Files())
+    prepared = prepare(spec(1, 1), columns(WIDE, TALL, SQUARE), checkpoint=Files())
     assert prepared.order.tolist() == [1, 2, 0]
     assert np.fromfile(tmp_path / "order", dtype=np.uint32).tolist() == [1, 2, 0]
 

@@ -17,9 +17,9 @@ from bucketline_service.planning.buckets import ladder as ladders
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.ledger import Ledger
-from bucketline_service.planning.line.image_classes import Sorter
+from bucketline_service.planning.line.image_classes import ImageClassifier
 from bucketline_service.planning.line.remainders import POLICIES, may_serve
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import FrameBucket, MapShare, PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
@@ -215,7 +215,7 @@ def test_pruned_images_are_told_with_their_reasons():
     valid = np.flatnonzero(np.random.default_rng(5).random(num) < 0.7)
     case = Case(spec, parts, valid)
     told = {row: reason for (_, reason), rows in summed(case.ledger().always()).items() for row in rows}
-    keys, reasons = Sorter(spec, case.images).keys(case.images.read(0, num))
+    keys, reasons = ImageClassifier(spec, case.images).keys(case.images.read(0, num))
     names = ("", "max_ar_error", "max_crop_loss", "min_size")
     assert {"valid_ids", "num_frames", "num_repeats", "min_size"} == set(told.values())
     for row in range(num):
@@ -264,23 +264,25 @@ def test_no_epoch_serves_a_bucket_that_is_said_to_be_never_served(policy, least,
 
 @given(cases())
 def test_no_epoch_has_fewer_or_more_of_a_bucket_than_it_may(case):
-    portions = Portions.of(Sorter(case.spec, case.images), case.prepared.groups, case.spec.num_buckets)
-    drawn = np.array([portions.cuts(case.spec.seed, epoch).counts for epoch in range(30)])
-    assert np.all(portions.least() <= drawn.min(axis=0))
-    assert np.all(drawn.max(axis=0) <= portions.most())
-    if portions.is_steady:
-        assert np.array_equal(portions.least(), portions.most())
+    quotas = SampleQuotas.of(
+        ImageClassifier(case.spec, case.images), case.prepared.groups, case.spec.num_buckets
+    )
+    drawn = np.array([quotas.cuts(case.spec.seed, epoch).counts for epoch in range(30)])
+    assert np.all(quotas.least() <= drawn.min(axis=0))
+    assert np.all(drawn.max(axis=0) <= quotas.most())
+    if quotas.is_steady:
+        assert np.array_equal(quotas.least(), quotas.most())
     assert case.planner.least_batches(1) > 0
-    assert len(in_service(case.spec, portions)) == case.spec.num_buckets
+    assert len(in_service(case.spec, quotas)) == case.spec.num_buckets
 
 
 def test_what_one_tier_rounds_up_the_next_one_loses():
     """Of 10 clips a third is kept: 3 or 4, and so 7 or 6 go down."""
     spec = plan("drop", 1, tiers=(LOW, LADDER), frame_buckets=(FrameBucket(1, (1.0, 1 / 3)),))
     case = Case(spec, [part([0, 0, 10, 0, 0])])
-    portions = Portions.of(Sorter(spec, case.images), case.prepared.groups, spec.num_buckets)
-    assert [portions.least().tolist()[at] for at in (2, 7)] == [6, 3]
-    assert [portions.most().tolist()[at] for at in (2, 7)] == [7, 4]
+    quotas = SampleQuotas.of(ImageClassifier(spec, case.images), case.prepared.groups, spec.num_buckets)
+    assert [quotas.least().tolist()[at] for at in (2, 7)] == [6, 3]
+    assert [quotas.most().tolist()[at] for at in (2, 7)] == [7, 4]
 
 
 # --- it takes no memory that goes with N --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets import ladder
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.lockstep import NUM_KEPT, Layouts, pure_lockstep
+from bucketline_service.planning.lockstep import NUM_KEPT, Locksteps, pure_lockstep
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, PlanSpec
 
 WIDTHS = np.tile(np.array([512, 640, 768, 512, 704], dtype=np.uint32), 40)
@@ -34,9 +34,9 @@ def spec_of(**fields) -> PlanSpec:
     )
 
 
-def layouts_of(spec: PlanSpec) -> Layouts:
+def layouts_of(spec: PlanSpec) -> Locksteps:
     prepared = prepare(spec, IMAGES)
-    return Layouts(spec, prepared, IMAGES, new_planner(spec, prepared, IMAGES))
+    return Locksteps(spec, prepared, IMAGES, new_planner(spec, prepared, IMAGES))
 
 
 sizes = st.integers(1, 4096)
@@ -58,10 +58,10 @@ def test_each_step_has_one_shape_wherever_it_had_one_as_planned(world_size, own,
 
 @pytest.mark.parametrize("tails", ["spill", "pad", "drop", "catch_all"])
 def test_another_lockstep_plans_as_if_it_had_been_asked_for(tails):
-    layouts = layouts_of(spec_of(tails=tails))
+    locksteps = layouts_of(spec_of(tails=tails))
     for lockstep in (1, 3, 6, 12):
-        assert layouts.may_be(lockstep)
-        spec, planner = layouts.of(lockstep)
+        assert locksteps.may_be(lockstep)
+        spec, planner = locksteps.of(lockstep)
         assert spec.lockstep == lockstep
         asked_for = spec_of(tails=tails, lockstep=lockstep)
         fresh = new_planner(asked_for, prepare(asked_for, IMAGES), IMAGES)
@@ -76,34 +76,34 @@ def test_another_lockstep_plans_as_if_it_had_been_asked_for(tails):
 
 @pytest.mark.parametrize("tails", ["spill", "pad", "drop", "catch_all"])
 def test_ranks_get_the_plans_own_where_no_epoch_has_a_unit_for_them(tails):
-    layouts = layouts_of(spec_of(tails=tails))
+    locksteps = layouts_of(spec_of(tails=tails))
     for world_size in (1, 2, 3, 4, 7, 39, 40, 41, 99, 100, 101, 4096):
-        lockstep = layouts.lockstep_for(world_size, 4)
+        lockstep = locksteps.lockstep_for(world_size, 4)
         wanted = pure_lockstep(world_size, 4, 4)
         try:
             prepare(spec_of(tails=tails, lockstep=wanted), IMAGES)
         except Invalid:
-            assert not layouts.may_be(wanted)
+            assert not locksteps.may_be(wanted)
             assert lockstep == 4
         else:
             assert lockstep == wanted
 
 
 def test_there_is_no_lockstep_over_the_most_that_a_spec_may_have():
-    layouts = layouts_of(spec_of(tails="pad", lockstep=1024))
-    assert layouts.lockstep_for(1536, 1) == 1024
-    assert not layouts.may_be(MAX_LOCKSTEP + 1)
+    locksteps = layouts_of(spec_of(tails="pad", lockstep=1024))
+    assert locksteps.lockstep_for(1536, 1) == 1024
+    assert not locksteps.may_be(MAX_LOCKSTEP + 1)
 
 
 def test_few_are_remembered_and_the_own_one_is_always_there():
-    layouts = layouts_of(spec_of())
-    own, third = layouts.of(None), layouts.of(3)
-    assert own is layouts.of(4)
-    assert layouts.of(3) is third
+    locksteps = layouts_of(spec_of())
+    own, third = locksteps.of(None), locksteps.of(3)
+    assert own is locksteps.of(4)
+    assert locksteps.of(3) is third
     for lockstep in range(5, 5 + NUM_KEPT):
-        layouts.of(lockstep)
-    assert layouts.of(3) is not third
-    assert layouts.of(None) is own
+        locksteps.of(lockstep)
+    assert locksteps.of(3) is not third
+    assert locksteps.of(None) is own
 
 
 def test_novelai_has_its_own_alone():
@@ -112,6 +112,6 @@ def test_novelai_has_its_own_alone():
         planner="novelai", tiers=(base,), tails="catch_all", metric="abs", max_ar_error=4.0, lockstep=1
     )
     prepared = prepare(spec, IMAGES)
-    layouts = Layouts(spec, prepared, IMAGES, new_planner(spec, prepared, IMAGES, np.arange(len(WIDTHS))))
-    assert [layouts.lockstep_for(world_size, 4) for world_size in (1, 3, 8)] == [1, 1, 1]
-    assert not layouts.may_be(3)
+    locksteps = Locksteps(spec, prepared, IMAGES, new_planner(spec, prepared, IMAGES, np.arange(len(WIDTHS))))
+    assert [locksteps.lockstep_for(world_size, 4) for world_size in (1, 3, 8)] == [1, 1, 1]
+    assert not locksteps.may_be(3)

@@ -9,7 +9,7 @@ import pytest
 
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.build_plan import prepare
-from tests.planning.desks import Notes, StopError, content, job
+from tests.planning.checkpoints import Notes, StopError, content, job
 from tests.previews.test_estimate import close
 
 CHUNK = 256
@@ -62,34 +62,34 @@ def test_chunks_change_nothing(monkeypatch, chunk):
 def test_it_goes_on_wherever_it_was_stopped(chunks, every, loses, num_threads):
     expected = content(prepared())
     for stop in range(1, 2 * NUM_CHUNKS + 1):
-        desk = Notes(every, loses)
-        desk.num = stop
+        checkpoint = Notes(every, loses)
+        checkpoint.num = stop
         with pytest.raises(StopError):
-            prepared(desk=desk, num_threads=num_threads)
-        desk.num = None
-        assert content(prepared(desk=desk, num_threads=num_threads)) == expected
+            prepared(checkpoint=checkpoint, num_threads=num_threads)
+        checkpoint.num = None
+        assert content(prepared(checkpoint=checkpoint, num_threads=num_threads)) == expected
         if every == 1:  # what was kept is not done again
-            assert len(desk.heard) == 2 * NUM_CHUNKS - stop
+            assert len(checkpoint.heard) == 2 * NUM_CHUNKS - stop
 
 
 def test_it_goes_on_though_it_is_stopped_again_and_again(chunks):
-    desk = Notes()
+    checkpoint = Notes()
     for _ in range(2 * NUM_CHUNKS):
-        desk.num = 1
+        checkpoint.num = 1
         with pytest.raises(StopError):
-            prepared(desk=desk)
-    desk.num = None
-    assert content(prepared(desk=desk)) == content(prepared())
-    assert desk.heard == []
+            prepared(checkpoint=checkpoint)
+    checkpoint.num = None
+    assert content(prepared(checkpoint=checkpoint)) == content(prepared())
+    assert checkpoint.heard == []
 
 
 def test_progress_goes_from_0_to_1(chunks):
-    desk = Notes()
-    prepared(desk=desk)
-    assert desk.heard == sorted(set(desk.heard))
-    assert 0 < desk.heard[0] <= 0.5 / NUM_CHUNKS
-    assert desk.heard[-1] == 1.0
-    assert len(desk.heard) == 2 * NUM_CHUNKS
+    checkpoint = Notes()
+    prepared(checkpoint=checkpoint)
+    assert checkpoint.heard == sorted(set(checkpoint.heard))
+    assert 0 < checkpoint.heard[0] <= 0.5 / NUM_CHUNKS
+    assert checkpoint.heard[-1] == 1.0
+    assert len(checkpoint.heard) == 2 * NUM_CHUNKS
 
 
 def test_the_summary_is_json(chunks):

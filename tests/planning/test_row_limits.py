@@ -8,10 +8,10 @@ import pytest
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.images import MAX_ROWS, Images, Part
-from bucketline_service.planning.line.image_classes import Groups
+from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.line.remainders import POLICIES, least_units
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.planner import Place
 
 
@@ -54,9 +54,9 @@ class Identity:
 
 
 def planner_of(counts, table, policy, unit=(7, 3)):
-    groups = Groups(np.arange(len(counts)), np.array(counts), np.ones(len(counts)))
+    groups = ImageClasses(np.arange(len(counts)), np.array(counts), np.ones(len(counts)))
     num_buckets = 1 + max(row[0] for row in table)
-    portions = Portions(table, groups, num_buckets)
+    quotas = SampleQuotas(table, groups, num_buckets)
     sizes = np.full(num_buckets + (policy == "catch_all"), unit[0])
     ends = np.cumsum(counts)
 
@@ -67,13 +67,13 @@ def planner_of(counts, table, policy, unit=(7, 3)):
     return LinePlanner(
         Identity(),
         groups,
-        portions,
+        quotas,
         lambda samples: POLICIES[policy](samples, sizes * unit[1], None),
         batch_sizes=sizes,
         lockstep=unit[1],
         seed=5,
         find=find,
-        least_units=least_units(policy, portions.least(), sizes * unit[1]),
+        least_units=least_units(policy, quotas.least(), sizes * unit[1]),
     )
 
 

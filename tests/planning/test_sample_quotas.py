@@ -1,4 +1,4 @@
-"""Portions: whatever an epoch asks for is served, each image as often as it is to come, no more and no less."""
+"""SampleQuotas: whatever an epoch asks for is served, each image as often as it is to come, no more and no less."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_no_bucket_has_more_than_an_image_of_each_group_too_many_or_too_few(give
     assert len(left) == layout.left_out.sum()
     expected = Counter()
     for bucket, group, begin, end in zip(
-        it.portions.buckets, it.portions.groups, it.portions.begins, it.portions.ends, strict=True
+        it.quotas.buckets, it.quotas.groups, it.quotas.begins, it.quotas.ends, strict=True
     ):
         expected[int(bucket), int(group)] += (end - begin) * it.planner._counts[group]
     number = np.cumsum(it.counts > 0) - 1
@@ -102,7 +102,7 @@ def test_what_comes_again_comes_to_fill_a_tail(given, epoch):
 @given(portioned_lines(policies=("pad",), times=st.integers(1, 4).map(float)), epochs)
 def test_whole_repeats_are_whole_in_every_epoch(given, epoch):
     it = given.line
-    assert given.line.planner.is_steady == (not it.portions._fractions.any())
+    assert given.line.planner.is_steady == (not it.quotas._fractions.any())
     found = times_of(it, it.asked(epoch))
     for row, group in enumerate(it.buckets.tolist()):
         times = sum(
@@ -147,8 +147,8 @@ def test_answers_depend_on_nothing_that_was_asked_before(given, asked, data):
 @given(portioned_lines())
 def test_it_is_steady_where_all_numbers_are_whole(given):
     it = given.line
-    sizes = it.planner._counts[it.portions.groups]
-    borders = np.concatenate([it.portions.begins * sizes, it.portions.ends * sizes])
+    sizes = it.planner._counts[it.quotas.groups]
+    borders = np.concatenate([it.quotas.begins * sizes, it.quotas.ends * sizes])
     is_whole = np.abs(borders - np.rint(borders)) < 1e-9 * np.maximum(borders, 1)
     # within a hair of a whole number it may be either
     assume(is_whole.all() or np.abs(borders - np.rint(borders)).max() > 1e-6)
@@ -163,8 +163,8 @@ def test_it_is_steady_where_all_numbers_are_whole(given):
 )
 def test_a_whole_number_is_whole_whatever_the_digits_of_floats(times, count):
     it = portioned([count], [(0, 0, 0.0, times)], 1)
-    assert it.portions.is_steady
-    assert it.portions.samples.tolist() == [round(times * count)]
+    assert it.quotas.is_steady
+    assert it.quotas.samples.tolist() == [round(times * count)]
 
 
 @settings(max_examples=30)

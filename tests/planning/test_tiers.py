@@ -1,4 +1,4 @@
-"""Which tiers an image comes to: what ``groups.Sorter`` says, against one image and one ladder at a time."""
+"""Which tiers an image comes to: what ``groups.ImageClassifier`` says, against one image and one ladder at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bucketline_service.planning.buckets.assignment import assign
 from bucketline_service.planning.buckets.limits import REASONS
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line import image_classes as groups_module
-from bucketline_service.planning.line.image_classes import PRUNED, Sorter
+from bucketline_service.planning.line.image_classes import PRUNED, ImageClassifier
 from bucketline_service.planning.plan_spec import FrameBucket, PlanSpec
 from bucketline_service.spec.ladders import TiersLadder
 
@@ -47,13 +47,13 @@ def images_of(images, num_frames=None):
 
 def sorted_into(spec, of):
     """Of each image the (tier, bucket in it, begin, end) of its ways, from the highest tier on, and why it has none."""
-    sorter = Sorter(spec, of)
-    keys, reasons = sorter.keys(of.read(0, of.num_rows))
+    classifier = ImageClassifier(spec, of)
+    keys, reasons = classifier.keys(of.read(0, of.num_rows))
     assert np.array_equal(keys < 0, reasons > 0)
     found = []
     for key, reason in zip(keys.tolist(), reasons.tolist(), strict=True):
         ways = []
-        for bucket, begin, end in sorter.ways(key) if not reason else []:
+        for bucket, begin, end in classifier.ways(key) if not reason else []:
             section = [each for each in spec.sections if each.first <= bucket][-1]
             ways.append((section.tier, bucket - section.first, begin, end))
         found.append((ways, PRUNED[reason - 1] if reason else None))
@@ -192,15 +192,15 @@ def test_tiers_of_each_length_are_buckets_of_their_own():
     tiers = [ladders.explicit([(side, side), (2 * side, side)]) for side in (64, 256)]
     spec = spec_of(tiers, frame_buckets=(FrameBucket(1, (1.0, 1.0)), FrameBucket(16, (1.0, 1.0))))
     of = images_of([(300, 300), (100, 100), (600, 300), (300, 300)], [1, 40, 16, 15])
-    sorter = Sorter(spec, of)
-    keys, reasons = sorter.keys(of.read(0, 4))
+    classifier = ImageClassifier(spec, of)
+    keys, reasons = classifier.keys(of.read(0, 4))
     assert [PRUNED[reason - 1] if reason else None for reason in reasons.tolist()] == [
         None,
         None,
         None,
         "num_frames",
     ]
-    assert [sorter.ways(key) for key in keys[:3].tolist()] == [
+    assert [classifier.ways(key) for key in keys[:3].tolist()] == [
         [(2, 0.0, 1.0)],
         [(4, 0.0, 1.0)],
         [(7, 0.0, 1.0)],
@@ -216,11 +216,11 @@ def test_a_chunk_is_coded_by_its_keys(monkeypatch, table, choose):
     of = images_of(rng.integers(50, 900, (2000, 2)).tolist())
     tiers = [ladders.kohya(side, side // 2, 2 * side, 64) for side in (192, 256, 512)]
     spec = spec_of(tiers, choose, max_crop_loss=0.2, min_size=100)
-    sorter = Sorter(spec, of)
+    classifier = ImageClassifier(spec, of)
     chunk = of.read(0, of.num_rows)
     is_valid = rng.random(of.num_rows) < 0.9
-    keys, reasons = sorter.keys(chunk)
-    coded = sorter.code(chunk, is_valid)
+    keys, reasons = classifier.keys(chunk)
+    coded = classifier.code(chunk, is_valid)
     is_in = is_valid & (reasons == 0)
     assert np.array_equal(coded.codes >= 0, is_in)
     assert np.array_equal(coded.keys[coded.codes[is_in]], keys[is_in])

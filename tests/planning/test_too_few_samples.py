@@ -14,8 +14,8 @@ from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets import ladder as ladders
 from bucketline_service.planning.build_plan import check_world_size, new_planner, prepare
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.line.classify import Survey
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.classify import Classification
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import least_units
 from bucketline_service.planning.plan_spec import Budget, FrameBucket, MapShare, PlanSpec
 
@@ -38,10 +38,10 @@ def images(counts):
 
 
 def portions_of(spec, images):
-    survey = Survey(spec, images)
-    survey.run()
-    groups = survey.sorter.groups(survey.keys, survey.counts)
-    return Portions.of(survey.sorter, groups, spec.num_buckets)
+    classification = Classification(spec, images)
+    classification.run()
+    groups = classification.classifier.groups(classification.keys, classification.counts)
+    return SampleQuotas.of(classification.classifier, groups, spec.num_buckets)
 
 
 def refusal(spec, images):
@@ -93,8 +93,8 @@ def test_no_epoch_of_a_plan_that_is_taken_is_empty(counts, tails, batch_size, lo
         if refused.field == "frame_buckets":
             assert refusal(replace(one, frame_buckets=(FrameBucket(1, (1.0, 1.0)),), tails="pad"), of) is None
         elif refused.field == "num_repeats":
-            portions = portions_of(one, of)
-            assert np.bincount(portions.groups, portions.samples).max() < 1
+            quotas = portions_of(one, of)
+            assert np.bincount(quotas.groups, quotas.samples).max() < 1
         return
     planner = new_planner(one, prepare(one, of), of)
     least = planner.least_batches(1)

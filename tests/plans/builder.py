@@ -9,17 +9,17 @@ from pathlib import Path
 
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.build_plan import prepare
-from bucketline_service.plans.build_checkpoint import Workbench
-from tests.planning.desks import content, job
+from bucketline_service.plans.build_checkpoint import BuildCheckpoint
+from tests.planning.checkpoints import content, job
 
 CHUNK = 100
 
 
 def build(folder: Path) -> str:
     spec, images, valid = job()
-    desk = Workbench(folder, lambda share: print(share, flush=True), keep_every_s=0)
-    prepared = prepare(spec, images, valid_rows=valid, desk=desk, num_threads=2)
-    desk.finish()
+    checkpoint = BuildCheckpoint(folder, lambda share: print(share, flush=True), keep_every_s=0)
+    prepared = prepare(spec, images, valid_rows=valid, checkpoint=checkpoint, num_threads=2)
+    checkpoint.finish()
     arrays, summary = content(prepared)
     return hashlib.sha256(b"".join(arrays) + summary.encode()).hexdigest()
 

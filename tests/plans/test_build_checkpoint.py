@@ -15,8 +15,8 @@ import pytest
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.build_plan import prepare
 from bucketline_service.planning.prepared import Prepared
-from bucketline_service.plans.build_checkpoint import Workbench
-from tests.planning.desks import StopError, content, job
+from bucketline_service.plans.build_checkpoint import BuildCheckpoint
+from tests.planning.checkpoints import StopError, content, job
 from tests.plans import builder
 
 CHUNK = 250
@@ -31,8 +31,8 @@ def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build(folder: Path, tell: Callable[[float], None] = lambda share: None, **pace: Any) -> Prepared:
-    desk = Workbench(folder, tell, **{"keep_every_s": 0, **pace})
-    return prepare(SPEC, IMAGES, valid_rows=VALID, desk=desk)
+    checkpoint = BuildCheckpoint(folder, tell, **{"keep_every_s": 0, **pace})
+    return prepare(SPEC, IMAGES, valid_rows=VALID, checkpoint=checkpoint)
 
 
 def stop_after(num: int) -> Callable[[float], None]:
@@ -73,9 +73,9 @@ def test_it_keeps_as_often_as_it_is_to(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_but_the_order(tmp_path: Path) -> None:
-    desk = Workbench(tmp_path, lambda share: None, keep_every_s=0)
-    prepared = prepare(SPEC, IMAGES, valid_rows=VALID, desk=desk)
-    desk.finish()
+    checkpoint = BuildCheckpoint(tmp_path, lambda share: None, keep_every_s=0)
+    prepared = prepare(SPEC, IMAGES, valid_rows=VALID, checkpoint=checkpoint)
+    checkpoint.finish()
     assert [file.name for file in tmp_path.iterdir()] == ["order.bin"]
     assert np.fromfile(tmp_path / "order.bin", dtype=np.uint32).tobytes() == prepared.order.tobytes()
 
@@ -106,7 +106,7 @@ DAMAGES: list[Callable[[Path], Any]] = [
 def test_a_journal_that_is_not_whole_is_not_believed(tmp_path: Path, damage: Callable[[Path], Any]) -> None:
     stopped(tmp_path, NUM_STEPS - 2)
     damage(tmp_path)
-    assert Workbench(tmp_path, lambda share: None).load() == {}
+    assert BuildCheckpoint(tmp_path, lambda share: None).load() == {}
     assert list(tmp_path.iterdir()) == []
     stopped(tmp_path, NUM_STEPS - 2)
     damage(tmp_path)
@@ -116,7 +116,7 @@ def test_a_journal_that_is_not_whole_is_not_believed(tmp_path: Path, damage: Cal
 def test_a_journal_of_other_chunks_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(tmp_path, 3)
     monkeypatch.setattr(chunked_map, "CHUNK", CHUNK + 1)
-    assert Workbench(tmp_path, lambda share: None).load() == {}
+    assert BuildCheckpoint(tmp_path, lambda share: None).load() == {}
 
 
 @pytest.mark.parametrize("num", [1, NUM_STEPS - 1])
@@ -133,10 +133,10 @@ def test_a_journal_that_was_cut_short_anywhere_is_not_believed(tmp_path: Path, n
             if not (tmp_path / name).exists():
                 (tmp_path / name).write_bytes(whole)
         (tmp_path / "journal.npz").write_bytes(journal[:length])
-        assert Workbench(tmp_path, lambda share: None).load() == {}, length
+        assert BuildCheckpoint(tmp_path, lambda share: None).load() == {}, length
     for name, whole in {**kept, "journal.npz": journal}.items():
         (tmp_path / name).write_bytes(whole)
-    assert Workbench(tmp_path, lambda share: None).load() != {}
+    assert BuildCheckpoint(tmp_path, lambda share: None).load() != {}
 
 
 def test_what_a_killed_process_has_built_another_goes_on_with(

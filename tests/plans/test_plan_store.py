@@ -367,12 +367,12 @@ def test_a_deleted_run_is_not_built_on(world: World, monkeypatch: pytest.MonkeyP
     is_there, go_on = threading.Event(), threading.Event()
     folders: list[Path] = []
 
-    def wait(desk: build_checkpoint.Workbench, state: object) -> None:
-        folders.append(desk.folder)
+    def wait(checkpoint: build_checkpoint.BuildCheckpoint, state: object) -> None:
+        folders.append(checkpoint.folder)
         is_there.set()
         assert go_on.wait(60)
 
-    monkeypatch.setattr(build_checkpoint.Workbench, "keep", wait)
+    monkeypatch.setattr(build_checkpoint.BuildCheckpoint, "keep", wait)
     monkeypatch.setattr(chunked_map, "CHUNK", 20)
     monkeypatch.setattr(registry, "WAIT_FOR_PLAN_S", 0.0)
     api = world.replica().api

@@ -21,7 +21,7 @@ from bucketline_service.coordinator import Coordinator, RunSpec
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore, RequestedColumns
 from bucketline_service.observability.metrics import Metrics
-from bucketline_service.plans.plan_store import PlanShelf
+from bucketline_service.plans.plan_store import PlanStore
 from bucketline_service.runs.delivery import NextRequest
 from bucketline_service.runs.registry import Run
 from bucketline_service.runs.resume import StateDict, state_dict
@@ -40,7 +40,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self._loop = asyncio.new_event_loop()
         metrics = Metrics()
-        shelf = PlanShelf(folder / "plans", metrics.plan_seconds.observe)
+        shelf = PlanStore(folder / "plans", metrics.plan_seconds.observe)
         store = open_store(f"sqlite:///{folder / 'state.sqlite'}")
         self.coordinator = Coordinator(store, MapStore(folder / "maps"), shelf, metrics)
         self._folder = folder

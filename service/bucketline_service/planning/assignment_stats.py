@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.line.remainders import Layout
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 
 _I64 = NDArray[np.int64]
 _F64 = NDArray[np.float64]
@@ -91,15 +91,15 @@ class Summary:
         self,
         targets: list[tuple[int, int]],
         aspects: _F64,
-        portions: Portions,
+        quotas: SampleQuotas,
         flows: list[tuple[int, int, int]],
     ) -> None:
-        self._given = targets, aspects, portions, flows
+        self._given = targets, aspects, quotas, flows
         self._sizes = np.array(targets, dtype=np.int64)
         self._aspects = aspects
-        self._portions = portions
-        self._ways = _table(portions.groups)
-        self._weights = portions.ends - portions.begins
+        self._quotas = quotas
+        self._ways = _table(quotas.groups)
+        self._weights = quotas.ends - quotas.begins
         self._flows = [(bucket, target) for bucket, target, _ in flows]
         moves = [i for i, (bucket, target) in enumerate(self._flows) if bucket != target]
         self._moves = _table(np.array([self._flows[i][0] for i in moves], np.int64), moves, len(aspects))
@@ -148,28 +148,28 @@ class Summary:
         has of them; ``counts`` int64[n]: how many images each of them stands for, one unless given."""
         for way in self._ways:
             here = way[groups]
-            portions = np.repeat(here, sizes)
+            quotas = np.repeat(here, sizes)
             if (here >= 0).all():
-                self._add(widths, heights, portions, counts)
+                self._add(widths, heights, quotas, counts)
             else:
-                is_there = portions >= 0
+                is_there = quotas >= 0
                 of = None if counts is None else counts[is_there]
-                self._add(widths[is_there], heights[is_there], portions[is_there], of)
+                self._add(widths[is_there], heights[is_there], quotas[is_there], of)
 
     def _add(
-        self, widths: NDArray[np.uint32], heights: NDArray[np.uint32], portions: _I64, counts: _I64 | None
+        self, widths: NDArray[np.uint32], heights: NDArray[np.uint32], quotas: _I64, counts: _I64 | None
     ) -> None:
-        if not len(portions):
+        if not len(quotas):
             return
-        buckets = self._portions.buckets[portions]
+        buckets = self._quotas.buckets[quotas]
         weights: NDArray[Any] | None = counts
         if (self._weights != 1.0).any():
-            weights = self._weights[portions] * (1 if counts is None else counts)
+            weights = self._weights[quotas] * (1 if counts is None else counts)
         losses = crop_loss(widths, heights, self._sizes[buckets, 0], self._sizes[buckets, 1])
         self._losses.add(losses, weights)
         self._errors.add(np.abs(widths / heights - self._aspects[buckets]), weights)
         self._sums += np.bincount(buckets, _weighted(losses, weights), minlength=len(self._sums))
-        begins = np.flatnonzero(np.diff(portions, prepend=-1))
+        begins = np.flatnonzero(np.diff(quotas, prepend=-1))
         np.maximum.at(self._maxima, buckets[begins], np.maximum.reduceat(losses, begins))
         for moves in self._moves:
             flows = moves[buckets]
@@ -180,7 +180,7 @@ class Summary:
             self._flow_sums += np.bincount(flows[there], moved, minlength=len(self._flow_sums))
 
     def to_json(self) -> dict[str, Any]:
-        samples = self._portions.bucket_samples()
+        samples = self._quotas.bucket_samples()
         samples = np.where(samples > 0, samples, 1.0)
         means = self._sums / samples
         moved = self._flow_sums / samples[np.array([bucket for bucket, _ in self._flows], dtype=np.int64)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,9 @@ from bucketline_service.errors import Invalid
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.assignment_stats import Summary
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.classify import Desk, Memory, Survey
-from bucketline_service.planning.line.image_classes import Groups, Sorter, none_left
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.classify import Arrays, Checkpoint, Classification, NoCheckpoint
+from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier, none_left
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
 from bucketline_service.planning.planners import DEFAULT, PLANNERS
@@ -34,7 +35,7 @@ def prepare(
     images: Images,
     *,
     valid_rows: _I64 | None = None,
-    desk: Desk | None = None,
+    checkpoint: Checkpoint | None = None,
     num_threads: int = 1,
 ) -> Prepared:
     """Assign every image and sort the rows by group, in two passes over chunks of rows: beside the result that takes
@@ -42,67 +43,75 @@ def prepare(
 
     Errors: ``Invalid`` where no image is left, or too few for a single unit.
     """
-    desk = desk or Memory()
+    checkpoint = checkpoint or NoCheckpoint()
     if not PLANNERS[spec.planner].takes_repeats and (images.repeats != 1).any():
         detail = f"{spec.planner} serves every image once an epoch, but the map has a num_repeats column"
         hint = f"Use planner: {DEFAULT.name}, or put the map without its num_repeats column"
         raise Invalid("planner", detail, hint)
-    survey = Survey(spec, images, valid_rows, desk, num_threads)
-    survey.run()
-    groups = survey.sorter.groups(survey.keys, survey.counts)
-    summary = new_summary(spec, images, survey.sorter, groups, survey.pruned)
-    order = desk.array("order", int(groups.counts.sum()), np.uint32)
-    _sort(survey, groups, summary, order)
-    about = {"num_images": images.num_images, "pruned": survey.pruned, **summary.to_json()}
+    classification = Classification(spec, images, valid_rows, checkpoint, num_threads)
+    classification.run()
+    groups = classification.classifier.groups(classification.keys, classification.counts)
+    summary = new_summary(spec, images, classification.classifier, groups, classification.pruned)
+    order = checkpoint.array("order", int(groups.counts.sum()), np.uint32)
+    _sort(classification, groups, summary, order)
+    about = {"num_images": images.num_images, "pruned": classification.pruned, **summary.to_json()}
     return Prepared(groups, order, about)
 
 
-def _sort(survey: Survey, groups: Groups, summary: Summary, order: NDArray[np.uint32]) -> None:
+def _sort(
+    classification: Classification, groups: ImageClasses, summary: Summary, order: NDArray[np.uint32]
+) -> None:
     """The second pass, a counting sort: each chunk knows from the first where its rows go, so that it does not matter
     in which order, or how often, they are written."""
     begins: list[_I64] = []
     ends = groups.starts
-    for keys, counts in survey.chunks:
+    for keys, counts in classification.chunks:
         at = np.searchsorted(groups.keys, keys)
         begins.append(ends[at])
         ends[at] += counts
 
     def fill(chunk: int) -> Summary:
-        part = survey.part(chunk)
-        rows, at, sizes = survey.by_group(chunk)
+        part = classification.part(chunk)
+        rows, at, sizes = classification.by_group(chunk)
         numbers = (rows + part.start).astype(np.uint32)
         begin = 0
         for first, size in zip(begins[chunk].tolist(), sizes.tolist(), strict=True):
             order[first : first + size] = numbers[begin : begin + size]
             begin += size
-        of = survey.images.read(part.start, part.stop)
+        of = classification.images.read(part.start, part.stop)
         found = summary.blank()
         found.add(of.widths[rows], of.heights[rows], at, sizes)
         return found
 
+    checkpoint = classification.checkpoint
     first = 0
-    if "sorted" in survey.state:
-        first = int(survey.state["sorted"][0])
-        summary.restore(survey.state)
+    if "sorted" in classification.state:
+        first = int(classification.state["sorted"][0])
+        summary.restore(classification.state)
     for done, found in enumerate(
-        chunked_map.in_order(fill, range(first, survey.num_chunks), survey.num_threads), first + 1
+        chunked_map.in_order(fill, range(first, classification.num_chunks), classification.num_threads),
+        first + 1,
     ):
         summary.merge(found)
-        num = np.array([done])
-        survey.desk.keep(lambda num=num: {**survey.arrays(), **summary.arrays(), "sorted": num})  # type: ignore[misc]
-        survey.desk.tell(0.5 + 0.5 * done / survey.num_chunks)
+        progress = {"sorted": np.array([done])}
+        checkpoint.keep(partial(_state, classification, summary, progress))
+        checkpoint.tell(0.5 + 0.5 * done / classification.num_chunks)
+
+
+def _state(classification: Classification, summary: Summary, progress: Arrays) -> Arrays:
+    return {**classification.arrays(), **summary.arrays(), **progress}
 
 
 def new_summary(
-    spec: PlanSpec, images: Images, sorter: Sorter, groups: Groups, pruned: dict[str, int]
+    spec: PlanSpec, images: Images, classifier: ImageClassifier, groups: ImageClasses, pruned: dict[str, int]
 ) -> Summary:
     """What sums up these images. Raises ``Invalid`` where they make no epoch."""
     if not len(groups.keys):
         raise none_left(pruned, spec.frame_buckets, images)
-    portions = Portions.of(sorter, groups, spec.num_buckets)
+    quotas = SampleQuotas.of(classifier, groups, spec.num_buckets)
     may_come = bool((groups.samples * groups.counts >= 1).any())
-    flows = PLANNERS[spec.planner].flows(spec, portions, may_come)
-    return Summary(spec.targets, spec.aspects, portions, flows)
+    flows = PLANNERS[spec.planner].flows(spec, quotas, may_come)
+    return Summary(spec.targets, spec.aspects, quotas, flows)
 
 
 def check_world_size(planner: Planner, world_size: int) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.image_classes import PRUNED, VALID_IDS, Sorter
+from bucketline_service.planning.line.image_classes import PRUNED, VALID_IDS, ImageClassifier
 from bucketline_service.planning.line.planner import Fates, LinePlanner
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
@@ -66,17 +66,15 @@ class Ledger:
         self._planner = planner
         self._world_size = world_size
         self._is_valid = is_valid
-        self._sorter = Sorter(spec, images)
+        self._classifier = ImageClassifier(spec, images)
         groups = prepared.groups
-        portions = Portions.of(self._sorter, groups, spec.num_buckets)
+        quotas = SampleQuotas.of(self._classifier, groups, spec.num_buckets)
         self._in_service = np.ones(spec.num_buckets, dtype=np.bool_)
         if isinstance(planner, LinePlanner):
-            self._in_service = in_service(spec, portions)
+            self._in_service = in_service(spec, quotas)
         self._is_served = np.zeros(len(groups.keys), dtype=np.bool_)  # in one of the epochs that are told
-        self._is_served[portions.groups[self._in_service[portions.buckets]]] = True
-        rounds = np.bincount(
-            portions.groups, weights=portions.ends - portions.begins, minlength=len(groups.keys)
-        )
+        self._is_served[quotas.groups[self._in_service[quotas.buckets]]] = True
+        rounds = np.bincount(quotas.groups, weights=quotas.ends - quotas.begins, minlength=len(groups.keys))
         # so many times that no sum of shares makes one more of it
         self._times = np.ceil(np.round(rounds, 9)).astype(np.int64)
 
@@ -105,9 +103,9 @@ class Ledger:
                 yield Entries(None, PRUNED_ROWS, PRUNED[reason - 1], rows, np.ones_like(rows))
 
     def _reasons(self, part: slice, seen: _I64) -> NDArray[np.uint8]:
-        """Of these rows why each is in no bucket, as ``Sorter.keys`` has it. What ``valid_ids`` leaves out has that as
-        its only reason."""
-        keys, reasons = self._sorter.keys(self._images.read(part.start, part.stop))
+        """Why each of these rows is in no bucket, as in ``ImageClassifier.keys``. Where ``valid_ids`` leaves a row
+        out, that is its only reason."""
+        keys, reasons = self._classifier.keys(self._images.read(part.start, part.stop))
         if self._is_valid is None:
             return reasons
         is_out = reasons > 0

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from bucketline_service.planning.build_plan import new_planner
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.image_classes import Sorter
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.image_classes import ImageClassifier
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import least_units
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, PlanSpec
 from bucketline_service.planning.planner import Planner
@@ -22,7 +22,7 @@ NUM_KEPT = 8
 """Planners that are remembered, beside the plan's own."""
 
 
-class Laid(NamedTuple):
+class LockstepPlan(NamedTuple):
     """How an epoch's stream is laid out: ``spec.lockstep`` says it, and the planner does it."""
 
     spec: PlanSpec
@@ -38,15 +38,15 @@ def pure_lockstep(world_size: int, own: int, planned_for: int) -> int:
     return world_size * (own // planned_for)
 
 
-class Layouts:
+class Locksteps:
     """``own``: the planner of ``spec`` itself. What is answered depends on the plan and the arguments alone. May be
     asked from several threads."""
 
     def __init__(self, spec: PlanSpec, prepared: Prepared, images: Images, own: Planner) -> None:
-        self._own = Laid(spec, own)
+        self._own = LockstepPlan(spec, own)
         self._prepared = prepared
         self._images = images
-        self._kept: OrderedDict[int, Laid] = OrderedDict()
+        self._kept: OrderedDict[int, LockstepPlan] = OrderedDict()
         self._may: dict[int, bool] = {}
         self._lock = threading.Lock()
 
@@ -68,10 +68,10 @@ class Layouts:
             return False
         found = self._may.get(lockstep)
         if found is None:
-            found = self._may[lockstep] = least_units(replace(spec, lockstep=lockstep), self._portions) > 0
+            found = self._may[lockstep] = least_units(replace(spec, lockstep=lockstep), self._quotas) > 0
         return found
 
-    def of(self, lockstep: int | None) -> Laid:
+    def of(self, lockstep: int | None) -> LockstepPlan:
         """None: the plan's own. One that ``may_be``."""
         if lockstep in (None, self._own.spec.lockstep):
             return self._own
@@ -82,7 +82,7 @@ class Layouts:
                 self._kept.move_to_end(lockstep)
                 return laid
         spec = replace(self._own.spec, lockstep=lockstep)
-        laid = Laid(spec, new_planner(spec, self._prepared, self._images))
+        laid = LockstepPlan(spec, new_planner(spec, self._prepared, self._images))
         with self._lock:
             laid = self._kept.setdefault(lockstep, laid)
             while len(self._kept) > NUM_KEPT:
@@ -90,6 +90,6 @@ class Layouts:
         return laid
 
     @cached_property
-    def _portions(self) -> Portions:
+    def _quotas(self) -> SampleQuotas:
         spec = self._own.spec
-        return Portions.of(Sorter(spec, self._images), self._prepared.groups, spec.num_buckets)
+        return SampleQuotas.of(ImageClassifier(spec, self._images), self._prepared.groups, spec.num_buckets)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.image_classes import Groups, Sorter
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
 from bucketline_service.planning.planners import PLANNERS, EpochServed
@@ -38,11 +38,11 @@ def epoch_stats(
     """
     num_batches = planner.num_batches(epoch, world_size)
     num_steps = num_batches // world_size
-    sorter = Sorter(spec, images)
-    portions = Portions.of(sorter, prepared.groups, spec.num_buckets)
-    num_samples = int(portions.cuts(spec.seed, epoch).counts.sum())
-    made = PLANNERS[spec.planner].served(spec, prepared, images, portions, planner, epoch, world_size)
-    buckets = _buckets(spec, prepared, portions, made)
+    classifier = ImageClassifier(spec, images)
+    quotas = SampleQuotas.of(classifier, prepared.groups, spec.num_buckets)
+    num_samples = int(quotas.cuts(spec.seed, epoch).counts.sum())
+    made = PLANNERS[spec.planner].served(spec, prepared, images, quotas, planner, epoch, world_size)
+    buckets = _buckets(spec, prepared, quotas, made)
     dropped = num_samples - made.num_served if made.dropped is None else made.dropped
     shapes = {
         (spec.targets[target], int(spec.target_frames[target])): int(spec.pixels[target])
@@ -68,7 +68,7 @@ def epoch_stats(
         "step_imbalance": made.step_imbalance,
         "num_shapes": len(shapes),
         "largest_shape": {"width": width, "height": height, "num_frames": _frames(spec, num_frames)},
-        "maps": _maps(images.num_parts, sorter, prepared.groups, portions),
+        "maps": _maps(images.num_parts, classifier, prepared.groups, quotas),
         "buckets": buckets,
     }
 
@@ -81,11 +81,13 @@ def _number(value: float) -> float | int:
     return int(value) if value.is_integer() else value
 
 
-def _maps(num: int, sorter: Sorter, groups: Groups, portions: Portions) -> list[dict[str, Any]]:
+def _maps(
+    num: int, classifier: ImageClassifier, groups: ImageClasses, quotas: SampleQuotas
+) -> list[dict[str, Any]]:
     """What the epoch asks of each map."""
-    of = sorter.part_of(groups.keys)
+    of = classifier.part_of(groups.keys)
     assigned = np.bincount(of, weights=groups.counts, minlength=num)
-    samples = np.bincount(of[portions.groups], weights=portions.samples, minlength=num)
+    samples = np.bincount(of[quotas.groups], weights=quotas.samples, minlength=num)
     return [
         {"num_assigned": int(images), "num_samples": _number(asked), "share": asked / float(samples.sum())}
         for images, asked in zip(assigned.tolist(), samples.tolist(), strict=True)
@@ -93,11 +95,11 @@ def _maps(num: int, sorter: Sorter, groups: Groups, portions: Portions) -> list[
 
 
 def _buckets(
-    spec: PlanSpec, prepared: Prepared, portions: Portions, made: EpochServed
+    spec: PlanSpec, prepared: Prepared, quotas: SampleQuotas, made: EpochServed
 ) -> list[dict[str, Any]]:
     losses = prepared.summary["bucket_crop_loss"]
-    members = [*portions.members(prepared.groups.counts).tolist(), 0]
-    samples = [*portions.bucket_samples().tolist(), 0.0]
+    members = [*quotas.members(prepared.groups.counts).tolist(), 0]
+    samples = [*quotas.bucket_samples().tolist(), 0.0]
     return [
         {
             "bucket": bucket,

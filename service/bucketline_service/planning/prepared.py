@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.image_classes import Groups, Sorter
+from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier
 
 _I64 = NDArray[np.int64]
 
@@ -21,7 +21,7 @@ class Prepared:
     """What is kept of a plan. ``order`` uint32[N]: rows by group; ``summary``: JSON, the share of the stats that costs
     a pass over the images."""
 
-    groups: Groups
+    groups: ImageClasses
     order: NDArray[np.uint32]
     summary: dict[str, Any]
 
@@ -30,9 +30,9 @@ class Prepared:
         """int64[G]: where each group begins in ``order``."""
         return self.groups.starts
 
-    def find(self, sorter: Sorter, images: Images, row: int) -> tuple[int, int] | None:
+    def find(self, classifier: ImageClassifier, images: Images, row: int) -> tuple[int, int] | None:
         """The group of a row and its place there; None where the row is in none."""
-        keys, _ = sorter.keys(images.read(row, row + 1))
+        keys, _ = classifier.keys(images.read(row, row + 1))
         group = int(np.searchsorted(self.groups.keys, keys[0]))
         if keys[0] < 0 or group == len(self.groups.keys) or self.groups.keys[group] != keys[0]:
             return None

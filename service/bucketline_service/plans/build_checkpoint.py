@@ -27,8 +27,8 @@ _JOURNAL = "journal.npz"
 _FILE = "file:"  # before the name of an array in the journal, whose size it tells
 
 
-class Workbench:
-    """Implements ``planning.build.Desk`` in ``folder``, which must exist. ``clock``: seconds, for the journal's
+class BuildCheckpoint:
+    """Implements ``classify.Checkpoint`` in ``folder``, which must exist. ``clock``: seconds, for the journal's
     pace."""
 
     def __init__(

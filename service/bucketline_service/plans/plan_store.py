@@ -35,12 +35,12 @@ from bucketline_service.maps.resolution_map import FileStamp, is_untouched
 from bucketline_service.observability import traces
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.build_plan import new_planner, prepare
-from bucketline_service.planning.line.image_classes import Groups
-from bucketline_service.planning.lockstep import Layouts
+from bucketline_service.planning.line.image_classes import ImageClasses
+from bucketline_service.planning.lockstep import Locksteps
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
 from bucketline_service.planning.prepared import Prepared
-from bucketline_service.plans.build_checkpoint import Workbench
+from bucketline_service.plans.build_checkpoint import BuildCheckpoint
 from bucketline_service.plans.run_images import Sources
 
 RETRY_AFTER_S = 1
@@ -94,7 +94,7 @@ class Plan:
     prepared: Prepared
     sources: Sources
     planner: Planner
-    layouts: Layouts
+    locksteps: Locksteps
     order_file: Path
     order_stamp: FileStamp
 
@@ -155,7 +155,7 @@ def _is_touched(task: asyncio.Task[Plan | Invalid]) -> bool:
     return isinstance(plan, Plan) and not plan.is_whole
 
 
-class PlanShelf:
+class PlanStore:
     """Opens plans and builds those that are missing, one at a time, off the event loop. Those that are on disk are
     opened by threads of their own, and do not wait for what is being built."""
 
@@ -281,14 +281,14 @@ class PlanShelf:
         folder, sources, prepared = self._root / order.fingerprint, order.sources, shelved.prepared
         states = StateFiles(folder / "states")
         planner = new_planner(order.spec, prepared, sources.images, sources.int_ids, states)
-        layouts = Layouts(order.spec, prepared, sources.images, planner)
+        locksteps = Locksteps(order.spec, prepared, sources.images, planner)
         return Plan(
             order.fingerprint,
             order.spec,
             prepared,
             sources,
             planner,
-            layouts,
+            locksteps,
             folder / _ORDER,
             shelved.stamp,
         )
@@ -320,15 +320,15 @@ class PlanShelf:
             for image_map in maps:
                 image_map.verify()
             tell = self._teller(fingerprint, order.is_forgotten)
-            desk = Workbench(beside, tell)
+            checkpoint = BuildCheckpoint(beside, tell)
             prepared = prepare(
                 order.spec,
                 order.sources.images,
                 valid_rows=order.valid_rows(),
-                desk=desk,
+                checkpoint=checkpoint,
                 num_threads=num_threads(),
             )
-            desk.finish()
+            checkpoint.finish()
             stamp = FileStamp.of(beside / _ORDER)
             groups = prepared.groups
             about = {
@@ -377,7 +377,7 @@ def _shelved(folder: Path, maps: Sequence[ResolutionMap], is_doubted: bool = Fal
         was_order, was_maps = checked["order"], list(checked["maps"])
         if about.pop("sum") != _sum(about):
             return None
-        groups = Groups(
+        groups = ImageClasses(
             np.array(about["keys"], dtype=np.int64),
             np.array(about["counts"], dtype=np.int64),
             np.array(about["samples"], dtype=np.float64),

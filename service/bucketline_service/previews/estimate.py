@@ -13,7 +13,7 @@ from bucketline_service.planning import chunked_map
 from bucketline_service.planning.assignment_stats import Summary
 from bucketline_service.planning.build_plan import check_world_size, new_planner, new_summary, prepare
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.classify import Survey
+from bucketline_service.planning.line.classify import Classification
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
 from bucketline_service.planning.planners import DEFAULT
@@ -35,19 +35,21 @@ def estimate_from_sizes(
 
     Means are sums of floats in another order than ``prepare``'s, and may differ in the last digits; nothing else does.
     """
-    prepared = survey(spec, images, num_invalid, num_threads)
+    prepared = classify(spec, images, num_invalid, num_threads)
     planner = new_planner(spec, prepared, images)
     check_world_size(planner, world_size)
     return epoch_stats(spec, prepared, images, planner, 0, world_size)
 
 
-def survey(spec: PlanSpec, images: Images, num_invalid: int | None = None, num_threads: int = 1) -> Prepared:
+def classify(
+    spec: PlanSpec, images: Images, num_invalid: int | None = None, num_threads: int = 1
+) -> Prepared:
     """What ``prepare`` finds, but for the order, which is empty; in 2 bytes a distinct size."""
-    found = Survey(spec, images, num_threads=num_threads)
+    found = Classification(spec, images, num_threads=num_threads)
     found.run()
     pruned = {**found.pruned, "valid_ids": num_invalid or 0}
-    groups = found.sorter.groups(found.keys, found.counts)
-    summary = new_summary(spec, images, found.sorter, groups, pruned)
+    groups = found.classifier.groups(found.keys, found.counts)
+    summary = new_summary(spec, images, found.classifier, groups, pruned)
 
     def add(chunk: int) -> Summary:
         part = found.part(chunk)

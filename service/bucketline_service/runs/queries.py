@@ -14,8 +14,8 @@ from bucketline_service.maps import MapStore
 from bucketline_service.planning.buckets.assignment import assign
 from bucketline_service.planning.geometry import cover
 from bucketline_service.planning.images import Chunk
-from bucketline_service.planning.line.image_classes import PRUNED, Sorter
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.image_classes import PRUNED, ImageClassifier
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
@@ -186,7 +186,7 @@ def _image(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str, Any]:
     spec, sources = plan.spec, plan.sources
     chunk = sources.images.read(row, row + 1)
     width, height = int(chunk.widths[0]), int(chunk.heights[0])
-    sorter = Sorter(spec, sources.images)
+    sorter = ImageClassifier(spec, sources.images)
     keys, reasons = sorter.keys(chunk)
     reason = PRUNED[int(reasons[0]) - 1] if reasons[0] else None
     found = plan.prepared.find(sorter, sources.images, row)
@@ -220,7 +220,7 @@ def _image(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str, Any]:
 
 
 def _left_out(
-    run: Run, sorter: Sorter, row: int, epoch: int, buckets: list[int], served: list[dict[str, Any]]
+    run: Run, sorter: ImageClassifier, row: int, epoch: int, buckets: list[int], served: list[dict[str, Any]]
 ) -> str | None:
     """Why an image does not come as often in the epoch as it might, in the words of the ledger: ``not_drawn``, where
     it comes less than once an epoch and this is not one of its epochs. None where it does."""
@@ -230,7 +230,7 @@ def _left_out(
         return "not_drawn"
     if not run.spec.planner_kind.has_units:
         return None if served else "last_step"
-    portions = Portions.of(sorter, plan.prepared.groups, plan.spec.num_buckets)
+    portions = SampleQuotas.of(sorter, plan.prepared.groups, plan.spec.num_buckets)
     if not in_service(run.laid(epoch).spec, portions)[buckets].any():
         return "small_bucket"
     if sum(not each["repeat"] for each in served) < num_asked:

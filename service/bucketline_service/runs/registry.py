@@ -26,9 +26,9 @@ from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.names import check_name
 from bucketline_service.observability.event_log import EventLog
 from bucketline_service.planning.build_plan import check_world_size
-from bucketline_service.planning.lockstep import Laid
+from bucketline_service.planning.lockstep import LockstepPlan
 from bucketline_service.plans.fingerprint import check_release, fingerprint, ids_digest
-from bucketline_service.plans.plan_store import Plan, PlanShelf
+from bucketline_service.plans.plan_store import Plan, PlanStore
 from bucketline_service.plans.run_images import Sources, Valid
 from bucketline_service.runs import map_deletion_guard
 from bucketline_service.runs.run_document import RunDocument
@@ -93,14 +93,14 @@ class Run:
 
     def lockstep_for(self, world_size: int) -> int:
         """Of an epoch that so many ranks deal from its start."""
-        return self.plan.layouts.lockstep_for(world_size, self.spec.world_size)
+        return self.plan.locksteps.lockstep_for(world_size, self.spec.world_size)
 
-    def laid(self, epoch: int) -> Laid:
+    def laid(self, epoch: int) -> LockstepPlan:
         """How this generation has the epoch's stream laid out."""
         lockstep = self.generation.lockstep
         if lockstep is not None and epoch != self.generation.origin.epoch:
             lockstep = self.lockstep_for(self.generation.world_size)
-        return self.plan.layouts.of(lockstep)
+        return self.plan.locksteps.of(lockstep)
 
     def lockstep(self, epoch: int) -> int | None:
         """Of the epoch's stream; None for a planner that has none."""
@@ -122,7 +122,7 @@ class Runs:
         self,
         store: Store,
         library: AsyncMapStore,
-        plans: PlanShelf,
+        plans: PlanStore,
         clock: Callable[[], float],
         event_log: EventLog,
     ) -> None:

@@ -111,11 +111,11 @@ def _check_state(run: Run, state: StateDict) -> int:
     if epoch > end or (epoch == end and (step or offset)):
         raise Invalid("resume.epoch", f"{epoch} is past the end of the run", f"It has {end} epochs")
     lockstep = state.get("lockstep")
-    if lockstep is not None and not run.plan.layouts.may_be(lockstep):
+    if lockstep is not None and not run.plan.locksteps.may_be(lockstep):
         hint = "Give the state dict as it was saved"
         raise Invalid("resume.lockstep", f"no epoch of this plan can have lockstep {lockstep}", hint)
     try:
-        num = run.plan.layouts.of(lockstep).planner.num_batches(epoch, state["world_size"])
+        num = run.plan.locksteps.of(lockstep).planner.num_batches(epoch, state["world_size"])
     except Invalid as error:
         raise Invalid(f"resume.{error.field}", error.detail) from error
     if offset > num or offset < step or (step == 0) != (offset == 0):

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning import chunked_map
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.image_classes import PRUNED, Coded, Sorter
+from bucketline_service.planning.line.image_classes import PRUNED, Coded, ImageClassifier
 from bucketline_service.planning.plan_spec import PlanSpec
 
 Arrays = Mapping[str, NDArray[Any]]
 _I64 = NDArray[np.int64]
 
 
-class Desk(Protocol):
+class Checkpoint(Protocol):
     """Where a plan is made: its arrays, which may be files, and how far it is, for whoever goes on after a kill."""
 
     def array(self, name: str, num: int, dtype: type[np.generic]) -> NDArray[Any]:
@@ -34,8 +34,8 @@ class Desk(Protocol):
         """Hears what share of the work is done, 0 to 1."""
 
 
-class Memory:
-    """A ``Desk`` that keeps nothing."""
+class NoCheckpoint:
+    """A ``Checkpoint`` that keeps nothing."""
 
     def array(self, name: str, num: int, dtype: type[np.generic]) -> NDArray[Any]:
         return np.empty(num, dtype=dtype)
@@ -50,7 +50,7 @@ class Memory:
         pass
 
 
-class Survey:
+class Classification:
     """The first pass: the key of every row."""
 
     def __init__(
@@ -58,16 +58,16 @@ class Survey:
         spec: PlanSpec,
         images: Images,
         valid_rows: _I64 | None = None,
-        desk: Desk | None = None,
+        checkpoint: Checkpoint | None = None,
         num_threads: int = 1,
     ) -> None:
         self.images = images
-        self.sorter = Sorter(spec, images)
-        self.desk = desk or Memory()
+        self.classifier = ImageClassifier(spec, images)
+        self.checkpoint = checkpoint or NoCheckpoint()
         self.num_threads = num_threads
-        self.state = self.desk.load()
+        self.state = self.checkpoint.load()
         self.num_chunks = -(-images.num_rows // chunked_map.CHUNK)
-        self.codes = self.desk.array("codes", images.num_rows, np.int16)
+        self.codes = self.checkpoint.array("codes", images.num_rows, np.int16)
         self.chunks: list[tuple[_I64, _I64]] = []  # keys and counts of each
         self._pruned = np.zeros(len(PRUNED), dtype=np.int64)
         self._is_valid = None
@@ -90,18 +90,18 @@ class Survey:
         ):
             self.chunks.append((coded.keys, coded.counts))
             self._pruned += coded.pruned
-            self.desk.keep(self.arrays)
-            self.desk.tell(0.5 * len(self.chunks) / self.num_chunks)
+            self.checkpoint.keep(self.arrays)
+            self.checkpoint.tell(0.5 * len(self.chunks) / self.num_chunks)
 
     def _code(self, chunk: int) -> Coded:
         part = self.part(chunk)
         is_valid = None if self._is_valid is None else self._is_valid[part]
-        coded = self.sorter.code(self.images.read(part.start, part.stop), is_valid)
+        coded = self.classifier.code(self.images.read(part.start, part.stop), is_valid)
         self.codes[part] = coded.codes
         return coded
 
     def arrays(self) -> Arrays:
-        """For ``Desk.keep``."""
+        """For ``Checkpoint.keep``."""
         lengths = [len(keys) for keys, _ in self.chunks]
         return {
             "keys": np.concatenate([keys for keys, _ in self.chunks]),

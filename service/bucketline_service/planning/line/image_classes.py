@@ -1,8 +1,8 @@
-"""Groups: the images that go the same way through an epoch, to the same buckets and equally often.
+"""ImageClasses: the images that go the same way through an epoch, to the same buckets and equally often.
 
 An image has one nearest bucket in each tier. Which of the tiers it may come to, and which class it is of, make its
 *key*; images of one key are a group, which stands in the line as one run of rows. What an epoch does with a group is
-its portions (``portions.py``).
+its quotas (``quotas.py``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PRUNED = (*REASONS[1:], "num_frames", "num_repeats", "valid_ids")
 _NUM_FRAMES, _NUM_REPEATS, VALID_IDS = len(REASONS), len(REASONS) + 1, len(REASONS) + 2
 
 MAX_GROUPS = 32_000
-"""Groups are numbered in 16 bits inside a chunk: numpy's stable sort is a radix sort then."""
+"""ImageClasses are numbered in 16 bits inside a chunk: numpy's stable sort is a radix sort then."""
 
 MAX_KEYS = 2**62
 """A key is one number: (buckets + 1) of every tier, lengths and classes, multiplied, stay below this."""
@@ -38,7 +38,7 @@ _TABLE = 1 << 18  # keys up to here are counted in a table, others by sorting
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
+class ImageClasses:
     """In order of their keys, all int64[G] or float64[G]: ``keys``; ``counts``: images, none is empty; ``samples``: how
     often an epoch asks for each image of the group, in all buckets together where none is thinned."""
 
@@ -62,7 +62,7 @@ class Coded(NamedTuple):
     pruned: _I64
 
 
-class Sorter:
+class ImageClassifier:
     """From sizes to keys and back, for one spec and the classes of its images."""
 
     def __init__(self, spec: PlanSpec, images: Images) -> None:
@@ -207,7 +207,7 @@ class Sorter:
             begin = end
         return found
 
-    def groups(self, keys: _I64, counts: _I64) -> Groups:
+    def groups(self, keys: _I64, counts: _I64) -> ImageClasses:
         """Of these keys, ascending, with so many images. Raises ``Invalid`` where a map that is to have a share has no
         image left."""
         classes = keys % self._num_classes
@@ -216,7 +216,7 @@ class Sorter:
         asked = np.bincount(parts, weights=samples * counts, minlength=len(self._spec.maps))
         for index, factor in enumerate(factors(self._spec.maps, asked.astype(np.float64))):
             samples = np.where(parts == index, samples * factor, samples)
-        return Groups(keys, counts, samples)
+        return ImageClasses(keys, counts, samples)
 
     def part_of(self, keys: _I64) -> _I64:
         """int64[G]: the map of each key."""

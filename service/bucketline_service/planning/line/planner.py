@@ -17,10 +17,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.planning.line.image_classes import Groups
+from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.permutation import ROUNDS, KeyedPermutations, epoch_words
 from bucketline_service.planning.line.remainders import Layout
-from bucketline_service.planning.line.sample_quotas import Cuts, Portions
+from bucketline_service.planning.line.sample_quotas import Cuts, SampleQuotas
 from bucketline_service.planning.planner import BatchBlock, Place
 
 _I64 = NDArray[np.int64]
@@ -84,7 +84,7 @@ class _Epoch:
 class LinePlanner:
     """Implements ``plan.Planner``. B buckets, G targets, N assigned images.
 
-    ``order`` uint32[N]: rows by group, ascending inside one; may be memory-mapped. ``portions``: of those groups.
+    ``order`` uint32[N]: rows by group, ascending inside one; may be memory-mapped. ``quotas``: of those groups.
     ``layout_of``: one of ``tails.POLICIES``, of the samples of each bucket int64[B] and units of
     ``lockstep * batch_sizes``. ``batch_sizes`` int64[G]. ``find``: the group of a row and its place there, None where
     it is in none. ``largest_first``: the targets of each distinct shape, in the order in which epoch 0 begins with one
@@ -94,8 +94,8 @@ class LinePlanner:
     def __init__(
         self,
         order: NDArray[np.uint32],
-        groups: Groups,
-        portions: Portions,
+        groups: ImageClasses,
+        quotas: SampleQuotas,
         layout_of: Callable[[_I64], Layout],
         *,
         batch_sizes: _I64,
@@ -108,7 +108,7 @@ class LinePlanner:
         self._order = order
         self._starts = groups.starts
         self._counts = groups.counts
-        self._portions = portions
+        self._quotas = quotas
         self._layout_of = layout_of
         self._batch_sizes = batch_sizes
         self._lockstep = lockstep
@@ -116,22 +116,22 @@ class LinePlanner:
         self._find = find
         self._largest_first = largest_first
         self._least_units = least_units
-        self._is_thinned = bool(portions.is_thinned.any())
+        self._is_thinned = bool(quotas.is_thinned.any())
         self._bucket_rows = self._direct()
-        self._steady = self._new_shape(portions.cuts(seed, 0)) if portions.is_steady else None
+        self._steady = self._new_shape(quotas.cuts(seed, 0)) if quotas.is_steady else None
         self._shapes: OrderedDict[int, _Shape] = OrderedDict()
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._lock = threading.Lock()
 
     def _direct(self) -> _I64 | None:
-        """int64[B]: where each bucket's rows begin, where every bucket is one group that comes once: no portion need be
+        """int64[B]: where each bucket's rows begin, where every bucket is one group that comes once: no quota need be
         looked for."""
-        portions = self._portions
-        is_plain = len(np.unique(portions.buckets)) == len(portions.buckets)
-        if not is_plain or portions.begins.any() or (portions.ends != 1.0).any():
+        quotas = self._quotas
+        is_plain = len(np.unique(quotas.buckets)) == len(quotas.buckets)
+        if not is_plain or quotas.begins.any() or (quotas.ends != 1.0).any():
             return None
-        starts = np.zeros(portions.num_buckets, dtype=np.int64)
-        starts[portions.buckets] = self._starts[portions.groups]
+        starts = np.zeros(quotas.num_buckets, dtype=np.int64)
+        starts[quotas.buckets] = self._starts[quotas.groups]
         return starts
 
     @property
@@ -265,12 +265,12 @@ class LinePlanner:
     def _walk(self, keyed: _Epoch, samples: _I64) -> _I64:
         """Where in ``order`` each of these samples stands, counted through all buckets."""
         cuts = keyed.shape.cuts
-        portions = np.searchsorted(cuts.starts, samples, side="right") - 1
-        groups = self._portions.groups[portions]
-        at = (cuts.lows[portions] + samples - cuts.starts[portions]) % self._counts[groups]
+        quotas = np.searchsorted(cuts.starts, samples, side="right") - 1
+        groups = self._quotas.groups[quotas]
+        at = (cuts.lows[quotas] + samples - cuts.starts[quotas]) % self._counts[groups]
         if self._is_thinned:
-            drawn = np.flatnonzero(self._portions.is_thinned[groups])
-            domains = 1 + self._portions.num_buckets + groups[drawn]
+            drawn = np.flatnonzero(self._quotas.is_thinned[groups])
+            domains = 1 + self._quotas.num_buckets + groups[drawn]
             at[drawn] = keyed.permutations.forward(domains, at[drawn])
         return self._starts[groups] + at
 
@@ -288,16 +288,16 @@ class LinePlanner:
         if found is None:
             return
         group, at = found
-        if self._portions.is_thinned[group]:
-            domain = np.array([1 + self._portions.num_buckets + group])
+        if self._quotas.is_thinned[group]:
+            domain = np.array([1 + self._quotas.num_buckets + group])
             at = int(keyed.permutations.inverse(domain, np.array([at]))[0])
         num = int(self._counts[group])
         cuts = keyed.shape.cuts
-        for portion in np.flatnonzero(self._portions.groups == group).tolist():
-            low, high = int(cuts.lows[portion]), int(cuts.highs[portion])
-            bucket = int(self._portions.buckets[portion])
+        for quota in np.flatnonzero(self._quotas.groups == group).tolist():
+            low, high = int(cuts.lows[quota]), int(cuts.highs[quota])
+            bucket = int(self._quotas.buckets[quota])
             walked = np.arange(at + -(-max(low - at, 0) // num) * num, high, num)
-            inside = walked - low + int(cuts.starts[portion] - keyed.shape.bucket_starts[bucket])
+            inside = walked - low + int(cuts.starts[quota] - keyed.shape.bucket_starts[bucket])
             yield bucket, keyed.permutations.inverse(np.full(len(inside), 1 + bucket), inside)
 
     def _comings(self, keyed: _Epoch, bucket: int, places: _I64) -> list[Place]:
@@ -339,7 +339,7 @@ class LinePlanner:
             self._shapes,
             epoch,
             _SHAPES_KEPT,
-            lambda: self._new_shape(self._portions.cuts(self._seed, epoch)),
+            lambda: self._new_shape(self._quotas.cuts(self._seed, epoch)),
         )
 
     def _new_shape(self, cuts: Cuts) -> _Shape:

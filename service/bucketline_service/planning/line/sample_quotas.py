@@ -1,7 +1,7 @@
-"""Portions: what an epoch takes of each group, and for which bucket.
+"""SampleQuotas: what an epoch takes of each group, and for which bucket.
 
-Think of a group's images, in an order of the epoch's own, gone through again and again: round after round. A portion is
-a stretch of that walk, from ``begins`` to ``ends`` rounds. An image that comes once is a portion [0, 1); one with two
+Think of a group's images, in an order of the epoch's own, gone through again and again: round after round. A quota is
+a stretch of that walk, from ``begins`` to ``ends`` rounds. An image that comes once is a quota [0, 1); one with two
 repeats [0, 2); one that comes half the time [0, 0.5); of clips of which a tier keeps a third, the tier has [0, 1/3) and
 the next lower one [1/3, 1), so that each comes once, here or there. All the same arithmetic.
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.line.image_classes import Groups, Sorter
+from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier
 from bucketline_service.planning.line.permutation import epoch_words
 
 _I64 = NDArray[np.int64]
@@ -26,11 +26,11 @@ _ROUNDING = 2  # stream of the epoch's key words
 _2_53 = 2.0**53
 
 MAX_SAMPLES = 2**48
-"""Of an epoch: up to here the borders of portions have digits left for parts of an image."""
+"""Of an epoch: up to here the borders of quotas have digits left for parts of an image."""
 
 
 class Cuts(NamedTuple):
-    """One epoch's: ``lows``, ``highs`` int64[Q]: the walk's images that each portion takes; ``starts`` int64[Q]: where
+    """One epoch's: ``lows``, ``highs`` int64[Q]: the walk's images that each quota takes; ``starts`` int64[Q]: where
     they begin among the samples of all buckets; ``counts`` int64[B]: samples of each bucket."""
 
     lows: _I64
@@ -39,12 +39,12 @@ class Cuts(NamedTuple):
     counts: _I64
 
 
-class Portions:
-    """Of Q portions, by bucket: ``buckets``, ``groups`` int64[Q]; ``begins``, ``ends`` float64[Q] in rounds. ``table``
+class SampleQuotas:
+    """Of Q quotas, by bucket: ``buckets``, ``groups`` int64[Q]; ``begins``, ``ends`` float64[Q] in rounds. ``table``
     has a row (bucket, group, begin, end) for each. Raises ``Invalid`` for more than ``MAX_SAMPLES``."""
 
     def __init__(
-        self, table: Iterable[tuple[int, int, float, float]], groups: Groups, num_buckets: int
+        self, table: Iterable[tuple[int, int, float, float]], groups: ImageClasses, num_buckets: int
     ) -> None:
         table = sorted(table)
         self.buckets = np.array([row[0] for row in table], dtype=np.int64)
@@ -66,13 +66,13 @@ class Portions:
         self.is_thinned[self.groups[is_partial]] = True
 
     @classmethod
-    def of(cls, sorter: Sorter, groups: Groups, num_buckets: int) -> Portions:
+    def of(cls, classifier: ImageClassifier, groups: ImageClasses, num_buckets: int) -> SampleQuotas:
         """What the spec makes of these groups."""
         table = []
         for group, (key, samples) in enumerate(
             zip(groups.keys.tolist(), groups.samples.tolist(), strict=True)
         ):
-            ways = sorter.ways(key)
+            ways = classifier.ways(key)
             table += [(bucket, group, begin * samples, end * samples) for bucket, begin, end in ways]
         return cls(table, groups, num_buckets)
 
@@ -116,8 +116,8 @@ class Portions:
 
     @property
     def least_together(self) -> int:
-        """Samples that every epoch has, in all buckets. Portions of a group follow one another from 0 on, or all begin
-        there: none has fewer than where its end is rounded down."""
+        """Samples that every epoch has, in all buckets. The quotas of a class follow one another from 0, or all begin
+        at 0: none has fewer samples than when its end is rounded down."""
         return int(self._cut(np.zeros(self._num_groups)).counts.sum())
 
     def _cut(self, draws: NDArray[np.float64]) -> Cuts:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.line import remainders
 from bucketline_service.planning.line.remainders import POLICIES, Layout, may_serve
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import Budget, PlanSpec
 
 _I64 = NDArray[np.int64]
@@ -21,10 +21,10 @@ def layout_of(spec: PlanSpec, counts: _I64) -> Layout:
     return POLICIES[spec.tails](counts, spec.batch_sizes * spec.lockstep, _edges(spec))
 
 
-def in_service(spec: PlanSpec, portions: Portions) -> NDArray[np.bool_]:
+def in_service(spec: PlanSpec, quotas: SampleQuotas) -> NDArray[np.bool_]:
     """bool[B]: False where the ``line`` planner serves no place of the bucket in any epoch (``tails.may_serve``)."""
     return may_serve(
-        spec.tails, portions.least(), portions.most(), spec.batch_sizes * spec.lockstep, _edges(spec)
+        spec.tails, quotas.least(), quotas.most(), spec.batch_sizes * spec.lockstep, _edges(spec)
     )
 
 
@@ -32,27 +32,27 @@ def _edges(spec: PlanSpec) -> list[int]:
     return [section.first for section in spec.sections] + [spec.num_buckets]
 
 
-def least_units(spec: PlanSpec, portions: Portions) -> int:
+def least_units(spec: PlanSpec, quotas: SampleQuotas) -> int:
     """Units that every epoch of the ``line`` planner has at least."""
-    if portions.is_steady:
-        return int(layout_of(spec, portions.least()).num_units.sum())
+    if quotas.is_steady:
+        return int(layout_of(spec, quotas.least()).num_units.sum())
     units = spec.batch_sizes * spec.lockstep
-    num = remainders.least_units(spec.tails, portions.least(), units, _edges(spec))
-    return max(num, int(portions.least_together > 0)) if spec.tails == "pad" else num
+    num = remainders.least_units(spec.tails, quotas.least(), units, _edges(spec))
+    return max(num, int(quotas.least_together > 0)) if spec.tails == "pad" else num
 
 
-def check_units(spec: PlanSpec, portions: Portions, may_come: bool) -> None:
+def check_units(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> None:
     """Raise ``Invalid`` where an epoch may have no unit. ``may_come``: whether each would have an image if all lengths
     kept all of their clips."""
-    if least_units(spec, portions) > 0:
+    if least_units(spec, quotas) > 0:
         return
-    if not portions.least_together:
-        detail = f"an epoch asks for {portions.samples.sum():.3g} images, and may have none"
+    if not quotas.least_together:
+        detail = f"an epoch asks for {quotas.samples.sum():.3g} images, and may have none"
         if may_come:
             hint = "Let a length keep more of its clips: give it a larger keep_prob, or 1"
             raise Invalid("frame_buckets", f"keep_prob is so small that {detail}", hint)
         raise Invalid("num_repeats", detail, "Let images come oftener, or plan more of them")
-    counts = portions.least()
+    counts = quotas.least()
     num_samples = int(counts.sum())
     small, large = int(spec.batch_sizes.min()), int(spec.batch_sizes.max())
     unit = spec.lockstep * small
@@ -60,7 +60,7 @@ def check_units(spec: PlanSpec, portions: Portions, may_come: bool) -> None:
     what = f"a unit is lockstep {spec.lockstep} x {batch} = {unit} images"
     field = spec.batch_size.field if isinstance(spec.batch_size, Budget) else "batch_size"
     if num_samples >= unit:
-        if spec.tails == "drop" and least_units(replace(spec, tails="spill"), portions):
+        if spec.tails == "drop" and least_units(replace(spec, tails="spill"), quotas):
             raise Invalid("tails", f"{what}, and no bucket holds as many", "Use tails: spill or pad")
         which = "no bucket holds" if spec.tails == "drop" else "no tier or length is sure to hold"
         raise Invalid("tails", f"{what}, and {which} as many", "Use tails: pad")
@@ -68,18 +68,18 @@ def check_units(spec: PlanSpec, portions: Portions, may_come: bool) -> None:
     most = int(counts.max() if spec.tails == "drop" else np.add.reduceat(counts, _edges(spec)[:-1]).max())
     smaller = f"lockstep x batch_size may be at most {most}" if most else "Plan more images"
     if isinstance(spec.batch_size, Budget):
-        limit = _largest_limit(spec, portions)
+        limit = _largest_limit(spec, quotas)
         smaller = f"It may be at most {limit:,}" if limit else "Plan more images, take a smaller lockstep"
     raise Invalid(field, f"{what}, and only {num_samples} are assigned", f"{smaller}, or use tails: pad")
 
 
-def _largest_limit(spec: PlanSpec, portions: Portions) -> int | None:
+def _largest_limit(spec: PlanSpec, quotas: SampleQuotas) -> int | None:
     """A lower budget that does, the largest but where more would do again; None where none does."""
     budget = spec.batch_size
     assert isinstance(budget, Budget)
 
     def does(limit: int) -> bool:
-        return least_units(replace(spec, batch_size=budget._replace(limit=limit)), portions) > 0
+        return least_units(replace(spec, batch_size=budget._replace(limit=limit)), quotas) > 0
 
     low, high = spec.least_limit, budget.limit
     if low >= high or not does(low):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
 from bucketline_service.planning.prepared import Prepared
@@ -47,8 +47,8 @@ class PlannerKind:
 
     name: str
     new: Callable[[PlanSpec, Prepared, Images, _I64 | None, Checkpoints | None], Planner]
-    flows: Callable[[PlanSpec, Portions, bool], Flows]
-    served: Callable[[PlanSpec, Prepared, Images, Portions, Planner, int, int], EpochServed]
+    flows: Callable[[PlanSpec, SampleQuotas, bool], Flows]
+    served: Callable[[PlanSpec, Prepared, Images, SampleQuotas, Planner, int, int], EpochServed]
 
     has_units: bool
     """Whether the stream consists of units of ``lockstep`` batches, so that the same rows make a plan of any lockstep.

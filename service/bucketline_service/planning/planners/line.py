@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning.assignment_stats import tails
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.image_classes import Sorter
+from bucketline_service.planning.line.image_classes import ImageClassifier
 from bucketline_service.planning.line.planner import LinePlanner
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import (
     check_units,
     in_service,
@@ -28,32 +28,32 @@ _I64 = NDArray[np.int64]
 def _new(
     spec: PlanSpec, prepared: Prepared, images: Images, int_ids: _I64 | None, checkpoints: Checkpoints | None
 ) -> Planner:
-    sorter = Sorter(spec, images)
-    portions = Portions.of(sorter, prepared.groups, spec.num_buckets)
+    classifier = ImageClassifier(spec, images)
+    quotas = SampleQuotas.of(classifier, prepared.groups, spec.num_buckets)
     return LinePlanner(
         prepared.order,
         prepared.groups,
-        portions,
+        quotas,
         lambda counts: layout_of(spec, counts),
         batch_sizes=spec.batch_sizes,
         lockstep=spec.lockstep,
         seed=spec.seed,
-        find=lambda row: prepared.find(sorter, images, row),
+        find=lambda row: prepared.find(classifier, images, row),
         largest_first=largest_first(spec) if spec.first == "largest" else [],
-        least_units=least_units(spec, portions),
+        least_units=least_units(spec, quotas),
     )
 
 
-def _flows(spec: PlanSpec, portions: Portions, may_come: bool) -> Flows:
-    check_units(spec, portions, may_come)
-    return layout_of(spec, portions.cuts(spec.seed, 0).counts).flows()
+def _flows(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> Flows:
+    check_units(spec, quotas, may_come)
+    return layout_of(spec, quotas.cuts(spec.seed, 0).counts).flows()
 
 
 def _served(
     spec: PlanSpec,
     prepared: Prepared,
     images: Images,
-    portions: Portions,
+    quotas: SampleQuotas,
     planner: Planner,
     epoch: int,
     world_size: int,
@@ -67,7 +67,7 @@ def _served(
     spilled = sum(size * float(shares[target]) for bucket, target, size in layout.flows() if target != bucket)
     return EpochServed(
         layout.num_units * spec.lockstep,
-        tails(spec.num_buckets, layout, prepared.summary, spec.targets, in_service(spec, portions)),
+        tails(spec.num_buckets, layout, prepared.summary, spec.targets, in_service(spec, quotas)),
         planner.num_served(epoch, num_dealt),
         planner.num_only_after(epoch, num_dealt) if spec.tails == "pad" else None,
         round(spilled),

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.image_classes import Sorter
-from bucketline_service.planning.line.sample_quotas import Portions
+from bucketline_service.planning.line.image_classes import ImageClassifier
+from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.novelai.planner import NovelaiPlanner
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
@@ -28,13 +28,13 @@ def _new(
         raise Invalid("planner", "novelai needs integer ids", "Use planner: line for string ids")
     assert isinstance(spec.batch_size, int)
     groups = prepared.groups
-    portions = Portions.of(Sorter(spec, images), groups, spec.num_buckets)
+    quotas = SampleQuotas.of(ImageClassifier(spec, images), groups, spec.num_buckets)
     buckets = np.full(images.num_rows, -1, dtype=np.int32)
-    buckets[prepared.order] = np.repeat(portions.buckets.astype(np.int32), groups.counts)
+    buckets[prepared.order] = np.repeat(quotas.buckets.astype(np.int32), groups.counts)
     return NovelaiPlanner(int_ids, buckets, spec.ladder, spec.batch_size, spec.seed, checkpoints=checkpoints)
 
 
-def _flows(spec: PlanSpec, portions: Portions, may_come: bool) -> Flows:
+def _flows(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> Flows:
     return []
 
 
@@ -42,7 +42,7 @@ def _served(
     spec: PlanSpec,
     prepared: Prepared,
     images: Images,
-    portions: Portions,
+    quotas: SampleQuotas,
     planner: Planner,
     epoch: int,
     world_size: int,
@@ -58,7 +58,7 @@ def _served(
     losses = crop_loss(*images.at(block.rows), sizes[targets, 0], sizes[targets, 1])
     means = np.bincount(targets, weights=losses, minlength=len(sizes)) / np.maximum(num_served, 1)
     counts = np.zeros(len(sizes), dtype=np.int64)
-    counts[portions.buckets] = prepared.groups.counts[portions.groups]
+    counts[quotas.buckets] = prepared.groups.counts[quotas.groups]
     elsewhere = counts - num_served
     elsewhere[-1] = 0
     own: list[dict[str, Any]] = [

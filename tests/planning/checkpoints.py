@@ -48,7 +48,7 @@ class StopError(Exception):
 
 
 class Notes:
-    """A ``Desk`` in memory that outlives its user. Keeps each ``every``-th state, and raises ``StopError`` after
+    """A ``Checkpoint`` in memory that outlives its user. Keeps each ``every``-th state, and raises ``StopError`` after
     ``num`` of them were offered. ``loses``: what was written since the last was kept is lost."""
 
     def __init__(self, every=1, loses=False):
