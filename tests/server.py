@@ -26,6 +26,7 @@ from bucketline_service.plans.plan_store import PlanStore
 from bucketline_service.store import open_store
 from tests import warm
 from tests.checked import Api, Contract
+from tests.cut_bodies import CutBodies
 
 COCO = Path(__file__).parents[1] / "service" / "bucketline_service" / "data" / "coco-5k.csv"
 STARTED = re.compile(r"bucketline: listening on (https?)://[\d.]+:(\d+)\n")
@@ -79,7 +80,7 @@ class Replica:
 
     async def _open(self) -> httpx.AsyncClient:
         await self._stack.enter_async_context(self.app.router.lifespan_context(self.app))
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(CutBodies(self.app), raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         return await self._stack.enter_async_context(client)
 

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from bucketline import UsageError
 from bucketline.operator._map_files import Part, parts_of, tar
 from bucketline_service.errors import Invalid
-from bucketline_service.http.problems import from_pydantic, members
+from bucketline_service.http.problems import members
 from bucketline_service.http.routes.previews import document
+from bucketline_service.http.validation_errors import invalid_body
 from bucketline_service.maps import MapStore, RequestedColumns, format_for_suffix
 from bucketline_service.previews.side_by_side import MAX_SPECS, Preview, previews
 from bucketline_service.spec.maps import MapSpec
@@ -109,7 +110,7 @@ def _plan(spec: Mapping[str, Any], name: str) -> PlanFields | Invalid:
         plan = PlanFields.model_validate(given)
         plan.with_sizes()
     except ValidationError as error:
-        return Invalid(name, from_pydantic(error, given).detail)
+        return Invalid(name, invalid_body(error, given).detail)
     except Invalid as error:
         return Invalid(name, error.detail)
     return plan

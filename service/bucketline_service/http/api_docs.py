@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from bucketline_service.http.browser_headers import NOSNIFF, page
-from bucketline_service.http.schemas.models import as_json
+from bucketline_service.http.responses import as_json
 
 _ASSETS = "docs-assets"
 _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from bucketline_service.coordinator import Coordinator
-from bucketline_service.errors import BucketlineError
 from bucketline_service.http import api_docs, problems
 from bucketline_service.http.auth import Guards, Tokens
 from bucketline_service.http.host_check import CheckHost, Hosts
@@ -26,7 +27,7 @@ from bucketline_service.http.routes import (
     probes,
     runs,
 )
-from bucketline_service.http.routes.next_batches import Refuse, Shortcut
+from bucketline_service.http.routes.next_batches import InFront, NextRoute
 from bucketline_service.observability.traces import NameSpans, Traces
 
 _DESCRIPTION = """Plans aspect-ratio buckets and hands out batches of one resolution to every rank of a training job.
@@ -55,58 +56,71 @@ class ApiSettings:
     allowed_hosts: tuple[str, ...] = ()
 
 
+class App(FastAPI):
+    """FastAPI with ``next`` in front of all its middleware."""
+
+    next_route: NextRoute
+    traces: Traces | None
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = InFront(super().build_middleware_stack(), self.next_route)
+        return stack if self.traces is None else NameSpans(stack)
+
+
 def create_app(
     coordinator: Coordinator, settings: ApiSettings, version: str, traces: Traces | None = None
 ) -> FastAPI:
     """The service over a coordinator, which it closes when it ends."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if traces is not None:
-            traces.start()
-        coordinator.started(version)
-        yield
-        await coordinator.close()
-        if traces is not None:
-            await traces.stop()
-
-    app = FastAPI(
+    app = App(
         title="bucketline",
         version=version,
         description=_DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, coordinator, traces, version),
         openapi_url=None,  # and with it no docs but ours
         redirect_slashes=False,
         separate_input_output_schemas=False,  # a spec that goes in comes out as the same type
         **(traces.for_fastapi if traces else _NO_TELEMETRY),
     )
-    guards, hosts = Guards.of(settings.tokens), Hosts(settings.tokens, settings.allowed_hosts)
+    app.traces = traces
     problems.install(app, coordinator.metrics)
+    guards, hosts = Guards.of(settings.tokens), Hosts(settings.tokens, settings.allowed_hosts)
+    app.next_route = NextRoute(coordinator, guards, settings.tokens, hosts, settings.max_json_bytes)
+    _add_routes(app, coordinator, settings, guards, version)
+    _add_middleware(app, coordinator, settings, hosts)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(
+    coordinator: Coordinator, traces: Traces | None, version: str, _: FastAPI
+) -> AsyncIterator[None]:
+    if traces is not None:
+        traces.start()
+    coordinator.started(version)
+    yield
+    await coordinator.close()
+    if traces is not None:
+        await traces.stop()
+
+
+def _add_routes(
+    app: App, coordinator: Coordinator, settings: ApiSettings, guards: Guards, version: str
+) -> None:
     app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
     app.include_router(runs.routes(coordinator, guards))
     app.include_router(ledger.routes(coordinator, guards))
     app.include_router(charts.routes(coordinator, guards))
-    deliver = delivery.routes(coordinator, guards)
-    app.include_router(deliver)
+    app.include_router(delivery.routes(coordinator, guards))
+    app.router.routes.append(app.next_route)
     app.include_router(previews.routes(coordinator, guards))
     app.include_router(events.routes(coordinator, guards))
     app.include_router(probes.routes(coordinator, version))
     api_docs.add(app)
+
+
+def _add_middleware(app: App, coordinator: Coordinator, settings: ApiSettings, hosts: Hosts) -> None:
+    """From the innermost to the outermost."""
     app.add_middleware(LimitBody, upload_bytes=settings.max_upload_bytes, json_bytes=settings.max_json_bytes)
     app.add_middleware(CheckHost, hosts=hosts)
     app.add_middleware(Observe, metrics=coordinator.metrics)
     app.add_middleware(HeadAsGet)
-    next_route = delivery.next_route(deliver)
-    app.add_middleware(
-        Shortcut,
-        route=next_route,
-        endpoint=next_route.endpoint,
-        guard=guards.any,
-        hosts=hosts,
-        metrics=coordinator.metrics,
-        max_bytes=settings.max_json_bytes,
-        refuse=cast(Refuse, app.exception_handlers[BucketlineError]),
-    )
-    if traces is not None:
-        app.add_middleware(NameSpans)
-    return app

@@ -24,11 +24,11 @@ class Tokens:
     their place while requests are served: each request sees the old ones or the new ones, never some of both."""
 
     def __init__(self, worker: frozenset[str] = frozenset(), operator: frozenset[str] = frozenset()) -> None:
-        self._known = (worker, operator)
+        self._known = (frozenset(map(str.encode, worker)), frozenset(map(str.encode, operator)))
 
     @property
-    def known(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Workers' and operators', of one moment."""
+    def known(self) -> tuple[frozenset[bytes], frozenset[bytes]]:
+        """Workers' and operators', at one moment."""
         return self._known
 
     def renew(self, other: Tokens) -> None:
@@ -55,10 +55,10 @@ class Guards:
     @classmethod
     def of(cls, tokens: Tokens) -> Guards:
         async def any_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:  # noqa: B008 - how FastAPI is told
-            _check(tokens, given, operator=False)
+            check_token(tokens, _sent(given), operator=False)
 
         async def operator_token(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:  # noqa: B008 - how FastAPI is told
-            _check(tokens, given, operator=True)
+            check_token(tokens, _sent(given), operator=True)
 
         guards, turn = (any_token, operator_token), asyncio.Lock()
 
@@ -72,7 +72,7 @@ class Guards:
                     for guard in mine:
                         await guard(await _bearer(request))
                     if request.scope["query_string"]:
-                        _check_query(request, known)
+                        check_query(request, known)
                     return await handle(JsonRequest(request, turn))
 
                 return guarded
@@ -80,32 +80,43 @@ class Guards:
         return cls(any_token, operator_token, GuardedRoute)
 
 
-def _check(tokens: Tokens, given: HTTPAuthorizationCredentials | None, *, operator: bool) -> None:
+def check_token(tokens: Tokens, given: bytes | None, *, operator: bool) -> None:
+    """Raise ``Unauthorized`` or ``Forbidden`` unless the bearer token ``given`` may do what an operator may, or what a
+    worker may. Without tokens everybody may do everything."""
     worker_tokens, operator_tokens = tokens.known
     if not (worker_tokens or operator_tokens):
         return
     if given is None:
-        raise Unauthorized("this coordinator asks for a token: Authorization: Bearer …")
-    is_operator = _among(given.credentials, operator_tokens)
-    is_worker = _among(given.credentials, worker_tokens)
+        raise Unauthorized("this coordinator requires a token. Send Authorization: Bearer TOKEN")
+    is_operator = _is_among(given, operator_tokens)
+    is_worker = _is_among(given, worker_tokens)
     if not (is_operator or is_worker):
-        raise Unauthorized("the token is not known here")
+        raise Unauthorized("the token is unknown")
     if operator and not is_operator:
-        raise Forbidden("a worker's token may read and move cursors; this needs an operator's")
+        raise Forbidden("a worker's token may only read and move cursors. Use an operator's token")
 
 
-def _check_query(request: Request, known: Set[str]) -> None:
-    """A misspelt parameter would be as if it were not there."""
+def bearer_token(authorization: bytes | None) -> bytes | None:
+    """The token of an ``Authorization`` header; None where it has none."""
+    scheme, _, token = (authorization or b"").partition(b" ")
+    return (token.strip() or None) if scheme.lower() == b"bearer" else None
+
+
+def _sent(given: HTTPAuthorizationCredentials | None) -> bytes | None:
+    return None if given is None else given.credentials.encode("latin-1")  # as Starlette has decoded it
+
+
+def check_query(request: Request, known: Set[str]) -> None:
+    """Refuse unknown parameters: a misspelt one would be ignored otherwise."""
     unknown = next((name for name in request.query_params if name not in known), None)
     if unknown is not None:
-        names = f"There are {', '.join(sorted(known))}" if known else "This call has none"
-        raise Invalid(unknown[:80] or "query", "is no query parameter of this call", names)
+        names = f"It takes {', '.join(sorted(known))}" if known else "It takes none"
+        raise Invalid(unknown[:80] or "query", "is not a query parameter of this call", names)
 
 
-def _among(given: str, known: frozenset[str]) -> bool:
-    """Compare with every one, each in constant time, so that the time tells nothing."""
+def _is_among(given: bytes, known: frozenset[bytes]) -> bool:
+    """Compares with every token, each in constant time, so that the time it takes reveals nothing."""
     found = False
     for token in known:
-        # a header's bytes come as latin-1
-        found |= hmac.compare_digest(given.encode("latin-1"), token.encode())
+        found |= hmac.compare_digest(given, token)
     return found

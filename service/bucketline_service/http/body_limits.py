@@ -41,9 +41,9 @@ class JsonRequest(Request):
         """Raises ``TooLarge``, and ``Invalid`` for what is no JSON, or none of the API's."""
         body = await self.body()
         if len(body) <= SHORT_BYTES:
-            return _read(body)
+            return read_json(body)
         async with self._turn:
-            return await asyncio.to_thread(_read, body)
+            return await asyncio.to_thread(read_json, body)
 
 
 async def while_wanted(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
@@ -65,7 +65,7 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-def _read(body: bytes) -> Any:
+def read_json(body: bytes) -> Any:
     # Each value but the first of a list or an object has a comma before it, and those first ones are as many as there
     # are brackets. What stands within strings counts as well: where that decides, the body is of no use either.
     num_more, num_brackets = body.count(b","), body.count(b"[") + body.count(b"{")

@@ -31,7 +31,12 @@ class Hosts:
         names = frozenset(filter(None, map(_name, others)))
         self._is_own = lru_cache(256)(lambda given: _is_own(given.decode("latin-1"), names))
 
-    def fault(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raise ``Misdirected`` unless a request with these headers may be answered."""
+        if (fault := self._fault(headers)) is not None:
+            raise Misdirected(f"{fault}. {_REMEDY}")
+
+    def _fault(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         """What is wrong, where something is. No ``Host`` at all is a client of HTTP/1.0, and no browser."""
         if self._tokens:
             return None
@@ -60,11 +65,12 @@ class CheckHost:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fault = self._hosts.fault(scope["headers"]) if scope["type"] == "http" else None
-        if fault is None:
-            await self._app(scope, receive, send)
-        else:
-            await answer(Misdirected(f"{fault}. {_REMEDY}"))(scope, receive, send)
+        try:
+            self._hosts.check(scope.get("headers", ()))
+        except Misdirected as error:
+            await answer(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _is_own(host: str, others: frozenset[str]) -> bool:

@@ -84,7 +84,7 @@ class LimitBody:
         limit = self._upload_bytes if is_upload else of_json
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
-            await answer(_too_large(limit))(scope, receive, send)
+            await answer(too_large(limit))(scope, receive, send)
             return
         received = 0
 
@@ -93,7 +93,7 @@ class LimitBody:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
             return message
 
         await self._app(scope, limited, send)
@@ -117,7 +117,7 @@ class HeadAsGet:
         await self._app({**scope, "method": "GET", IS_HEAD: True}, receive, without_body)
 
 
-def _too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> TooLarge:
     return TooLarge(
         f"the body is larger than the {limit} bytes that this coordinator takes", limit_bytes=limit
     )

@@ -1,7 +1,7 @@
 """OpenTelemetry's traces, where somebody has asked for them; else nothing of it is imported, and ``span`` does nothing.
 
-FastAPI makes the span of each request, and reads ``traceparent``. This adds which route, run and rank it is of, also on
-the short way to ``next``, and the spans below it: of the store's verbs, and of what is planned.
+FastAPI makes the span of each request, and reads ``traceparent``. This adds which route, run and rank it is of, also of
+``next``, and the spans below it: of the store's verbs, and of what is planned.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _exporter(kind: str) -> SpanExporter | None:
 
 class NameSpans:
     """Tells the span of a request which route it took, and of which run, rank or map it is. To stand around all else:
-    what goes the short way comes by no other place."""
+    ``next`` passes through no other place."""
 
     def __init__(self, app: ASGIApp) -> None:
         from opentelemetry.trace import get_current_span

@@ -14,7 +14,7 @@ from bucketline_service.coordinator import Coordinator
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.problems import documented
-from bucketline_service.http.schemas.models import MapPath, RunPath
+from bucketline_service.http.schemas.shared import MapPath, RunPath
 
 MAX_ANSWERS = 4
 """Of stats that are remembered: six charts are of one."""

@@ -1,32 +1,19 @@
-"""Routes of delivery: sessions, leases, batches."""
+"""Routes of sessions and leases."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
-from fastapi.routing import APIRoute
 
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.problems import documented
-from bucketline_service.http.schemas.models import (
-    LeaseIn,
-    LeaseOut,
-    NextIn,
-    NextOut,
-    RankPath,
-    RunPath,
-    SessionIn,
-    SessionOut,
-    StateDict,
-    as_json,
-    as_list,
-)
+from bucketline_service.http.responses import as_json
+from bucketline_service.http.schemas.delivery import LeaseIn, LeaseOut, SessionIn, SessionOut
+from bucketline_service.http.schemas.shared import RankPath, RunPath, StateDictModel
 from bucketline_service.runs.registry import Run
 from bucketline_service.store.port import Cursor
-
-NEXT = "/v1/runs/{run}/ranks/{rank}/next"
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
@@ -41,7 +28,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     )
     async def start_session(run: RunPath, body: SessionIn) -> Response:
         """A new generation, which fences all leases of the older. Idempotent by ``session``."""
-        resume = body.resume.to_state() if isinstance(body.resume, StateDict) else body.resume
+        resume = body.resume.to_state() if isinstance(body.resume, StateDictModel) else body.resume
         session = await coordinator.sessions.start(run, body.session, body.world_size, resume)
         costs = {
             "left_out_batches": session.left_out_batches,
@@ -62,24 +49,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         cursor = leased.run.sharding.normal(leased.record.cursor)
         return as_json({"lease": leased.record.lease, **_standing(leased.run, cursor)})
 
-    @router.post(
-        NEXT,
-        summary="Acknowledge, and read on",
-        response_model=NextOut,
-        responses=documented(401, 404, 409, 413, 422, 503),
-    )
-    async def next_batches(run: RunPath, rank: RankPath, body: NextIn) -> Response:
-        """The batches from ``from`` or the cursor on, once ``ack`` is kept. Reading moves nothing: a lost answer is
-        asked for again."""
-        found = await delivery.next(run, body.to_request(rank))
-        return as_json({**vars(found), "batches": as_list(found.batches), "cursor": _cursor(found.cursor)})
-
     return router
-
-
-def next_route(router: APIRouter) -> APIRoute:
-    """The route of ``next`` among those of ``routes``."""
-    return next(each for each in router.routes if isinstance(each, APIRoute) and each.path == NEXT)
 
 
 def _cursor(cursor: Cursor) -> dict[str, int]:

@@ -10,7 +10,8 @@ from bucketline_service import names
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.problems import documented
-from bucketline_service.http.schemas.models import EventsOut, as_json
+from bucketline_service.http.responses import as_json
+from bucketline_service.http.schemas.events import EventsOut
 from bucketline_service.names import check_name
 from bucketline_service.store.port import MAX_EVENTS
 

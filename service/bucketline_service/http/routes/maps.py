@@ -17,15 +17,11 @@ from bucketline_service.http.auth import Guards
 from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.map_uris import opened, path_of
 from bucketline_service.http.middleware import is_json
-from bucketline_service.http.problems import documented, from_pydantic
-from bucketline_service.http.schemas.models import (
-    MapDetail,
-    MapPath,
-    MapPutOut,
-    MapsOut,
-    UriIn,
-    as_json,
-)
+from bucketline_service.http.problems import documented
+from bucketline_service.http.responses import as_json
+from bucketline_service.http.schemas.maps import MapDetail, MapPutOut, MapsOut, UriIn
+from bucketline_service.http.schemas.shared import MapPath
+from bucketline_service.http.validation_errors import invalid_body
 from bucketline_service.maps import (
     FORMATS,
     STORED,
@@ -195,7 +191,7 @@ def _where(document: Any) -> UriIn:
     try:
         return UriIn.model_validate(document)
     except ValidationError as error:
-        raise from_pydantic(error, document) from error
+        raise invalid_body(error, document) from error
 
 
 def _about(name: str, stored: ResolutionMap | MapInfo) -> dict[str, object]:

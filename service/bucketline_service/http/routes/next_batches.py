@@ -1,142 +1,191 @@
-"""A shorter way to ``next``, the one call that every rank makes all the time.
+"""The route of ``next``, the one call that every rank makes all the time: a raw one, and in front of all others.
 
-FastAPI's routing, dependencies and validation cost several times what ``next`` itself does. A well-formed one with a
-good token goes straight to its endpoint; anything else takes the long way, with what has been read of it, and is
-answered there. The answers are the same.
+FastAPI's routing, dependencies, validation and responses cost several times what ``next`` itself does. So this route
+does all of it: host, method, token, body, validation, errors and metrics. To FastAPI it is a route with a signature
+like any other, which is how it gets into OpenAPI.
 """
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from email.message import Message as MimeHeaders
+from typing import Any
 
-from fastapi import Request, Response
-from fastapi.security import HTTPAuthorizationCredentials
-from pydantic import ValidationError
-from starlette.datastructures import Headers
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import orjson
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import BucketlineError
-from bucketline_service.http.auth import Guard
+from bucketline_service.http import problems
+from bucketline_service.http.auth import Guards, Tokens, bearer_token, check_query, check_token
+from bucketline_service.http.body_limits import read_json
+from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.host_check import Hosts
-from bucketline_service.http.middleware import count
-from bucketline_service.http.problems import Unauthorized
-from bucketline_service.http.schemas.models import NextIn
-from bucketline_service.observability.metrics import Metrics
-from bucketline_service.store.port import MAX_WORLD_SIZE
+from bucketline_service.http.middleware import MAX_WORKER_BYTES, HeadAsGet, count, too_large
+from bucketline_service.http.problems import MethodNotAllowed, documented
+from bucketline_service.http.schemas.delivery import NextIn, NextOut
+from bucketline_service.http.schemas.shared import RankPath, RunPath
+from bucketline_service.http.validation_errors import invalid, located
+from bucketline_service.runs.delivery import NextRequest
 
-_NEXT = re.compile(r"/v1/runs/([^/]+)/ranks/([0-9]{1,9})/next")
-
-MAX_BYTES = 1 << 12
-"""Of a body: more than any well-formed one needs."""
-
-Endpoint = Callable[[str, int, NextIn], Awaitable[Response]]
-Refuse = Callable[[Request, BucketlineError], Awaitable[Response]]
+_RANK: TypeAdapter[int] = TypeAdapter(RankPath)
+_HEADERS = [
+    *((name.lower().encode(), value.encode()) for name, value in DATA.items()),
+    (b"content-type", b"application/json"),
+]
 
 
-class Shortcut:
-    """Counts what it answers, under ``route``, that of ``endpoint``. ``refuse`` answers our errors. ``max_bytes``: of a
-    body that is not too large."""
+class NextRoute(APIRoute):
+    """FastAPI documents it by the signature of ``next_batches``, and never calls that: ``handle`` does."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        route: BaseRoute,
-        endpoint: Endpoint,
-        guard: Guard,
-        hosts: Hosts,
-        refuse: Refuse,
-        metrics: Metrics,
-        max_bytes: int,
+        self, coordinator: Coordinator, guards: Guards, tokens: Tokens, hosts: Hosts, max_json_bytes: int
     ) -> None:
-        self._app = app
-        self._route = route
-        self._endpoint = endpoint
-        self._guard = guard
+        self._delivery = coordinator.delivery
+        self._metrics = coordinator.metrics
+        self._tokens = tokens
         self._hosts = hosts
-        self._refuse = refuse
-        self._metrics = metrics
-        self._max_bytes = min(max_bytes, MAX_BYTES)
+        self._max_bytes = min(max_json_bytes, MAX_WORKER_BYTES)
+        super().__init__(
+            "/v1/runs/{run}/ranks/{rank}/next",
+            self.next_batches,
+            methods=["POST"],
+            tags=["delivery"],
+            summary="Acknowledge, and read on",
+            dependencies=[Depends(guards.any)],
+            response_model=NextOut,
+            responses=documented(401, 404, 409, 413, 422, 503),
+        )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begin_s = time.perf_counter()
-        found = _NEXT.fullmatch(scope["path"]) if scope.get("method") == "POST" else None
-        rank = int(found[2]) if found else MAX_WORLD_SIZE
-        # nothing of the body is read for who may not ask
-        if found is None or rank >= MAX_WORLD_SIZE or scope["query_string"] or not await self._may_ask(scope):
-            await self._app(scope, receive, send)
-            return
-        read = await _whole(receive, self._max_bytes)
-        asked = _asked(read, self._max_bytes)
-        if asked is None:
-            await self._app(scope, _again(read, receive), send)
-            return
-        scope["route"] = self._route
-        status = 500
+    async def next_batches(self, run: RunPath, rank: RankPath, body: NextIn) -> Response:
+        """The batches from ``from`` or the cursor on, once ``ack`` is kept. Reading moves nothing: a lost answer is
+        asked for again."""
+        raise NotImplementedError
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers every request to the path, whatever its method."""
+        begin_s, status = time.perf_counter(), 500
+        scope["route"] = self
         try:
-            response = await self._answered(scope, found[1], rank, asked)
-            status = response.status_code
-            await response(scope, receive, send)
+            answer = await self._answer(scope, receive)
+            if isinstance(answer, bytes):
+                status = 200
+                headers = [*_HEADERS, (b"content-length", b"%d" % len(answer))]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": answer})
+            else:
+                status = answer.status_code
+                await answer(scope, receive, send)
         finally:
             count(self._metrics, scope, status, begin_s)
 
-    async def _answered(self, scope: Scope, run: str, rank: int, asked: NextIn) -> Response:
+    async def _answer(self, scope: Scope, receive: Receive) -> bytes | Response:
+        """The batches as JSON, or the response that refuses them."""
         try:
-            return await self._endpoint(run, rank, asked)
+            run, ask = await self._read(scope, receive)
+            found = await self._delivery.next(run, ask)
+            batches = orjson.Fragment(b"[" + b",".join(found.batches) + b"]")
+            cursor = {"epoch": found.cursor.epoch, "step": found.cursor.step}
+            return orjson.dumps({**vars(found), "batches": batches, "cursor": cursor})
         except BucketlineError as error:
-            return await self._refuse(Request(scope), error)
+            return problems.refuse(error, self._metrics)
+        except ClientDisconnect:
+            return problems.broken_off()
+        except Exception as error:
+            return problems.defect(scope, error)
 
-    async def _may_ask(self, scope: Scope) -> bool:
-        """Whether it is meant for this server, comes with a good token, if one is needed, and says that it is JSON."""
-        headers = Headers(scope=scope)
-        if headers.get("content-type") != "application/json":
-            return False
-        if self._hosts.fault(scope["headers"]) is not None:
-            return False
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme and scheme.lower() != "bearer":
-            return False
-        credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=token) if scheme else None
+    async def _read(self, scope: Scope, receive: Receive) -> tuple[str, NextRequest]:
+        """The run and what is asked of it. A caller without a token does not get its body read."""
+        self._hosts.check(scope["headers"])
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(scope["path"], scope["method"], "POST")
+        headers = dict(reversed(scope["headers"]))  # of several with one name the first counts
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            raise too_large(self._max_bytes)
+        check_token(self._tokens, bearer_token(headers.get(b"authorization")), operator=False)
+        if scope["query_string"]:
+            check_query(Request(scope), frozenset())
+        body = await _body(receive, self._max_bytes)
+        path = scope["path_params"]
+        return path["run"], _asked(path["rank"], headers.get(b"content-type", b""), body)
+
+
+class InFront:
+    """ASGI that gives a raw route the requests to its path, and an app all others."""
+
+    def __init__(self, app: ASGIApp, route: APIRoute) -> None:
+        self._app = app
+        self._route = route
+        self._head = HeadAsGet(route.handle)
+        self._find = route.path_regex.fullmatch
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        found = self._find(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            return self._app(scope, receive, send)
+        scope["path_params"] = found.groupdict()
+        handle = self._head if scope["method"] == "HEAD" else self._route.handle
+        return handle(scope, receive, send)
+
+
+async def _body(receive: Receive, max_bytes: int) -> bytes:
+    """The whole body, whose messages end wherever the network has cut it."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            break
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return body
+
+
+def _asked(rank: str, content_type: bytes, body: bytes) -> NextRequest:
+    if content_type == b"application/json":
         try:
-            await self._guard(credentials)
-        except Unauthorized:
-            return False
-        return True
+            asked = NextIn.model_validate_json(body)
+            num_fields = len(asked.model_fields_set) + 2 * (
+                (asked.ack is not None) + (asked.begin is not None)
+            )
+            if body.count(b":") == num_fields:  # else a field is given twice
+                return asked.to_request(_RANK.validate_python(rank))
+        except ValidationError:
+            pass
+    return _asked_otherwise(rank, content_type, body)
 
 
-async def _whole(receive: Receive, max_bytes: int) -> list[Message]:
-    """The messages of a body, which come as the network cuts it: to its end, or to where it is longer than
-    ``max_bytes``."""
-    messages, num_bytes, is_whole = list[Message](), 0, False
-    while not is_whole and num_bytes <= max_bytes:
-        messages.append(await receive())
-        num_bytes += len(messages[-1].get("body", b""))
-        is_whole = not messages[-1].get("more_body")
-    return messages
-
-
-def _asked(messages: list[Message], max_bytes: int) -> NextIn | None:
-    """What a whole and well-formed body asks. A caller that is gone says that in the place of the rest."""
-    body = b"".join(message.get("body", b"") for message in messages)
-    last = messages[-1]
-    if last["type"] != "http.request" or last.get("more_body") or len(body) > max_bytes:
-        return None
+def _asked_otherwise(rank: str, content_type: bytes, body: bytes) -> NextRequest:
+    """The same for what is not well-formed or not plain. Raises ``Invalid`` with all that is wrong."""
+    document: Any = (read_json(body) if _is_json(content_type) else body) if body else None
+    errors = []
     try:
-        asked = NextIn.model_validate_json(body)
-    except ValidationError:
-        return None
-    num_fields = len(asked.model_fields_set) + 2 * sum(each is not None for each in (asked.ack, asked.begin))
-    return asked if body.count(b":") == num_fields else None  # else one is there twice
+        number = _RANK.validate_python(rank)
+    except ValidationError as error:
+        errors += located(error, "path", "rank")
+    try:
+        asked = NextIn.model_validate(document)
+    except ValidationError as error:
+        errors += located(error, "body")
+    if document is None:
+        errors[-1] = {"type": "missing", "loc": ("body",), "input": None}
+    if errors:
+        raise invalid(errors, document)
+    return asked.to_request(number)
 
 
-def _again(messages: list[Message], receive: Receive) -> Receive:
-    """A ``receive`` that begins with messages that were read before."""
-    read = iter(messages)
-
-    async def again() -> Message:
-        return next(read, None) or await receive()
-
-    return again
+def _is_json(content_type: bytes) -> bool:
+    """As FastAPI decides it: also ``application/problem+json``, and with any parameters."""
+    about = MimeHeaders()
+    about["content-type"] = content_type.decode("latin-1")
+    is_json = about.get_content_subtype() == "json" or about.get_content_subtype().endswith("+json")
+    return about.get_content_maintype() == "application" and is_json

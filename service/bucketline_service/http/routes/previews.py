@@ -14,7 +14,7 @@ from bucketline_service.errors import Invalid
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.body_limits import while_wanted
 from bucketline_service.http.problems import documented, members
-from bucketline_service.http.schemas.models import as_json
+from bucketline_service.http.responses import as_json
 from bucketline_service.http.schemas.plan_costs import PreviewsIn, PreviewsOut
 from bucketline_service.previews import comparison
 from bucketline_service.previews.side_by_side import Preview

@@ -13,7 +13,8 @@ from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import BucketlineError
 from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.problems import documented
-from bucketline_service.http.schemas.models import Health, Readiness, as_json
+from bucketline_service.http.responses import as_json
+from bucketline_service.http.schemas.probes import Health, Readiness
 
 
 def routes(coordinator: Coordinator, version: str) -> APIRouter:

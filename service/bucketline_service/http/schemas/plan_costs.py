@@ -14,8 +14,9 @@ from pydantic import (
 )
 
 from bucketline_service.errors import Invalid
-from bucketline_service.http.problems import Problem, from_pydantic
+from bucketline_service.http.problems import Problem
 from bucketline_service.http.routes.charts import FigureOut
+from bucketline_service.http.validation_errors import invalid_body
 from bucketline_service.previews.side_by_side import MAX_SPECS
 from bucketline_service.spec.maps import MAX_MAPS, MapSpec
 from bucketline_service.spec.run_spec import PlanFields
@@ -126,7 +127,7 @@ def _of_one(given: Any, read: ValidatorFunctionWrapHandler) -> PlanFields | Inva
     try:
         found: PlanFields = read(given)
     except ValidationError as error:
-        return from_pydantic(error, given)
+        return invalid_body(error, given)
     return found
 
 

@@ -1,0 +1,137 @@
+"""Runs, their ranks and their images, as they go out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from bucketline_service.coordinator import RunSpec
+from bucketline_service.http.schemas.shared import StateDictModel
+
+
+class EpochProgress(BaseModel):
+    activity: Literal["running", "waiting", "idle", "finished"] = Field(
+        description="running: the slowest rank moves; waiting: ranks were seen in the last minute, but the slowest "
+        "does not move; idle: no rank was seen in the last minute; finished: all epochs are done"
+    )
+    share: float = Field(description="of the epoch's batches that are done, 0 to 1")
+    steps_per_s: float | None = Field(
+        description="of the slowest rank: the mean since its lease was taken until it was last seen; 0 where it has "
+        "stopped; null before its first step"
+    )
+    left_s: float | None = Field(description="seconds until the end of the epoch at this rate")
+    stuck_rank: int | None = Field(
+        description="the slowest rank, where others are ahead of it and it has no worker or was not seen for a minute"
+    )
+
+
+class RunOut(BaseModel):
+    run: str
+    status: Literal["planning", "ready", "failed"]
+    detail: str | None = Field(description="why it failed")
+    progress: float | None = Field(description="while it is planned: the share that is done, 0 to 1")
+    fingerprint: str
+    spec: RunSpec = Field(description="with every default written out")
+    map_digests: list[str] = Field(description="in the order of the maps in the spec")
+    created_at: float = Field(description="Unix seconds")
+    generation: int
+    session: str | None
+    world_size: int
+    num_steps: int | None = Field(description="of the slowest rank's epoch")
+    state: StateDictModel | None = Field(description="the state dict at the slowest rank's cursor")
+    last_seen: float | None = Field(description="when any rank was last heard of, Unix seconds, exact to 10")
+    epoch_progress: EpochProgress | None = Field(description="null unless the status is ready")
+
+
+class DamagedRunOut(BaseModel):
+    """A run in a list whose record in the store is damaged: null is what cannot be read."""
+
+    run: str
+    status: Literal["failed"]
+    detail: str = Field(description="what is damaged, and what would do")
+    progress: None
+    fingerprint: str | None
+    spec: RunSpec | None
+    map_digests: list[str] | None
+    created_at: float | None
+    generation: int | None
+    session: str | None
+    world_size: int | None
+    num_steps: None
+    state: None
+    last_seen: None
+    epoch_progress: None
+
+
+class RunsOut(BaseModel):
+    runs: list[RunOut | DamagedRunOut]
+
+
+class RankOut(BaseModel):
+    rank: int
+    epoch: int
+    step: int
+    holder: str | None
+    last_seen: float | None = Field(description="Unix seconds, exact to 10")
+    steps_behind: int = Field(description="the leader")
+    batches_per_s: float | None = Field(description="mean since the lease was taken")
+
+
+class RanksOut(BaseModel):
+    ranks: list[RankOut]
+
+
+class _Fitted(BaseModel):
+    """What fitting an image to ``width`` x ``height`` does."""
+
+    width: int
+    height: int
+    resize_width: int = Field(description="pixels the image is scaled to before the crop")
+    resize_height: int
+    crop_left: int = Field(description="pixels cut off at the left of the scaled image")
+    crop_top: int
+    crop_loss: float = Field(description="the share of the image that is cut off")
+
+
+class Nearest(_Fitted):
+    """The bucket nearest to an image, and what fitting the image to it does."""
+
+    bucket: int
+    aspect_error: float = Field(description="difference of the aspects")
+
+
+class Coming(_Fitted):
+    """One time that an image comes in an epoch. ``step`` and ``rank`` are null where another generation dealt it, or
+    where it is in the rest that does not fill a step of all ranks."""
+
+    step: int | None
+    rank: int | None
+    position: int = Field(description="of its batch in the epoch's stream")
+    slot: int = Field(description="of the image in its batch")
+    bucket: int = Field(description="served at; another than the image's own where it is spilled")
+    repeat: bool = Field(description="oftener than asked for, to fill a tail")
+
+
+class Way(BaseModel):
+    bucket: int
+    num_samples: float = Field(description="how often an epoch asks for the image here, in expectation")
+
+
+class ImageOut(BaseModel):
+    id: int | str
+    map: str
+    width: int
+    height: int
+    num_frames: int | None = Field(description="null where the run has no frame_buckets")
+    aspect: float
+    bucket: int | None = Field(description="its own, in the highest of its tiers")
+    buckets: list[Way] = Field(description="all that it may come in")
+    pruned: str | None = Field(description="why the image has no bucket")
+    nearest: Nearest
+    epoch: int
+    served: list[Coming] = Field(description="each time that it comes in the epoch")
+    left_out: Literal["not_drawn", "small_bucket", "tail", "last_step"] | None = Field(
+        description="why it comes less often than it might, as in the ledger; not_drawn: it comes less than once an "
+        "epoch, and this is not one of its epochs"
+    )
