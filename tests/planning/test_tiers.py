@@ -129,7 +129,7 @@ def test_one_tier_is_the_plain_assignment(images, tiers, choose, limits, metric)
     images, st.lists(st.sampled_from([128, 192, 256, 320, 512]), min_size=1, max_size=4, unique=True), choices
 )
 def test_tiers_of_resolutions_are_kohyas_ladders_from_the_lowest_on(images, resolution, choose):
-    built = TiersLadder(kind="tiers", resolution=resolution, choose=choose).build()
+    built = TiersLadder(kind="tiers", resolution=resolution, choose=choose).tiers()
     for side, ladder in zip(sorted(resolution), built, strict=True):
         assert ladder.sizes == ladders.kohya(side, max(side // 2, 64), 2 * side, 64).sizes
         assert (ladder.widths * ladder.heights).max() <= side**2

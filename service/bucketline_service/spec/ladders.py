@@ -1,8 +1,13 @@
-"""The ladders of a run spec, by ``kind``: what users write of each, and how it becomes buckets."""
+"""The ladders of a run spec, by ``kind``: the fields that users write, and the buckets that follow from them.
+
+To add a kind, write a ``LadderSpec`` and list it in ``LADDERS``, which is the only list of them.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +18,17 @@ from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets import ladder as ladders
 from bucketline_service.planning.buckets.fitted_ladder import fitted
 from bucketline_service.planning.buckets.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
-from bucketline_service.planning.buckets.no_upscale import NoUpscale
+from bucketline_service.planning.buckets.limits import Limits
+from bucketline_service.planning.buckets.no_upscale import NoUpscale, needed
 from bucketline_service.planning.buckets.preset_ladders import PRESETS, preset
 
 Pixels = Annotated[int, Field(strict=True, ge=1)]
 Size = tuple[Pixels, Pixels]
 Aspect = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+if TYPE_CHECKING:
+    _PresetName = str
+else:
+    _PresetName = Literal[tuple(PRESETS)]
 NumBuckets = Annotated[int, Field(strict=True, ge=1, le=MAX_BUCKETS)]
 
 
@@ -28,11 +38,62 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class NovelaiLadder(SpecModel):
+class LadderSpec(SpecModel):
+    """One kind of ladder. A kind gives its own fields, ``kind`` among them, and either ``build`` or ``fit``."""
+
+    kind: str
+
+    is_word: ClassVar[bool] = False
+    """Whether a spec may name the kind alone, as a text, because no field needs a value."""
+    is_tier: ClassVar[bool] = True
+    """Whether it may be one of several ladders of a run."""
+    is_of_tiers: ClassVar[bool] = False
+    """Whether it consists of several ladders, whose images must not share a batch."""
+
+    def check(self) -> None:
+        """Raise ``Invalid`` for a field that would be ignored."""
+
+    def build(self) -> Ladder:
+        """The buckets, where they do not depend on the images. Raises ``Invalid``."""
+        raise NotImplementedError
+
+    def tiers(self) -> tuple[Ladder, ...]:
+        """A ladder for each base resolution, the lowest first. Raises ``Invalid``."""
+        return (self.build(),)
+
+    @property
+    def depends_on_images(self) -> bool:
+        """Whether ``fit`` chooses the buckets, for the images at hand."""
+        return False
+
+    def fit(
+        self,
+        widths: NDArray[np.uint32],
+        heights: NDArray[np.uint32],
+        samples: NDArray[np.float64],
+        limits: Limits,
+    ) -> list[tuple[int, int]]:
+        """(width, height) of each bucket, for images of these sizes, ``widths`` and ``heights`` [N]. ``samples``
+        float64[N]: how often an epoch asks for each, 0 where it never does. Raises ``Invalid``."""
+        raise NotImplementedError
+
+    @property
+    def rule(self) -> NoUpscale | None:
+        """What chooses the bucket of an image in place of the nearest aspect."""
+        return None
+
+    @property
+    def choice(self) -> Literal["highest", "every"]:
+        """Which tiers an image goes to, of those that it fills."""
+        return "highest"
+
+
+class NovelaiLadder(LadderSpec):
     """The ladder of NovelAI's BucketManager: the largest bucket for each width and height within the area of
     ``max_size``."""
 
     kind: Literal["novelai"] = "novelai"
+    is_word = True
     max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
     divisible: Pixels = Field(64, description="sides are min_dim plus multiples of this")
     min_dim: Pixels = Field(256, description="the shortest side")
@@ -44,18 +105,19 @@ class NovelaiLadder(SpecModel):
 
 
 def _check_one_area(given: Any) -> Any:
-    """Refuse a list of areas, which the words for a pair would not help with."""
+    """Refuse a list of several sides with a message that names tiers; pydantic's own speaks of a pair."""
     if isinstance(given, list) and len(given) > 2:
         raise PydanticCustomError(
-            "resolution", 'is one side, or [width, height]; several sides are tiers: say "kind": "tiers"'
+            "resolution", 'must be one side, or [width, height]; for several sides use "kind": "tiers"'
         )
     return given
 
 
-class KohyaLadder(SpecModel):
+class KohyaLadder(LadderSpec):
     """The ladder of kohya-ss/sd-scripts' ``--enable_bucket``."""
 
     kind: Literal["kohya"]
+    is_word = True
     resolution: Annotated[Pixels | Size, BeforeValidator(_check_one_area)] = Field(
         (512, 512), description="a side, or (width, height); its area is the buckets'"
     )
@@ -69,25 +131,38 @@ class KohyaLadder(SpecModel):
     )
 
     def check(self) -> None:
-        """Raise ``Invalid`` for a bound that would be ignored."""
         for name in ("min_bucket_reso", "max_bucket_reso") if self.bucket_no_upscale else ():
             if getattr(self, name) != type(self).model_fields[name].default:
-                detail = "does not count with bucket_no_upscale, whose buckets are the images' own sizes"
+                detail = "has no effect with bucket_no_upscale, whose buckets are the images' own sizes"
                 raise Invalid(f"ladder.{name}", detail, "Leave it out, or prune with assign.min_size")
 
     @property
+    def depends_on_images(self) -> bool:
+        return self.bucket_no_upscale
+
+    def fit(
+        self,
+        widths: NDArray[np.uint32],
+        heights: NDArray[np.uint32],
+        samples: NDArray[np.float64],
+        limits: Limits,
+    ) -> list[tuple[int, int]]:
+        assert self.rule is not None
+        is_served = samples > 0  # an image that no epoch asks for needs no bucket
+        return needed(self.rule, widths[is_served], heights[is_served], limits)
+
+    @property
     def rule(self) -> NoUpscale | None:
-        """What chooses the bucket in place of the nearest aspect."""
         return NoUpscale.of(self.resolution, self.bucket_reso_steps) if self.bucket_no_upscale else None
 
     def build(self) -> Ladder:
-        """Not for ``bucket_no_upscale``, whose buckets hang on the images."""
+        """Not with ``bucket_no_upscale``, whose buckets depend on the images."""
         return ladders.kohya(
             self.resolution, self.min_bucket_reso, self.max_bucket_reso, self.bucket_reso_steps
         )
 
 
-class ExplicitLadder(SpecModel):
+class ExplicitLadder(LadderSpec):
     """Just these sizes."""
 
     kind: Literal["explicit"]
@@ -99,10 +174,11 @@ class ExplicitLadder(SpecModel):
         return ladders.explicit(self.sizes)
 
 
-class GeometricLadder(SpecModel):
+class GeometricLadder(LadderSpec):
     """The aspect-ratio buckets of tdrussell/diffusion-pipe: evenly spaced in the logarithm, about equal in area."""
 
     kind: Literal["geometric"]
+    is_word = True
     min_ar: Aspect = Field(0.5, description="the least aspect, width / height")
     max_ar: Aspect = Field(2.0, description="the largest aspect")
     num_ar_buckets: NumBuckets = Field(7, description="buckets from min_ar to max_ar")
@@ -115,20 +191,22 @@ class GeometricLadder(SpecModel):
         return ladders.geometric(self.min_ar, self.max_ar, self.num_ar_buckets, self.base_res, self.divisible)
 
 
-class PresetLadder(SpecModel):
+class PresetLadder(LadderSpec):
     """A published table of sizes, by name."""
 
     kind: Literal["preset"]
-    name: Literal["sd15", "sdxl", "pixart-512", "pixart-1024"]
+    name: _PresetName
 
     def build(self) -> Ladder:
         return preset(self.name)
 
 
-class FittedLadder(SpecModel):
+class FittedLadder(LadderSpec):
     """The sizes that lose the least of this map's images by cropping."""
 
     kind: Literal["fitted"]
+    is_word = True
+    is_tier = False
     num_buckets: NumBuckets = Field(16, description="at most so many buckets")
     max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
     divisible: Pixels = Field(64, description="sides are multiples of this")
@@ -138,14 +216,17 @@ class FittedLadder(SpecModel):
         0.75, description="the least share of max_size's area, but for the longest bucket of a side"
     )
 
+    @property
+    def depends_on_images(self) -> bool:
+        return True
+
     def fit(
         self,
         widths: NDArray[np.uint32],
         heights: NDArray[np.uint32],
-        counts: NDArray[np.int64] | NDArray[np.float64] | None = None,
+        samples: NDArray[np.float64],
+        limits: Limits,
     ) -> list[tuple[int, int]]:
-        """(width, height) of each bucket, for images of these sizes; ``counts``: how many of each, or how often they
-        come. Raises ``Invalid``."""
         return fitted(
             widths,
             heights,
@@ -155,20 +236,26 @@ class FittedLadder(SpecModel):
             self.min_dim,
             self.dim_limit,
             self.min_fill,
-            counts,
+            samples,
         ).sizes
 
 
-TierLadder = Annotated[
-    NovelaiLadder | KohyaLadder | GeometricLadder | PresetLadder | ExplicitLadder, Field(discriminator="kind")
-]
+_SIMPLE = (NovelaiLadder, KohyaLadder, GeometricLadder, PresetLadder, FittedLadder, ExplicitLadder)
+if TYPE_CHECKING:
+    TierLadder = LadderSpec
+else:
+    TierLadder = Annotated[
+        reduce(or_, (kind for kind in _SIMPLE if kind.is_tier)), Field(discriminator="kind")
+    ]
 MAX_TIERS = 16
 
 
-class TiersLadder(SpecModel):
+class TiersLadder(LadderSpec):
     """A ladder for each of several base resolutions."""
 
     kind: Literal["tiers"]
+    is_tier = False
+    is_of_tiers = True
     resolution: Annotated[list[Pixels], Field(min_length=1, max_length=MAX_TIERS)] | None = Field(
         None,
         description="sides whose squares are the tiers' areas: kohya's ladder for each, of half to twice the side",
@@ -182,25 +269,28 @@ class TiersLadder(SpecModel):
         description="an image goes to the highest tier that it fills without upscaling, or to every tier",
     )
 
-    def build(self) -> list[Ladder]:
-        """From the lowest tier on. Raises ``Invalid``."""
+    def tiers(self) -> tuple[Ladder, ...]:
         if (self.resolution is None) == (self.ladders is None):
             hint = "Give the sides of the tiers, e.g. [512, 768, 1024], or a ladder for each"
-            raise Invalid("ladder.resolution", "one of resolution and ladders is to be given", hint)
+            raise Invalid("ladder.resolution", "exactly one of resolution and ladders is required", hint)
         if self.resolution is not None:
             twice = {side for side in self.resolution if self.resolution.count(side) > 1}
             if twice:
                 raise Invalid(
-                    "ladder.resolution", f"{min(twice)} is there more than once", "Give each side once"
+                    "ladder.resolution", f"{min(twice)} is listed more than once", "Give each side once"
                 )
             built = [self._kohya(side) for side in self.resolution]
         else:
             built = [self._built(index, ladder) for index, ladder in enumerate(self.ladders or ())]
-        return sorted(built, key=lambda ladder: int((ladder.widths * ladder.heights).max()))
+        return tuple(sorted(built, key=lambda ladder: int((ladder.widths * ladder.heights).max())))
+
+    @property
+    def choice(self) -> Literal["highest", "every"]:
+        return self.choose
 
     def _built(self, index: int, ladder: TierLadder) -> Ladder:
-        if isinstance(ladder, KohyaLadder) and ladder.bucket_no_upscale:
-            detail = "a tier has the same buckets whatever the images are"
+        if ladder.rule is not None:
+            detail = "is not supported in a tier, whose buckets do not depend on the images"
             hint = "Leave it out: with choose: highest only images too small for every tier are scaled up"
             raise Invalid(f"ladder.ladders.{index}.bucket_no_upscale", detail, hint)
         try:
@@ -214,26 +304,24 @@ class TiersLadder(SpecModel):
         # its bounds are not the user's, and so must not be what is wrong
         step = self.bucket_reso_steps
         if step <= MAX_SIDE and not step <= side <= MAX_SIDE // 2:
-            detail = f"{side} is out of range, in steps of bucket_reso_steps {step}"
+            detail = f"{side} is out of range, with bucket_reso_steps {step}"
             raise Invalid("ladder.resolution", detail, f"Take sides from {step} to {MAX_SIDE // 2}")
         return ladders.kohya(side, max(side // 2, step), side * 2, step)
 
 
-_KINDS: dict[str, type[SpecModel]] = {
-    "novelai": NovelaiLadder,
-    "kohya": KohyaLadder,
-    "geometric": GeometricLadder,
-    "preset": PresetLadder,
-    "fitted": FittedLadder,
-    "explicit": ExplicitLadder,
-    "tiers": TiersLadder,
+LADDERS: dict[str, type[LadderSpec]] = {
+    get_args(model.model_fields["kind"].annotation)[0]: model for model in (*_SIMPLE, TiersLadder)
 }
-_DEFAULT_KIND = "novelai"
-_NAMED = {
-    **{kind: {"kind": kind} for kind in ("novelai", "kohya", "geometric", "fitted")},
+"""All kinds, by name."""
+DEFAULT_LADDER = NovelaiLadder
+LADDER_WORDS: dict[str, dict[str, str]] = {
+    **{kind: {"kind": kind} for kind, model in LADDERS.items() if model.is_word},
     **{name: {"kind": "preset", "name": name} for name in PRESETS},
 }
-"""Ladders that a word says: kinds that need no field, and presets."""
+"""Ladders that a spec may give as a text: kinds whose fields all have defaults, and presets."""
+
+
+_DEFAULT_KIND = DEFAULT_LADDER.model_fields["kind"].default
 
 
 def _kind(given: Any) -> Any:
@@ -241,34 +329,33 @@ def _kind(given: Any) -> Any:
 
 
 def _check_kind(given: Any) -> Any:
-    """Refuse what no kind of ladder can be, in words that help; the union's own would name its parts."""
+    """Refuse what cannot be a ladder, with a message that lists the kinds; pydantic's own names the union's parts."""
     if isinstance(given, SpecModel):
         return given
-    if isinstance(given, str) and given in _NAMED:
-        return _NAMED[given]
+    if isinstance(given, str) and given in LADDER_WORDS:
+        return LADDER_WORDS[given]
     if not isinstance(given, dict):
-        about = {"named": ", ".join(_NAMED), "example": '{"kind": "kohya", "resolution": 512}'}
+        about = {"named": ", ".join(LADDER_WORDS), "example": '{"kind": "kohya", "resolution": 512}'}
         raise PydanticCustomError("ladder", "must be one of {named}, or an object, e.g. {example}", about)
     kind = _kind(given)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        about = {"given": repr(kind)[:80], "kinds": ", ".join(_KINDS)}
-        raise PydanticCustomError("ladder", "kind {given} is none of {kinds}", about)
+    if not isinstance(kind, str) or kind not in LADDERS:
+        about = {"given": repr(kind)[:80], "kinds": ", ".join(LADDERS)}
+        raise PydanticCustomError("ladder", "kind must be one of {kinds}, got {given}", about)
     for name in given if "kind" not in given else ():
-        owners = [each for each, model in _KINDS.items() if name in model.model_fields]
+        owners = [each for each, model in LADDERS.items() if name in model.model_fields]
         if owners and _DEFAULT_KIND not in owners:
             about = {"name": name, "owners": " and ".join(owners), "owner": owners[0]}
-            raise PydanticCustomError("ladder", '{name} is of kind {owners}: say "kind": "{owner}"', about)
+            raise PydanticCustomError(
+                "ladder", '{name} is a field of kind {owners}: add "kind": "{owner}"', about
+            )
     return given
 
 
-AnyLadder = Annotated[
-    Annotated[NovelaiLadder, Tag("novelai")]
-    | Annotated[KohyaLadder, Tag("kohya")]
-    | Annotated[GeometricLadder, Tag("geometric")]
-    | Annotated[PresetLadder, Tag("preset")]
-    | Annotated[FittedLadder, Tag("fitted")]
-    | Annotated[ExplicitLadder, Tag("explicit")]
-    | Annotated[TiersLadder, Tag("tiers")],
-    Discriminator(_kind),
-    BeforeValidator(_check_kind),
-]
+if TYPE_CHECKING:
+    AnyLadder = LadderSpec
+else:
+    AnyLadder = Annotated[
+        reduce(or_, (Annotated[model, Tag(kind)] for kind, model in LADDERS.items())),
+        Discriminator(_kind),
+        BeforeValidator(_check_kind),
+    ]

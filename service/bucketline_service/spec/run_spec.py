@@ -14,21 +14,18 @@ from bucketline_service.planning.buckets import ladder as ladders
 from bucketline_service.planning.buckets.assignment import SameAspect
 from bucketline_service.planning.buckets.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
 from bucketline_service.planning.buckets.limits import Limits
-from bucketline_service.planning.buckets.no_upscale import NoUpscale, needed
 from bucketline_service.planning.images import Part
 from bucketline_service.planning.line.image_classes import expected_samples
+from bucketline_service.planning.line.remainders import POLICIES
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, FrameBucket, MapShare, PlanSpec
 from bucketline_service.planning.planner import MAX_EPOCH
 from bucketline_service.planning.planners import DEFAULT, PLANNERS, PlannerKind
 from bucketline_service.spec.batch_sizes import BatchSizes
 from bucketline_service.spec.ladders import (
+    DEFAULT_LADDER,
     MAX_TIERS,
     AnyLadder,
-    FittedLadder,
-    KohyaLadder,
-    NovelaiLadder,
     SpecModel,
-    TiersLadder,
 )
 from bucketline_service.spec.maps import MAX_MAPS, MapSpec, Repeats, check_maps
 from bucketline_service.store.port import MAX_WORLD_SIZE
@@ -40,8 +37,10 @@ _Probability = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=Fal
 
 if TYPE_CHECKING:
     _PlannerName = str
+    _Tails = str
 else:
     _PlannerName = Literal[tuple(PLANNERS)]
+    _Tails = Literal[tuple(POLICIES)]
 _OfTiers = Annotated[list[_Probability], Field(min_length=1, max_length=MAX_TIERS)]
 
 
@@ -97,10 +96,10 @@ class PlanFields(BatchSizes, Repeats):
         None,
         description="consecutive batches of one bucket; world_size unless given, so that steps have one shape",
     )
-    tails: Literal["spill", "pad", "drop", "catch_all"] | None = Field(
+    tails: _Tails | None = Field(
         None, description="what becomes of images that do not fill a unit: spill unless given"
     )
-    ladder: AnyLadder = Field(default_factory=lambda: NovelaiLadder())
+    ladder: AnyLadder = Field(default_factory=lambda: DEFAULT_LADDER())
     assign: AssignSpec = Field(default_factory=lambda: AssignSpec())
     frame_buckets: _FrameBuckets | None = Field(
         None,
@@ -123,8 +122,7 @@ class PlanFields(BatchSizes, Repeats):
     def resolved(self: _P) -> _P:
         """The same spec with every default written out, which is how it is kept and compared. Raises ``Invalid``."""
         spec = self.counted("").with_sizes()
-        if isinstance(self.ladder, KohyaLadder):
-            self.ladder.check()
+        self.ladder.check()
         kind = self.planner_kind
         spec = spec._with_implied(kind, self.repeats)
         if kind.has_units:
@@ -146,12 +144,13 @@ class PlanFields(BatchSizes, Repeats):
     def _check_sections(self) -> None:
         """Tiers and lengths may not be mixed, which a catch-all would do."""
         for field, is_given in (
-            ("ladder.kind", self.ladder.kind == "tiers"),
+            ("ladder.kind", self.ladder.is_of_tiers),
             ("frame_buckets", self.frame_buckets),
         ):
             if is_given and self.tails == "catch_all":
-                detail = "catch_all gathers the tails of all buckets in one, and these must not be mixed"
-                raise Invalid(field, detail, "Use tails: spill, pad or drop")
+                detail = "tails: catch_all gathers the remainders of all buckets in one, but these must not be mixed"
+                others = ", ".join(name for name in POLICIES if name != self.tails)
+                raise Invalid(field, detail, f"Use tails: {others}")
 
     def _lengths(self, num_tiers: int) -> tuple[FrameBucket, ...]:
         """From the shortest on. Raises ``Invalid`` where one is there twice, or not one number is there for a tier."""
@@ -208,12 +207,8 @@ class PlanFields(BatchSizes, Repeats):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the ladder hangs on the images."""
-        return isinstance(self.ladder, FittedLadder) or self._no_upscale is not None
-
-    @property
-    def _no_upscale(self) -> NoUpscale | None:
-        return self.ladder.rule if isinstance(self.ladder, KohyaLadder) else None
+        """Whether the buckets depend on the images."""
+        return self.ladder.depends_on_images
 
     @property
     def _limits(self) -> Limits:
@@ -233,11 +228,7 @@ class PlanFields(BatchSizes, Repeats):
         samples = expected_samples(
             parts, self._shares(maps, len(parts)), self._lengths(num_tiers=1), self.assign.min_size
         )
-        if self._no_upscale is not None:
-            comes = samples > 0  # a bucket is not needed for what never comes
-            return needed(self._no_upscale, widths[comes], heights[comes], self._limits)
-        assert isinstance(self.ladder, FittedLadder)
-        return self.ladder.fit(widths, heights, samples)
+        return self.ladder.fit(widths, heights, samples, self._limits)
 
     def _shares(self, maps: Sequence[MapSpec], num_maps: int = 1) -> list[MapShare]:
         """Of each of ``maps``; where there are none, of so many that come alike."""
@@ -265,11 +256,11 @@ class PlanFields(BatchSizes, Repeats):
             max_ar_error=self.assign.max_ar_error,
             max_crop_loss=self.assign.max_crop_loss,
             min_size=self.assign.min_size,
-            choose=self.ladder.choose if isinstance(self.ladder, TiersLadder) else "highest",
+            choose=self.ladder.choice,
             frame_buckets=self._lengths(len(tiers)),
             first=self.first,
             maps=tuple(self._shares(maps)),
-            no_upscale=self._no_upscale,
+            no_upscale=self.ladder.rule,
             same_aspect=self._same_aspect(tiers),
         )
         # asked for here, that a budget that holds no batch is refused before anything is built
@@ -277,16 +268,14 @@ class PlanFields(BatchSizes, Repeats):
         return plan
 
     def _tiers(self, fitted_sizes: Iterable[Sequence[int]] | None) -> tuple[Ladder, ...]:
-        if isinstance(self.ladder, TiersLadder):
-            return tuple(self.ladder.build())
-        if isinstance(self.ladder, FittedLadder) or self._no_upscale is not None:
+        if self.ladder.depends_on_images:
             assert fitted_sizes is not None, "such a ladder has the sizes that were found for its images"
             return (ladders.explicit(fitted_sizes),)
-        return (self.ladder.build(),)
+        return self.ladder.tiers()
 
     def _same_aspect(self, tiers: Iterable[Ladder]) -> SameAspect:
         """``first`` wherever there is nothing to choose: such plans are the same as before there was a choice."""
-        is_chosen = self.planner_kind.keeps_ladder_order or self._no_upscale is not None
+        is_chosen = self.planner_kind.keeps_ladder_order or self.ladder.rule is not None
         has_choice = not is_chosen and any(ladder.has_equal_aspects for ladder in tiers)
         return "largest_filled" if has_choice else "first"
 
