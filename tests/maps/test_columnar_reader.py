@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ def test_whole_numbers_and_strings_of_every_type_can_be_ids(
 @pytest.mark.parametrize(
     ("table", "field", "words"),
     [
-        (rows(ids=[1, None]), "id", ["row 2", "no id"]),
-        (rows(ids=["a", ""]), "id", ["row 2", "empty string"]),
+        (rows(ids=[1, None]), "id", ["row 2", "has no value"]),
+        (rows(ids=["a", ""]), "id", ["row 2", "must not be empty"]),
         (rows(ids=[7, 7]), "id", ["row 2", "duplicate id 7, first seen in row 1"]),
         (rows(ids=["é", "é"]), "id", ["row 2", "duplicate id 'é', first seen in row 1"]),
         (rows(ids=[1.0, 2.0]), "id", ["row 1", "got 1.0 of type double"]),
@@ -91,7 +92,7 @@ def test_whole_numbers_and_strings_of_every_type_can_be_ids(
             ["row 2", "must fit in 64 bits with a sign, got 9223372036854775808"],
         ),
         (rows(ids=[b"a", b"\xff"]), "id", ["row 2", "must be UTF-8, got b'\\xff'"]),
-        (rows(ids=["a", "x" * 1025]), "id", ["row 2", "longer than 1,024 bytes"]),
+        (rows(ids=["a", "x" * 1025]), "id", ["row 2", "must be at most 1,024 bytes"]),
         (rows(width=[640, None]), "width", ["row 2", "no value"]),
         (rows(width=[640, 0]), "width", ["row 2", "got 0"]),
         (rows(height=[640, -5]), "height", ["row 2", "got -5"]),
@@ -104,7 +105,7 @@ def test_whole_numbers_and_strings_of_every_type_can_be_ids(
         (rows(width=[True, False]), "width", ["row 1", "got True of type bool"]),
         (rows(width=[None, None]), "width", ["row 1", "no value"]),
         (rows().slice(0, 0), "file", ["no rows"]),
-        (rows().drop_columns(["height"]), "height", ["'height' to go with 'width'"]),
+        (rows().drop_columns(["height"]), "height", ["has 'width' but no column 'height'"]),
     ],
 )
 def test_a_bad_value_is_named_with_its_row(
@@ -152,52 +153,50 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("column", ["id", "width", "height"])
-@pytest.mark.parametrize("strange", STRANGE, ids=lambda strange: str(strange.type))
-def test_a_column_of_any_type_is_read_or_invalid(
-    store: MapStore, tmp_path: Path, column: str, strange: pa.Array
-) -> None:
-    table = rows().set_column(rows().schema.get_field_index(column), column, strange)
-    stream(tmp_path / "map", table)
-    if column == "id" and strange.type == pa.dictionary(pa.int32(), pa.string()):
-        assert store.put("map", tmp_path / "map", "arrow")[0].ids(np.array([1])) == ["b"]
-        return
-    if column == "id" and strange.type in (pa.string_view(), pa.binary_view()):
-        with suppress(Invalid):  # older releases of arrow can not convert them
-            assert store.put("map", tmp_path / "map", "arrow")[0].ids(np.array([1])) == ["2"]
-        return
-    with pytest.raises(Invalid) as caught:
-        store.put("map", tmp_path / "map", "arrow")
-    assert caught.value.field in (column, "file")
+def test_a_column_of_any_type_is_read_or_invalid(store: MapStore, tmp_path: Path, column: str) -> None:
+    for number, strange in enumerate(STRANGE):
+        stream(tmp_path / "map", rows().set_column(rows().schema.get_field_index(column), column, strange))
+        put = partial(store.put, f"map{number}", tmp_path / "map", "arrow")
+        if column == "id" and strange.type == pa.dictionary(pa.int32(), pa.string()):
+            assert put()[0].ids(np.array([1])) == ["b"]
+        elif column == "id" and strange.type in (pa.string_view(), pa.binary_view()):
+            with suppress(Invalid):  # older releases of Arrow cannot convert them
+                assert put()[0].ids(np.array([1])) == ["2"]
+        else:
+            with pytest.raises(Invalid) as caught:
+                put()
+            assert caught.value.field in (column, "file"), strange.type
 
 
 def test_a_bad_row_far_down_has_its_number(
     refused: Callable[..., Invalid], tmp_path: Path, sink: tuple[str, Sink]
 ) -> None:
-    n = 700_001
+    n = 300_001
     widths = np.full(n, 640)
     widths[n - 2] = 0
     sink[1](tmp_path / "bad", rows(ids=np.arange(n), width=widths, height=np.full(n, 480)))
     assert refused(sink[0], tmp_path / "bad").extra["row"] == n - 1
     ids = np.arange(n)
-    ids[[500_000, 600_000]] = [3, 2]
+    ids[[270_000, 290_000]] = [3, 2]
     sink[1](tmp_path / "bad", rows(ids=ids, width=np.full(n, 640), height=np.full(n, 480)))
-    assert "row 500001: duplicate id 3, first seen in row 4" in refused(sink[0], tmp_path / "bad").detail
+    assert "row 270001: duplicate id 3, first seen in row 4" in refused(sink[0], tmp_path / "bad").detail
 
 
 @pytest.mark.parametrize("column", ["orientation", "num_repeats", "num_frames"])
-@pytest.mark.parametrize("strange", STRANGE, ids=lambda strange: str(strange.type))
 def test_an_optional_column_of_any_type_is_read_or_invalid(
-    store: MapStore, tmp_path: Path, column: str, strange: pa.Array
+    store: MapStore, tmp_path: Path, column: str
 ) -> None:
-    stream(tmp_path / "map", rows().append_column(column, strange))
-    is_number = strange.type in (pa.decimal256(70, 2), pa.dictionary(pa.int32(), pa.float64()))
-    fits = strange[0].as_py() == 1.5 if is_number and column == "num_repeats" else False
-    if fits or strange.null_count == len(strange):
-        store.put("map", tmp_path / "map", "arrow")[0].verify()
-        return
-    with pytest.raises(Invalid) as caught:
-        store.put("map", tmp_path / "map", "arrow")
-    assert caught.value.field in (column, "file")
+    for number, strange in enumerate(STRANGE):
+        stream(tmp_path / "map", rows().append_column(column, strange))
+        put = partial(store.put, f"map{number}", tmp_path / "map", "arrow")
+        is_number = strange.type in (pa.decimal256(70, 2), pa.dictionary(pa.int32(), pa.float64()))
+        fits = strange[0].as_py() == 1.5 if is_number and column == "num_repeats" else False
+        if fits or strange.null_count == len(strange):
+            put()[0].verify()
+        else:
+            with pytest.raises(Invalid) as caught:
+                put()
+            assert caught.value.field in (column, "file"), strange.type
 
 
 def test_metadata_of_img2dataset(refused: Callable[..., Invalid], store: MapStore, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 
-from bucketline_service.maps.id_column import MAX_SIDE_PX
-from bucketline_service.maps.size_histogram import SIZE_EDGES_PX, Histogram
+from bucketline_service.maps.numeric_columns import MAX_SIDE_PX
+from bucketline_service.maps.size_histogram import SIZE_EDGES_PX, SizeHistogram
 
 
 def counted(sizes: list[tuple[int, int]]) -> dict:
-    histogram = Histogram()
+    histogram = SizeHistogram()
     widths, heights = np.array(sizes, np.uint32).T
     half = len(sizes) // 2
     histogram.add(widths[:half], heights[:half])

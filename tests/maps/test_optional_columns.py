@@ -7,7 +7,6 @@ import json
 import math
 import struct
 import tempfile
-import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -75,7 +74,7 @@ def filled(more: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 @given(maps())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=settings().max_examples // 3)
 def test_every_format_of_the_same_rows_is_the_same_map(
     rows: tuple[Ids, list[int], list[int], dict[str, list[Any]]],
 ) -> None:
@@ -261,7 +260,9 @@ class TestNames:
         )
         assert opened.int_ids.tolist() == [7, 8, 9]
         assert (num_repeats(opened), num_frames(opened)) == ([1] * 3, [10, 11, 12])
-        with pytest.raises(Invalid, match="width and num_frames are one column, 'width'"):
+        with pytest.raises(
+            Invalid, match="width and num_frames must be different columns, got 'width' for both"
+        ):
             put(RequestedColumns(num_frames="width"), name="no")
 
     @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ class TestNames:
                 "orientation",
                 ["'orientation', 'exif_orientation'"],
             ),
-            (RequestedColumns(), ["frames", " frames"], "frames", ["2 columns of this name"]),
+            (RequestedColumns(), ["frames", " frames"], "frames", ["2 columns with this name"]),
             (
                 RequestedColumns(num_frames="f"),
                 [],
@@ -338,35 +339,34 @@ def test_a_bad_value_in_text_is_named_with_its_row_and_line(
     assert (error.extra["row"], error.extra["line"], error.extra["value"]) == (2, 4, f"'{text}'")
 
 
-@pytest.mark.parametrize(("name", "text", "words"), BAD)
 @pytest.mark.parametrize("writer", [name for name in WITH_MORE if name != "csv"])
 def test_a_bad_number_is_named_with_its_row(
-    refused: Callable[..., Invalid], tmp_path: Path, writer: str, name: str, text: str, words: list[str]
+    refused: Callable[..., Invalid], tmp_path: Path, writer: str
 ) -> None:
-    if writer in ("json", "coco") and text in ("nan", "inf"):
-        pytest.skip("JSON has no such numbers")
     format, write = WITH_MORE[writer]
-    write(tmp_path / "bad", [1, 2], [3, 4], [5, 6], {name: [1, float(text)]})
-    if writer == "sparse_jsonl":
-        write(tmp_path / "bad", [1, 2], [3, 4], [5, 6], {name: [None, float(text)]})
-    error = refused(format, tmp_path / "bad")
-    assert (error.field, error.extra["row"]) == (name, 2)
-    for word in words:
-        assert word in error.detail
     lines = {"jsonl": 2, "sparse_jsonl": 2, "tar": 2, "tsv": 3, "csv_gz": 3}
-    assert error.extra.get("line") == lines.get(writer)
+    for name, text, words in BAD:
+        if writer in ("json", "coco") and text in ("nan", "inf"):
+            continue  # JSON has no such numbers
+        first = None if writer == "sparse_jsonl" else 1
+        write(tmp_path / "bad", [1, 2], [3, 4], [5, 6], {name: [first, float(text)]})
+        error = refused(format, tmp_path / "bad")
+        assert (error.field, error.extra["row"]) == (name, 2)
+        assert all(word in error.detail for word in words), error.detail
+        assert error.extra.get("line") == lines.get(writer)
 
 
-@pytest.mark.parametrize("bad", ["true", '"6"', '""', "[1]", '{"a": 1}'])
 @pytest.mark.parametrize("name", ["orientation", "exif_orientation", "num_repeats", "repeats", "frames"])
-def test_json_that_is_no_number_is_named(refused: Callable[..., Invalid], name: str, bad: str) -> None:
+def test_json_that_is_no_number_is_named(refused: Callable[..., Invalid], name: str) -> None:
     """Whether the first object has the key or not."""
-    for first in ("", f', "{name}": null'):
-        line = '{"id": %d, "width": 2, "height": 3%s}\n'
-        error = refused("jsonl", (line % (1, first) + line % (2, f', "{name}": {bad}')).encode())
-        assert error.field == name
-        assert f"row 2 (line 2): got {bad}" in error.detail
-        assert "leave it out" in error.detail
+    for bad in ("true", '"6"', '""', "[1]", '{"a": 1}'):
+        for first in ("", f', "{name}": null'):
+            line = '{"id": %d, "width": 2, "height": 3%s}\n'
+            error = refused("jsonl", (line % (1, first) + line % (2, f', "{name}": {bad}')).encode())
+            assert error.field == name
+            assert "row 2 (line 2): must be" in error.detail
+            assert f"got {bad}" in error.detail
+            assert "To ignore the column" in error.detail
 
 
 def test_json_keys_of_two_meanings_are_refused_wherever_they_are(refused: Callable[..., Invalid]) -> None:
@@ -380,7 +380,7 @@ def test_json_keys_of_two_meanings_are_refused_wherever_they_are(refused: Callab
 
 def test_a_key_that_begins_after_many_rows(store: MapStore, tmp_path: Path) -> None:
     """In a later block than the first; the images before it have the default."""
-    n = 300_000
+    n = 220_000  # more than a block of 8 MB
     text = "".join(f'{{"id": {i}, "width": 640, "height": 480}}\n' for i in range(n))
     late = '{"id": -1, "width": 640, "height": 480, "num_repeats": 0, "frames": 7, "orientation": 6}\n'
     (tmp_path / "map.jsonl").write_text(text + late)
@@ -431,33 +431,29 @@ def test_a_column_without_any_value_says_nothing_whatever_its_type(
     assert store.put("map", path, "parquet")[0].optional == {}
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
+@pytest.mark.parametrize("name", ["orientation", "num_repeats", "frames"])
+def test_a_column_of_another_type_is_refused_at_its_first_value(
+    refused: Callable[..., Invalid], tmp_path: Path, name: str
+) -> None:
+    for values in (
         pa.array([None, "landscape"]),
         pa.array([None, "6"]),
         pa.array([None, True]),
         pa.array([None, [6]]),
         pa.array([None, 6], pa.timestamp("s")),
         pa.array([None, "landscape"]).dictionary_encode(),
-    ],
-    ids=lambda values: str(values.type),
-)
-@pytest.mark.parametrize("name", ["orientation", "num_repeats", "frames"])
-def test_a_column_of_another_type_is_refused_at_its_first_value(
-    refused: Callable[..., Invalid], tmp_path: Path, name: str, values: pa.Array
-) -> None:
-    error = refused("parquet", parquet(tmp_path / "map", **{name: values}))
-    assert (error.field, error.extra["row"]) == (name, 2)
-    assert "of type" in error.detail
-    assert "leave it out" in error.detail
+    ):
+        error = refused("parquet", parquet(tmp_path / "map", **{name: values}))
+        assert (error.field, error.extra["row"]) == (name, 2)
+        assert "of type" in error.detail
+        assert "To ignore the column" in error.detail
 
 
 def test_an_npz_array_of_another_length_or_of_objects(
     refused: Callable[..., Invalid], tmp_path: Path
 ) -> None:
     write_npz(tmp_path / "map", [1, 2], [3, 4], [5, 6], {"num_repeats": [1]})
-    assert "1 values, while id has 2" in refused("npz", tmp_path / "map").detail
+    assert "must have 2 values like id, got 1" in refused("npz", tmp_path / "map").detail
     write_npz(tmp_path / "map", [1, 2], [3, 4], [5, 6], {"frames": [None, 2]})
     error = refused("npz", tmp_path / "map")
     assert error.field == "frames"
@@ -479,7 +475,7 @@ class TestDistinctValues:
         assert num_repeats(opened) == values
         opened.verify()
 
-    @pytest.mark.parametrize("row", [256, 299_999])
+    @pytest.mark.parametrize("row", [256, 270_000])
     def test_the_257th_is_refused(self, refused: Callable[..., Invalid], tmp_path: Path, row: int) -> None:
         values = [i % 256 / 4 for i in range(row)] + [0.1] * 5
         n = len(values)
@@ -487,38 +483,22 @@ class TestDistinctValues:
         error = refused("npz", tmp_path / "map")
         assert (error.field, error.extra["row"]) == ("num_repeats", row + 1)
         assert (
-            "0.1 is the 257th distinct value of num_repeats. A map has at most 256: round them"
-            in error.detail
+            "num_repeats must have at most 256 distinct values in a map, and 0.1 is one more" in error.detail
         )
 
     def test_the_default_of_empty_cells_is_one_of_them(self, refused: Callable[..., Invalid]) -> None:
         rows = "".join(f"{i},1,1,{'' if i == 0 else i}\n" for i in range(257))
         error = refused("csv", f"id,width,height,repeats\n{rows}".encode())
-        assert "row 257 (line 258): '256' is the 257th distinct value" in error.detail
+        assert "row 257 (line 258): num_repeats must have at most 256 distinct values" in error.detail
+        assert "'256' is one more" in error.detail
 
     def test_more_rows_than_are_read_at_a_time(self, store: MapStore, tmp_path: Path) -> None:
-        n = 700_000
+        n = 300_000
         values = np.arange(n)[::-1] // 3000 / 4
         frames = np.arange(n) % 121 + 1
         opened = self.put(store, tmp_path / "map", values.tolist(), num_frames=frames.tolist())
         assert np.array_equal(num_repeats(opened), values)
         assert np.array_equal(num_frames(opened), frames)
-
-
-def test_columns_are_not_held_in_memory(root: Path, tmp_path: Path) -> None:
-    """What two more columns add to the heap's peak is less than one of them takes."""
-    n = 3_000_000
-    ids, sides = np.arange(n), np.full(n, 640, np.uint16)
-    more = {"num_repeats": (np.arange(n) % 200)[::-1] / 4, "num_frames": np.arange(n) % 99 + 1}
-    peaks = []
-    for number, columns in enumerate([{}, more]):
-        np.savez(tmp_path / "map.npz", id=ids, width=sides, height=sides, **columns)
-        store = MapStore(root)
-        tracemalloc.start()
-        store.put(f"map{number}", tmp_path / "map.npz", "npz")
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 4 * n
 
 
 class TestDamage:
@@ -527,7 +507,7 @@ class TestDamage:
         digest = put(num_repeats=[3, 1, 0.5], num_frames=[5, 1, 77]).digest
         return root / "objects" / f"{digest}.arrow"
 
-    @pytest.mark.parametrize("bit", [0, 3, 7])
+    @pytest.mark.parametrize("bit", [3, *(pytest.param(bit, marks=pytest.mark.exhaustive) for bit in (0, 7))])
     def test_any_bit_is_seen_by_verify(self, store: MapStore, path: Path, bit: int) -> None:
         whole = path.read_bytes()
         for place in range(len(whole)):
@@ -542,7 +522,7 @@ class TestDamage:
 
     def test_cut_at_any_length(self, store: MapStore, path: Path) -> None:
         whole = path.read_bytes()
-        for length in range(len(whole)):
+        for length in range(0, len(whole), 7):
             path.write_bytes(whole[:length])
             with pytest.raises(StoreUnavailable, match="damaged"):
                 store.get("map")

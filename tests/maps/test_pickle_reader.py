@@ -18,33 +18,26 @@ import pytest
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore, RequestedColumns
 
+EVERY_PROTOCOL = pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize(
-    "sizes",
-    [
+
+@EVERY_PROTOCOL
+def test_integers_and_strings_in_every_protocol(store: MapStore, tmp_path: Path, protocol: int) -> None:
+    file = tmp_path / "resolutions.pkl"
+    for sizes in (
         {7: (640, 480), -1: (3, 4)},
         {7: [640, 480], -1: [3.0, 4]},
         {np.int64(7): (np.int32(640), np.uint16(480)), np.int64(-1): (np.float32(3), np.float64(4))},
         {np.uint8(7): np.array([640, 480]).tolist(), -1: tuple(np.array([3, 4], ">i4"))},
-        {7: (640, 480), -1: (True + 2, 4)},
-    ],
-)
-def test_whole_numbers_in_every_protocol(
-    store: MapStore, tmp_path: Path, protocol: int, sizes: dict[Any, Any]
-) -> None:
-    (tmp_path / "resolutions.pkl").write_bytes(pickle.dumps(sizes, protocol))
-    opened, _ = store.put("map", tmp_path / "resolutions.pkl", "pickle")
-    assert opened.int_ids.tolist() == [7, -1]
-    assert (opened.widths.tolist(), opened.heights.tolist()) == ([640, 3], [480, 4])
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_strings_in_every_protocol(store: MapStore, tmp_path: Path, protocol: int) -> None:
-    sizes = {f"é{i}/\n'\\.jpg": (i + 1, 640) for i in range(3000)}
-    (tmp_path / "resolutions.pkl").write_bytes(pickle.dumps(sizes, protocol))
-    opened, _ = store.put("map", tmp_path / "resolutions.pkl", "pickle")
-    assert opened.ids(np.arange(3000)) == list(sizes)
+    ):
+        file.write_bytes(pickle.dumps(sizes, protocol))
+        opened, _ = store.put("integers", file, "pickle")  # the same map each time
+        assert opened.int_ids.tolist() == [7, -1]
+        assert (opened.widths.tolist(), opened.heights.tolist()) == ([640, 3], [480, 4])
+    names = {f"é{i}/\n'\\.jpg": (i + 1, 640) for i in range(3000)}
+    file.write_bytes(pickle.dumps(names, protocol))
+    opened, _ = store.put("strings", file, "pickle")
+    assert opened.ids(np.arange(3000)) == list(names)
     assert opened.widths.tolist() == list(range(1, 3001))
 
 
@@ -102,51 +95,51 @@ def payloads(sentinel: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("name", payloads(Path("x")))
+@EVERY_PROTOCOL
 def test_anything_but_plain_values_is_refused_and_nothing_is_executed(
-    refused: Callable[..., Invalid], tmp_path: Path, name: str, protocol: int
+    refused: Callable[..., Invalid], tmp_path: Path, protocol: int
 ) -> None:
     sentinel = tmp_path / "sentinel"
-    error = refused("pickle", pickle.dumps(payloads(sentinel)[name], protocol))
-    assert "A resolutions.pkl is a dict of id to (width, height)" in error.detail or "row 1" in error.detail
-    assert not sentinel.exists()
+    for name, payload in payloads(sentinel).items():
+        detail = refused("pickle", pickle.dumps(payload, protocol)).detail
+        assert "A resolutions.pkl is a dict of id to (width, height)" in detail or "row 1" in detail, name
+        assert not sentinel.exists(), name
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        b"cos\nsystem\n(S'touch sentinel'\ntR.",
-        b"(S'touch sentinel'\nios\nsystem\n.",
-        b"(cos\nsystem\nS'touch sentinel'\no.",
-        b"\x80\x02cposix\nsystem\nX\x0e\x00\x00\x00touch sentinel\x85R.",
-        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0etouch sentinel\x85R.",
-        b"\x80\x02cnumpy\ndtype\n(X\x01\x00\x00\x00OK\x00K\x01tR.",
-        b"\x80\x02cnumpy\ndtype\n)R.",
-        b"\x80\x02cnumpy\ndtype\nK\x05R.",
-        b"\x80\x02cnumpy\ndtype\n}b.",
-        b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00i8\x85R}X\x01\x00\x00\x00aK\x01sb.",
-        b"\x80\x02cnumpy\ndtype\n)\x81.",
-        b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\x00\x00\x00i8\x85RX\x01\x00\x00\x00a\x86R.",
-        b"\x80\x03cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\x00\x00\x00i8\x85RC\x01a\x86R.",
-        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n.",
-        b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00zlib\x86R.",
-        b"\x80\x02c_codecs\ndecode\n.",
-        b"\x80\x04\x8c\x05numpy\x8c\x0bdtype.newby\x93.",
-        b"\x80\x02K\x01K\x02\x86R.",
-        b"\x80\x02Pabc\n.",
-        b"\x80\x02K\x01Q.",
-        b"\x80\x02\x82\x01.",
-        b"\x80\x05\x97.",
-        b"\x80\x02}\xff.",
-    ],
-)
+HOSTILE_PROGRAMS = [
+    b"cos\nsystem\n(S'touch sentinel'\ntR.",
+    b"(S'touch sentinel'\nios\nsystem\n.",
+    b"(cos\nsystem\nS'touch sentinel'\no.",
+    b"\x80\x02cposix\nsystem\nX\x0e\x00\x00\x00touch sentinel\x85R.",
+    b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0etouch sentinel\x85R.",
+    b"\x80\x02cnumpy\ndtype\n(X\x01\x00\x00\x00OK\x00K\x01tR.",
+    b"\x80\x02cnumpy\ndtype\n)R.",
+    b"\x80\x02cnumpy\ndtype\nK\x05R.",
+    b"\x80\x02cnumpy\ndtype\n}b.",
+    b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00i8\x85R}X\x01\x00\x00\x00aK\x01sb.",
+    b"\x80\x02cnumpy\ndtype\n)\x81.",
+    b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\x00\x00\x00i8\x85RX\x01\x00\x00\x00a\x86R.",
+    b"\x80\x03cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\x00\x00\x00i8\x85RC\x01a\x86R.",
+    b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n.",
+    b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00zlib\x86R.",
+    b"\x80\x02c_codecs\ndecode\n.",
+    b"\x80\x04\x8c\x05numpy\x8c\x0bdtype.newby\x93.",
+    b"\x80\x02K\x01K\x02\x86R.",
+    b"\x80\x02Pabc\n.",
+    b"\x80\x02K\x01Q.",
+    b"\x80\x02\x82\x01.",
+    b"\x80\x05\x97.",
+    b"\x80\x02}\xff.",
+]
+
+
 def test_hand_written_programs_are_refused(
-    refused: Callable[..., Invalid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: bytes
+    refused: Callable[..., Invalid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refused("pickle", program)
-    assert not Path("sentinel").exists()
+    for program in HOSTILE_PROGRAMS:
+        refused("pickle", program)
+        assert not Path("sentinel").exists(), program
 
 
 @pytest.mark.parametrize(
@@ -175,15 +168,15 @@ def test_programs_that_ask_for_much_memory_are_refused(
         (640, "file", ["got a int"]),
         ({1: (1, 2), "a": (1, 2)}, "id", ["row 2", "got 'a' of type str", "must be int"]),
         ({"a": (1, 2), 1: (1, 2)}, "id", ["row 2", "got 1 of type int"]),
-        ({1: (1, 2), 2.5: (1, 2)}, "id", ["row 2", "2.5 is a float"]),
-        ({1: (1, 2), (1, 2): (1, 2)}, "id", ["row 2", "(1, 2) is a tuple"]),
+        ({1: (1, 2), 2.5: (1, 2)}, "id", ["row 2", "got 2.5 of type float"]),
+        ({1: (1, 2), (1, 2): (1, 2)}, "id", ["row 2", "got (1, 2) of type tuple"]),
         (
             {1: (1, 2), 2**63: (1, 2)},
             "id",
             ["row 2", "must fit in 64 bits with a sign, got 9223372036854775808"],
         ),
-        ({1: (1, 2), 10**5000: (1, 2)}, "id", ["row 2", "a whole number of 16610 bits"]),
-        ({"a": (1, 2), "": (1, 2)}, "id", ["row 2", "empty string"]),
+        ({1: (1, 2), 10**5000: (1, 2)}, "id", ["row 2", "an integer of 16610 bits"]),
+        ({"a": (1, 2), "": (1, 2)}, "id", ["row 2", "must not be empty"]),
         ({1: (1, 2), 2: (1, 2, 3)}, "file", ["row 2", "must be (width, height), got (1, 2, 3)"]),
         ({1: (1, 2), 2: tuple(range(17))}, "file", ["row 2", "a tuple of 17 values"]),
         ({1: (1, 2), 2: ((1, 2), 3)}, "file", ["row 2", "a tuple in a tuple"]),

@@ -162,7 +162,7 @@ def test_a_name_that_is_none_is_refused_everywhere(any_store: MapStore, one: Pat
 
 def test_a_source_that_is_not_there(any_store: MapStore, tmp_path: Path) -> None:
     for path in (tmp_path / "nope.csv", tmp_path):
-        with pytest.raises(Invalid, match="there is no file"):
+        with pytest.raises(Invalid, match="does not exist"):
             any_store.put("map", path, "csv")
 
 
@@ -189,7 +189,7 @@ def test_more_images_than_the_limit(root: Path, one: Path, two: Path) -> None:
     store = MapStore(root, max_images=1)
     store.put("one", one, "csv")
     before = contents(root)
-    with pytest.raises(TooLarge, match="more than 1 images"):
+    with pytest.raises(TooLarge, match="at most 1 images"):
         store.put("two", two, "csv")
     assert contents(root) == before
 
@@ -231,14 +231,16 @@ def test_an_object_that_lost_its_name_is_adopted(store: MapStore, root: Path, on
 
 def test_a_root_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreUnavailable, match=r"cannot keep maps in .*file/maps: Not a directory") as caught:
+    with pytest.raises(
+        StoreUnavailable, match=r"cannot store maps in .*file/maps: Not a directory"
+    ) as caught:
         MapStore(tmp_path / "file" / "maps")
     assert caught.value.extra["directory"] == str(tmp_path / "file" / "maps")
 
 
 def test_a_root_that_went_away(store: MapStore, root: Path, one: Path) -> None:
     (root / "staging").rmdir()
-    with pytest.raises(StoreUnavailable, match=r"cannot keep maps in .*No such file or directory"):
+    with pytest.raises(StoreUnavailable, match=r"cannot store maps in .*No such file or directory"):
         store.put("map", one, "csv")
 
 
@@ -253,8 +255,8 @@ FULL_DISK = """
     try:
         store.put("map", Path(sys.argv[2]), "csv")
     except StoreUnavailable as error:
-        sys.exit(0 if "cannot keep maps in " + sys.argv[1] + ": File too large" in str(error) else str(error))
-    sys.exit("was kept")
+        sys.exit(0 if "cannot store maps in " + sys.argv[1] + ": File too large" in str(error) else str(error))
+    sys.exit("was stored")
 """
 
 

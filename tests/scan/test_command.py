@@ -77,18 +77,23 @@ def test_images_are_not_turned_where_it_is_asked_for(folder: Path, output: Path)
             metadata = pq.read_schema(target).metadata
             assert metadata[b"bucketline.scan.exif"] == mark
     arguments = ("scan", str(folder), "-o", str(output))
-    assert run_command(*arguments, "--no-exif")[1].startswith(f"{output}: 1 images, not turned by EXIF\n")
+    assert run_command(*arguments, "--no-exif")[1].startswith(
+        f"{output}: 1 images, without EXIF orientation\n"
+    )
     status, _, errors = run_command(*arguments)
     assert (status, errors.count("\n")) == (1, 1)
-    assert f"{output}.scan: the record of this output is of a scan with --no-exif" in errors
+    assert f"{output}.scan: the record of this output is from a scan with --no-exif" in errors
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["{folder}/none", "-o", "{output}"], "none: it can not be read: No such file or directory"),
-        (["{folder}", "-o", "{output}"], "bucketline: no image has a size; {output}.bad.jsonl says why"),
-        (["{folder}", "-o", "{output}", "--engine", "spark"], "--engine: 'spark' is none. Give local or ray"),
+        (["{folder}/none", "-o", "{output}"], "none: it cannot be read: No such file or directory"),
+        (
+            ["{folder}", "-o", "{output}"],
+            "bucketline: no image has a size; the reasons are in {output}.bad.jsonl",
+        ),
+        (["{folder}", "-o", "{output}", "--engine", "spark"], "--engine: must be local or ray, got 'spark'"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_line(

@@ -53,7 +53,7 @@ def test_several_paths_and_what_they_share(folder: Path, output: Path) -> None:
     put(folder, "b/y.jpg")
     done = scan([folder / "b", folder / "a", folder / "b"], output)
     assert done.sizes == {"x.jpg": (40, 30), "y.jpg": (40, 30)}, "the one whose path comes first"
-    assert done.bad == {"x.jpg": f"its id 'x.jpg' is that of {folder}/a/x.jpg"}
+    assert done.bad == {"x.jpg": f"duplicate id 'x.jpg', which {folder}/a/x.jpg has"}
     assert scan([folder / "a", folder / "b"], output, ids=IdStyle.FULL).bad == {}
 
 
@@ -72,12 +72,12 @@ def test_every_bad_file_has_its_reason(folder: Path, output: Path) -> None:
     assert list(done.sizes) == ["f/" * 3 + "n" * 250 + ".jpg", "good.jpg"]
     assert done.bad == {
         "empty.jpg": "the file is empty",
-        "page.jpg": "it is no image, or its header is broken",
-        "cut.jpg": "it can not be opened: Truncated File Read",
-        "cut.png": "it can not be opened: Truncated File Read",
-        "pipe.jpg": "it is no regular file",
-        "gone.jpg": "it can not be read: No such file or directory",
-        "loop": "it is a link to a folder that it stands in",
+        "page.jpg": "it is not an image, or its header is damaged",
+        "cut.jpg": "it cannot be opened: Truncated File Read",
+        "cut.png": "it cannot be opened: Truncated File Read",
+        "pipe.jpg": "it is not a regular file",
+        "gone.jpg": "it cannot be read: No such file or directory",
+        "loop": "it is a link to a folder that contains it",
         "\\xe4.jpg": "its name is not UTF-8",
     }
     assert done.summary.num_bad == 8
@@ -95,7 +95,7 @@ def test_ids_that_no_map_takes(folder: Path, output: Path) -> None:
     put(folder, "/".join(["n" * 200] * 6)[1:] + ".jpg")
     done = scan([folder], output)
     assert (list(done.sizes), len(done.bad)) == (["good.jpg"], 1)
-    assert "longer than 1,024 bytes" in next(iter(done.bad.values()))
+    assert "must be 1 to 1,024 bytes" in next(iter(done.bad.values()))
 
 
 def test_sources_are_only_read(folder: Path, output: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_may_not_be_read(folder: Path, output: Path) -> None:
     put(folder, "b/c.jpg").parent.chmod(0)
     done = scan([folder], output)
     (folder / "b").chmod(0o755)
-    assert done.bad == dict.fromkeys(("a.jpg", "b"), "it can not be read: Permission denied")
+    assert done.bad == dict.fromkeys(("a.jpg", "b"), "it cannot be read: Permission denied")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_paths_that_can_not_be_scanned(folder: Path, output: Path, name: str) ->
 
 def test_a_folder_without_images(folder: Path, output: Path) -> None:
     put(folder, "notes.txt", b"x")
-    with pytest.raises(Invalid, match="there is no image, shard or table in it"):
+    with pytest.raises(Invalid, match="no image, shard or table was found"):
         scan([folder], output)
     assert not output.exists()
 

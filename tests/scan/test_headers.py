@@ -19,7 +19,7 @@ from pillow_heif import register_heif_opener
 
 from bucketline_service.maps import checks
 from bucketline_service.scan import work_units
-from bucketline_service.scan.image_headers import BadImageError, Size, read_size
+from bucketline_service.scan.image_headers import BadImageError, ImageSize, read_size
 
 from .images import ORIENTATION, exif, image
 
@@ -39,13 +39,13 @@ XMP = (
 )
 
 
-def of_pillow(data: bytes) -> Size:
+def of_pillow(data: bytes) -> ImageSize:
     with Image.open(io.BytesIO(data)) as opened:
         turned = ImageOps.exif_transpose(opened)
-        return Size(*turned.size)
+        return ImageSize(*turned.size)
 
 
-def of_scan(data: bytes) -> Size:
+def of_scan(data: bytes) -> ImageSize:
     return read_size(io.BytesIO(data))
 
 
@@ -229,7 +229,7 @@ def test_sides_are_those_of_a_map() -> None:
 
 @pytest.mark.parametrize("size", [(0, 5), (1_000_001, 5)])
 def test_sides_that_no_map_takes(size: tuple[int, int]) -> None:
-    with pytest.raises(BadImageError, match=r"a side is 1 to 1,000,000|can not be opened"):
+    with pytest.raises(BadImageError, match=r"sides must be 1 to 1,000,000|cannot be opened"):
         of_scan(png_of(*size))
 
 

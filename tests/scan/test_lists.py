@@ -45,7 +45,7 @@ def test_paths_elsewhere_and_bad_ones(listed: Path, output: Path, tmp_path: Path
     done = scan([path], output)
     assert set(done.sizes) == {str(far), "../images/a.jpg"}
     assert set(done.bad) == {"none.jpg", "sub", "x.jpg"}
-    assert done.bad["sub"] == "it is a folder; a list names images and shards"
+    assert done.bad["sub"] == "it is a folder; a list must consist of images and shards"
     assert "http:// is not read" in done.bad["x.jpg"]
 
 
@@ -68,15 +68,15 @@ def test_the_column_of_paths_may_be_named(listed: Path, output: Path) -> None:
         (
             "l.csv",
             b"url,text\nx,y\n",
-            "l.csv: no column of paths; there are 'url', 'text'. Name it with --path-column",
+            "l.csv: no column of paths; columns are 'url', 'text'. Choose it with --path-column",
         ),
-        ("l.csv", b"path,file_name\nx,y\n", "path and file_name could be the path"),
+        ("l.csv", b"path,file_name\nx,y\n", "several columns could be the path: path, file_name"),
         ("l.csv", b"path,text\n,y\n", "l.csv, row 1: has no path in 'path'"),
         ("l.jsonl", b'{"path": "a.jpg"}\n{"path": 3}\n', "l.jsonl, row 2: has no path in 'path'"),
-        ("l.jsonl", b"[1]\n", "l.jsonl, row 1: is neither a path nor an object"),
-        ("l.json", b"{", "l.json: is no list that can be read"),
-        ("l.json", b"3", "l.json: is neither a list nor an object"),
-        ("l.txt", b"\xff", "l.txt: is not UTF-8"),
+        ("l.jsonl", b"[1]\n", "l.jsonl, row 1: must be a path or an object"),
+        ("l.json", b"{", "l.json: cannot be read as a list"),
+        ("l.json", b"3", "l.json: must be an array or an object"),
+        ("l.txt", b"\xff", "l.txt: must be UTF-8"),
     ],
 )
 def test_lists_that_can_not_be_read(

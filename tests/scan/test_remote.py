@@ -56,7 +56,7 @@ def test_a_prefix(bucket: Bucket, output: Path) -> None:
     done = scan([bucket.uri("set")], output)
     assert done.sizes == {"a.jpg": (40, 30), "b/c.png": (40, 30), **KEYS}
     assert done.bad == {
-        "bad.jpg": "it is no image, or its header is broken",
+        "bad.jpg": "it is not an image, or its header is damaged",
         "empty.jpg": "the file is empty",
     }
     assert bucket.keys() == before

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from bucketline_service.errors import Conflict, Invalid
-from bucketline_service.scan import headers
+from bucketline_service.scan import image_headers
 from bucketline_service.scan.engines import CHUNK, num_cores
 from bucketline_service.scan.record import ScanRecord
 
@@ -76,7 +76,7 @@ def test_what_could_not_be_read_is_tried_again(folder: Path, output: Path) -> No
     first = scan([folder], output, Hiding(path))
     assert (list(first.sizes), first.bad) == (
         ["b.jpg"],
-        {"a.jpg": "it can not be read: No such file or directory"},
+        {"a.jpg": "it cannot be read: No such file or directory"},
     )
     path.with_suffix(".away").rename(path)
     again = scan([folder], output)
@@ -94,9 +94,9 @@ def test_what_lacked_a_plugin_that_is_there_now_is_opened_again(
     put(folder, "c.jpg", b"x")
     # a machine without it, whose Pillow knows no HEIC
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
-    monkeypatch.setitem(headers._MEMORY, "pillow_heif", False)
+    monkeypatch.setitem(image_headers._MEMORY, "pillow_heif", False)
     first = scan([folder], output)
-    assert (list(first.sizes), first.bad["a.heic"]) == (["b.jpg"], headers.NEEDS["pillow_heif"])
+    assert (list(first.sizes), first.bad["a.heic"]) == (["b.jpg"], image_headers.NEEDS["pillow_heif"])
     assert scan([folder], output).summary.num_opened == 0
     monkeypatch.undo()
     again = scan([folder], output)
@@ -234,14 +234,14 @@ def test_nothing_else_is_written_over(folder: Path, output: Path) -> None:
     put(folder, "a.jpg")
     pq.write_table(pa.table({"key": ["a"]}), output)
     before = output.read_bytes()
-    with pytest.raises(Conflict, match="no scan has written it"):
+    with pytest.raises(Conflict, match="was not written by a scan"):
         scan([folder], output)
     assert output.read_bytes() == before
     record = output.with_name("new.parquet.scan")
     with closing(sqlite3.connect(record)) as db:
         db.execute("CREATE TABLE mine (x)")
     before = record.read_bytes()
-    with pytest.raises(Invalid, match="no scan has written it"):
+    with pytest.raises(Invalid, match="is not the record of a scan"):
         scan([folder], output.with_name("new.parquet"))
     assert record.read_bytes() == before
 
@@ -249,10 +249,10 @@ def test_nothing_else_is_written_over(folder: Path, output: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "bad", "words"),
     [
-        ("map.csv", None, "the output is Parquet"),
-        ("none/map.parquet", None, "there is no folder"),
-        ("map.parquet", "map.parquet", "is the output or its record"),
-        ("map.parquet", "list.csv", "is to be scanned and to be written"),
+        ("map.csv", None, "the output must end in .parquet"),
+        ("none/map.parquet", None, "does not exist. Create it"),
+        ("map.parquet", "map.parquet", "must differ from the output and its record"),
+        ("map.parquet", "list.csv", "must not be both scanned and written"),
     ],
 )
 def test_outputs_that_would_not_do(

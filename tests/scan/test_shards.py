@@ -71,7 +71,7 @@ def test_keys_that_two_shards_have(folder: Path, output: Path) -> None:
     done = scan([folder], output)
     assert (list(done.sizes), done.bad) == (
         ["0"],
-        {"b.tar/0.jpg": f"its id '0' is that of {folder}/a.tar, 0.jpg"},
+        {"b.tar/0.jpg": f"duplicate id '0', which {folder}/a.tar, 0.jpg has"},
     )
     assert len(scan([folder], output, ids=IdStyle.FULL).sizes) == 2
 
@@ -88,11 +88,11 @@ def test_bad_members_and_shards(folder: Path, output: Path) -> None:
     put(folder, "odd.tar", target.getvalue())
     done = scan([folder], output, num_workers=1)
     assert {"good", "first"} <= set(done.sizes) <= {"good", "first", "third"}
-    assert done.bad["a.tar/bad.jpg"] == "it is no image, or its header is broken"
+    assert done.bad["a.tar/bad.jpg"] == "it is not an image, or its header is damaged"
     assert done.bad["a.tar/empty.png"] == "the file is empty"
     assert done.bad["odd.tar/\\xe4.jpg"] == "its name is not UTF-8"
     for name in ("cut.tar", "no.tar", "cut.tar.gz"):
-        words = ("no tar that can be read to its end", "cut short", "broken at byte 1,536")
+        words = ("cannot be read to its end as a tar", "truncated", "damaged at byte 1,536")
         assert any(each in done.bad[name] for each in words)
     assert scan([folder], output).summary.num_opened == 0
 

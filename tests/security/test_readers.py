@@ -16,19 +16,25 @@ from hypothesis import strategies as st
 
 from bucketline_service.errors import BucketlineError, Invalid, TooLarge
 from bucketline_service.maps import FORMATS, MapStore
-from tests.maps.files import WRITERS
+from tests.maps.files import WITH_MORE, WRITERS
 
 NUM = 40
 BRIEFLY = settings(
-    max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=settings().max_examples // 2,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("valid")
+    more = {"orientation": [1, 6] * 20, "num_repeats": [0.5, 3] * 20, "frames": [1, 121] * 20}
     for name, (_, write) in WRITERS.items():
-        write(folder / name, [f"é{i}" for i in range(NUM)], range(64, 64 + NUM), range(1, NUM + 1))
+        columns = [[f"é{i}" for i in range(NUM)], range(64, 64 + NUM), range(1, NUM + 1)]
+        write(folder / name, *columns, *([more] if name in WITH_MORE else []))
     return {name: (folder / name).read_bytes() for name in WRITERS}
 
 
@@ -122,7 +128,7 @@ HOSTILE = [
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(BRIEFLY, max_examples=600)
+@settings(BRIEFLY, max_examples=settings().max_examples * 4)
 def test_a_pickle_of_any_opcodes_runs_nothing(root: Path, seed: int) -> None:
     """A program of hostile pieces: numpy's scalars half made, calls, memo, other stacks."""
     draw = random.Random(seed)
@@ -140,7 +146,7 @@ HEADERS = [
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(BRIEFLY, max_examples=300)
+@settings(BRIEFLY, max_examples=settings().max_examples * 2)
 def test_an_array_of_any_header_is_read_or_named(root: Path, seed: int) -> None:
     draw = random.Random(seed)
     header = draw.choice(
