@@ -20,10 +20,10 @@ PATIENCE = 100_000
 
 
 class Document:
-    """A Markdown file and its fenced examples."""
+    """A Markdown file, or several, and their fenced examples."""
 
-    def __init__(self, file: Path) -> None:
-        self.text = file.read_text()
+    def __init__(self, *files: Path) -> None:
+        self.text = "\n".join(file.read_text() for file in files)
         self._blocks = re.findall(r"^```(\w+)\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL)
 
     def blocks(self, language: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The backup commands of docs/how-to/operations.md run beside a coordinator at work, and restore it."""
+"""The commands of docs/how-to/backup.md run beside an active coordinator, and restore it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from bucketline import BucketClient, Operator
 from tests.server import COCO, ServerProcess
 
-TEXT = (Path(__file__).parents[1] / "docs" / "how-to" / "operations.md").read_text()
-SECTION = TEXT.split("## Backup and restore")[1].split("\n## ")[0]
+TEXT = (Path(__file__).parents[1] / "docs" / "how-to" / "backup.md").read_text()
 SPEC = {"map": "coco", "world_size": 1, "batch_size": 8}
 
 
 def run_block(holding: str, folder: Path) -> None:
     (code,) = (
         text
-        for text in re.findall(r"^```bash\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+        for text in re.findall(r"^```bash\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
         if holding in text
     )
     subprocess.run(["bash", "-euo", "pipefail", "-c", code], cwd=folder, check=True)
 
 
+@pytest.mark.exhaustive
 def test_a_backup_of_sqlite_is_put_back_and_a_checkpoint_made_after_it_goes_on_exactly(
     tmp_path: Path,
 ) -> None:

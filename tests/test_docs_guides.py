@@ -19,11 +19,13 @@ import pytest
 from PIL import Image
 
 from bucketline import BucketClient, Invalid, NotFound, Operator
+from bucketline.geometry import fit
 from tests.server import COCO, ServerProcess, run_command
 
 GUIDES = Path(__file__).parents[1] / "docs" / "how-to"
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = sorted(path.stem for path in [*GUIDES.glob("from-*.md"), GUIDES / "coming-from.md"])
+OWN = ("cache-latents", "image-cannot-be-read", "validation")
+NAMES = sorted([*(path.stem for path in GUIDES.glob("from-*.md")), "coming-from", *OWN])
 
 
 def blocks(guide: str, language: str) -> list[str]:
@@ -213,6 +215,7 @@ def test_images_go_to_the_buckets_that_they_go_to_there(operator: Operator, metr
     assert (found == expected) is (metric == "abs")
 
 
+@pytest.mark.exhaustive
 def test_turned_photos_as_well_once_they_are_scanned_as_the_guide_says(
     operator: Operator, tmp_path: Path
 ) -> None:
@@ -301,3 +304,88 @@ def test_shards_become_a_map_and_the_loop_after_runs(
     code = block("from-lavender-data", "python", "client.epoch")
     seen = [loop(code, url, rank=rank) for rank in range(2)]
     assert sorted(image for rank in seen for ids, _, _ in rank for image in ids) == list(range(100))
+
+
+# --- validation, cached latents, broken images ---------------------------------------------------------------
+
+
+def spec_of(guide: str) -> dict[str, Any]:
+    (spec,) = (spec for name, spec in SPECS if name == guide)
+    return spec
+
+
+def test_each_validation_pass_has_every_image_once_in_another_order(operator: Operator, url: str) -> None:
+    spec = {**spec_of("validation"), "map": "coco"}
+    operator.put_run("validation", spec)
+    code = compile(block("validation", "python", "def validate"), "guide", "exec")
+    passes: list[list[list[int]]] = [[], []]
+    for rank in range(spec["world_size"]):
+        names: dict[str, Any] = {
+            "BucketClient": BucketClient,
+            "evaluate": lambda images: [0.0] * len(images),
+            "load_images": lambda ids, width, height: ids,
+            "rank": rank,
+            "url": url,
+            "world_size": spec["world_size"],
+        }
+        exec(code, names)
+        for each in passes:
+            each.append(list(names["validate"]()))
+        names["validation"].close()
+    first, second = ([image for losses in each for image in losses] for each in passes)
+    assert len(first) == len(set(first)) == 5000
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+class FakeImage:
+    size = (640, 480)
+
+    def resize(self, size: tuple[int, int]) -> FakeImage:
+        return self
+
+    def crop(self, box: tuple[int, int, int, int]) -> FakeImage:
+        return self
+
+
+def test_a_caching_pass_encodes_every_image_once(operator: Operator, url: str) -> None:
+    spec = {**spec_of("cache-latents"), "map": "coco"}
+    operator.put_run("caching", spec)
+    cache: dict[Any, Any] = {}
+    names = {
+        "BucketClient": BucketClient,
+        "cache": cache,
+        "encode": id,
+        "fit": fit,
+        "load": lambda id: FakeImage(),
+        "url": url,
+        "world_size": spec["world_size"],
+    }
+    code = compile(block("cache-latents", "python", "client.epoch"), "guide", "exec")
+    for rank in range(spec["world_size"]):
+        exec(code, {**names, "rank": rank})
+    assert len(cache) == len({image for image, _, _ in cache}) == 5000
+
+
+def test_a_broken_image_is_replaced_by_others_of_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    def load(item: Any) -> str:
+        if item.id in broken:
+            raise OSError("truncated")
+        return f"image {item.id}"
+
+    broken = {1}
+    names: dict[str, Any] = {
+        "DataLoader": lambda dataset, **options: (dataset, options["collate_fn"]),
+        "Dataset": object,
+        "default_collate": list,
+        "load": load,
+        "sampler": None,
+    }
+    exec(compile(block("image-cannot-be-read", "python", "def collate"), "guide", "exec"), names)
+    dataset, collate = names["loader"]
+    items = [SimpleNamespace(id=id, epoch=0, step=7) for id in range(3)]
+    assert collate([dataset[item] for item in items]) == ["image 0", "image 2", "image 0"]
+    assert capsys.readouterr().out == "image 1, epoch 0, step 7: truncated\n"
+    broken |= {0, 2}
+    with pytest.raises(RuntimeError, match="no image of this batch"):
+        collate([dataset[item] for item in items])

@@ -1,6 +1,6 @@
-"""The documentation holds together: every page is in the site's menu, and every link and anchor leads somewhere.
+"""The documentation holds together: pages are on a shelf and in the menu, and links lead somewhere, also into code.
 
-Links are looked up in the repository, as its browser does; ``make site`` looks them up in the site.
+Links are looked up in the repository, as its browser does; ``make site`` looks them up on the site.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def of_hooks(name: str) -> dict[str, str]:
 
 PAGES = of_hooks("PAGES")  # file of the repository -> page, of those that the site takes from outside docs/
 MOVED = of_hooks("MOVED")
+POINTER = "protocol.md"  # the address of the contract, for readers of the repository
 FILES = [*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in PAGES)]
 
 
@@ -50,16 +51,21 @@ def slug(heading: str) -> str:
     return text.replace(" ", "-")
 
 
+def without_code(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def anchors(text: str) -> list[str]:
-    plain = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    return [slug(heading) for heading in re.findall(r"^#{1,6} (.+)$", plain, re.MULTILINE)]
+    return [slug(heading) for heading in re.findall(r"^#{1,6} (.+)$", without_code(text), re.MULTILINE)]
 
 
 def followed(target: Path, anchor: str) -> tuple[Path, str]:
     """Where a page that has moved, or its section, is now."""
     page = str(target.relative_to(DOCS)) if target.is_relative_to(DOCS) else ""
-    to, _, section = MOVED.get(f"{page}#{anchor}", MOVED.get(page, page)).partition("#")
-    return (DOCS / to, section or anchor) if to else (target, anchor)
+    if to := MOVED.get(f"{page}#{anchor}"):
+        page, _, anchor = to.partition("#")
+        return DOCS / page, anchor
+    return (DOCS / MOVED[page] if page in MOVED else target), anchor
 
 
 def broken(file: Path, text: str) -> list[str]:
@@ -78,9 +84,28 @@ def broken(file: Path, text: str) -> list[str]:
     return found
 
 
+def test_every_page_is_on_a_shelf() -> None:
+    found = {str(page.relative_to(DOCS)).split("/")[0] for page in DOCS.rglob("*.md")}
+    assert found == {"tutorial", "how-to", "reference", "concepts", POINTER}
+
+
 def test_every_page_is_in_the_menu_once() -> None:
-    pages = [*(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")), *PAGES.values()]
+    pages = {*(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")), *PAGES.values()} - {POINTER}
     assert sorted(in_menu(CONFIG["nav"])) == sorted(pages)
+
+
+def test_every_page_has_one_title_and_titles_differ() -> None:
+    titles = [re.findall(r"^# (.+)$", without_code(page.read_text()), re.MULTILINE) for page in FILES]
+    assert [len(found) for found in titles] == [1] * len(FILES)
+    assert len({found[0] for found in titles}) == len(FILES)
+
+
+@pytest.mark.parametrize(("former", "page"), MOVED.items())
+def test_former_addresses_lead_to_a_page_and_a_section(former: str, page: str) -> None:
+    path, _, section = page.partition("#")
+    assert not section or section in anchors((DOCS / path).read_text())
+    assert (DOCS / path).is_file()
+    assert former == POINTER or not (DOCS / former).is_file()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -90,7 +115,22 @@ def test_every_link_leads_somewhere(file: Path) -> None:
 
 def test_a_link_that_leads_nowhere_is_noticed() -> None:
     text = "[a](scan.md) [b](scan.md#ids) [c](gone.md) [d](scan.md#gone) [e](#gone) `[f](gone.md)` ![g](gone.svg)"
-    assert broken(DOCS / "how-to" / "pytorch.md", text) == ["gone.md", "scan.md#gone", "#gone", "gone.svg"]
+    text += " [h](../../service/bucketline_service/runs) [i](../../service/gone.py)"
+    nowhere = ["gone.md", "scan.md#gone", "#gone", "gone.svg", "../../service/gone.py"]
+    assert broken(DOCS / "how-to" / "pytorch.md", text) == nowhere
+
+
+ROOMS = sorted(
+    path.name
+    for path in (ROOT / "service" / "bucketline_service").iterdir()
+    if (path / "__init__.py").is_file()
+)
+
+
+def test_the_architecture_names_every_room() -> None:
+    text = (DOCS / "concepts" / "architecture.md").read_text()
+    table = text.split("| room | what is inside | may use |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"\[`(\w+)`\]", table)) == ROOMS
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -103,4 +143,19 @@ def test_no_heading_is_there_twice_as_anchors_would_be_ambiguous(file: Path) -> 
 def test_the_site_asks_for_nothing_from_elsewhere() -> None:
     assert CONFIG["theme"]["font"] is False
     assert CONFIG["strict"] is True
-    assert not {"privacy", "offline", "social"} & set(CONFIG["plugins"])  # they fetch, or have pages fetch
+    plugins = {name for each in CONFIG["plugins"] for name in each}
+    assert plugins == {"search", "mkdocstrings"}  # others fetch, or have pages fetch
+    assert "repo_url" not in CONFIG  # the theme would ask GitHub for stars
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("BucketlineStoreDown", ["Bucketline", "Store", "Down"]),
+        ("bucketline_store_up", ["bucketline", "store", "up"]),
+        ("/v1/runs/{run}", ["", "v1", "runs", "run", ""]),
+    ],
+)
+def test_the_search_finds_the_words_of_a_name(text: str, words: list[str]) -> None:
+    (search,) = (each["search"] for each in CONFIG["plugins"] if "search" in each)
+    assert re.split(search["separator"], text) == words

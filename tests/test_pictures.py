@@ -38,6 +38,7 @@ def test_a_picture_without_a_description_would_be_noticed() -> None:
     assert pictures_in("see ![](pictures/a.svg) and [a link](b.md)") == {"pictures/a.svg": ""}
 
 
+@pytest.mark.exhaustive
 def test_what_computes_the_pictures_needs_no_matplotlib() -> None:
     program = (
         "import sys; from docs.pictures import example, quality, urn; sys.exit('matplotlib' in sys.modules)"
@@ -113,6 +114,7 @@ def test_two_epochs_have_the_same_units_in_another_order() -> None:
     assert np.array_equal(first, example.dealt(0).T.ravel())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("compared", [urn.positions_of_the_small_bucket, urn.sequences_of_the_short_urn])
 def test_the_urn_and_the_planner_are_of_one_law_and_another_is_not(compared) -> None:
     found = compared()
@@ -123,6 +125,7 @@ def test_the_urn_and_the_planner_are_of_one_law_and_another_is_not(compared) -> 
     assert found.numbers() in WORDS
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("n", "rounds", "shuffled"), [(6, 8, True), (10, 6, False), (17, 8, False)])
 def test_the_record_of_the_rounds_can_be_measured_again(n: int, rounds: int, shuffled: bool) -> None:
     again = quality.measured(n, rounds, quality.PAIRS, shuffled=shuffled)
@@ -144,6 +147,7 @@ def test_the_tables_of_the_text_are_the_record() -> None:
     assert "\n".join(quality.eight_rounds()) in TEXT
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_the_text_says_how_biased_the_smallest_network_is(shuffled: bool) -> None:
     statistic, num_free = quality.orders(6, 333_333, shuffled=shuffled)

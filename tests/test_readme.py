@@ -1,24 +1,21 @@
-"""README.md is true: its examples run, with other ports; its table is the spec's; its links lead somewhere."""
+"""README.md is true: its examples run on other ports, and its figures are what the service says."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
-from bucketline import Operator
-from bucketline_service.spec.ladders import FittedLadder, GeometricLadder, KohyaLadder, TiersLadder
-from bucketline_service.spec.run_spec import AssignSpec, RunSpec
+from bucketline import BucketClient, Operator
+from bucketline_service.cli import offline_preview
+from tests.server import COCO
 from tests.shell import ROOT, Document, Shell
 
 README = Document(ROOT / "README.md")
+STORES = Document(ROOT / "docs" / "how-to" / "choose-a-store.md")
 block = README.block
 
 
@@ -33,49 +30,68 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         shell.end()
 
 
-WORKER = """
-import json, os, sys
-checkpoint = json.loads(os.environ["CHECKPOINT"])
-rank, world_size = int(os.environ["RANK"]), 4
-model = None
-def load_images(ids, size): return [ids, size]
-def train_step(images): print(json.dumps(["trained", images]))
-def save(checkpoint): print(json.dumps(["saved", checkpoint]))
-"""
+def train(shell: Shell, checkpoint: Any, rank: int) -> tuple[list[list[int]], list[dict[str, Any]]]:
+    """Run the training loop as one of 4 ranks: the ids of each batch that it trained on, and what it saved."""
+    trained: list[list[int]] = []
+    saved: list[dict[str, Any]] = []
+    names = {
+        "checkpoint": checkpoint,
+        "load_images": lambda ids, size: ids,
+        "model": None,
+        "rank": rank,
+        "save": saved.append,
+        "train_step": trained.append,
+        "world_size": 4,
+    }
+    exec(shell.with_ports(block("python", "client.epoch(rank)")), names)
+    return trained, saved
 
 
-def train(shell: Shell, checkpoint: Any, session: str) -> list[tuple[list[Any], list[Any]]]:
-    """Run the training loop in a process for each of the 4 ranks: what each trained on, and what it saved."""
-    program = WORKER + shell.with_ports(block("python", "client.epoch(rank)"))
-    environ = {**os.environ, "CHECKPOINT": json.dumps(checkpoint), "BUCKETLINE_SESSION": session}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env={**environ, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(4)
-    ]
-    found = []
-    for worker in workers:
-        lines = [json.loads(line) for line in worker.communicate()[0].splitlines()]
-        assert worker.returncode == 0
-        found.append(tuple([about for kind, about in lines if kind == name] for name in ("trained", "saved")))
-    return found
-
-
-def test_training_loop_iterates_an_epoch_and_resumes_on_every_rank(shell: Shell) -> None:
-    first = train(shell, None, "first")
-    images = [image for trained, _ in first for ids, _ in trained for image in ids]
+def test_the_loop_trains_an_epoch_once_on_4_ranks_and_resumes_from_its_checkpoint(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUCKETLINE_SESSION", "first")
+    first = [train(shell, None, rank) for rank in range(4)]
+    images = [image for trained, _ in first for ids in trained for image in ids]
     assert [len(trained) for trained, _ in first] == [156] * 4
     assert len(set(images)) == len(images) == 4992
-    assert [entry["data"]["step"] for entry in first[0][1]] == [50, 100, 150]
-    again = train(shell, first[0][1][1], "second")
-    assert [trained for trained, _ in again] == [trained[100:] for trained, _ in first]
+    saved = first[0][1]
+    assert [entry["data"]["step"] for entry in saved] == [50, 100, 150]
+    monkeypatch.setenv("BUCKETLINE_SESSION", "second")
+    assert [train(shell, saved[1], rank)[0] for rank in (0, 3)] == [first[rank][0][100:] for rank in (0, 3)]
 
 
-def test_operators_calls_answer(shell: Shell) -> None:
+def test_another_number_of_ranks_gets_the_rest_of_the_epoch_and_then_steps_of_one_shape(shell: Shell) -> None:
+    with Operator(shell.url) as operator:
+        operator.put_run("elastic", {"map": "coco", "world_size": 4, "batch_size": 8})
+    with BucketClient(shell.url, run="elastic") as client:
+        client.begin(None, world_size=4, session="of 4")
+        before = {image for rank in range(4) for _ in range(10) for image in client.next_batch(rank).ids}
+        session = client.begin(client.state_dict(), world_size=6, session="of 6")
+        after = [list(client.epoch(rank)) for rank in range(6)]
+        shapes = [[(each.width, each.height) for each in client.epoch(rank)] for rank in range(6)]
+    images = [image for batches in after for batch in batches for image in batch.ids]
+    assert session.left_out_batches == (624 - 40) % 6 < 6
+    assert len(set(images)) == len(images) == (624 - 40 - session.left_out_batches) * 8
+    assert not before & set(images)
+    assert session.mixed_steps > 0
+    assert {len(set(step)) for step in zip(*shapes, strict=True)} == {1}
+
+
+def test_the_left_out_images_are_as_many_as_it_says() -> None:
+    specs = [{"world_size": world_size, "batch_size": 8} for world_size in (4, 64)]
+    answer = offline_preview.run(COCO, specs, ["4", "64"], offline_preview.Reading())
+    few, many = (each["stats"]["dropped"] for each in answer["previews"])
+    text = re.sub(r"\s+", " ", README.text)
+    exactly_once = (ROOT / "docs" / "concepts" / "exactly-once.md").read_text()
+    assert (few, many) == (8, 392)
+    assert f"train {5000 - few:,} in an epoch; the {few} left out ({few / 50:.2f} %)" in text
+    assert f"On 64 ranks it is {many} ({many / 50:.1f} %)" in text
+    assert f"serves {5000 - few:,} images once, and leaves\nout {few} ({few / 50:.2f} %)" in exactly_once
+    assert f"leaves out {many} of the 5,000 images of an epoch ({many / 50:.1f} %)" in exactly_once
+
+
+def test_calls_of_an_operator_answer(shell: Shell) -> None:
     lines = shell.run(block("bash", "/images/397"))
     answers, metrics = "\n".join(lines).split("# HELP", 1)
     documents = []
@@ -96,10 +112,8 @@ def test_operators_calls_answer(shell: Shell) -> None:
 
 def test_curl_drives_a_rank(shell: Shell) -> None:
     """From the first step on: a session of its own, whatever the other examples have consumed."""
-    body = json.dumps({"session": "readme", "resume": "start"})
-    shell.run(
-        f"curl -sf -X POST -H 'Content-Type: application/json' {shell.url}/v1/runs/sdxl-base/sessions -d '{body}'"
-    )
+    with BucketClient(shell.url, run="sdxl-base") as client:
+        client.begin(None, session="of curl")
     (line,) = shell.run(block("bash", "RANK="))
     decoder = json.JSONDecoder()
     first, end = decoder.raw_decode(line)
@@ -116,86 +130,20 @@ def test_specs_are_previewed_side_by_side(shell: Shell) -> None:
     assert images.split() == ["images", "5000", "5000"]
 
 
+@pytest.mark.exhaustive
 def test_moving_to_redis(shell: Shell) -> None:
     """Last of the shell's: it needs the port of the first coordinator."""
     shell.end()
-    shell.run(block("bash", "--appendfsync always").rstrip() + " &")  # a user has a terminal for it
+    shell.run(STORES.block("bash", "--appendfsync always").rstrip() + " &")  # a user has a terminal for it
     with Operator(shell.url) as operator:
         assert operator.runs() == []  # the runs have not moved; the map is a file, and is there
         assert [each["map"] for each in operator.maps()] == ["coco"]
 
 
-# of a union of models, tagged or not
-LADDERS: list[type[BaseModel]] = [
-    get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    for kind in get_args(RunSpec.model_fields["ladder"].annotation)
-]
-
-
-def _rows() -> dict[str, tuple[str, str]]:
-    """Of each field its default, and what it is."""
-    table = README.text.split("## The run spec")[1].split("\n\n")[2]
-    cells = [line.split("|") for line in table.splitlines()[2:]]
-    return {field.strip(" `"): (default.strip(" `"), text) for _, field, default, text, _ in cells}
-
-
-def test_the_spec_table_has_every_field_and_its_default() -> None:
-    top = [name for name in RunSpec.model_fields if name not in ("ladder", "assign")]
-    ladders = [name for kind in LADDERS for name in kind.model_fields]
-    fields = {
-        *top,
-        *(f"ladder.{name}" for name in ladders),
-        *(f"assign.{name}" for name in AssignSpec.model_fields),
-    }
-    rows = _rows()
-    assert rows.keys() == fields
-    resolved = RunSpec(map="m", world_size=4, batch_size=8).resolved().to_json()
-    defaults: dict[str, Any] = {name: resolved[name] for name in top}
-    budget = RunSpec(map="m", world_size=4, max_tokens_per_batch=10**6).resolved().to_json()
-    defaults |= {
-        name: value for name, value in budget.items() if resolved[name] is None and "max_t" not in name
-    }
-    for kind in (
-        TiersLadder(kind="tiers", resolution=[512]),
-        GeometricLadder(kind="geometric"),
-        FittedLadder(kind="fitted"),
-        KohyaLadder(kind="kohya"),
-    ):
-        defaults |= {f"ladder.{name}": value for name, value in kind.model_dump(mode="json").items()}
-    defaults |= {f"ladder.{name}": value for name, value in resolved["ladder"].items()}
-    defaults |= {f"assign.{name}": value for name, value in resolved["assign"].items()}
-    for field, (told, _) in rows.items():
-        if told == "":
-            assert field in ("map", "world_size", "batch_size", "ladder.name", "ladder.sizes")
-        elif field == "lockstep":
-            assert told == "world_size"
-            assert defaults[field] == defaults["world_size"]
-        else:
-            value = defaults[field]
-            assert told == (value if isinstance(value, str) else json.dumps(value)), field
-
-
-@pytest.mark.parametrize("kind", LADDERS)
-def test_the_spec_table_says_which_ladder_has_a_field_and_its_own_default(kind: type[BaseModel]) -> None:
-    rows = _rows()
-    name = get_args(kind.model_fields["kind"].annotation)[0]
-    for field, about in kind.model_fields.items():
-        told, text = rows[f"ladder.{field}"]
-        if field == "kind":
-            assert f"`{name}`" in text
-            continue
-        assert re.search(rf"\b{name}\b", text), field
-        if about.is_required():
-            assert told == ""
-        elif told not in (about.default, json.dumps(about.default)):
-            assert f"{name} (there `{json.dumps(about.default)}`)" in text, field
-
-
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", README.text))))
-def test_links_lead_somewhere(target: str) -> None:
-    assert (ROOT / target.partition("#")[0]).is_file()  # anchors: test_docs_site
-
-
 @pytest.mark.parametrize("target", re.findall(r"^make (\S+)", block("bash", "make demo"), re.MULTILINE))
 def test_the_two_commands_are_targets(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_loop_is_on_the_first_screen() -> None:
+    assert README.text.index("client.epoch(rank)") < README.text.index("## ")

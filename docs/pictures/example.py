@@ -9,7 +9,7 @@ from tests.planning.lines import Line, line
 
 from bucketline_service.planning.line.permutation import ROUNDS, KeyedPermutations, epoch_words
 from bucketline_service.planning.line.remainders import Layout
-from bucketline_service.runs.sharding import Deal, Span
+from bucketline_service.runs.sharding import Sharding, Span
 from bucketline_service.store.port import Cursor
 
 ASPECTS = ("1:2", "9:16", "2:3", "3:4", "1:1", "4:3", "3:2", "16:9", "2:1")
@@ -103,7 +103,7 @@ def stream(epoch: int, lockstep: int = WORLD_SIZE) -> np.ndarray:
 def dealt(epoch: int, lockstep: int = WORLD_SIZE) -> np.ndarray:
     """int64[world size, steps]: the bucket of each rank's batch at each step."""
     planner = plan("spill", lockstep).planner
-    deal = Deal(planner, WORLD_SIZE, Cursor(0, 0), 0)
+    deal = Sharding(planner, WORLD_SIZE, Cursor(0, 0), 0)
     span = Span(epoch, 0, deal.num_steps(epoch))
     positions = np.array([deal.positions(span, rank) for rank in range(WORLD_SIZE)])
     return planner.batches(epoch, positions.ravel(), WORLD_SIZE).buckets.reshape(positions.shape)

@@ -19,7 +19,7 @@ from bucketline_service.settings import NO_FLAGS, Settings
 from tests.cli.commands import run_here
 from tests.server import ServerProcess
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "how-to" / "operations.md"
+SETTINGS = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 
 
 def flags() -> set[str]:
@@ -34,7 +34,7 @@ def test_every_setting_is_a_flag_but_the_tokens() -> None:
 
 
 def test_the_settings_are_documented() -> None:
-    rows = re.findall(r"(?m)^\| (`[a-z_`, ]+`) \|", OPERATIONS.read_text())
+    rows = re.findall(r"(?m)^\| (`[a-z_`, ]+`) \|", SETTINGS.read_text())
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(Settings.model_fields)
 
 

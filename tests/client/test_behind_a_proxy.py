@@ -19,7 +19,7 @@ from bucketline import BucketClient, Operator
 from .coordinators import ROOT, Coordinator, put_run
 from .test_faults import planned
 
-OPERATIONS = ROOT / "docs" / "how-to" / "operations.md"
+OPERATIONS = ROOT / "docs" / "how-to" / "load-balancer.md"
 
 
 def program(name):

@@ -118,7 +118,7 @@ def test_replicas_differ_in_their_names_only(root: Path) -> None:
 
 
 def test_the_proxy_finds_the_replicas_by_the_names_of_its_file(root: Path) -> None:
-    """deploy/haproxy.cfg is what docs/how-to/operations.md has, and the proxy's own tests run."""
+    """deploy/haproxy.cfg is what docs/how-to/load-balancer.md has, and the proxy's own tests run."""
     proxy = services(root)["proxy"]
     assert proxy["volumes"] == ["./deploy/haproxy.cfg:/usr/local/etc/haproxy/haproxy.cfg:ro"]
     text = (root / "deploy" / "haproxy.cfg").read_text()

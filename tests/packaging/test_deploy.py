@@ -70,8 +70,8 @@ def values(tree: Any, key: str) -> list[Any]:
 
 
 def documented_secrets() -> dict[str, set[str]]:
-    """The Secrets that docs/how-to/operations.md has the operator make, each with its keys."""
-    text = (ROOT / "docs" / "how-to" / "operations.md").read_text()
+    """The Secrets that docs/how-to/kubernetes.md has the operator make, each with its keys."""
+    text = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
     lines = re.findall(r"(?m)create secret generic ([\w-]+) (.*)$", text)
     return {name: set(re.findall(r"--from-file=(\w+)", rest)) for name, rest in lines}
 
@@ -104,7 +104,7 @@ def test_what_pods_refer_to_is_there(rendered: list[Resource]) -> None:
     for pod in pods(rendered):
         optional = {each["name"] for each in values(pod, "secretRef") if each["optional"]}
         assert all(
-            f"`{name}`" in (ROOT / "docs" / "how-to" / "operations.md").read_text() for name in optional
+            f"`{name}`" in (ROOT / "docs" / "how-to" / "kubernetes.md").read_text() for name in optional
         )
         wanted = [("ConfigMap", each["name"]) for each in values(pod, "configMapRef")]
         wanted += [("ConfigMap", each["name"]) for each in values(pod, "configMap")]
@@ -225,7 +225,7 @@ def test_the_documented_url_is_the_redis_that_is_deployed() -> None:
         if each["spec"].get("clusterIP")
     ]
     address = f"@{service['metadata']['name']}:{service['spec']['ports'][0]['port']}/0"
-    text = (ROOT / "docs" / "how-to" / "operations.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
     assert f'echo -n "redis://:$(cat password){address}" > url' in text
     assert f"http://bucketline.{service['metadata']['namespace']}:7700" in text
 
@@ -249,7 +249,7 @@ def test_with_an_object_store_no_volume_is_shared() -> None:
 
 def test_documented_versions_are_those_that_are_tested() -> None:
     [oldest] = re.findall(
-        r"for Kubernetes ([\d.]+) and newer", (ROOT / "docs" / "how-to" / "operations.md").read_text()
+        r"for Kubernetes ([\d.]+) and newer", (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
     )
     assert min(KUBERNETES, key=Version) == oldest
 
@@ -257,6 +257,6 @@ def test_documented_versions_are_those_that_are_tested() -> None:
 @pytest.mark.parametrize(("fence", "name"), [("haproxy", "haproxy.cfg"), ("nginx", "nginx.conf")])
 def test_the_documented_proxies_are_the_files(fence: str, name: str) -> None:
     [text] = re.findall(
-        rf"(?s)```{fence}\n(.*?)```", (ROOT / "docs" / "how-to" / "operations.md").read_text()
+        rf"(?s)```{fence}\n(.*?)```", (ROOT / "docs" / "how-to" / "load-balancer.md").read_text()
     )
     assert text == (DEPLOY / name).read_text()

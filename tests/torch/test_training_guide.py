@@ -1,4 +1,4 @@
-"""docs/how-to/pytorch.md: its loops, as they stand there, on images of several sizes."""
+"""The guides for PyTorch, Lightning and Accelerate: their loops, as they are printed, on images of several sizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ ImageOps = pytest.importorskip("PIL.ImageOps")
 
 pytestmark = ALLOWED
 
-GUIDE = Document(ROOT / "docs" / "how-to" / "pytorch.md")
+GUIDE = Document(
+    *(ROOT / "docs" / "how-to" / f"{name}.md" for name in ("pytorch", "slurm", "lightning", "accelerate"))
+)
 SIZES = [(90, 60), (60, 90), (64, 64), (200, 130)] * 2
 LADDER = {"kind": "explicit", "sizes": [[48, 48], [72, 48], [48, 72]]}
 

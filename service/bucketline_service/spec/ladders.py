@@ -121,9 +121,9 @@ class KohyaLadder(LadderSpec):
     resolution: Annotated[Pixels | Size, BeforeValidator(_check_one_area)] = Field(
         (512, 512), description="a side, or (width, height); its area is the buckets'"
     )
-    min_bucket_reso: Pixels = 256
-    max_bucket_reso: Pixels = 1024
-    bucket_reso_steps: Pixels = 64
+    min_bucket_reso: Pixels = Field(256, description="the shortest side")
+    max_bucket_reso: Pixels = Field(1024, description="the longest side")
+    bucket_reso_steps: Pixels = Field(64, description="sides are multiples of this")
     bucket_no_upscale: Annotated[bool, Field(strict=True)] = Field(
         False,
         description="scale no image up: the buckets are the images' own sizes rounded down to steps, those of larger "
@@ -195,7 +195,7 @@ class PresetLadder(LadderSpec):
     """A published table of sizes, by name."""
 
     kind: Literal["preset"]
-    name: _PresetName
+    name: _PresetName = Field(description="which published table")
 
     def build(self) -> Ladder:
         return preset(self.name)

@@ -64,7 +64,7 @@ class AssignSpec(SpecModel):
 class FrameBucketSpec(SpecModel):
     """A length of clips."""
 
-    num_frames: _NumFrames
+    num_frames: _NumFrames = Field(description="frames of each clip in a batch")
     keep_prob: _Probability | _OfTiers = Field(
         1.0,
         description="of the clips that come here, the share that an epoch takes, one number or one for each tier from "
@@ -91,7 +91,7 @@ class PlanFields(BatchSizes, Repeats):
         description="ranks, as in torch.distributed"
     )
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(42, description="of all that is random")
-    planner: _PlannerName = DEFAULT.name
+    planner: _PlannerName = Field(DEFAULT.name, description="the algorithm that plans the epochs")
     lockstep: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
         None,
         description="consecutive batches of one bucket; world_size unless given, so that steps have one shape",
@@ -99,8 +99,11 @@ class PlanFields(BatchSizes, Repeats):
     tails: _Tails | None = Field(
         None, description="what becomes of images that do not fill a unit: spill unless given"
     )
-    ladder: AnyLadder = Field(default_factory=lambda: DEFAULT_LADDER())
-    assign: AssignSpec = Field(default_factory=lambda: AssignSpec())
+    ladder: AnyLadder = Field(default_factory=lambda: DEFAULT_LADDER(), description="which buckets exist")
+    assign: AssignSpec = Field(
+        default_factory=lambda: AssignSpec(),
+        description="how an image finds its bucket, and which are pruned",
+    )
     frame_buckets: _FrameBuckets | None = Field(
         None,
         description="lengths of clips in frames: each goes to the longest that it fills, and a batch has one. 1 is for "
