@@ -1,7 +1,7 @@
 # bucketline's own commands. All that `make demo` and `make test` need is Python 3.11 or newer, and make.
 #   make demo         install, and prove on 5,000 real images that nothing is lost and nothing comes twice
 #   make test         the tests, on SQLite and a real Redis: every promise of the README
-#   make test-all     the rest of the tests: the same promises in many more ways, and what takes long
+#   make test-all     the rest: the same promises in many more ways, what takes long, and properties with more examples
 #   make chaos        1,000 faults on jobs of several ranks, and the proof from their logs; CHAOS_ARGS="--seed 7 --faults 100"
 #   make test-torch  the tests of bucketline.torch, in a venv of its own with torch (large)
 #   make test-ray     the scan over Ray, in a venv of its own with Ray (large)
@@ -20,6 +20,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
 TEST_ALL_ARGS ?= -n 2 --dist loadfile
+TEST_ALL_EXAMPLES ?= 200
 TORCH_ARGS ?= -n 2 --dist loadfile
 PEERS_ARGS ?=
 CHAOS_ARGS ?= --seed 1 --faults 1000
@@ -47,7 +48,7 @@ test: $(DEV)
 	$(BIN)/pytest -m "not exhaustive" $(PYTEST_ARGS)
 
 test-all: $(DEV)
-	$(BIN)/pytest -m exhaustive $(TEST_ALL_ARGS)
+	BUCKETLINE_TEST_EXAMPLES=$(TEST_ALL_EXAMPLES) $(BIN)/pytest -m "exhaustive or hypothesis" $(TEST_ALL_ARGS)
 
 chaos: $(DEV)
 	$(BIN)/python -m tests.faults.run $(CHAOS_ARGS)
