@@ -100,8 +100,13 @@ class Api:
         return self.ask("GET", path, status, params=params).json()
 
     def put(self, path: str, body: Any, status: int | None = None) -> Any:
-        response = self.ask("PUT", path, status, json=body)
-        assert status is not None or response.is_success, response.text[:500]
+        """Unless 202 is expected, also waits for a plan that takes a busy machine longer than the request waits."""
+        response = self.ask("PUT", path, json=body)
+        if response.status_code == 202 and status != 202:
+            while (run := self.get(path))["status"] == "planning":
+                pass
+            return run
+        assert response.is_success if status is None else response.status_code == status, response.text[:500]
         return response.json()
 
     def post(self, path: str, body: Any, status: int = 200) -> Any:
