@@ -100,6 +100,21 @@ RANK_RECORDS: dict[str, tuple[str, Damage]] = {
 }
 
 
+TYPICAL = {
+    *("redis cut", "redis another type", "sqlite CAST('{}' AS BLOB)"),
+    *("redis '1.b x 0 0 0 -'", "sqlite world_size = 0"),
+    *("redis 'garbage'", "sqlite epoch = 'x'"),
+}
+
+
+def each(records: dict[str, tuple[str, Damage]]) -> list[Any]:
+    """A few typical ones in ``make test``, all in ``make test-all``."""
+    return [
+        pytest.param(*record, id=name, marks=[] if name in TYPICAL else [pytest.mark.exhaustive])
+        for name, record in records.items()
+    ]
+
+
 def damaged(world: World, damage: Damage) -> Api:
     """A fresh coordinator over a store with two runs, of which one is damaged."""
     before = world.replica().api
@@ -147,7 +162,7 @@ def check_that_it_can_be_put_anew(api: Api) -> None:
     assert api.lease(BAD, 0)["cursor"]["step"] == 0
 
 
-@pytest.mark.parametrize(("world", "damage"), DOCUMENTS.values(), ids=DOCUMENTS, indirect=["world"])
+@pytest.mark.parametrize(("world", "damage"), each(DOCUMENTS), indirect=["world"])
 def test_a_damaged_document(world: World, damage: Damage) -> None:
     api = damaged(world, damage)
     bad = check_that_all_else_goes_on(api)
@@ -160,7 +175,7 @@ def test_a_damaged_document(world: World, damage: Damage) -> None:
     check_that_it_can_be_put_anew(api)
 
 
-@pytest.mark.parametrize(("world", "damage"), GENERATIONS.values(), ids=GENERATIONS, indirect=["world"])
+@pytest.mark.parametrize(("world", "damage"), each(GENERATIONS), indirect=["world"])
 def test_a_damaged_generation(world: World, damage: Damage) -> None:
     api = damaged(world, damage)
     check_that_it_says_so(api, check_that_all_else_goes_on(api))
@@ -168,7 +183,7 @@ def test_a_damaged_generation(world: World, damage: Damage) -> None:
     check_that_it_can_be_put_anew(api)
 
 
-@pytest.mark.parametrize(("world", "damage"), RANK_RECORDS.values(), ids=RANK_RECORDS, indirect=["world"])
+@pytest.mark.parametrize(("world", "damage"), each(RANK_RECORDS), indirect=["world"])
 def test_a_damaged_rank(world: World, damage: Damage) -> None:
     api = damaged(world, damage)
     bad = check_that_all_else_goes_on(api)
@@ -185,7 +200,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", ["seed", pytest.param("batch_size", marks=pytest.mark.exhaustive)])
 def test_a_document_that_can_be_read_and_is_another(world: World, change: str) -> None:
     """A byte that has changed: it would be served, under the fingerprint of what was put."""
     old, new = CHANGES[change]

@@ -32,14 +32,28 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.fixture
-def server(data: Path) -> Iterator[ServerProcess]:
-    """With a run, whose first three steps are acknowledged."""
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a coordinator that has stopped, with a run whose first three steps are acknowledged."""
+    data = tmp_path_factory.mktemp("stopped") / "data"
     server = ServerProcess(data)
-    api = server.api()
-    api.put_csv("small", SMALL, 201)
-    api.put("/v1/runs/run", SPEC, 201)
-    api.ack("run", 0, api.lease("run", 0)["lease"], 0, 2)
+    try:
+        api = server.api()
+        api.put_csv("small", SMALL, 201)
+        api.put("/v1/runs/run", SPEC, 201)
+        api.ack("run", 0, api.lease("run", 0)["lease"], 0, 2)
+        assert server.stop()[0] == 0
+    finally:
+        server.close()
+    return data
+
+
+@pytest.fixture
+def server(stopped: Path, data: Path) -> Iterator[ServerProcess]:
+    """A coordinator over a copy of it."""
+    shutil.copytree(stopped, data)
+    server = ServerProcess(data)
+    assert acked(server.api()) == 3
     yield server
     server.close()
 
@@ -53,11 +67,17 @@ def acked(api: Api) -> int:
     return cursors[0][1]
 
 
-LOST: dict[str, list[str]] = {"log": ["-wal"], "index": ["-shm"], "both": ["-wal", "-shm"]}
-
-
-@pytest.mark.parametrize("suffixes", LOST.values(), ids=LOST)
-@pytest.mark.parametrize("is_replaced", [False, True])
+@pytest.mark.parametrize(
+    ("suffixes", "is_replaced"),
+    [
+        (["-wal"], True),
+        (["-wal", "-shm"], False),
+        pytest.param(["-wal"], False, marks=pytest.mark.exhaustive),
+        pytest.param(["-shm"], False, marks=pytest.mark.exhaustive),
+        pytest.param(["-shm"], True, marks=pytest.mark.exhaustive),
+        pytest.param(["-wal", "-shm"], True, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_log_that_is_taken_away_takes_nothing_along(
     server: ServerProcess, data: Path, suffixes: list[str], is_replaced: bool
 ) -> None:
@@ -77,7 +97,14 @@ def test_a_log_that_is_taken_away_takes_nothing_along(
     assert server.api().get("/v1/runs/run")["status"] == "ready"
 
 
-@pytest.mark.parametrize("suffixes", LOST.values(), ids=LOST)
+@pytest.mark.parametrize(
+    "suffixes",
+    [
+        ["-wal"],
+        pytest.param(["-shm"], marks=pytest.mark.exhaustive),
+        pytest.param(["-wal", "-shm"], marks=pytest.mark.exhaustive),
+    ],
+)
 def test_two_processes_whose_log_is_taken_away_keep_it_until_both_have_ended(
     server: ServerProcess, data: Path, suffixes: list[str]
 ) -> None:
@@ -140,7 +167,14 @@ def cut(content: bytearray) -> None:
     del content[len(content) // 2 :]
 
 
-@pytest.mark.parametrize("damage", [in_the_midst, at_the_head, cut])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        in_the_midst,
+        pytest.param(at_the_head, marks=pytest.mark.exhaustive),
+        pytest.param(cut, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_file_that_is_damaged_is_not_served_from(
     server: ServerProcess, data: Path, damage: Callable[[bytearray], None]
 ) -> None:
