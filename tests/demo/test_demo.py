@@ -49,7 +49,9 @@ def test_the_demo_shows_its_proof_whatever_the_users_settings(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)]
+)
 def test_a_signal_ends_a_demo_that_is_kept(tmp_path: Path, number: signal.Signals) -> None:
     demo = popen("demo", "--keep", environ={"TMPDIR": str(tmp_path)})
     assert demo.stdout is not None
@@ -65,7 +67,9 @@ def test_a_signal_ends_a_demo_that_is_kept(tmp_path: Path, number: signal.Signal
     demo.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.exhaustive)]
+)
 def test_a_signal_ends_a_demo_on_its_way(tmp_path: Path, number: signal.Signals) -> None:
     demo = popen("demo", environ={"TMPDIR": str(tmp_path)})
     assert demo.stdout is not None
