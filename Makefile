@@ -1,21 +1,21 @@
-# bucketline's own commands. All that `make demo` and `make test` need is Python 3.11 or newer, and make.
-#   make demo         install, and prove on 5,000 real images that nothing is lost and nothing comes twice
+# The project's commands. `make demo` and `make test` need only Python 3.11 or newer, and make.
+#   make demo         install, and prove on 5,000 real images that nothing is lost and nothing is repeated
 #   make test         the tests, on SQLite and a real Redis: every promise of the README
 #   make test-all     the rest: the same promises in many more ways, what takes long, and properties with more examples
 #   make chaos        1,000 faults on jobs of several ranks, and the proof from their logs; CHAOS_ARGS="--seed 7 --faults 100"
-#   make test-torch  the tests of bucketline.torch, in a venv of its own with torch (large)
-#   make test-ray     the scan over Ray, in a venv of its own with Ray (large)
+#   make test-torch   the tests of bucketline.torch, in its own venv with torch (large)
+#   make test-ray     the scan over Ray, in its own venv with Ray (large)
 #   make lint         ruff, mypy, import-linter
 #   make bench        the benchmarks
 #   make bench-large  100,000,000 images through the service; LARGE_ARGS="--num 1e9 --kills 0.2,0.7" for more
-#   make fuzz         call the API with what it allows and what it does not, for long; FUZZ_ARGS="--examples 1000" for more
-#   make bench-peers  bucketline beside other planners, in a venv of its own; PEERS_ARGS="--sizes 1e5,1e6" for less
-#   make pictures     draw the pictures of docs/concepts/mathematics.md and docs/how-to anew
-#   make site         docs/ as a site, in build/site; a link that leads nowhere is an error
+#   make fuzz         call the API with valid and invalid requests for a long time; FUZZ_ARGS="--examples 1000" for more
+#   make bench-peers  bucketline beside other planners, in its own venv; PEERS_ARGS="--sizes 1e5,1e6" for less
+#   make pictures     draw the pictures of docs/concepts/mathematics.md and docs/how-to again
+#   make site         docs/ as a site, in build/site; a broken link is an error
 #   make image-check  build the Dockerfile without Docker, run it on a read-only root as its user (root, Debian)
-#   make audit        known vulnerabilities of what is pinned; AUDIT_ARGS=--strict fails where nobody can be asked
+#   make audit        known vulnerabilities of the pinned packages; AUDIT_ARGS=--strict fails without a source
 #   make constraints  renew the pins in constraints.txt
-#   make clean        remove what the above made
+#   make clean        remove everything that the other targets created
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
@@ -97,7 +97,7 @@ clean:
 	rm -rf $(VENV) $(PEERS_VENV) $(TORCH_VENV) $(RAY_VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp says what is installed; it grows old when the requirements change.
+# A stamp records what is installed; it is out of date when the requirements have changed.
 $(SERVICE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing bucketline and its service into $(VENV) (once)"
 	@$(PIP_INSTALL) -e '.[service]'
@@ -109,30 +109,30 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $(SERVICE) $@
 
 $(DOCS): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing bucketline, its service, its development tools and what draws its pictures into $(VENV) (once)"
+	@echo "installing bucketline, its service, its development tools and what its documentation needs into $(VENV) (once)"
 	@$(PIP_INSTALL) -e '.[service,dev,docs]'
 	@touch $(SERVICE) $(DEV) $@
 
 $(PEERS_VENV)/.installed: pyproject.toml benchmarks/peers-requirements.txt | check-python
-	@echo "installing bucketline, its service and the peers into $(PEERS_VENV) (once; some minutes)"
+	@echo "installing bucketline, its service and the peers into $(PEERS_VENV) (once; takes some minutes)"
 	@$(PYTHON) -m venv $(PEERS_VENV)
 	@$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[service]' -r benchmarks/peers-requirements.txt
 	@touch $@
 
 $(TORCH_VENV)/.installed: pyproject.toml constraints.txt tests/torch/requirements.txt | check-python
-	@echo "installing bucketline, its service, torch and its relatives into $(TORCH_VENV) (once; some minutes)"
+	@echo "installing bucketline, its service, torch and its relatives into $(TORCH_VENV) (once; takes some minutes)"
 	@$(PYTHON) -m venv $(TORCH_VENV)
 	@$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,scan]' -r tests/torch/requirements.txt
 	@touch $@
 
 $(RAY_VENV)/.installed: pyproject.toml constraints.txt | check-python
-	@echo "installing bucketline, its service and Ray into $(RAY_VENV) (once; some minutes)"
+	@echo "installing bucketline, its service and Ray into $(RAY_VENV) (once; takes some minutes)"
 	@$(PYTHON) -m venv $(RAY_VENV)
 	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,scan-ray]' pytest
 	@touch $@
 
 $(BIN)/python: | check-python
-	@echo "making $(VENV)"
+	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 check-python:
