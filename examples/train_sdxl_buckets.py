@@ -3,10 +3,9 @@
     bucketline serve &
     torchrun --standalone --nproc-per-node 2 examples/train_sdxl_buckets.py IMAGES --checkpoint run.pt --epochs 3
 
-Kill it whenever you like, and start it again, on another number of processes if you wish: it goes on from the
-checkpoint. At the end of each epoch it says what the weights have seen of it: every image once, but for those that the
-plan leaves out. That is counted: weights and what they have seen go back to the checkpoint together. Needs torch and
-Pillow.
+Kill it at any time and start it again, on another number of processes if you like: it resumes from the checkpoint. At
+the end of each epoch it prints what the weights have seen of it: every image once, except those that the plan leaves
+out. This is counted, not assumed: the checkpoint contains the weights and what they have seen. Needs torch and Pillow.
 """
 
 import argparse
@@ -33,7 +32,7 @@ RUN = "train-sdxl-buckets"
 
 
 class Images(Dataset):
-    """An ``Item`` in; the image at its bucket's size, and what SDXL is told of it, out."""
+    """An ``Item`` in; the image at its bucket's size and SDXL's micro-conditioning out."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +47,7 @@ class Images(Dataset):
 
 
 class Denoiser(torch.nn.Module):
-    """Predicts the noise in an image, given how much of it there is and the six numbers of micro-conditioning."""
+    """Predicts the noise in an image, from the amount of noise and the six numbers of micro-conditioning."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -64,14 +63,14 @@ class Denoiser(torch.nn.Module):
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Not what else lies there, such as captions."""
+    """Without other files, such as captions."""
     known = Image.registered_extensions()
     return [file for file in sorted(folder.iterdir()) if known.get(file.suffix.lower()) in Image.OPEN]
 
 
 def put_run(url: str, folder: Path, batch_size: int, world_size: int) -> None:
-    """The map of the folder's images (``bucketline scan`` makes one of any folder), and a run over it. Where they are
-    there already nothing is changed; other images or another batch size are a ``Conflict`` that says so."""
+    """The map of the folder's images (``bucketline scan`` makes one of any folder), and a run over it. Nothing changes
+    if they exist; other images or another batch size raise ``Conflict``."""
     rows = io.StringIO()
     table = csv.writer(rows)
     table.writerow(["id", "width", "height"])
@@ -80,11 +79,11 @@ def put_run(url: str, folder: Path, batch_size: int, world_size: int) -> None:
             image = ImageOps.exif_transpose(stored)
             table.writerow([file.name, image.width, image.height])
     ladder = {"kind": "novelai", "max_size": [128, 128], "divisible": 16, "min_dim": 64, "dim_limit": 256}
-    # with a lockstep of 1 the few images of a small folder fill more batches; ranks then may have different shapes
+    # with a lockstep of 1 the few images of a small folder fill more batches, but ranks may differ in shape
     spec = {"map": RUN, "batch_size": batch_size, "lockstep": 1, "ladder": {**ladder, "base_res": [128, 128]}}
     with Operator(url) as operator:
         with suppress(NotFound):
-            world_size = operator.run(RUN)["spec"]["world_size"]  # as it was begun with
+            world_size = operator.run(RUN)["spec"]["world_size"]  # as when the run was created
         operator.put_map(RUN, rows.getvalue().encode(), format="csv")
         operator.put_run(RUN, {**spec, "world_size": world_size})
 
@@ -100,15 +99,15 @@ def train_step(model, optimizer, pixels, time_ids) -> float:
     return loss.item()
 
 
-def tell(epoch: int, seen: Counter, num_images: int) -> None:
+def print_summary(epoch: int, seen: Counter, num_images: int) -> None:
     once, more = sum(count == 1 for count in seen.values()), sum(count > 1 for count in seen.values())
     left_out = num_images - once - more
-    print(f"epoch {epoch}: {once} images once, {more} oftener, {left_out} left out", flush=True)
+    print(f"epoch {epoch}: {once} images once, {more} more often, {left_out} left out", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train in aspect-ratio buckets.")
-    parser.add_argument("images", type=Path, help="a folder of images; those below it are not looked at")
+    parser.add_argument("images", type=Path, help="a folder of images, without its subfolders")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=2)
@@ -140,21 +139,21 @@ def main() -> None:
         while (epoch := sampler.epoch) < options.epochs:
             for pixels, time_ids, ids, epochs in sampler.follow(loader):
                 loss = train_step(model, optimizer, pixels, time_ids)
-                told = [None] * world_size
-                dist.all_gather_object(told, (int(epochs[0]), list(ids)))
-                for of_epoch, names in told:
+                gathered = [None] * world_size
+                dist.all_gather_object(gathered, (int(epochs[0]), list(ids)))
+                for of_epoch, names in gathered:
                     seen.setdefault(of_epoch, Counter()).update(names)
                 if rank == 0:
                     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                     save(options.checkpoint, {**state, "data": sampler.state_dict(), "seen": seen})
                     print(f"step of {tuple(pixels.shape)}, loss {loss:.3f}", flush=True)
             if rank == 0:
-                tell(epoch, seen.get(epoch, Counter()), num_images)
+                print_summary(epoch, seen.get(epoch, Counter()), num_images)
     dist.destroy_process_group()
 
 
 def save(file: Path, state: dict) -> None:
-    """Whole or not at all, whenever the process is killed."""
+    """Whole or unchanged, whenever the process is killed."""
     torch.save(state, new := file.with_suffix(".new"))
     new.replace(file)
 

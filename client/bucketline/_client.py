@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from . import _wire
 from ._checks import check_token, includes, seconds, whole
@@ -418,7 +418,7 @@ class BucketClient(ProcessBound):
             engine.stop()
             engine.join(EXIT_PATIENCE_S)
 
-    def __enter__(self) -> BucketClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -93,11 +93,12 @@ PASS = "pass"
 class Proxy:
     """Passes requests on to ``target``, which may be nowhere. ``script`` says what to do instead for requests
     whose path contains the key, one after the other: a ``Canned`` answer, ``LOSE`` or ``PASS``. ``seen`` are
-    the paths asked for."""
+    the paths that were requested, ``authorizations`` the headers that came with them."""
 
     def __init__(self, target: str = "http://127.0.0.1:9") -> None:
         self.script: dict[str, list[Canned | str]] = {}
         self.seen: list[str] = []
+        self.authorizations: list[str | None] = []
         self._lock = threading.Lock()
         self._target = urllib.parse.urlsplit(target).netloc
         proxy = self
@@ -123,6 +124,7 @@ class Proxy:
     def answer(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
         with self._lock:
             self.seen.append(handler.path)
+            self.authorizations.append(handler.headers.get("Authorization"))
             wanted = [steps for part, steps in self.script.items() if part in handler.path and steps]
             step = wanted[0].pop(0) if wanted else None
         answer = step if isinstance(step, Canned) else self._forward(handler, body)

@@ -1,4 +1,5 @@
-"""Errors must survive what data loaders do to them: pickling, and being built anew from their text."""
+"""Errors must survive what data loaders do to them (pickling, and being built again from their text), and cover the
+coordinator's codes."""
 
 import pickle
 
@@ -6,6 +7,7 @@ import pytest
 
 import bucketline
 from bucketline import _errors
+from bucketline_service.http import problems
 
 ERRORS = [
     value for value in vars(_errors).values() if isinstance(value, type) and issubclass(value, Exception)
@@ -40,3 +42,9 @@ def test_the_tree_in_the_docstring_is_complete(kind):
     }
     depth = kind.__mro__.index(_errors.BucketlineError) - 1
     assert kind is _errors.BucketlineError or tree[kind.__name__] == depth
+
+
+def test_every_code_of_the_coordinator_is_known():
+    """A code of the service is a class of the client, or is listed as one without a class."""
+    assert set(problems.CODES) == _errors.CODES
+    assert not set(_errors.BY_CODE) & _errors.OTHER_CODES

@@ -97,7 +97,7 @@ def test_a_start_under_a_name_that_was_used_is_told_that_it_goes_on(run, connect
     [told] = caplog.records
     assert told.levelname == "WARNING"
     assert "session 'again' was started before" in told.message
-    assert "rank 1 goes on at epoch 0 step 1" in told.message
+    assert "rank 1 resumes at epoch 0 step 1" in told.message
     assert "BUCKETLINE_SESSION" in told.message
     connect(session="again").start_session(2, "cursor")
     assert caplog.records == [told]

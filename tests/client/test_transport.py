@@ -131,8 +131,10 @@ def test_addresses():
 
 def test_a_token_is_sent_and_not_shown(canned, monkeypatch):
     monkeypatch.setenv("BUCKETLINE_TOKEN", "from-environment")
+    canned.script["/v1/"] = [OK]
     with Operator(canned.url) as operator:
-        assert operator._transport._clients[0].headers["Authorization"] == "Bearer from-environment"
+        operator.run("r")
+    assert canned.authorizations == ["Bearer from-environment"]
     client = bucketline.BucketClient(canned.url, "r", token="secret")
     assert "secret" not in repr(client)
 
@@ -161,12 +163,12 @@ def test_a_token_is_in_no_log_and_no_error(canned, caplog):
 
 
 def test_a_token_from_a_file_may_bring_its_line_end(canned, monkeypatch):
-    monkeypatch.setenv("BUCKETLINE_TOKEN", " from-file\r\n")
-    with Operator(canned.url) as operator:
-        assert operator._transport._clients[0].headers["Authorization"] == "Bearer from-file"
-    monkeypatch.setenv("BUCKETLINE_TOKEN", "\n")
-    with Operator(canned.url) as operator:
-        assert "Authorization" not in operator._transport._clients[0].headers
+    canned.script["/v1/"] = [OK, OK]
+    for token in (" from-file\r\n", "\n"):
+        monkeypatch.setenv("BUCKETLINE_TOKEN", token)
+        with Operator(canned.url) as operator:
+            operator.run("r")
+    assert canned.authorizations == ["Bearer from-file", None]
 
 
 @pytest.mark.parametrize("token", ["s3cret\n", " s3cret", "s3\ncret", "s3cret\0", "s3cret\udcff", b"s3cret"])

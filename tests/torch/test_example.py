@@ -54,7 +54,7 @@ def test_killed_and_gone_on_with_on_three_processes(photographs: Path, tmp_path:
         assert second.returncode == 0, out
         place = {name: value for name, value in at.items() if name != "start"}  # each start has its own
         assert f"on 3 processes from {str({**place, 'world_size': 3})[:-1]}, 'start': " in out
-        told = re.findall(r"epoch (\d+): (\d+) images once, (\d+) oftener, (\d+) left out", out)
+        told = re.findall(r"epoch (\d+): (\d+) images once, (\d+) more often, (\d+) left out", out)
         assert [int(epoch) for epoch, *_ in told] == [at["epoch"], at["epoch"] + 1]
         with Operator(coordinator.url) as operator:
             declared = operator.stats("train-sdxl-buckets")["dropped"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from .. import _wire
 from .._checks import seconds
@@ -14,7 +14,6 @@ from .._transport.urls import Urls, check_urls
 from .._types import Json
 
 T = TypeVar("T")
-Self = TypeVar("Self", bound="Connection")
 
 
 class Connection:
@@ -72,7 +71,7 @@ class Connection:
         """Close the connections."""
         self._transport.close()
 
-    def __enter__(self: Self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
