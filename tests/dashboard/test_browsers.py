@@ -15,6 +15,7 @@ from tests.server import ServerProcess
 from tests.worlds import SMALL
 
 
+@pytest.mark.exhaustive
 def test_the_docs_work_under_their_policy(open_page: OpenPage, server: ServerProcess) -> None:
     page = open_page("docs", token=None).page
     expect(page.get_by_text("/v1/previews", exact=True)).to_be_visible()

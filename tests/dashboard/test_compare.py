@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.dashboard.conftest import OpenPage
@@ -91,6 +92,7 @@ def test_what_is_wrong_is_told_at_its_plan(open_page: OpenPage) -> None:
     expect(one.locator(".wrong")).to_be_empty()
 
 
+@pytest.mark.exhaustive
 def test_all_presets_are_plans_and_there_is_an_end(open_page: OpenPage) -> None:
     page = open_page("#/compare", token="operator").page
     add = page.get_by_label("Add a plan")
@@ -131,6 +133,7 @@ def test_a_plan_is_taken_away_as_a_spec_or_a_command(open_page: OpenPage) -> Non
     assert page.get_by_label("Map 2", exact=True).input_value() == "nasty"
 
 
+@pytest.mark.exhaustive
 def test_on_a_phone_in_the_dark_and_by_a_worker(open_page: OpenPage, server: ServerProcess) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}
     refused = open_page("#/compare", **phone)
@@ -149,6 +152,7 @@ def test_on_a_phone_in_the_dark_and_by_a_worker(open_page: OpenPage, server: Ser
     expect(words).not_to_have_css("fill", dark)
 
 
+@pytest.mark.exhaustive
 def test_without_a_map_it_says_what_to_do(open_page: OpenPage, fresh: ServerProcess) -> None:
     page = open_page("#/compare", url=fresh.url, token=None).page
     expect(page.get_by_text("bucketline map put my-images")).to_be_visible()

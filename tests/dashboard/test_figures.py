@@ -59,7 +59,7 @@ def test_colours_stand_out_from_their_ground(theme: Theme) -> None:
         assert contrast(written, colours.surface) >= 4.5, written
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.exhaustive)])
 def test_every_figure_is_served_as_it_is_made(api: Api, stats: dict[str, Any], theme: Theme) -> None:
     for of, names, answer in (
         ("runs/run", OF_STATS, stats),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.dashboard.conftest import OpenPage
@@ -40,6 +41,7 @@ def test_a_token_is_asked_for_and_kept_in_the_session_alone(
     expect(page.get_by_label("Token")).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_a_token_that_is_taken_away_leads_back_to_the_field(open_page: OpenPage) -> None:
     watch = open_page("#/runs/job", token="of yesterday")
     watch.forgiven = {401}
@@ -69,6 +71,7 @@ def test_no_token_no_field_and_what_to_do_first(open_page: OpenPage, fresh: Serv
     expect(row).to_have_count(0)
 
 
+@pytest.mark.exhaustive
 def test_a_coordinator_that_goes_away_is_told_and_comes_back(
     open_page: OpenPage, fresh: ServerProcess
 ) -> None:

@@ -32,6 +32,7 @@ def ready(page: Page, view: str) -> None:
         expect(page.locator(".result h3")).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_dark_and_light_as_the_system_or_as_chosen(open_page: OpenPage) -> None:
     page = open_page("#/maps/coco", color_scheme="dark").page
     expect(page.locator(".plot[data-drawn=dark]")).to_have_count(2)
@@ -48,6 +49,7 @@ def test_dark_and_light_as_the_system_or_as_chosen(open_page: OpenPage) -> None:
     assert ground(page) > 600
 
 
+@pytest.mark.exhaustive
 def test_a_phone_is_wide_enough(open_page: OpenPage) -> None:
     page = open_page(token="operator", **PHONE).page
     for view in VIEWS:
@@ -116,11 +118,11 @@ def test_everything_can_be_done_by_keyboard(open_page: OpenPage) -> None:
 
 AXE = {
     "light": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    "dark": {"type": "rule", "values": ["color-contrast"]},  # nothing else hangs on colours
+    "dark": {"type": "rule", "values": ["color-contrast"]},  # nothing else depends on colours
 }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.exhaustive)])
 def test_nothing_is_in_the_way_of_assistive_technology(open_page: OpenPage, scheme: str) -> None:
     """axe's rules of WCAG 2.2 AA and its best practices, contrast included, on views with all of them unfolded."""
     pytest.importorskip("axe_playwright_python")
@@ -141,6 +143,7 @@ def test_nothing_is_in_the_way_of_assistive_technology(open_page: OpenPage, sche
         assert told == [], view
 
 
+@pytest.mark.exhaustive
 def test_the_largest_run_can_be_read(open_page: OpenPage, server: ServerProcess) -> None:
     """10,000 ranks and 4,096 buckets."""
     api = server.api(TOKENS["BUCKETLINE_OPERATOR_TOKEN"])

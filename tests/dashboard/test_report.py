@@ -89,7 +89,10 @@ def test_the_table_is_the_answers(page: Page, report: Report) -> None:
     )
 
 
-@pytest.mark.parametrize(("width", "name"), [(1280, "<img src=x o…r=alert(1)>"), (390, "<img sr…rt(1)>")])
+@pytest.mark.parametrize(
+    ("width", "name"),
+    [(1280, "<img src=x o…r=alert(1)>"), pytest.param(390, "<img sr…rt(1)>", marks=pytest.mark.exhaustive)],
+)
 def test_charts_are_drawn_at_any_width(page: Page, report: Report, width: int, name: str) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     names = page.locator("#comparison .yaxislayer-above").first
@@ -129,6 +132,7 @@ def colours(page: Page) -> tuple[str, str]:
     )
 
 
+@pytest.mark.exhaustive
 def test_it_is_light_or_dark_as_the_reader_has_it(page: Page) -> None:
     page.emulate_media(color_scheme="light")
     light = colours(page)
@@ -138,6 +142,7 @@ def test_it_is_light_or_dark_as_the_reader_has_it(page: Page) -> None:
     assert (light[0] != dark[0], light[1] != dark[1]) == (True, True)
 
 
+@pytest.mark.exhaustive
 def test_it_prints_all_and_dark_on_white(page: Page) -> None:
     page.emulate_media(color_scheme="light")
     light = colours(page)

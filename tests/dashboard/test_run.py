@@ -6,6 +6,7 @@ import csv
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.checked import Api
@@ -101,6 +102,7 @@ def test_where_an_image_is_why_and_when_it_comes(open_page: OpenPage, server: Se
     assert page.url.endswith("?epoch=3")
 
 
+@pytest.mark.exhaustive
 def test_an_image_that_is_pruned_and_one_that_is_not_there(
     open_page: OpenPage, server: ServerProcess
 ) -> None:
@@ -135,6 +137,7 @@ def test_ids_that_are_markup_are_text(open_page: OpenPage) -> None:
     assert not any(path.endswith("/x") for path in watch.asked)
 
 
+@pytest.mark.exhaustive
 def test_what_happened_is_told(open_page: OpenPage, server: ServerProcess) -> None:
     page = open_page(f"#/runs/{RUN}").page
     table = page.get_by_role("region", name="Events", exact=True)
@@ -146,6 +149,7 @@ def test_what_happened_is_told(open_page: OpenPage, server: ServerProcess) -> No
     expect(table).to_contain_text("run deleted")
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_is_not_there_yet(open_page: OpenPage, server: ServerProcess) -> None:
     """It appears when it is put, and again as another one where it is deleted and put anew."""
     watch = open_page("#/runs/later")
