@@ -118,7 +118,10 @@ def test_runs(server: ServerProcess, tmp_path: Path) -> None:
         (["run", "show", "none"], "no run 'none'; GET /v1/runs (bucketline run list)"),
         (["map", "put", "m", "/none.csv"], "/none.csv"),
         (["map", "put", "m", "{tmp}/text.xyz"], "xyz"),
-        (["map", "put", "m", "{tmp}"], "is a folder, not a map: make a map of its images: bucketline scan {tmp} -o"),
+        (
+            ["map", "put", "m", "{tmp}"],
+            "is a folder, not a map: make a map of its images: bucketline scan {tmp} -o",
+        ),
         (["map", "put", "m", "{tmp}/broken.csv"], "--id-column, --width-column and --height-column"),
         (["map", "put", "coco", "{tmp}/other.csv"], "taken"),
         (["run", "put", "r", "/none.json"], "/none.json: No such file"),

@@ -23,8 +23,8 @@ from bucketline_service.maps import MapStore, RequestedColumns
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.plan_store import PlanStore
 from bucketline_service.runs.delivery import NextRequest
-from bucketline_service.runs.registry import Run
 from bucketline_service.runs.resume import StateDict, state_dict
+from bucketline_service.runs.run import Run
 from bucketline_service.runs.sessions import Session
 from bucketline_service.runs.sharding import Span
 from bucketline_service.store import open_store

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bucketline_service.runs.delivery import MAX_FROM_AHEAD, MAX_LEASE_AHEAD_S
-from bucketline_service.runs.registry import TICKS_PER_S
+from bucketline_service.runs.delivery import MAX_FROM_AHEAD
+from bucketline_service.runs.lease_tokens import MAX_LEASE_AHEAD_S, TICKS_PER_S
 from bucketline_service.runs.sharding import MAX_COUNT
 from bucketline_service.store import LEASE_STRIDE, Store
 from tests.checked import Api

@@ -10,7 +10,7 @@ import pytest
 
 from bucketline_service.planning.buckets import ladder
 from bucketline_service.planning.buckets.preset_ladders import PRESETS
-from bucketline_service.runs.registry import RunDocument
+from bucketline_service.runs.run_document import RunDocument
 from bucketline_service.spec.ladders import PresetLadder
 from bucketline_service.spec.run_spec import RunSpec
 from tests.checked import Api

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from bucketline_service.runs.batch_documents import Includes
-from bucketline_service.runs.registry import Run
+from bucketline_service.runs.run import Run
 from bucketline_service.store.port import Cursor, Generation
 
 NUM_AHEAD = 64

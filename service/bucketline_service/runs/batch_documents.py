@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning.geometry import cover_each
 from bucketline_service.planning.planner import BatchBlock
-from bucketline_service.runs.registry import Run
+from bucketline_service.runs.run import Run
 from bucketline_service.runs.sharding import Span
 
 Include = Literal["original_size", "crop"]

@@ -20,8 +20,9 @@ from bucketline_service.maps import MapStore
 from bucketline_service.planning import ledger
 from bucketline_service.planning.ledger import Entries, Ledger
 from bucketline_service.plans.run_images import Sources
-from bucketline_service.runs.registry import Run, Runs
+from bucketline_service.runs.registry import Runs
 from bucketline_service.runs.resume import check_size
+from bucketline_service.runs.run import Run
 from bucketline_service.runs.sessions import Sessions
 from bucketline_service.runs.valid_ids import of_valid_ids
 

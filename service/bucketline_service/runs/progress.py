@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bucketline_service.runs.registry import Run
+from bucketline_service.runs.run import Run
 from bucketline_service.runs.sharding import Sharding
 from bucketline_service.store.port import Cursor, RankRecord
 

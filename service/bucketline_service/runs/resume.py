@@ -1,4 +1,4 @@
-"""Where a session begins: from a state dict, the slowest rank's cursor or epoch 0 to the next generation. Pure."""
+"""Where a session resumes: from a state dict or the slowest rank's cursor to the next generation. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from bucketline_service.errors import Invalid
-from bucketline_service.runs.registry import Run
+from bucketline_service.runs.run import Run
 from bucketline_service.store.port import MAX_WORLD_SIZE, Cursor, Generation
+
+_AS_SAVED = "Pass the state dict as it was saved"
 
 
 class _Place(TypedDict):
@@ -21,8 +23,8 @@ class _Place(TypedDict):
 
 class StateDict(_Place, total=False):
     """What a checkpoint keeps. ``offset``: batches of the epoch's stream that the whole job has consumed. ``lockstep``:
-    with which that stream is laid out; the plan's own where it is not there, as in those that were saved before there
-    was another. ``start``: the id of the generation in which it was saved, where that has one."""
+    that of the stream; absent in older state dicts, for which it is the plan's own. ``start``: the id of the generation
+    in which it was saved, if that has one."""
 
     lockstep: int
     start: str
@@ -30,8 +32,8 @@ class StateDict(_Place, total=False):
 
 @dataclass(frozen=True)
 class Start:
-    """A generation that may begin. ``rolled_over``: where it begins with the epoch after the state's, how many batches
-    of that were left, fewer than a step of all ranks; None where it does not."""
+    """A generation that may begin. ``rolled_over``: if it begins with the epoch after the state dict's, how many
+    batches of the state dict's epoch were left, fewer than a step of all ranks; else None."""
 
     generation: Generation
     rolled_over: int | None = None
@@ -55,65 +57,72 @@ def state_dict(run: Run, cursor: Cursor) -> StateDict:
 
 
 def next_start(run: Run, session: str, world_size: int, state: StateDict | None, *, birth: str) -> Start:
-    """The generation after the present one, beginning where ``state``, of the same plan, says, or at epoch 0.
-    ``birth`` is the new generation's own."""
+    """The generation after the present one. It begins where ``state``, of the same plan, stands, or at epoch 0.
+    ``birth``: the id of the new generation. Raises ``Invalid`` if it cannot begin there with ``world_size`` ranks."""
     check_size(run, world_size)
-    own, after = run.plan.spec.lockstep, run.lockstep_for(world_size)
+    own, fresh = run.plan.spec.lockstep, run.lockstep_for(world_size)
 
-    def begin(origin: Cursor, offset: int = 0, lockstep: int = after) -> Generation:
-        kept = None if lockstep == after == own else lockstep
-        return Generation(run.generation.number + 1, session, world_size, origin, offset, birth, kept)
+    def begin(origin: Cursor, offset: int = 0, lockstep: int = fresh) -> Generation:
+        stored = None if lockstep == fresh == own else lockstep
+        return Generation(run.generation.number + 1, session, world_size, origin, offset, birth, stored)
 
     if state is None:
         return Start(begin(Cursor(0, 0)))
-    left = _check_state(run, state)
-    origin, offset, before = Cursor(state["epoch"], state["step"]), state["offset"], state["world_size"]
-    if left == 0:
-        return Start(begin(Cursor(origin.epoch + 1, 0)), 0)
-    is_other_deal = world_size != before or offset != origin.step * before
-    if offset and is_other_deal and not run.spec.planner_kind.resizes_within_epoch:
+    num_left = _check_state(run, state)
+    origin, offset = Cursor(state["epoch"], state["step"]), state["offset"]
+    if num_left == 0:
+        return Start(begin(Cursor(origin.epoch + 1, 0)), rolled_over=0)
+    if not offset:
+        generation = begin(origin)
+    else:
+        _check_resizable(run, state, world_size)
+        # a stream that has begun keeps its lockstep; the epochs after it have that of the new number of ranks
+        generation = begin(origin, offset, state.get("lockstep", own))
+    first = replace(run, generation=generation).sharding.normal(origin)
+    if first.epoch != origin.epoch:  # what is left does not fill a step
+        return Start(begin(first), rolled_over=num_left)
+    return Start(generation)
+
+
+def _check_resizable(run: Run, state: StateDict, world_size: int) -> None:
+    """Raise ``Invalid`` if the planner shards an epoch by its number of ranks and that changes within the epoch."""
+    before, is_changed = state["world_size"], state["offset"] != state["step"] * state["world_size"]
+    if (world_size != before or is_changed) and not run.spec.planner_kind.resizes_within_epoch:
         raise Invalid(
             "world_size",
-            f"planner {run.spec.planner} deals an epoch to the ranks that it begins with, {before}, not {world_size}",
-            f"Finish epoch {origin.epoch} with {before} ranks, or resume at its start (step 0, offset 0); "
-            "planner line changes at any step",
+            f"must be {before} until epoch {state['epoch']} ends, got {world_size}: planner {run.spec.planner} shards "
+            "an epoch by the number of ranks that begin it",
+            f"Finish the epoch with {before} ranks, or resume at its start (step 0, offset 0). Planner line accepts "
+            "another number of ranks at any step",
         )
-    # a stream that has begun stays as it is laid out; one that begins is laid out for these ranks
-    new = begin(origin, offset, state.get("lockstep", own)) if offset else begin(origin)
-    begins = replace(run, generation=new).sharding.normal(origin)
-    if begins.epoch != origin.epoch:
-        return Start(begin(begins), left)
-    return Start(new)
 
 
 def rolled_over(run: Run, state: StateDict) -> int | None:
-    """``Start.rolled_over`` once more, for the present generation. It may have begun from another state: then these are
-    as many as a step of all ranks, or more."""
+    """``Start.rolled_over``, computed again for the present generation. The generation may have begun from another
+    state dict: then the result may be as large as a step of all ranks, or larger."""
     if run.generation.origin != Cursor(state["epoch"] + 1, 0):
         return None
     return _check_state(run, state)
 
 
 def check_size(run: Run, world_size: int) -> None:
-    num = run.plan.planner.least_batches(world_size)
-    if not 0 < world_size <= min(num, MAX_WORLD_SIZE):
+    """Raise ``Invalid`` unless every epoch has a step with so many ranks."""
+    most = min(run.plan.planner.least_batches(world_size), MAX_WORLD_SIZE)
+    if not 0 < world_size <= most:
         raise Invalid(
-            "world_size",
-            f"{world_size} ranks, and an epoch has {num} batches",
-            f"It may be 1 to {min(num, MAX_WORLD_SIZE)}",
+            "world_size", f"must be 1 to {most}, the number of batches in an epoch, got {world_size}"
         )
 
 
 def _check_state(run: Run, state: StateDict) -> int:
-    """How many batches of its epoch's stream a state leaves. Raises where it can not be one of this run."""
+    """How many batches of its epoch's stream a state dict leaves. Raises ``Invalid`` if it cannot be of this run."""
     epoch, step, offset = state["epoch"], state["step"], state["offset"]
     end = run.sharding.end_epoch
     if epoch > end or (epoch == end and (step or offset)):
-        raise Invalid("resume.epoch", f"{epoch} is past the end of the run", f"It has {end} epochs")
+        raise Invalid("resume.epoch", f"must be at most {end}, the number of epochs of the run, got {epoch}")
     lockstep = state.get("lockstep")
     if lockstep is not None and not run.plan.locksteps.may_be(lockstep):
-        hint = "Give the state dict as it was saved"
-        raise Invalid("resume.lockstep", f"no epoch of this plan can have lockstep {lockstep}", hint)
+        raise Invalid("resume.lockstep", f"no epoch of this plan can have lockstep {lockstep}", _AS_SAVED)
     try:
         num = run.plan.locksteps.of(lockstep).planner.num_batches(epoch, state["world_size"])
     except Invalid as error:
@@ -121,7 +130,7 @@ def _check_state(run: Run, state: StateDict) -> int:
     if offset > num or offset < step or (step == 0) != (offset == 0):
         raise Invalid(
             "resume.offset",
-            f"offset {offset} does not go with step {step} in an epoch of {num} batches",
-            "Each step consumes world_size batches of the stream. Give the state dict as it was saved",
+            f"offset {offset} does not match step {step} in an epoch of {num} batches",
+            f"Each step consumes world_size batches of the stream. {_AS_SAVED}",
         )
     return num - offset

@@ -1,23 +1,36 @@
-"""What the store keeps of a run's spec, and how it is read back."""
+"""The document of a run: what the store keeps of its spec, and how another plan's state dict differs from it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bucketline_service.errors import BucketlineError
+from bucketline_service.errors import BucketlineError, Conflict, PlanMismatch
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.plans.fingerprint import as_put, check_release, fingerprint
+from bucketline_service.plans.fingerprint import as_put, check_release, differences, fingerprint
 from bucketline_service.spec.run_spec import RunSpec
 from bucketline_service.store.damage import damaged
+
+_PART_NAMES = {
+    "version": "the planner's version",
+    "map": "the map",
+    "valid_ids": "valid_ids",
+    "buckets": "the buckets (their sizes or batch sizes)",
+    "spec": "the rest of the spec",
+}
+_NOT_PLANNED = ("world_size", "epochs")
+"""Fields of a spec that its plan does not depend on."""
 
 
 @dataclass(frozen=True)
 class RunDocument:
-    """``map_digests`` and ``valid_digests``, of the valid ids or None, one of each map. ``fitted_sizes``: (width,
-    height) of each bucket of a ladder that hangs on the images, as found when the run was put, or None."""
+    """``map_digests`` and ``valid_digests`` (None without ``valid_ids``): one per map. ``fitted_sizes``: (width,
+    height) of each bucket, computed when the run was created, if the ladder depends on the images; else None."""
 
     spec: RunSpec
     fingerprint: str
@@ -26,13 +39,29 @@ class RunDocument:
     created_at_s: float
     fitted_sizes: list[tuple[int, int]] | None = None
 
+    @classmethod
+    def new(
+        cls,
+        spec: RunSpec,
+        map_digests: list[str],
+        valid_digests: list[str | None],
+        created_at_s: float,
+        fitted_sizes: list[tuple[int, int]] | None,
+    ) -> RunDocument:
+        """The document of a run that is about to be created. Raises ``Invalid`` if its spec has no plan."""
+        plan = spec.plan_spec(fitted_sizes, spec.maps or ())
+        print_ = fingerprint(plan, map_digests, valid_digests)
+        document = cls(spec, print_, map_digests, valid_digests, created_at_s, fitted_sizes)
+        document.__dict__["_checked_plan"] = plan  # the value of the cached property
+        return document
+
     def encode(self) -> bytes:
-        about = {**self.__dict__, "spec": self.spec.to_json()}
-        return json.dumps(about, sort_keys=True).encode()
+        about = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps({**about, "spec": self.spec.to_json()}, sort_keys=True).encode()
 
     @classmethod
     def decode(cls, run: str, data: bytes) -> RunDocument:
-        """Raises ``Damaged`` where it is none."""
+        """Raises ``Damaged`` if ``data`` is not a document."""
         try:
             return _ADAPTER.validate_json(data)
         except ValidationError as error:
@@ -42,7 +71,7 @@ class RunDocument:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Of each map that the run needs, by its name."""
+        """The digest of each map that the run needs, by the map's name."""
         found = dict(zip([each.map for each in self.spec.sources], self.map_digests, strict=True))
         for each, digest in zip(self.spec.sources, self.valid_digests, strict=True):
             if isinstance(each.valid_ids, str) and digest is not None:
@@ -50,17 +79,62 @@ class RunDocument:
         return found
 
     def plan_spec(self, run: str) -> PlanSpec:
-        """Raises ``PlanMismatch`` for a run of another release, and ``Damaged`` where the fingerprint is not that of
-        the rest: then other batches would be handed out under it."""
+        """Raises ``PlanMismatch`` if another release planned the run, and ``Damaged`` if the fingerprint does not match
+        the rest: the coordinator would then serve other batches under it."""
         check_release(self.fingerprint)
         try:
-            plan = as_put(self.spec.plan_spec(self.fitted_sizes, self.spec.maps or ()), self.fingerprint)
-            given = fingerprint(plan, self.map_digests, self.valid_digests)
-        except (BucketlineError, AssertionError) as error:
+            return self._checked_plan
+        except (BucketlineError, AssertionError, ValueError) as error:
             raise damaged(run, "its document", str(error) or "a field is missing") from error
-        if given != self.fingerprint:
-            raise damaged(run, "its document", f"its fingerprint is that of another plan than {given}")
+
+    @cached_property
+    def _checked_plan(self) -> PlanSpec:
+        plan = as_put(self.spec.plan_spec(self.fitted_sizes, self.spec.maps or ()), self.fingerprint)
+        computed = fingerprint(plan, self.map_digests, self.valid_digests)
+        if computed != self.fingerprint:
+            raise ValueError(f"its fingerprint belongs to another plan than {computed}")
         return plan
+
+    def check_same_spec(self, run: str, spec: RunSpec) -> None:
+        """Raise ``Conflict``, which names the fields that differ, unless the run has this spec: a run's name stands for
+        one spec."""
+        if self.spec == spec:
+            return
+        differing = _differing(self.spec.to_json(), spec.to_json())
+        raise Conflict(
+            f"run {run!r} exists with a different {', '.join(differing)}. Choose another name, or delete the run first",
+            fields=differing,
+        )
+
+    def mismatch(self, run: str, given: str, owner: tuple[str, RunDocument] | None) -> PlanMismatch:
+        """The error for a state dict with the fingerprint ``given``. ``owner``: a run that has this fingerprint, and
+        its document."""
+        parts = differences(self.fingerprint, given)
+        detail = f"the state dict belongs to another plan than run {run!r}: {_phrase(parts)}. "
+        about: dict[str, Any] = {"expected": self.fingerprint, "given": given, "differs": parts}
+        resumable = "the run that it was saved from"
+        if owner is not None:
+            name, other = owner
+            ours, theirs = self.spec.to_json(), other.spec.to_json()
+            # a map under another name is the same if its content is
+            alike = {part for part in ("map", "valid_ids") if part not in parts}
+            differing = [each for each in _differing(ours, theirs) if each not in {*alike, *_NOT_PLANNED}]
+            detail += f"It belongs to the plan of run {name!r}"
+            detail += f", which has a different {', '.join(differing)}. " if differing else ". "
+            resumable = f"run {name!r}"
+            about |= {"run": name, "fields": differing}
+        return PlanMismatch(f"{detail}Resume {resumable}, or start this one with resume: start", **about)
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return sorted(field for field in other if one[field] != other[field])
+
+
+def _phrase(parts: list[str]) -> str:
+    if not parts:
+        return "their fingerprints differ"
+    is_plural = len(parts) > 1 or parts == ["buckets"]
+    return f"{', '.join(_PART_NAMES[part] for part in parts)} {'differ' if is_plural else 'differs'}"
 
 
 _ADAPTER = TypeAdapter(RunDocument)

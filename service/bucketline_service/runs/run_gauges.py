@@ -12,7 +12,8 @@ from bucketline_service.errors import (
     StoreUnavailable,
 )
 from bucketline_service.observability.metrics import Metrics, RunGaugeValues
-from bucketline_service.runs.registry import STATUS_WAIT_S, Run, Runs
+from bucketline_service.runs.registry import STATUS_WAIT_S, Runs
+from bucketline_service.runs.run import Run
 from bucketline_service.store.port import RankRecord
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bucketline_service.maps import MapStore
 from bucketline_service.planning.ledger import IsValid
 from bucketline_service.plans.run_images import Rows, Sources, rows_of
-from bucketline_service.runs.registry import Run
+from bucketline_service.runs.run import Run
 
 
 def of_valid_ids(run: Run, maps: MapStore) -> IsValid | None:
