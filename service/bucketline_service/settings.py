@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bucketline_service.errors import Invalid, in_words
+from bucketline_service.store.kinds import URL_HELP
 
 NO_FLAGS = frozenset({"worker_token", "operator_token"})
 """Settings from the environment only: everybody on a machine can read the command lines of others."""
@@ -29,8 +30,7 @@ class Settings(BaseSettings):
     port: int = Field(7700, ge=0, le=65535, description="0 takes a free one")
     store: str | None = Field(
         None,
-        description="cursor store: sqlite:///PATH, redis://, redis+sentinel:// or redis+cluster://; "
-        "sqlite in the data directory unless given",
+        description=f"cursor store: {URL_HELP}; sqlite in the data directory unless given",
     )
     store_timeout_s: float = Field(
         2.0, gt=0, description="how long the store may take before the answer is 503"

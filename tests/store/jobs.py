@@ -88,3 +88,9 @@ class Job:
         """What the store keeps of the rank."""
         _, records = await self.store.ranks(self.run)
         return next((record for record in records if record.rank == rank), None)
+
+
+async def create_announced(store: Store, run: str, birth: str) -> bool:
+    """Whether this call created the run, which was announced with this birth; else ``Withdrawn``."""
+    _, created = await store.create_run(run, b"", replace(FIRST, birth=birth), announced=True)
+    return created

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -26,7 +27,6 @@ from bucketline_service.store import (
 )
 
 BOUNDED = settings(
-    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
@@ -268,6 +268,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.compare("ranks")
 
 
-def test_a_store_answers_as_the_model_does(url: str) -> None:
+@pytest.mark.parametrize("num_examples", [12, pytest.param(100, marks=pytest.mark.exhaustive)])
+def test_a_store_answers_as_the_model_does(url: str, num_examples: int) -> None:
     machine = type("Machine", (StoreAgainstModel,), {"url": url})
-    run_state_machine_as_test(machine, settings=BOUNDED)
+    run_state_machine_as_test(machine, settings=settings(BOUNDED, max_examples=num_examples))

@@ -11,6 +11,9 @@ import pytest
 from bucketline_service import store
 from bucketline_service.errors import Invalid
 from bucketline_service.store import open_store, port
+from bucketline_service.store.kinds import KINDS, URL_HELP
+from tests.shell import ROOT
+from tests.store.conftest import STORES
 from tests.store.jobs import FIRST
 from tests.store.threads import in_store
 
@@ -82,6 +85,20 @@ def test_what_is_no_store_is_invalid_and_says_what_would_do(url: str) -> None:
 )
 def test_opening_connects_to_nothing(url: str) -> None:
     open_store(url)
+
+
+def test_every_kind_is_tested_and_documented() -> None:
+    assert set(STORES) == {kind.name for kind in KINDS}
+    guide = (ROOT / "docs/how-to/choose-a-store.md").read_text()
+    for kind in KINDS:
+        assert kind.short in URL_HELP
+        assert f"{kind.schemes[0]}://" in guide
+
+
+def test_the_example_of_every_kind_opens() -> None:
+    for kind in KINDS:
+        for example in kind.examples:
+            open_store(example)
 
 
 @pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster"])

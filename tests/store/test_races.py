@@ -17,11 +17,14 @@ from bucketline_service.store import (
     RankRecord,
     RunRecord,
     Store,
+    Withdrawn,
 )
 from bucketline_service.store.redis.clients import MAX_CONNECTIONS
-from tests.store.jobs import FIRST, START, Job, token
+from tests.store.jobs import FIRST, START, Job, create_announced, token
 from tests.store.threads import NUM_THREADS, in_store, race
 
+NOW_S = 1000.0
+LATER_S = NOW_S + 300
 WRITER = Path(__file__).with_name("writer.py")
 
 
@@ -219,3 +222,74 @@ def test_abandoned_requests_leave_the_store_in_order(url: str, name: str) -> Non
         assert (await job.commit(leases[0].lease, Cursor(1, 0))).cursor == Cursor(1, 0)
 
     in_store(url, scenario)
+
+
+def test_no_run_is_created_that_a_closing_has_not_seen(url: str, name: str) -> None:
+    """Half of the threads create runs on a map, and say so only once they are created; the others close it, look, and
+    open it again. Each run that was created before a closing is over was announced before it, and is listed."""
+    rounds, map_name = 4, f"map-of-{name}"
+
+    async def put(store: Store, number: int) -> list[str]:
+        made = []
+        for i in range(rounds):
+            run, birth = f"{name}-{number}-{i}", f"{number}x{i}"
+            while True:
+                if await store.announce_run(run, birth, [map_name], NOW_S):
+                    await asyncio.sleep(0.001)
+                    continue
+                try:
+                    assert await create_announced(store, run, birth)
+                except Withdrawn:
+                    continue
+                made.append(run)
+                break
+        return made
+
+    async def close(store: Store, number: int) -> list[str]:
+        """The runs that were there as the map was closed, but not as it was closed first."""
+        appeared = []
+        for i in range(rounds):
+            mark = f"{name}-{number}-{i}"
+            await store.close_map(map_name, mark, LATER_S)
+            first = set(await store.list_runs())
+            for _ in range(3):
+                appeared += [run for run in await store.list_runs() if run not in first]
+            await store.open_map(mark)
+        return appeared
+
+    async def both(store: Store, number: int) -> tuple[bool, list[str]]:
+        return bool(number % 2), await (put if number % 2 else close)(store, number)
+
+    answers = race(url, both, num=8)
+    ours = f"{name}-"
+    assert [run for is_put, runs in answers if not is_put for run in runs if run.startswith(ours)] == []
+    made = sorted(run for is_put, runs in answers if is_put for run in runs)
+    assert made == sorted(
+        run for run in in_store(url, lambda store: store.list_runs()) if run.startswith(ours)
+    )
+
+
+def test_a_run_that_is_put_and_deleted_and_closed_at_once_is_always_listed(url: str, name: str) -> None:
+    """One name, so that what a deletion does to the index meets what a creation does."""
+
+    async def one_of_three(store: Store, number: int) -> list[bool]:
+        seen = []
+        for i in range(10):
+            if number % 3 == 0:
+                await store.announce_run(name, f"{number}x{i}", [name], NOW_S)
+                try:
+                    await create_announced(store, name, f"{number}x{i}")
+                except Withdrawn:
+                    continue
+            elif number % 3 == 1:
+                await store.delete_run(name)
+            else:
+                mark = f"{name}-{number}-{i}"
+                await store.close_map(name, mark, LATER_S)
+                was_listed = name in await store.list_runs()
+                is_listed = name in await store.list_runs()
+                seen.append(was_listed or not is_listed)
+                await store.open_map(mark)
+        return seen
+
+    assert all(seen for answers in race(url, one_of_three, num=6) for seen in answers)

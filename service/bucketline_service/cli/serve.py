@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bucketline_service.cli.errors import errors
+from bucketline_service.store.kinds import URL_HELP
 
 
 def serve(
@@ -18,10 +19,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port [7700]; 0 takes a free one.")] = None,
     store: Annotated[
         str | None,
-        typer.Option(
-            help="sqlite:///PATH, redis://HOST:PORT/DB, redis+sentinel://… or redis+cluster://… "
-            "[SQLite in the data directory]."
-        ),
+        typer.Option(help=f"{URL_HELP} [SQLite in the data directory]."),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Maps, plans, state [./bucketline-data].")] = None,
     store_timeout_s: Annotated[

@@ -1,12 +1,13 @@
-"""The cursor store: one port, and the back ends behind it.
+"""The cursor store: one port (``port.py``), and its implementations in SQLite and Redis.
 
-``open_store`` turns a URL into a store. Opening does nothing yet: the first verb connects, so that a store
-may be opened before it is up, and before a server forks its workers.
+``open_store`` turns a URL into a store. Opening does not connect: the first verb does, so a store can be opened before
+its server is up, and before a process forks its workers.
 """
 
 from __future__ import annotations
 
 from bucketline_service import errors
+from bucketline_service.store.kinds import BY_SCHEME, URL_HINT, StoreKind
 from bucketline_service.store.port import (
     LEASE_STRIDE,
     Begun,
@@ -42,34 +43,19 @@ __all__ = [
     "open_store",
 ]
 
-REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
-HINT = (
-    "Use sqlite:///relative/path, sqlite:////absolute/path, redis://host:port/db, unix:///path/to/redis.sock, "
-    "redis+sentinel://host1:port1,host2:port2/service/db or redis+cluster://host1:port1,host2:port2; "
-    "rediss in place of redis for TLS"
-)
-
 
 def open_store(url: str, *, timeout_s: float = 2.0) -> Store:
-    """The store behind ``url``. A verb answers within ``timeout_s`` seconds or raises ``StoreUnavailable``.
+    """The store that ``url`` names. Each of its verbs answers within ``timeout_s`` seconds or raises
+    ``StoreUnavailable``.
 
-    Open one for each event loop: a Redis store belongs to the loop that first uses it. Stores on the same URL
-    are safe against each other. Raises ``Invalid`` where the URL is of no kind known here, or malformed.
+    Open one per event loop: a Redis store belongs to the loop that first uses it. Stores opened on the same URL are
+    safe against each other. Raises ``Invalid`` if the URL has an unknown scheme or is malformed.
     """
     scheme, separator, rest = url.partition("://")
-    if separator and scheme == "sqlite":
-        return _open_sqlite(rest, timeout_s)
-    if separator and scheme in REDIS_SCHEMES:
-        return _open_redis(url, timeout_s)
-    raise errors.Invalid("store", f"no store for {scheme + separator!r}", HINT)
+    kind = BY_SCHEME.get(scheme) if separator else None
+    if kind is None:
+        raise errors.Invalid("store", f"must be the URL of a store, got {scheme + separator!r}", URL_HINT)
+    return _open_sqlite(rest, timeout_s) if kind.name == "sqlite" else _open_redis(url, kind, timeout_s)
 
 
 def _open_sqlite(rest: str, timeout_s: float) -> Store:
@@ -77,12 +63,12 @@ def _open_sqlite(rest: str, timeout_s: float) -> Store:
 
     path = rest[1:]
     if not rest.startswith("/") or path in ("", "/", ":memory:"):
-        raise errors.Invalid("store", f"sqlite://{rest} names no file", HINT)
+        raise errors.Invalid("store", f"must name a file, got sqlite://{rest}", URL_HINT)
     return SqliteStore(path, timeout_s=timeout_s)
 
 
-def _open_redis(url: str, timeout_s: float) -> Store:
-    # redis is slow to import, and a server on SQLite never needs it
+def _open_redis(url: str, kind: StoreKind, timeout_s: float) -> Store:
+    # imported only here: redis-py takes long to import, and a server on SQLite never needs it
     from bucketline_service.store.redis.store import open_redis
 
-    return open_redis(url, timeout_s=timeout_s)
+    return open_redis(url, kind, timeout_s=timeout_s)

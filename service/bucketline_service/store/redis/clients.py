@@ -27,6 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 
 from bucketline_service.errors import Invalid
+from bucketline_service.store.kinds import StoreKind
 from bucketline_service.store.redis.replicas import take_option, wait_behind_writes
 
 MAX_CONNECTIONS = 64
@@ -41,12 +42,6 @@ GONE_FOR_S = 0.5
 """How long a cluster's node that refused a connection is not asked again."""
 
 SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
-LOOKS = {
-    "sentinel": "redis+sentinel://user:password@host1:26379,host2:26379/service/db",
-    "cluster": "redis+cluster://user:password@host1:6379,host2:6379",
-    "": "redis://user:password@host:port/db",
-}
-"""By the kind of a URL's scheme: what it should look like."""
 
 
 class Client(Protocol):
@@ -59,22 +54,22 @@ class Client(Protocol):
     async def aclose(self) -> None: ...
 
 
-def open_client(url: str, *, timeout_s: float) -> tuple[Client, int]:
-    """A client for ``url``, whose scheme is known, and the URL's ``wait_replicas``. Connects with the first command.
+def open_client(url: str, kind: StoreKind, *, timeout_s: float) -> tuple[Client, int]:
+    """A client for ``url``, and the URL's ``wait_replicas``. Connects with the first command.
 
-    Raises ``Invalid`` where the URL is malformed or has an option that redis-py does not know.
+    Raises ``Invalid`` if the URL is malformed or has an option that redis-py does not know.
     """
-    kind = url.partition("://")[0].partition("+")[2]
     connects: dict[str, Callable[[str, float], Redis | RedisCluster]] = {
+        "redis": _server,
+        "unix": _server,
         "sentinel": _sentinel,
         "cluster": _cluster,
-        "": _server,
     }
     try:
         url, wait_replicas = take_option(url)
-        client = connects[kind](url, timeout_s)
+        client = connects[kind.name](url, timeout_s)
     except (ValueError, TypeError, RedisClusterException) as exc:
-        raise Invalid("store", f"not a Redis URL: {exc}", LOOKS[kind]) from exc
+        raise Invalid("store", f"must be a URL of Redis: {exc}", f"Use {kind.examples[0]}") from exc
     if wait_replicas:
         wait_behind_writes(client, wait_replicas, timeout_s)
     return client, wait_replicas

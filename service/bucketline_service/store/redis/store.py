@@ -21,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from bucketline_service.errors import NotFound, StoreUnavailable
 from bucketline_service.store.coalescer import Coalescer
 from bucketline_service.store.damage import damaged, reading
+from bucketline_service.store.kinds import StoreKind
 from bucketline_service.store.port import (
     LEASE_STRIDE,
     MAX_EVENTS,
@@ -64,9 +65,9 @@ BROKEN = re.compile(r"WRONGTYPE|user_script:\d+: attempt to ")
 """What Redis says where a key is of another type, and a script where a record is not as it was written."""
 
 
-def open_redis(url: str, *, timeout_s: float) -> RedisStore:
+def open_redis(url: str, kind: StoreKind, *, timeout_s: float) -> RedisStore:
     """A store on a Redis server, on the master that sentinels name, or on a cluster. Connects with the first verb."""
-    client, wait_replicas = open_client(url, timeout_s=timeout_s)
+    client, wait_replicas = open_client(url, kind, timeout_s=timeout_s)
     return RedisStore(client, timeout_s=timeout_s, touch=wait_replicas > 0)
 
 
