@@ -57,7 +57,10 @@ def gs_server() -> Iterator[GsServer]:
     server.close()
 
 
-@pytest.fixture(params=["folder", "s3", "gs"])
+EXHAUSTIVE = pytest.mark.exhaustive
+
+
+@pytest.fixture(params=["folder", "s3", pytest.param("gs", marks=EXHAUSTIVE)])
 def root_uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty map root: a folder, or a prefix of a bucket."""
     if request.param == "s3":
@@ -82,7 +85,7 @@ def replica(root_uri: str, tmp_path: Path) -> Callable[..., SharedMapStore]:
     return open_one
 
 
-@pytest.fixture(params=["own", "folder", "s3"])
+@pytest.fixture(params=["own", "folder", pytest.param("s3", marks=EXHAUSTIVE)])
 def any_store(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> MapStore:
     """Every layout that there is: in a folder of its own, or at a root with copies."""
     if request.param == "own":

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from bucketline.operator._map_files import CONTENT_TYPES, SUFFIXES
+from bucketline_service.cli import options
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import FORMATS, format_for_suffix, format_named
 
+from .files import WRITERS
+
 
 def test_every_format_is_found_by_its_name_its_media_types_and_its_suffixes() -> None:
-    assert list(FORMATS) == ["csv", "jsonl", "parquet", "arrow", "npz", "pickle", "tar"]
     for name, format in FORMATS.items():
         assert format_named(name) is format
         assert all(format_named(media_type) is format for media_type in format.media_types)
@@ -64,3 +67,9 @@ def test_the_client_knows_the_same() -> None:
     assert set(SUFFIXES) == {suffix for each in FORMATS.values() for suffix in each.suffixes}
     for suffix, name in SUFFIXES.items():
         assert format_for_suffix(Path(f"a{suffix}")) is format_named(name)
+
+
+def test_the_command_line_and_the_reader_tests_know_the_same() -> None:
+    names = {name for each in FORMATS.values() for name in (each.name, *each.other_names)}
+    assert set(re.findall(r"[a-z]+", get_args(options.Format)[1].help.partition("[")[0])) - {"or"} == names
+    assert {format for format, _ in WRITERS.values()} == set(FORMATS)  # what is damaged, cut and compared

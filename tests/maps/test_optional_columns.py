@@ -9,6 +9,7 @@ import struct
 import tempfile
 from collections.abc import Callable
 from decimal import Decimal
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bucketline_service.cli import options
+from bucketline_service.cli.maps import map_put
+from bucketline_service.cli.preview import preview
 from bucketline_service.errors import Conflict, Invalid, StoreUnavailable
+from bucketline_service.http.routes import maps as routes
+from bucketline_service.http.schemas.models import MapOut
 from bucketline_service.maps import MapStore, RequestedColumns, ResolutionMap
-from bucketline_service.maps.column_names import FIND_ALL
-from bucketline_service.maps.optional_columns import MAX_NUM_FRAMES, MAX_NUM_REPEATS
+from bucketline_service.maps.column_names import FIND_ALL, OPTIONAL_NAMES
+from bucketline_service.maps.column_writers import _WRITERS
+from bucketline_service.maps.optional_columns import MAX_NUM_FRAMES, MAX_NUM_REPEATS, OPTIONAL, STORED
 
 from .files import WITH_MORE, Ids, contents, write_npz, write_sparse_jsonl
 
 Put = Callable[..., ResolutionMap]
+
+
+def test_an_optional_column_is_known_everywhere() -> None:
+    """Whoever adds one is led by this test to each place that lists them."""
+    kinds = list(OPTIONAL)
+    assert list(OPTIONAL_NAMES) == kinds
+    assert RequestedColumns._fields == ("id", "width", "height", *kinds, "skip_missing_sizes")
+    assert set(_WRITERS) == set(STORED)
+    assert RequestedColumns._fields[:-1] == options.COLUMNS
+    reference = Path(__file__).parents[2] / "docs" / "reference" / "http.md"
+    for kind in kinds:
+        for command in (map_put, preview):
+            assert f"{kind}_column" in signature(command).parameters
+        assert f"{kind}_column" in Path(routes.__file__).read_text()
+        assert all(f"`{name}`" in reference.read_text() for name in OPTIONAL_NAMES[kind])
+    assert set(STORED) <= MapOut.model_fields.keys()
+
 
 ORIENTATIONS = st.none() | st.integers(0, 8)
 REPEATS = st.none() | st.floats(0, MAX_NUM_REPEATS) | st.integers(0, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bucketline_service.atomic_files import synced
 from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps import lazy_compute as pc
 from bucketline_service.maps.archives import naming, sources
@@ -196,11 +196,8 @@ def write_object(checked: CheckedMap, path: Path) -> None:
     columns = [checked.ids, checked.widths, checked.heights, pa.array(checked.by_id)]
     columns += checked.optional.values()
     batch = pa.RecordBatch.from_arrays(columns, schema=schema(checked.ids.type, checked.optional))
-    with path.open("wb") as file:
-        with pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-        file.flush()
-        os.fsync(file.fileno())
+    with synced(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
     id_kind: IdKind = "int64" if pa.types.is_int64(checked.ids.type) else "string"
     summaries = summarise(checked.optional)
     write_sidecar(path, checked.digest, len(checked.ids), id_kind, checked.histogram, summaries)

@@ -104,7 +104,8 @@ def _parsed(source: FileSource, column: str, array: Any, first_row: int, rule: N
         row = first_true(pc.invert(readable))
         value = array[row].as_py()
         if rule.default is None and value.lower() in ("", "nan"):
-            raise source.row_error(column, first_row + row, "has no value ({})", value, NO_SIZE_HINT)
+            fault = "has no value ({})" if value else "has no value"
+            raise source.row_error(column, first_row + row, fault, value, NO_SIZE_HINT)
         fault = f"{rule.requirement}, in decimal digits, got {{}}"
         raise source.row_error(column, first_row + row, fault, value, rule.hint)
     return array.cast(pa.float64())

@@ -4,10 +4,10 @@ columns."""
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from bucketline_service.atomic_files import synced
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.maps.optional_columns import Summaries
 from bucketline_service.maps.spool import IdKind
@@ -55,7 +55,5 @@ def write_sidecar(
     }
     if optional:
         about["optional"] = optional
-    with sidecar_path(path).open("wb") as file:
+    with synced(sidecar_path(path)) as file:
         file.write(json.dumps(about).encode())
-        file.flush()
-        os.fsync(file.fileno())

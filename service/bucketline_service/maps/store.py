@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bucketline_service.atomic_files import sync_folder, synced
 from bucketline_service.errors import Conflict, Invalid, NotFound, StoreUnavailable
 from bucketline_service.maps.column_names import FIND_ALL, RequestedColumns
 from bucketline_service.maps.formats import format_named
@@ -143,7 +144,7 @@ class MapStore:
                 raise self._unknown(name)
             unused = self._digest_of_only(name)
             self._name_path(name).unlink()
-            _sync_directory(self._names)
+            sync_folder(self._names)
             if unused is not None:
                 self._object(unused).unlink(missing_ok=True)
                 sidecar_path(self._object(unused)).unlink(missing_ok=True)
@@ -237,7 +238,7 @@ class MapStore:
         path = self._object(digest)
         os.replace(sidecar_path(staged), sidecar_path(path))
         os.replace(staged, path)
-        _sync_directory(self._objects)
+        sync_folder(self._objects)
         return ResolutionMap.open(path, digest)
 
     def _give_name(self, name: str, opened: ResolutionMap, directory: Path) -> bool:
@@ -245,12 +246,10 @@ class MapStore:
         if self._info(name) is not None:
             return False
         staged = directory / "name.json"
-        with staged.open("wb") as file:
+        with synced(staged) as file:
             file.write(json.dumps(self._record(name, opened)).encode())
-            file.flush()
-            os.fsync(file.fileno())
         os.link(staged, self._name_path(name))  # fails where the name exists, even without a working lock
-        _sync_directory(self._names)
+        sync_folder(self._names)
         return True
 
     def _record(self, name: str, opened: ResolutionMap) -> dict[str, Any]:
@@ -328,14 +327,3 @@ def taken(name: str, digest: str, num_images: int) -> Conflict:
         "name, or delete the existing map",
         digest=digest,
     )
-
-
-def _sync_directory(path: Path) -> None:
-    """Sync a rename to disk."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from bucketline_service.atomic_files import replacing
 from bucketline_service.errors import Conflict
 from bucketline_service.maps.file_source import MAX_ID_BYTES
 from bucketline_service.scan.record import ScanRecord, SizedImage
@@ -53,7 +51,7 @@ def check_is_ours(path: Path) -> None:
 
 def write(record: ScanRecord, output: Path, bad: Path, exif: bool) -> WrittenCounts:
     """Write both files, the list first. Where no image has a size the map is not written."""
-    with _replaced(bad) as list_file:
+    with replacing(bad) as list_file:
         lister = _BadList(list_file)
         for each in record.bad():
             lister.add(each.location, each.member, each.reason)
@@ -64,7 +62,7 @@ def write(record: ScanRecord, output: Path, bad: Path, exif: bool) -> WrittenCou
 
 
 class _BadList:
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.num = 0
 
@@ -80,7 +78,7 @@ def _write_map(record: ScanRecord, output: Path, bad: _BadList, metadata: dict[b
     num = 0
     if (first := next(rows, None)) is None:
         return 0
-    with _replaced(output) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    with replacing(output) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         rows = chain([first], rows)
         while some := list(islice(rows, _ROWS)):
             columns = [[row[at] for row in some] for at in range(3)]
@@ -105,18 +103,3 @@ def _good(record: ScanRecord, bad: _BadList) -> Iterator[SizedImage]:
 
 def _where(row: SizedImage) -> str:
     return f"{row.location}, {row.member}" if row.member else row.location
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Any]:
-    """A file that takes the place of ``path`` when it is complete, and is on the disk."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with fresh.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            fresh.unlink()

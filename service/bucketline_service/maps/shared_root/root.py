@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from bucketline_service.atomic_files import synced
 from bucketline_service.errors import Invalid, StoreUnavailable
 
 HINT = "Give s3://bucket/prefix, gs://bucket/prefix or file:///folder"
@@ -142,7 +143,8 @@ class SharedRoot:
             fresh = self._incoming()
             fresh.mkdir()
             try:
-                _write(fresh / target.name, data)
+                with synced(fresh / target.name) as file:
+                    file.write(data)
                 target.parent.parent.mkdir(exist_ok=True)
                 os.rename(fresh, target.parent)  # may replace an empty folder, but no other
             except OSError:
@@ -200,10 +202,8 @@ class SharedRoot:
                 return
             fresh, target = self._incoming(), Path(self._base, path)
             try:
-                with fresh.open("wb") as file:
+                with synced(fresh) as file:
                     yield file
-                    file.flush()
-                    os.fsync(file.fileno())
                 target.parent.mkdir(parents=True, exist_ok=True)
                 fresh.replace(target)
             finally:
@@ -281,10 +281,3 @@ def open_file_system(uri: str) -> Any:
     if "allow_delayed_open" in options:
         options["allow_delayed_open"] = True  # a small file is one request, not three
     return fs.S3FileSystem(**options)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
