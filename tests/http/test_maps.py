@@ -145,7 +145,7 @@ def test_optional_columns_by_name_or_not_at_all(api: Api) -> None:
     problem = api.put_csv("m", body, 422)
     assert (problem["field"], problem["row"], problem["line"]) == ("orientation", 1, 2)
     assert "got 'landscape'" in problem["detail"]
-    assert "leave it out: orientation_column with an empty name" in problem["detail"]
+    assert "To ignore the column, pass orientation_column with an empty name" in problem["detail"]
 
     def put(name: str, **params: str) -> dict[str, object]:
         api.ask("PUT", f"/v1/maps/{name}", 201, content=body, headers=headers, params=params)

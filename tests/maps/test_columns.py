@@ -69,12 +69,12 @@ def test_names_that_are_given_win() -> None:
     ("columns", "available", "field", "words"),
     [
         (RequestedColumns(), ["width", "height"], "id", ["'image_id'", "'width', 'height'"]),
-        (RequestedColumns(), ["id", "width"], "height", ["'height' to go with 'width'"]),
+        (RequestedColumns(), ["id", "width"], "height", ["'width' but no column 'height'"]),
         (
             RequestedColumns(),
             ["id", "image_height"],
             "image_width",
-            ["'image_width' to go with 'image_height'"],
+            ["'image_height' but no column 'image_width'"],
         ),
         (
             RequestedColumns(),
@@ -101,14 +101,14 @@ def test_names_that_are_given_win() -> None:
             "width",
             ["'original_width x original_height', 'WIDTH x HEIGHT'", "width_column and height_column"],
         ),
-        (RequestedColumns(), ["id", "width", "height", "width"], "width", ["2 columns of this name"]),
-        (RequestedColumns(), ["id", "width", "height", " id"], "id", ["2 columns of this name"]),
+        (RequestedColumns(), ["id", "width", "height", "width"], "width", ["2 columns with this name"]),
+        (RequestedColumns(), ["id", "width", "height", " id"], "id", ["2 columns with this name"]),
         (RequestedColumns(id="nope"), ["id", "width", "height"], "id", ["'nope'", "'id', 'width', 'height'"]),
         (RequestedColumns(width="nope", height="height"), ["id", "width", "height"], "width", ["'nope'"]),
-        (RequestedColumns(width="w"), ["id", "w", "height"], "columns", ["only width is named"]),
-        (RequestedColumns(height="h"), ["id", "width", "h"], "columns", ["only height is named"]),
-        (RequestedColumns("id", "width", "width"), ["id", "width"], "columns", ["three different columns"]),
-        (RequestedColumns(id="width"), ["id", "width", "height"], "columns", ["three different columns"]),
+        (RequestedColumns(width="w"), ["id", "w", "height"], "columns", ["got only width"]),
+        (RequestedColumns(height="h"), ["id", "width", "h"], "columns", ["got only height"]),
+        (RequestedColumns("id", "width", "width"), ["id", "width"], "columns", ["must be different columns"]),
+        (RequestedColumns(id="width"), ["id", "width", "height"], "columns", ["must be different columns"]),
     ],
 )
 def test_what_can_not_be_told_is_an_error_that_names_what_there_is(

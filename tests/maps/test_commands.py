@@ -31,7 +31,7 @@ def test_columns_are_named_or_left_out_and_shown(server: ServerProcess, tmp_path
     file.write_text(RICH)
     status, _, errors = ask(server, "map", "put", "m", str(file))
     assert status == 1
-    assert "leave it out: --orientation-column with an empty name" in errors
+    assert "To ignore the column, pass --orientation-column with an empty name" in errors
     columns = ["--orientation-column", "", "--num-repeats-column", "often"]
     status, out, errors = ask(server, "map", "put", "m", str(file), *columns)
     assert (status, errors) == (0, "")

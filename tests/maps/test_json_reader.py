@@ -77,11 +77,11 @@ def test_an_array_of_several_blocks(store: MapStore, tmp_path: Path) -> None:
         (f"[{ROW}] {ROW}", "file", ["cannot be read as json"]),
         (f"[{ROW}, {ROW}]", "id", ["row 2", "duplicate id 1, first seen in row 1"]),
         ('[{"id": 1.0, "width": 2, "height": 3}]', "id", ["row 1", "got 1.0"]),
-        (f'[{ROW}, {{"id": "a", "width": 2, "height": 3}}]', "id", ["row 2", "is a string"]),
+        (f'[{ROW}, {{"id": "a", "width": 2, "height": 3}}]', "id", ["row 2", "must be an integer like"]),
         (f'[{ROW}, {{"id": {2**64}, "width": 2, "height": 3}}]', "id", ["row 2", "64 bits"]),
         (f'[{ROW}, {{"id": 2, "width": "5", "height": 3}}]', "width", ["row 2", 'got "5"']),
         (f'[{ROW}, {{"id": 2, "width": [5], "height": 3}}]', "width", ["row 2", "got"]),
-        (f'[{ROW}, {{"id": 2, "width": 1e400, "height": 3}}]', "width", ["row 2", "more than 1,000,000"]),
+        (f'[{ROW}, {{"id": 2, "width": 1e400, "height": 3}}]', "width", ["row 2", "to 1,000,000, got"]),
         (f'[{ROW}, {{"id": 2, "width": null, "height": 3}}]', "width", ["row 2", "skip_missing_sizes=true"]),
         (
             f'[{ROW}, {{"id": 2, "width": 1, "width": 2, "height": 3}}]',
@@ -89,16 +89,16 @@ def test_an_array_of_several_blocks(store: MapStore, tmp_path: Path) -> None:
             ["row 2", "each key once, got 'width'"],
         ),
         (f'[{ROW}, {{"id": {"9" * 5000}, "width": 1, "height": 3}}]', "file", []),
-        ('{"images": []}', "file", ["row 1", "'images'", "the array images (COCO)"]),
+        ('{"images": []}', "file", ["row 1", "'images'", "an array called images (COCO)"]),
         (
             '{"a.jpg": {"width": 1, "height": 2}}',
             "file",
             ["'a.jpg'", "jq -c 'to_entries[] | {id: .key} + .value'"],
         ),
         ('{"id": [1, 2], "width": [3, 4], "height": [5, 6]}', "file", ["'id', 'width'", "orient='records'"]),
-        ('{\n"id": 1}', "file", ["row 1", "one object a line, or an array of objects"]),
+        ('{\n"id": 1}', "file", ["row 1", "one object a line, an array of objects"]),
         ('[{"a": ' + "[" * 1_000_000, "file", ["cannot be read as json"]),
-        ('[{"a": ' + "[" * 1000 + "]" * 1000 + "}]", "id", ["no column"]),
+        ('[{"a": ' + "[" * 1000 + "]" * 1000 + "}]", "id", ["no id column"]),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -59,13 +59,13 @@ class Payload:
 @pytest.mark.parametrize(
     ("data", "field", "words"),
     [
-        (npz(height=[480]), "height", ["1 values, while id has 2"]),
+        (npz(height=[480]), "height", ["must have 2 values like id, got 1"]),
         (npz(width=[[1, 2]]), "width", ["shape (1, 2)"]),
         (npz(width=640), "width", ["shape ()"]),
         (npz(width=[1 + 2j, 3]), "width", ["complex128"]),
         (npz(id=np.array([Payload(), 1], object)), "id", ["object", "never read"]),
         (npz(id=np.array(["2020-01-01", "2020-01-02"], "M8[D]")), "id", ["datetime64"]),
-        (npz(id=["a", ""]), "id", ["row 2", "empty string"]),
+        (npz(id=["a", ""]), "id", ["row 2", "must not be empty"]),
         (npz(id=["", ""]), "id", ["row 1"]),
         (npz(id=[1.0, 2.0]), "id", ["row 1", "double"]),
         (npz(id=np.array([1, 2**64 - 1], np.uint64)), "id", ["row 2", "18446744073709551615"]),

@@ -336,7 +336,7 @@ BAD = [
     ("num_repeats", "-0.25", ["-0.25", "must be"]),
     ("num_repeats", "10000.5", ["10000.5", "to 10,000, got"]),
     ("num_repeats", "nan", ["nan"]),
-    ("num_repeats", "inf", ["inf", "to 10,000, got"]),
+    ("num_repeats", "inf", ["inf", "to 10,000"]),
     ("repeats", "-1", ["must be", "repeats is how many times more"]),
     ("repeats", "9999.5", ["9999.5", "to 9,999, got"]),
     ("num_frames", "0", ["must be", "A still image has 1 frame"]),

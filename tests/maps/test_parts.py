@@ -179,10 +179,10 @@ ROWS = b"id,width,height\n1,640,480\n"
         ({}, "file", ["no part of a map"]),
         ({"_SUCCESS": b"a", "x/.hidden/a.csv": ROWS}, "file", ["no part of a map"]),
         ({"a.csv": ROWS, "b.csv": ROWS}, "id", ["b.csv: row 1 (line 2): duplicate id 1, first seen in row 1 of a.csv"]),
-        ({"a.csv": ROWS, "b.csv": b"id,width,height\n2,0,3\n"}, "width", ["b.csv: row 1 (line 2): got '0'"]),
+        ({"a.csv": ROWS, "b.csv": b"id,width,height\n2,0,3\n"}, "width", ["b.csv: row 1 (line 2): must be"]),
         ({"a.csv": ROWS, "b.csv": b"id,width\n2,1\n"}, "height", ["b.csv: ", "no column 'height'"]),
         ({"a.csv": ROWS, "b.csv": b"id,width,height\n2,1\n"}, "file", ["b.csv: row 1 (line 2)"]),
-        ({"a.csv": ROWS, "b.jsonl": b"{}"}, "file", ["b.jsonl: ", "it is jsonl", "csv", "one format"]),
+        ({"a.csv": ROWS, "b.jsonl": b"{}"}, "file", ["b.jsonl: ", "must be csv like", "csv", "one format"]),
         ({"a.csv": ROWS, "0.jpg": b"\xff\xd8"}, "file", ["0.jpg: ", "bucketline scan"]),
         ({"a.tar": tar_of({"b.csv": ROWS})}, "file", ["a.tar: "]),
         ({"a.parquet": b"PAR1PAR1PAR1"}, "file", ["a.parquet: cannot be read as parquet"]),
@@ -190,7 +190,7 @@ ROWS = b"id,width,height\n1,640,480\n"
         (
             {"a.jsonl": b'{"id": 1, "width": 1, "height": 1}', "b.jsonl": b'{"id": "a", "width": 1, "height": 1}'},
             "id",
-            ["b.jsonl: row 1 (line 1): got 'a'"],
+            ["b.jsonl: row 1 (line 1): must be an integer like the ids before it, got 'a'"],
         ),
     ],
 )  # fmt: skip

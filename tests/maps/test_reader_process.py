@@ -35,7 +35,7 @@ def test_a_file_that_takes_too_long_is_refused_and_the_next_is_read(root: Path, 
 @pytest.mark.parametrize(
     ("number", "error", "words"),
     [
-        (signal.SIGSEGV, Invalid, "cannot be read as csv: its parser was ended by SIGSEGV"),
+        (signal.SIGSEGV, Invalid, "cannot be read as csv: the parser crashed with SIGSEGV"),
         (signal.SIGKILL, TooLarge, "took more memory than is available"),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_coordinator_that_ends_waits_for_no_reader(tmp_path: Path) -> None:
         replica.coordinator.maps.close()
         answer = put.result()
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
-    assert "is ending" in answer.json()["detail"]
+    assert "is shutting down" in answer.json()["detail"]
     world.close()
 
 
@@ -72,7 +72,7 @@ def test_a_store_that_is_closed_reads_nothing(root: Path, tmp_path: Path) -> Non
     (tmp_path / "file").write_bytes(ROW)
     store = MapStore(root)
     store.close()
-    with pytest.raises(StoreUnavailable, match="is ending"):
+    with pytest.raises(StoreUnavailable, match="is shutting down"):
         store.put("m", tmp_path / "file", "csv")
 
 

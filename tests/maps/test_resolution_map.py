@@ -48,7 +48,7 @@ def test_string_ids_of_rows_in_any_order(make: Make) -> None:
     opened = make(["b", "é", "a"])
     assert opened.ids(np.array([2, 0, 2, 1])) == ["a", "b", "a", "é"]
     assert opened.ids(np.array([], np.int64)) == []
-    with pytest.raises(Invalid, match="ids of this map are strings"):
+    with pytest.raises(Invalid, match="got a map with string ids"):
         opened.int_ids  # noqa: B018 the property is what raises
 
 
@@ -206,8 +206,8 @@ class TestDamage:
         [
             ({"layout": 2}, "has layout 2, not 1"),
             ({"digest": "0" * 64}, "belongs to another map"),
-            ({"num_images": 5}, "4 string ids, not 5 string"),
-            ({"id_kind": "int64"}, "4 string ids, not 4 int64"),
+            ({"num_images": 5}, "4 string ids instead of 5 string"),
+            ({"id_kind": "int64"}, "4 string ids instead of 4 int64"),
         ],
     )
     def test_a_sidecar_that_does_not_fit(self, store: MapStore, path: Path, change: dict, words: str) -> None:

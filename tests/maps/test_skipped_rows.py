@@ -91,22 +91,22 @@ def test_a_file_in_which_all_have_one_is_the_same_map(store: MapStore, tmp_path:
     pq.write_table(pa.table({"id": [1, 2], "width": [3, 4], "height": [5, 6]}), tmp_path / "file")
     told: list[ReadResult] = []
     assert store.put("map", tmp_path / "file", "parquet", SKIP, told.append)[1]
-    assert not store.put("map", tmp_path / "file", "parquet", told=told.append)[1]
+    assert not store.put("map", tmp_path / "file", "parquet", on_read=told.append)[1]
     assert [read.num_skipped for read in told] == [0, 0]
 
 
 def test_a_file_in_which_none_has_one_has_no_rows(refused: Callable[..., Invalid]) -> None:
     error = refused("csv", b"id,width,height\n1,,\n2,,5\n", SKIP)
-    assert "no rows: 2 are left out" in error.detail
+    assert "no rows with a size; 2 without were left out" in error.detail
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("a,,\nb,1,0\n", "row 2 (line 3): got '0'"),
+        ("a,,\nb,1,0\n", "row 2 (line 3): must be"),
         ("a,,\nb,1,1\nb,,\nb,2,2\n", "row 4 (line 5): duplicate id 'b', first seen in row 2"),
-        ("a,,\n,1,1\n", "row 2 (line 3): an empty string"),
-        ("a,nan,1\nb, NaN ,1\nc,na,1\n", "row 3 (line 4): got 'na'"),
+        ("a,,\n,1,1\n", "row 2 (line 3): must not be empty"),
+        ("a,nan,1\nb, NaN ,1\nc,na,1\n", "row 3 (line 4): must be"),
     ],
 )
 def test_rows_are_counted_as_in_the_file(refused: Callable[..., Invalid], rows: str, words: str) -> None:

@@ -136,7 +136,7 @@ def test_an_unknown_name_is_told_some_that_are_known(any_store: MapStore, one: P
         any_store.get("x")
     for number in range(7):
         any_store.put(f"map{number}", one, "csv")
-    with pytest.raises(NotFound, match=r"there is map0, map1, map2, map3, map4 and 2 more") as caught:
+    with pytest.raises(NotFound, match=r"map0, map1, map2, map3, map4 and 2 more") as caught:
         any_store.get("x")
     assert caught.value.extra["known"] == ["map0", "map1", "map2", "map3", "map4"]
     with pytest.raises(NotFound, match="no map 'x'"):

@@ -137,7 +137,8 @@ class _MapBuilder:
         kind = "int64" if pa.types.is_int64(ids.type) else "string"
         if spool.id_kind not in (None, kind):
             if not source.is_text:
-                detail = f"must be {spool.id_kind} like the ids before it, got {{}}"
+                before = "an integer" if spool.id_kind == "int64" else "a string"
+                detail = f"must be {before} like the ids before it, got {{}}"
                 raise source.row_error(source.names.id, row, detail, ids[0].as_py(), ID_HINT)
             if kind == "string":
                 spool.make_ids_strings()

@@ -91,7 +91,7 @@ def check_numbers(
 
 
 def _parsed(source: FileSource, column: str, array: Any, first_row: int, rule: NumberRule) -> Any:
-    """Strings to numbers: "640", "640.0" and " 640 "; ``Invalid`` for the first row that is none of these."""
+    """Strings to numbers: "640", "640.0" and " 640 "; ``Invalid`` for the first row that is neither."""
     array = pc.ascii_trim_whitespace(array)
     if rule.default is not None:
         array = pc.if_else(pc.equal(array, ""), pa.scalar(str(rule.default), array.type), array)

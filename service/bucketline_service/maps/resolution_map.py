@@ -227,7 +227,7 @@ class ResolutionMap:
         return image_id if image_id.isascii() or is_utf8(image_id) else None
 
     def _search(self, keys: list[Any]) -> NDArray[np.int64]:
-        """The rows of ``keys``, -1 where there is none, by one binary search for all of them."""
+        """The rows of ``keys``, -1 for ids that are not in the map, by one binary search for all of them."""
         wanted = np.array(keys, np.int64) if self._int_ids is not None else pa.array(keys, pa.large_string())
         low = np.zeros(len(keys), np.int64)
         high = np.full(len(keys), self.num_images, np.int64)
