@@ -44,7 +44,7 @@ OPTIONAL = {
 
 
 # of the standard library, what takes long to import and is only needed to send a request, if at all
-SLOW = {"email", "hashlib", "hmac", "http", "secrets", "socket", "ssl", "urllib.request", "uuid"}
+SLOW = {"email", "hashlib", "hmac", "http", "secrets", "socket", "ssl", "tarfile", "urllib.request", "uuid"}
 
 
 def modules(statement: str) -> set[str]:

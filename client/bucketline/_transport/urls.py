@@ -26,7 +26,7 @@ def check_url(url: str) -> str:
 
 
 def check_urls(url: Urls) -> tuple[str, ...]:
-    """The addresses of the replicas, each once; ``UsageError`` if one cannot be an address, or there is none."""
+    """The addresses of the replicas, each once; ``UsageError`` if one cannot be an address, or if the list is empty."""
     try:
         given = url.split(",") if isinstance(url, str) else list(url)
     except TypeError:

@@ -9,6 +9,10 @@
 | `_connection` | the connection under them; events, and the coordinator's status |
 """
 
+from .._checks import seconds
+from .._transport.tls import Verify
+from .._transport.transport import Transport
+from .._transport.urls import Urls, check_urls
 from ._ledger import LedgerCalls
 from ._maps import MapCalls
 from ._previews import PreviewCalls
@@ -39,3 +43,17 @@ class Operator(MapCalls, RunCalls, LedgerCalls, PreviewCalls):
     Raises:
         UsageError: if an argument is wrong.
     """
+
+    def __init__(
+        self,
+        url: Urls,
+        token: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        verify: Verify | None = None,
+    ) -> None:
+        self._timeout_s = seconds("timeout_s", timeout_s)
+        urls = check_urls(url)
+        # a replica that accepts connections and never answers must leave time to ask the others
+        attempt_s = min(30.0, self._timeout_s / len(urls))
+        self._transport = Transport(urls, token, request_timeout_s=attempt_s, verify=verify)

@@ -7,31 +7,17 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from .. import _wire
-from .._checks import seconds
-from .._transport.tls import Verify
 from .._transport.transport import Transport
-from .._transport.urls import Urls, check_urls
 from .._types import Json
 
 T = TypeVar("T")
 
 
 class Connection:
-    """Requests that are repeated until ``timeout_s`` has passed."""
+    """Requests that are repeated until ``_timeout_s`` has passed. ``Operator`` sets both attributes."""
 
-    def __init__(
-        self,
-        url: Urls,
-        token: str | None = None,
-        *,
-        timeout_s: float = 60.0,
-        verify: Verify | None = None,
-    ) -> None:
-        self._timeout_s = seconds("timeout_s", timeout_s)
-        urls = check_urls(url)
-        # a replica that accepts connections and never answers must leave time to ask the others
-        attempt_s = min(30.0, self._timeout_s / len(urls))
-        self._transport = Transport(urls, token, request_timeout_s=attempt_s, verify=verify)
+    _transport: Transport
+    _timeout_s: float
 
     def events(
         self, run: str | None = None, *, limit: int | None = None, after: int | None = None

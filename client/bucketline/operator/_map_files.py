@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +36,7 @@ PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 """One of these may follow a suffix. The coordinator unpacks text in gzip; for the others its error says what to do."""
 
 CHUNK_BYTES = 1 << 20
+BLOCK_BYTES = 512  # of a tar archive
 MAX_OTHERS = 100
 """After so many files that are not a map's, a folder is not searched any further: it holds images."""
 MAX_NAME_BYTES = 100
@@ -96,8 +96,8 @@ def num_upload_bytes(parts: Sequence[Part]) -> int:
     """The size of the only file, or of what ``tar`` yields."""
     if len(parts) == 1:
         return parts[0].num_bytes
-    blocks = sum(1 + -(-part.num_bytes // tarfile.BLOCKSIZE) for part in parts)
-    return (blocks + 2) * tarfile.BLOCKSIZE
+    blocks = sum(1 + -(-part.num_bytes // BLOCK_BYTES) for part in parts)
+    return (blocks + 2) * BLOCK_BYTES
 
 
 def tar(parts: Sequence[Part], format: str | None) -> Iterator[bytes]:
@@ -111,8 +111,8 @@ def tar(parts: Sequence[Part], format: str | None) -> Iterator[bytes]:
                 yield chunk
         if left:
             raise UsageError(f"{part.path}: shrank while it was being sent")
-        yield bytes(-num_bytes % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+        yield bytes(-num_bytes % BLOCK_BYTES)
+    yield bytes(2 * BLOCK_BYTES)
 
 
 def chunks(path: Path) -> Iterator[bytes]:
@@ -180,6 +180,8 @@ def _is_hidden(name: str) -> bool:
 
 
 def _head(number: int, part: Part, num_bytes: int, format: str | None) -> bytes:
+    import tarfile  # imported late: it is slow, and few programs upload several files
+
     name = part.name
     format = "jsonl" if format == "json" else format
     if format is not None and format_of(part.path) != format:
