@@ -18,7 +18,7 @@ LAUNCHERS = (
     *("MV2_", "FLUX_", "JSM_", "PALS_"),
     *("RANK", "WORLD_SIZE", "LOCAL_RANK"),
 )
-"""What the names of launchers' variables begin with."""
+"""The prefixes of launchers' variables."""
 
 
 @pytest.fixture(scope="session")

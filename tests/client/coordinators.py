@@ -1,4 +1,4 @@
-"""A real coordinator in a process of its own, and a real proxy that misbehaves on purpose."""
+"""A real coordinator in its own process, and a real proxy that misbehaves on purpose."""
 
 from __future__ import annotations
 

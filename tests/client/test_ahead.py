@@ -1,4 +1,4 @@
-"""Batches taken ahead of the loop, as a loader does: what is finished is what is said to be."""
+"""Batches taken ahead of the training loop, as by a loader: only those that are acknowledged count as finished."""
 
 import pytest
 

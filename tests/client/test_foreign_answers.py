@@ -1,4 +1,4 @@
-"""Answers that are not the coordinator's own, and refusals that were kept: neither ends a job that is healthy again."""
+"""Answers that are not the coordinator's, and refusals that were stored: neither ends a job that is healthy again."""
 
 import contextlib
 import time
@@ -66,20 +66,20 @@ def until_answered(proxy, path):
 # --- in the midst of a job ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN)
-def test_it_is_asked_again(proxy, url, run, connect, answer):
+@pytest.mark.parametrize("name", ["not found", "redirect", "page", "cut off", "another's problem"])
+def test_it_is_asked_again(proxy, url, run, connect, name):
+    """The first contact below shows of each of the answers that it is not taken for the coordinator's."""
     for path in ("/lease", "/next", "/sessions"):
-        proxy.script[path] = [answer]
+        proxy.script[path] = [FOREIGN[name]]
     client = connect(proxy.url, window=8)
     assert client.start_session(2, "start", session="s").generation == 2
     assert list(client.epoch(0)) == planned(url, run, 19)
     assert not any(proxy.script.values())
 
 
-@pytest.mark.parametrize("answer", [Canned(200, JSON, b"{}"), Canned(204, {}, b"")])
-def test_a_document_without_what_was_asked_for_is_not_the_coordinators(proxy, url, run, connect, answer):
+def test_a_document_without_what_was_asked_for_is_not_the_coordinators(proxy, url, run, connect):
     for path in ("/lease", "/next", "/sessions"):
-        proxy.script[path] = [answer]
+        proxy.script[path] = [Canned(200, JSON, b"{}"), Canned(204, {}, b"")]
     client = connect(proxy.url, window=8)
     client.start_session(2, "start", session="s")
     assert list(client.epoch(0)) == planned(url, run, 19)
@@ -119,7 +119,7 @@ def test_what_a_redirect_says_in_its_query_is_not_shown(canned):
 
 
 @pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN)
-def test_a_wrong_address_is_told_long_before_the_deadline(canned, monkeypatch, answer):
+def test_a_wrong_address_is_reported_long_before_the_deadline(canned, monkeypatch, answer):
     monkeypatch.setattr("bucketline._transport.first_contact.FOREIGN_PATIENCE_S", 0.1)
     canned.script["/v1/"] = [answer] * 10_000
     client = BucketClient(canned.url, "r", timeout_s=10**9)
@@ -174,7 +174,7 @@ def test_of_several_addresses_all_must_be_wrong(canned):
     assert list(deadlines([canned.url, "http://127.0.0.1:9"], *"123")) == [300, 300, 300]
 
 
-def test_who_waits_asks_no_oftener_than_the_backoff(canned, monkeypatch):
+def test_a_waiting_call_asks_no_more_often_than_the_backoff(canned, monkeypatch):
     """However often the thread has news of failures for it."""
     monkeypatch.setattr("bucketline._transport.retry.BACKOFF_BASE_S", 1e9)
     monkeypatch.setattr("bucketline._transport.retry.BACKOFF_CAP_S", 1e9)

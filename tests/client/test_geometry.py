@@ -1,4 +1,4 @@
-"""The geometry of one image in the client: the service's own numbers, and crops that are the same everywhere."""
+"""The geometry of one image in the client: the service's numbers, and crops that are the same on every machine."""
 
 import itertools
 import subprocess
@@ -71,7 +71,7 @@ def test_a_random_crop_is_inside_and_scaled_alike(original, target, seed, epoch,
     assert cut == fit(original, target, "random", seed, epoch=epoch, id=id)
 
 
-def test_each_of_seed_epoch_and_id_draws_anew():
+def test_each_of_seed_epoch_and_id_draws_again():
     def left(seed, epoch, id):
         return fit((4000, 1000), (512, 512), "random", seed, epoch=epoch, id=id).crop_left
 
@@ -96,7 +96,7 @@ def test_a_crop_is_the_same_in_another_process():
     assert out == {b"4\n"}
 
 
-def test_what_sdxl_is_told():
+def test_the_conditioning_of_sdxl():
     cut = fit((4000, 1000), (704, 512))
     assert cut == Fit((4000, 1000), (2048, 512), (704, 512), 672, 0)
     assert cut.crop_coords_top_left == (0, 672)

@@ -84,7 +84,7 @@ def test_several_processes_without_a_common_name_are_refused(environ):
             assert remedy in str(caught.value)
 
 
-def test_a_start_under_a_name_that_was_used_is_told_that_it_goes_on(run, connect, caplog):
+def test_a_start_under_a_name_that_was_used_gets_a_warning_that_it_continues(run, connect, caplog):
     ranks = [connect(session="again") for _ in range(2)]
     for rank, client in enumerate(ranks):  # the second one when the first is under way already
         client.start_session(2, "start")

@@ -1,4 +1,4 @@
-"""Images of every mode that files have, written and read back, as they come into training."""
+"""Images of every mode that files have, written, read back and converted for training."""
 
 import io
 import subprocess

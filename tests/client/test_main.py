@@ -1,4 +1,4 @@
-"""The console script where the service is not installed."""
+"""The console script if the service is not installed."""
 
 import re
 import subprocess

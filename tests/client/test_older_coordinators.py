@@ -1,4 +1,4 @@
-"""Replicas are brought up to date one after the other, the clients first: a job goes on at each of them."""
+"""Rolling upgrades, clients first: a job continues at older coordinators."""
 
 from __future__ import annotations
 

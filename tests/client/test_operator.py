@@ -126,7 +126,7 @@ CSV = {"Content-Type": "text/csv; charset=utf-8"}
 CUT = Canned(200, {**CSV, "Content-Encoding": "gzip"}, b"half of it")
 
 
-def test_a_ledger_that_fails_is_asked_for_anew(canned, tmp_path):
+def test_a_ledger_that_fails_is_asked_for_again(canned, tmp_path):
     canned.script["/ledger"] = [Canned(503), CUT, Canned(200, CSV, b"whole")]
     with Operator(canned.url) as operator:
         assert operator.ledger("r", tmp_path / "l.csv") == 5
@@ -172,13 +172,13 @@ def breaking():
         thread.join()
 
 
-def test_a_file_that_broke_off_is_begun_anew(breaking, tmp_path):
+def test_a_file_that_broke_off_is_begun_again(breaking, tmp_path):
     with Operator(breaking) as operator:
         assert operator.ledger("r", tmp_path / "l.csv") == 8
     assert (tmp_path / "l.csv").read_bytes() == b"all of i"
 
 
-def test_a_stream_that_broke_off_is_told(breaking):
+def test_a_stream_that_broke_off_is_reported(breaking):
     stream = io.BytesIO()
     with Operator(breaking) as operator, pytest.raises(CoordinatorUnavailable, match="after 4 bytes"):
         operator.ledger("r", stream)
@@ -210,7 +210,7 @@ def test_what_is_refused_before_anything_is_sent(tmp_path):
         Operator("http://127.0.0.1:9", timeout_s="3")
 
 
-def test_how_far_a_run_is_planned_is_told_until_it_is(canned, monkeypatch):
+def test_how_far_a_run_is_planned_is_reported_until_it_is(canned, monkeypatch):
     monkeypatch.setattr("bucketline.operator._runs.POLL_S", 0.01)
 
     def answers(*found):

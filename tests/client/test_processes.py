@@ -1,4 +1,4 @@
-"""fork, spawn and the end of the interpreter, each in processes of their own."""
+"""fork, spawn and the end of the interpreter, each in its own process."""
 
 import copy
 import multiprocessing

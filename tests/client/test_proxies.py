@@ -156,7 +156,7 @@ def test_socks_without_its_package_says_what_would_do(environ, monkeypatch):
 
 
 @pytest.mark.parametrize("proxy", ["gopher://proxy", "http://me:s3cret#x@proxy", "http://proxy:port"])
-def test_what_is_no_proxy_is_told(environ, proxy):
+def test_what_is_not_a_proxy_is_reported(environ, proxy):
     environ("HTTP_PROXY", proxy)
     with pytest.raises(UsageError, match=r"^the proxy .*HTTP_PROXY.* must be"):
         Operator("http://coordinator.invalid:7700")

@@ -1,4 +1,4 @@
-"""Where a checkpoint begins, and which sessions are not its own."""
+"""Where a job begins with a checkpoint, and which sessions are refused because they are not its own."""
 
 import pytest
 

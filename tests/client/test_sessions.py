@@ -1,4 +1,4 @@
-"""Checkpoints: a job resumes from every step, on as many ranks or others, and each image comes once in an epoch."""
+"""Checkpoints: a job resumes from every step, on any number of ranks, and each image comes once in an epoch."""
 
 import itertools
 
@@ -82,7 +82,7 @@ def test_resume_on_another_number_of_ranks(url, small, connect, world_size):
         second.__exit__(RuntimeError, None, None)
 
 
-def test_the_state_counts_the_last_batch_unless_told(run, connect):
+def test_the_state_counts_the_last_batch_unless_requested(run, connect):
     client = connect()
     client.next_batch(0)
     client.next_batch(0)
@@ -133,7 +133,7 @@ def test_every_process_starts_the_same_session(run, connect):
         old.flush()
 
 
-def test_a_fenced_client_may_start_anew(run, connect):
+def test_a_fenced_client_may_start_again(run, connect):
     client = connect()
     client.next_batch(0), client.next_batch(0)
     client.flush()

@@ -1,4 +1,4 @@
-"""https with a private CA, made here: who trusts it is served, and who does not is told what would do."""
+"""https with a private CA, created here: clients that trust it are served, others get an error that says what to do."""
 
 import pickle
 import signal
@@ -49,10 +49,10 @@ def stranger(tmp_path_factory):
     return House(tmp_path_factory.mktemp("stranger"))
 
 
-@pytest.fixture(scope="module", params=["1", "2"])
-def secure(request, house, tmp_path_factory):
-    """A coordinator with one process or two that serves the run ``run`` over TLS."""
-    coordinator = Coordinator(tmp_path_factory.mktemp("secure"), "--workers", request.param, *house.flags)
+@pytest.fixture(scope="module")
+def secure(house, tmp_path_factory):
+    """A coordinator that serves the run ``run`` over TLS."""
+    coordinator = Coordinator(tmp_path_factory.mktemp("secure"), *house.flags)
     put_run(coordinator.url, "run", verify=house.ca)
     yield coordinator
     coordinator.stop()
@@ -110,7 +110,7 @@ def test_the_ca_goes_along_in_a_pickle(secure, house):
 
 
 @pytest.mark.parametrize("use", ["another", "none"])
-def test_the_wrong_ca_is_told_at_once_with_what_would_do(secure, stranger, use):
+def test_the_wrong_ca_is_reported_at_once_with_what_would_do(secure, stranger, use):
     """Not at the deadline, which is 300 s away: it would be the same then."""
     verify = stranger.ca if use == "another" else None
     client = BucketClient(secure.url, "run", verify=verify)
@@ -146,7 +146,7 @@ def test_https_where_there_is_none(url):
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
-def test_a_ca_file_that_can_not_be_used(tmp_path, monkeypatch, content):
+def test_a_ca_file_that_cannot_be_used(tmp_path, monkeypatch, content):
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
@@ -203,7 +203,7 @@ def test_a_certificate_is_renewed_under_a_training(tmp_path, workers):
     coordinator.stop()
 
 
-def test_a_certificate_that_can_not_be_used_changes_nothing(tmp_path, stranger):
+def test_a_certificate_that_cannot_be_used_changes_nothing(tmp_path, stranger):
     house = House(tmp_path)
     coordinator = Coordinator(tmp_path, *house.flags)
     old = presented(coordinator.url)

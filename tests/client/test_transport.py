@@ -1,4 +1,4 @@
-"""What is asked again, how long, and what is told in the end. The answers come from a real, tiny HTTP server."""
+"""What is retried, for how long, and the error at the end. The answers come from a real, tiny HTTP server."""
 
 import email.utils
 import logging

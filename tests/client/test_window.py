@@ -1,4 +1,4 @@
-"""The window by itself: what it asks for, what it hands out, what counts as finished. The clock is an argument."""
+"""The window alone: what it requests, what it hands out, what counts as finished. The clock is an argument."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The protocol as pure functions: what is sent, and what becomes of what comes back."""
+"""The protocol as pure functions: the requests that are sent, and how answers are read."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_requests():
     assert _wire.session_request("r", "s", 6, "start").body["resume"] == "start"
 
 
-def test_a_name_can_not_leave_its_path():
+def test_a_name_cannot_leave_its_path():
     assert _wire.run_path("../maps/x", "stats") == "/v1/runs/..%2Fmaps%2Fx/stats"
 
 

@@ -1,4 +1,4 @@
-"""The four ways to load, made alike: what the loop gets from each is a batch's (epoch, step, ids)."""
+"""The four ways to load, with one interface: each yields a batch's (epoch, step, ids)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that torchrun starts, for tests that kill them all."""
+"""Processes started by torchrun, for tests that kill all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a training loop begins: said with ``begin``, and right before anything else is asked; else told."""
+"""Where a training loop begins: as ``begin`` says, right before anything else is requested; else with a warning."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from .loaders import ALLOWED, Sampled, Seen, Streamed, some
 pytestmark = ALLOWED
 
 KINDS = pytest.mark.parametrize("kind", [Sampled, Streamed])
-WORKERS = pytest.mark.parametrize("num_workers", [0, 2])
 
 
-@KINDS
-@WORKERS
+@pytest.mark.parametrize(("kind", "num_workers"), [(Sampled, 0), (Streamed, 2)])
 def test_a_second_training_on_a_used_run(
     kind: Any, num_workers: int, plan: list[Seen], start: Callable[..., BucketClient]
 ) -> None:
@@ -39,10 +37,10 @@ def test_a_second_training_on_a_used_run(
     assert list(third.epoch()) == plan[NUM_STEPS + 3 : 2 * NUM_STEPS]
 
 
-@KINDS
-@pytest.mark.parametrize("stateful", [False, True])
-@WORKERS
-def test_a_loop_that_never_said_where_it_starts_is_told(
+@pytest.mark.parametrize(
+    ("kind", "num_workers", "stateful"), [(Sampled, 0, True), (Sampled, 2, False), (Streamed, 2, True)]
+)
+def test_a_loop_that_never_said_where_it_starts_is_reported(
     kind: Any, stateful: bool, num_workers: int, plan: list[Seen], start: Callable[..., BucketClient]
 ) -> None:
     before = start()
@@ -60,7 +58,7 @@ def test_a_loop_that_never_said_where_it_starts_is_told(
 
 
 @KINDS
-def test_who_loads_a_state_is_told_nothing(
+def test_who_loads_a_state_gets_no_warning(
     kind: Any, plan: list[Seen], start: Callable[..., BucketClient]
 ) -> None:
     """Also a stateful loader, which asks the sampler for its state before it brings its own."""
@@ -77,7 +75,7 @@ def test_who_loads_a_state_is_told_nothing(
 
 @KINDS
 @pytest.mark.parametrize("num_ranks", [1, 3])
-def test_on_another_number_of_ranks_nothing_is_told_before_the_state_has_arrived(
+def test_on_another_number_of_ranks_nothing_is_reported_before_the_state_has_arrived(
     kind: Any, num_ranks: int, start: Callable[..., BucketClient]
 ) -> None:
     """The run's own ranks and those that it has not yet say the same, whoever asks first."""

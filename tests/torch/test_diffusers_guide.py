@@ -36,7 +36,7 @@ def to_tensor(image: Any) -> Any:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
 
 
-def test_the_replaced_lines_train_two_epochs_and_go_on_from_their_checkpoint(
+def test_the_replaced_lines_train_two_epochs_and_continue_from_their_checkpoint(
     url: str, start: Callable[..., BucketClient], tmp_path: Path
 ) -> None:
     sizes = "".join(f"{row},{width},{height}\n" for row, (width, height) in enumerate(SIZES))

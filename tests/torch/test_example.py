@@ -1,4 +1,4 @@
-"""The example on real photographs: killed in its midst, and gone on with on another number of processes."""
+"""The example on real photographs: killed in the middle, and resumed on another number of processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def launch(
     )
 
 
-def test_killed_and_gone_on_with_on_three_processes(photographs: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_on_three_processes(photographs: Path, tmp_path: Path) -> None:
     coordinator, checkpoint = Coordinator(tmp_path), tmp_path / "run.pt"
     num_images = len(list(photographs.iterdir()))
     (photographs / "caption, of one.txt").write_text("a photograph")

@@ -1,4 +1,4 @@
-"""Accelerate and Lightning, two ranks under torchrun: neither deals our batches out anew."""
+"""Accelerate and Lightning on two ranks under torchrun: neither distributes the batches again."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_accelerate_with_the_loader_left_alone(url: str) -> None:
     assert lines == plan(url, "accelerated")
 
 
-def test_a_loader_that_accelerate_would_deal_out_anew_is_refused(start: Callable[..., BucketClient]) -> None:
+def test_a_loader_that_accelerate_would_distribute_again_is_refused(
+    start: Callable[..., BucketClient],
+) -> None:
     """Of [0, 1, 2, 3 ...] each process would get every other batch of its own share."""
     from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
 

@@ -52,9 +52,7 @@ def torchrun(shell: Shell, num_ranks: int) -> subprocess.Popen[str]:
     return shell.start(GUIDE.block("bash", f"--nproc-per-node {num_ranks}"), subprocess.PIPE)
 
 
-def test_ten_lines_to_a_batch_then_torchrun_killed_and_gone_on_with_on_three(
-    shell: Shell, watch: Watch
-) -> None:
+def test_ten_lines_to_a_batch_then_torchrun_killed_and_resumed_on_three(shell: Shell, watch: Watch) -> None:
     install, *commands = GUIDE.block("bash", "bucketline scan").splitlines()
     assert install == "pip install 'bucketline[service,scan]'"  # as this environment was made
     shell.run("\n".join(commands))

@@ -1,4 +1,4 @@
-"""Which rank a process is taken for, in the environments of launchers: its own, or it is refused, never another's."""
+"""Which rank a process has in the environments of launchers: its own, or an error, but never another's."""
 
 from __future__ import annotations
 

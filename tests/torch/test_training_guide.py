@@ -137,7 +137,7 @@ def test_a_stateful_loader_and_whole_batches(
     "ignore:.*does not have many workers",
     "ignore:Checkpoint directory",
 )
-def test_the_recipe_for_lightning_resumes_in_an_epochs_midst(
+def test_the_recipe_for_lightning_resumes_in_the_middle_of_an_epoch(
     names: dict[str, Any], start: Callable[..., BucketClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lightning = pytest.importorskip("lightning")
