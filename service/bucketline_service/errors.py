@@ -1,15 +1,15 @@
-"""The errors of the service, one tree. ``http/problems.py`` maps it to HTTP, once.
+"""The errors of the service as one tree. ``http/problems.py`` gives each its HTTP status and title.
 
 BucketlineError
-+- Invalid            the request is wrong: which field or row, and what would do
++- Invalid            the request is wrong: names the field or row, and what it must be
 +- TooLarge           a body, a count or a file is over its limit
 +- NotFound           no such map, run, rank or image
 +- Conflict           the name is taken by other content, or the thing is in use
 +- Fenced             a newer lease or generation has taken over; nothing was changed
 +- PlanMismatch       a state dict of another plan, or a run of another release's
-+- Damaged            a record of the store cannot be read: this run's trouble alone
-+- Planning           the plan is still being built: come back
-+- StoreUnavailable   the store is late or gone: nothing is known, come back
++- Damaged            a record in the store cannot be read; other runs are not affected
++- Planning           the plan is still being built: try again later
++- StoreUnavailable   the store does not answer in time: the outcome is unknown, try again
 """
 
 # N818: these are the protocol's own words (``fenced``, ``not_found``); a suffix would only make them longer.
@@ -22,9 +22,9 @@ from typing import Any
 
 
 class BucketlineError(Exception):
-    """Base of every error that a caller is meant to see.
+    """Base of every error that a caller may see.
 
-    ``detail`` is one sentence for a person; ``extra`` holds members for programs, added to the problem document.
+    ``detail`` is a sentence for people; ``extra`` are members for programs, which the problem document has too.
     """
 
     code = "error"
@@ -39,14 +39,15 @@ class BucketlineError(Exception):
 
 
 def _remade(kind: type[BucketlineError], args: tuple[Any, ...], state: dict[str, Any]) -> BucketlineError:
-    """An error that comes from another process: ``__init__`` may take other arguments than ``args``."""
+    """Rebuild an error that was pickled: ``__init__`` may take other arguments than ``args``."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
 
 
 class Invalid(BucketlineError):
-    """``field`` names what is wrong (a dotted path of the spec, a column, a row); ``hint`` says what would do."""
+    """``field`` names what is wrong: a dotted path in the body, a parameter, a column or a row. ``hint`` says what to
+    do."""
 
     code = "invalid"
 
@@ -89,7 +90,7 @@ class StoreUnavailable(BucketlineError):
 
 
 def in_words(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as a person would say it, after the name of what is wrong."""
+    """One of pydantic's errors in plain words, to stand after the name of the field."""
     plain = _PLAIN.get(error["type"])
     if plain is None:
         return str(error["msg"])
@@ -102,9 +103,7 @@ def in_words(error: Mapping[str, Any]) -> str:
 _PLAIN = {
     "missing": "is missing, and has no default",
     "extra_forbidden": "there is no such field: is it misspelt?",
-    **dict.fromkeys(
-        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"
-    ),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be an integer"),
     **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
     "finite_number": "must be a finite number",
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
@@ -117,7 +116,7 @@ _PLAIN = {
     "literal_error": "must be {expected}",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length:,} characters",
-    "too_short": "must have at least {min_length} in it, and has {actual_length}",
-    "too_long": "must have at most {max_length:,} in it",
+    "too_short": "must have {min_length} or more items, got {actual_length}",
+    "too_long": "must have at most {max_length:,} items",
 }
-"""By pydantic's type of an error; what it has no words of ours for stays as it is."""
+"""By pydantic's error type. Other types keep pydantic's message."""

@@ -1,4 +1,4 @@
-"""Names of maps and runs: they become file names and path segments, so their alphabet is small."""
+"""Which names maps and runs may have: they become file names and path segments of URLs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _NAME = re.compile(PATTERN)
 
 
 def check_name(kind: str, name: str) -> str:
-    """``name`` itself where it can be the name of a ``kind`` ("map", "run"); ``Invalid`` otherwise."""
+    """Return ``name`` if a ``kind`` ("map" or "run") may have it, or raise ``Invalid``."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         shown = repr(name) if len(repr(name)) <= 140 else repr(name)[:140] + "…"
         raise Invalid(
             kind,
-            f"{shown} can not be a name",
-            "Use 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter or a digit",
+            f"must be a valid name, got {shown}",
+            "Use 1 to 128 letters, digits, '.', '_' and '-', starting with a letter or digit",
         )
     return name
 
 
 def few(names: Sequence[str], most: int = 5) -> str:
-    """The first ``most`` of them, and how many more there are."""
+    """The first ``most`` names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""The one place where the world is put together: settings in, a running coordinator out."""
+"""Puts a coordinator together from its settings, and serves it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ to start, and would be replaced before it serves."""
 
 
 def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
-    """The app over real stores and files. Raises ``StoreUnavailable`` where the data directory can not be used."""
+    """The app over real stores and files. Raises ``StoreUnavailable`` unless the data directory can be written."""
     data_dir = settings.data_dir.absolute()
     uploads = data_dir / "uploads"
     try:
@@ -52,8 +52,8 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
         tempfile.TemporaryFile(dir=data_dir).close()
     except OSError as error:
         raise StoreUnavailable(
-            f"the data directory {data_dir} can not be written: {error.strerror}. "
-            "Let this process's user write there, or give another with --data-dir or BUCKETLINE_DATA_DIR"
+            f"the data directory {data_dir} cannot be written: {error.strerror}. "
+            "Give this user write permission, or choose another with --data-dir or BUCKETLINE_DATA_DIR"
         ) from error
     metrics = Metrics()
     traces = Traces() if settings.otel else None
@@ -79,7 +79,7 @@ def build_app(settings: Settings, tokens: Tokens) -> FastAPI:
 
 
 def _sweep(uploads: Path) -> None:
-    """Away with what a coordinator that was killed had of bodies. Younger ones may be another's, and on their way."""
+    """Delete the uploads that a killed coordinator has left behind. Newer ones may belong to another coordinator."""
     for file in uploads.iterdir():
         with suppress(OSError):
             if time.time() - file.stat().st_mtime > STAGING_LIFE_S:
@@ -94,8 +94,9 @@ def _open_maps(settings: Settings, data_dir: Path) -> MapStore:
 
 
 class Config(uvicorn.Config):
-    """uvicorn's, which has SIGHUP read tokens and certificate again. A worker process gets a copy, and builds its app
-    from that: with the tokens that its parent had read last, so that a file that can not be used does not stop it."""
+    """uvicorn's configuration, which on SIGHUP reads tokens and certificate again. A worker process gets a copy and
+    builds its app from it, with the tokens that its parent read last: a token file that is broken meanwhile does not
+    keep it from starting."""
 
     def __init__(self, settings: Settings, tokens: Tokens, app: FastAPI | None, **options: Any) -> None:
         self._settings = settings
@@ -110,14 +111,14 @@ class Config(uvicorn.Config):
         _end_with_parent()
         super().load()
         gc.collect()
-        gc.freeze()  # what is there by now stays: not to be looked through again and again, some 50 ms each time
+        gc.freeze()  # what exists by now stays, so that no later collection spends some 50 ms on it
         if self._settings.is_renewable and sys.platform != "win32":
-            # in the loop, not between any two instructions: half a line of the log may have been written there
+            # in the event loop: a plain signal handler could run while half a line of the log is written
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.renew)
 
     def renew(self) -> bool:
-        """Read tokens and certificate again, and tell whether they are in use now. All or nothing: what can not be used
-        leaves everything as it was. Connections go on with what they began with."""
+        """Read tokens and certificate again. False where one of them is invalid: then nothing changes. Open connections
+        keep the certificate they began with."""
         cert, key = self._settings.tls_cert, self._settings.tls_key
         try:
             tokens = read_tokens(self._settings)
@@ -133,24 +134,24 @@ class Config(uvicorn.Config):
 
 
 class Workers(Multiprocess):
-    """uvicorn's parent of several processes, which would start them anew on SIGHUP. This one tells them, so that
-    nobody's connection ends of it. One that does not listen to signals yet ends, and is started again."""
+    """uvicorn's parent of several processes. uvicorn would restart them on SIGHUP, which closes their connections; this
+    one passes the signal on. A worker that does not handle signals yet ends, and is started again."""
 
     def __init__(self, config: Config, sockets: list[socket.socket], *, is_renewable: bool) -> None:
         self._renew = config.renew if is_renewable else None
         super().__init__(config, sockets)
 
     def init_processes(self) -> None:
-        with _sparing_children_ctrl_c():
+        with _ctrl_c_blocked():
             super().init_processes()
 
     def keep_subprocess_alive(self) -> None:
-        with _sparing_children_ctrl_c():
+        with _ctrl_c_blocked():
             super().keep_subprocess_alive()
 
     def handle_hup(self) -> None:
         if self._renew is None:
-            self.handle_term()  # as it ends a process that has nothing to read again
+            self.handle_term()  # the default action of SIGHUP
         elif self._renew():
             for process in self.processes:
                 if process.pid is not None and process.process.is_alive():
@@ -158,9 +159,9 @@ class Workers(Multiprocess):
 
 
 @contextmanager
-def _sparing_children_ctrl_c() -> Iterator[None]:
-    """A terminal sends it to all processes. One that is started meanwhile would end of it with a traceback: its parent
-    sees to it, and ends its workers."""
+def _ctrl_c_blocked() -> Iterator[None]:
+    """A terminal sends SIGINT to all processes. A worker that is just starting would end with a traceback; the parent
+    ends its workers itself."""
     if sys.platform == "win32":
         yield
         return
@@ -172,58 +173,28 @@ def _sparing_children_ctrl_c() -> Iterator[None]:
 
 
 def read_tokens(settings: Settings) -> Tokens:
-    """From the environment and the files as they are now; ``Invalid`` for a file that can not be read or is empty."""
+    """The tokens in the environment and in the files, as they are now. Raises ``Invalid`` for an empty or unreadable
+    file."""
     return Tokens(settings.worker_tokens, settings.operator_tokens)
 
 
 def serve(settings: Settings) -> None:
-    """Bind, say where, and serve until a signal. What was begun is finished first."""
+    """Bind the port, print the address, and serve until a signal; then finish the open requests."""
     tokens = read_tokens(settings)
     tls_files.check(settings.tls_cert, settings.tls_key)
-    if not tokens and not _is_loopback(settings.host):
-        raise Invalid(
-            "host",
-            f"{settings.host} can be reached from other machines, and no token is set",
-            "Set BUCKETLINE_WORKER_TOKEN and BUCKETLINE_OPERATOR_TOKEN, or bind 127.0.0.1",
-        )
+    _check_exposure(settings.host, tokens)
     logs.configure(settings.log_level)
     bound = _bind(settings.host, settings.port)
-    options: dict[str, Any] = {
-        "loop": "uvloop" if sys.platform != "win32" else "asyncio",
-        "http": connection_limits.protocol(settings.client_timeout_s),
-        "limit_concurrency": connection_limits.most_connections(settings.max_connections),
-        "log_config": None,
-        "access_log": False,
-        "server_header": False,
-        "timeout_graceful_shutdown": GRACEFUL_S,
-        "timeout_worker_healthcheck": START_S,
-    }
-    if settings.tls_cert is not None:
-        options |= {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
-    host, port = bound.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    # built here with several workers too, so that what is wrong is said once, before anything listens
+    # built here with several workers too, so that an error is reported once, before anything listens
     app = build_app(settings, tokens)
-    config = Config(settings, tokens, app if settings.workers == 1 else None, **options)
+    config = Config(settings, tokens, app if settings.workers == 1 else None, **_uvicorn_options(settings))
     server = uvicorn.Server(config) if settings.workers == 1 else None
-    _end_well(server)
+    _end_quietly(server)
     if settings.is_renewable and sys.platform != "win32":
         signal.signal(
             signal.SIGHUP, lambda *_: config.renew()
-        )  # until the loop or the workers' parent sees to it
-    scheme = "http" if settings.tls_cert is None else "https"
-    print(f"bucketline: listening on {scheme}://{shown}:{port}", flush=True)
-    if not tokens:
-        print(
-            "bucketline: no tokens are set: bound to loopback only, and open to all on this machine",
-            flush=True,
-        )
-    elif not tokens.known[1]:
-        print(
-            "bucketline: no operator token is set: workers can work on the runs that are there, but nobody can "
-            "put or delete a map or a run. Set BUCKETLINE_OPERATOR_TOKEN or --operator-token-file",
-            flush=True,
-        )
+        )  # until the event loop or ``Workers`` handles it
+    _announce(bound, tokens, is_tls=settings.tls_cert is not None)
     if server is not None:
         server.run(sockets=[bound])
         return
@@ -232,9 +203,49 @@ def serve(settings: Settings) -> None:
         Workers(config, [bound], is_renewable=settings.is_renewable).run()
 
 
-def _end_well(server: uvicorn.Server | None) -> None:
-    """uvicorn raises the signal that it ended for once more. What was begun is finished by then: no death of it. One
-    that comes before uvicorn listens to signals ends it as well."""
+def _check_exposure(host: str, tokens: Tokens) -> None:
+    if not tokens and not _is_loopback(host):
+        raise Invalid(
+            "host",
+            f"must be a loopback address while no token is set, got {host}",
+            "Set BUCKETLINE_WORKER_TOKEN and BUCKETLINE_OPERATOR_TOKEN, or bind 127.0.0.1",
+        )
+
+
+def _uvicorn_options(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "loop": "uvloop" if sys.platform != "win32" else "asyncio",
+        "http": connection_limits.protocol(settings.client_timeout_s),
+        "limit_concurrency": connection_limits.most_connections(settings.max_connections),
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": settings.otel,  # only spans name the client
+        "timeout_graceful_shutdown": GRACEFUL_S,
+        "timeout_worker_healthcheck": START_S,
+    }
+    if settings.tls_cert is not None:
+        options |= {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    return options
+
+
+def _announce(bound: socket.socket, tokens: Tokens, *, is_tls: bool) -> None:
+    host, port = bound.getsockname()[:2]
+    address = f"[{host}]" if ":" in host else host
+    print(f"bucketline: listening on http{'s' if is_tls else ''}://{address}:{port}", flush=True)
+    if not tokens:
+        print("bucketline: no token is set: any process on this machine may do everything", flush=True)
+    elif not tokens.known[1]:
+        print(
+            "bucketline: no operator token is set: workers can use the existing runs, but maps and runs cannot be put "
+            "or deleted. Set BUCKETLINE_OPERATOR_TOKEN or --operator-token-file",
+            flush=True,
+        )
+
+
+def _end_quietly(server: uvicorn.Server | None) -> None:
+    """uvicorn finishes the open requests, and then raises the signal that ended it again: handle it, so that the
+    process exits with 0. It also handles a signal that comes before uvicorn's own handlers are installed."""
 
     def end(*_: object) -> None:
         if server is None:
@@ -246,7 +257,7 @@ def _end_well(server: uvicorn.Server | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """Of several processes: a parent that was killed can end none, and they would serve on and hold the port."""
+    """End this worker process with its parent, which cannot end it if it was killed: it would keep the port."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -276,7 +287,7 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.listen(2048)
     except OSError as error:
         raise Invalid(
-            "port", f"{host}:{port} can not be bound: {error.strerror}", "Take another with --port"
+            "port", f"{host}:{port} cannot be bound: {error.strerror}", "Choose another with --port"
         ) from error
     bound.set_inheritable(True)
     return bound

@@ -41,7 +41,7 @@ def test_the_settings_are_documented() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("max_upload_bytes", "much", "must be a whole number"),
+        ("max_upload_bytes", "much", "must be an integer"),
         ("store_timeout_s", "0", "must be greater than 0"),
         ("port", "-1", "must be at least 0"),
         ("log_level", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
@@ -74,7 +74,7 @@ def test_a_flag_counts_before_the_environment(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({}, "no tokens are set"),
+        ({}, "no token is set"),
         ({"BUCKETLINE_WORKER_TOKEN": "w"}, "BUCKETLINE_OPERATOR_TOKEN"),
         ({"BUCKETLINE_OPERATOR_TOKEN": "o"}, ""),
         ({"BUCKETLINE_WORKER_TOKEN": "w", "BUCKETLINE_OPERATOR_TOKEN": "o"}, ""),

@@ -49,17 +49,17 @@ def lock(key: bytes) -> bytes:
             "cert.pem",
             None,
             "tls_key",
-            "tls_cert is set and tls_key is not. Set --tls-key or BUCKETLINE_TLS_KEY",
+            "tls_key: must be set, because tls_cert is set. Set --tls-key or BUCKETLINE_TLS_KEY",
         ),
-        (None, "key.pem", "tls_cert", "tls_key is set and tls_cert is not. Set --tls-cert"),
-        ("none.pem", "key.pem", "tls_cert", "none.pem can not be read: No such file"),
-        ("cert.pem", "none.pem", "tls_key", "none.pem can not be read: No such file"),
-        ("folder.pem", "key.pem", "tls_cert", "folder.pem can not be read: Is a directory"),
-        ("empty.pem", "key.pem", "tls_cert", "empty.pem holds no certificate"),
-        ("text.pem", "key.pem", "tls_cert", "text.pem holds no certificate"),
-        ("key.pem", "key.pem", "tls_cert", "key.pem holds no certificate"),
-        ("cert.pem", "empty.pem", "tls_key", "empty.pem holds no private key"),
-        ("cert.pem", "cert.pem", "tls_key", "cert.pem holds no private key"),
+        (None, "key.pem", "tls_cert", "must be set, because tls_key is set. Set --tls-cert"),
+        ("none.pem", "key.pem", "tls_cert", "none.pem cannot be read: No such file"),
+        ("cert.pem", "none.pem", "tls_key", "none.pem cannot be read: No such file"),
+        ("folder.pem", "key.pem", "tls_cert", "folder.pem cannot be read: Is a directory"),
+        ("empty.pem", "key.pem", "tls_cert", "empty.pem has no certificate"),
+        ("text.pem", "key.pem", "tls_cert", "text.pem has no certificate"),
+        ("key.pem", "key.pem", "tls_cert", "key.pem has no certificate"),
+        ("cert.pem", "empty.pem", "tls_key", "empty.pem has no private key"),
+        ("cert.pem", "cert.pem", "tls_key", "cert.pem has no private key"),
         ("cert.pem", "other.pem", "tls_key", "other.pem is not the key of the certificate in"),
         ("cert.pem", "locked.pem", "tls_key", "locked.pem is encrypted"),
     ],
@@ -108,4 +108,4 @@ def test_a_key_that_may_not_be_read_is_named(files: Path, tmp_path: Path) -> Non
         "serve", "--port", "0", "--tls-cert", str(files / "cert.pem"), "--tls-key", str(key)
     )
     assert code == 1
-    assert "key.pem can not be read: Permission denied" in errors
+    assert "key.pem cannot be read: Permission denied" in errors

@@ -64,8 +64,8 @@ def test_it_does_not_start(tmp_path: Path) -> None:
     )
     assert (status, out) == (1, "")
     assert errors == (
-        f"bucketline: the data directory {folder} can not be written: Permission denied. "
-        "Let this process's user write there, or give another with --data-dir or BUCKETLINE_DATA_DIR\n"
+        f"bucketline: the data directory {folder} cannot be written: Permission denied. "
+        "Give this user write permission, or choose another with --data-dir or BUCKETLINE_DATA_DIR\n"
     )
 
 

@@ -108,7 +108,7 @@ def test_a_data_directory_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     status, out, errors = run_command("serve", "--port", "0", "--data-dir", str(tmp_path / "file" / "data"))
     assert (status, out) == (1, "")
-    told = f"bucketline: the data directory {tmp_path}/file/data can not be written: Not a directory. "
+    told = f"bucketline: the data directory {tmp_path}/file/data cannot be written: Not a directory. "
     assert (errors.startswith(told), errors.count("\n")) == (True, 1)
 
 
@@ -159,7 +159,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         status, out, errors = run_command("serve", "--port", str(port), "--data-dir", str(tmp_path))
     assert (status, out) == (1, "")
     assert errors.count("\n") == 1
-    assert f"127.0.0.1:{port} can not be bound: Address already in use" in errors
+    assert f"127.0.0.1:{port} cannot be bound: Address already in use" in errors
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_settings_that_are_wrong(
         arguments = ["serve", "--data-dir", str(tmp_path / "data"), *port, *flags]
         status, out, errors = run_here(*arguments, **environ)
     assert (status, out) == (1, "")
-    assert "can not be bound" not in errors
+    assert "cannot be bound" not in errors
     assert errors.startswith("bucketline: ")
     assert errors.count("\n") == 1
     assert word in errors
@@ -313,5 +313,5 @@ def test_nothing_listens_before_the_line_that_says_so(tmp_path: Path) -> None:
     process.terminate()
     process.communicate()
     assert lines[0].startswith("bucketline: listening on http://127.0.0.1:")
-    assert "no tokens are set" in lines[1]
+    assert "no token is set" in lines[1]
     assert process.returncode == 0

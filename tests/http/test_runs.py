@@ -219,27 +219,27 @@ KINDS = "novelai, kohya, geometric, preset, fitted, explicit, tiers"
         ),
         ({"ladder": 5}, f"ladder: must be one of {WORDS}, got 5"),
         ({"seed": -1}, "seed: must be at least 0, got -1"),
-        ({"seed": None}, "seed: must be a whole number, got null"),
+        ({"seed": None}, "seed: must be an integer, got null"),
         ({"tails": "dorp"}, """tails: must be 'spill', 'pad', 'drop' or 'catch_all', got "dorp\""""),
         ({"assign": {"max_crop_loss": 2}}, "assign.max_crop_loss: must be at most 1, got 2"),
-        ({"ladder": {"kind": "explicit", "sizes": []}}, "ladder.sizes: must have at least 1 in it, and has 0"),
+        ({"ladder": {"kind": "explicit", "sizes": []}}, "ladder.sizes: must have 1 or more items, got 0"),
         ({"ladder": {"kind": "preset"}}, "ladder.name: is missing, and has no default"),
         ({"assign": 5}, "assign: must be an object, got 5"),
         (
             {"ladder": {"max_size": 768}},
-            f"ladder.max_size: must be a pair of whole numbers, got 768. {PAIR}",
+            f"ladder.max_size: must be a pair of integers, got 768. {PAIR}",
         ),
         (
             {"ladder": {"kind": "explicit", "sizes": [[512]]}},
-            f"ladder.sizes.0: must be a pair of whole numbers. {PAIR}",
+            f"ladder.sizes.0: must be a pair of integers. {PAIR}",
         ),
         (
             {"ladder": {"kind": "explicit", "sizes": [[1, 2], [1, 2, 3]]}},
-            f"ladder.sizes.1: must be a pair of whole numbers. {PAIR}",
+            f"ladder.sizes.1: must be a pair of integers. {PAIR}",
         ),
         (
             {"ladder": {"kind": "kohya", "resolution": [512]}},
-            f"ladder.resolution: must be a pair of whole numbers. {PAIR}",
+            f"ladder.resolution: must be a pair of integers. {PAIR}",
         ),
         ({"sead": 1}, "sead: there is no such field: is it misspelt?"),
         ({"valid_ids": ["x"]}, "valid_ids: must be in the map; missing are 'x'. The ids of this map are integers"),
@@ -279,7 +279,7 @@ def test_a_body_that_is_no_json_object(shared_api: Api, content_type: str, body:
 def test_broken_json_is_told_where(shared_api: Api) -> None:
     body, headers = b'{"map": "small",\n "seed": 1 2}', {"Content-Type": "application/json"}
     problem = shared_api.ask("PUT", "/v1/runs/run", 422, content=body, headers=headers).json()
-    assert "is not JSON at line 2, column 12: Expecting ',' delimiter" in problem["detail"]
+    assert "must be JSON, got an error at line 2, column 12: Expecting ',' delimiter" in problem["detail"]
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])

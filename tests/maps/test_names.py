@@ -16,7 +16,7 @@ def test_a_name_is_given_back(name: str) -> None:
     ["", ".", "..", ".a", "-a", "_a", "a/b", "a\\b", "a b", "a\n", "\n", "ä", "a\0", "x" * 129, "x" * 10_000],
 )
 def test_what_could_not_be_a_file_name_or_a_path_segment_is_refused(name: str) -> None:
-    with pytest.raises(Invalid, match="can not be a name") as caught:
+    with pytest.raises(Invalid, match="must be a valid name") as caught:
         check_name("run", name)
     assert caught.value.field == "run"
     assert len(caught.value.detail) < 400

@@ -156,7 +156,7 @@ def test_a_name_that_is_none_is_refused_everywhere(any_store: MapStore, one: Pat
         lambda: any_store.get(name),
         lambda: any_store.delete(name),
     ):
-        with pytest.raises(Invalid, match="can not be a name"):
+        with pytest.raises(Invalid, match="must be a valid name"):
             verb()
 
 

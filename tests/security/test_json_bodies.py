@@ -172,17 +172,17 @@ def test_every_call_reads_within_the_same_bounds(
     name, value = next(iter(body.items()))
     twice = f'{{"{name}": {json.dumps(value)}, {json.dumps(body)[1:]}'.encode()
     for bad, field, words in (
-        (twice, name, "given more than once"),
+        (twice, name, "must be given once"),
         (
             json.dumps({**body, **fields(MAX_FIELDS)}).encode(),
             "body",
-            f"an object has {MAX_FIELDS + len(body)}",
+            f"at most {MAX_FIELDS} fields, got {MAX_FIELDS + len(body)}",
         ),
         (b"[" * 60_000, "body", "nested too deeply"),
         (b'{"a":' * 10_000, "body", "nested too deeply"),
         (json.dumps(body).encode()[:-1] + b', "n": ' + b"9" * 5_000 + b"}", "body", "thousands of digits"),
-        (b'{"x": "\xff"}', "body", "not UTF-8 at byte 7"),
-        (b'{"x": 1,}', "body", "is not JSON at line 1, column"),
+        (b'{"x": "\xff"}', "body", "must be UTF-8, got an error at byte 7"),
+        (b'{"x": 1,}', "body", "must be JSON, got an error at line 1, column"),
     ):
         problem = api.ask(method, path, 422, content=bad, headers=JSON).json()
         assert (problem["code"], problem["field"]) == ("invalid", field)

@@ -1,4 +1,4 @@
-"""Floor 3: HTTP over the coordinator."""
+"""The HTTP API: routes, models, authentication and problem documents over a coordinator."""
 
 from bucketline_service.http.app import ApiSettings, create_app
 from bucketline_service.http.auth import Tokens

@@ -1,4 +1,4 @@
-"""The app: one constructor that takes what it needs. Importing this does nothing."""
+"""Builds the app. Importing this module does nothing."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ Axis order is (width, height). Errors are RFC 9457 problem documents with a stab
 """
 
 
-# FastAPI would look at each request for three OpenTelemetry providers that nobody has set up.
+# otherwise FastAPI looks for three OpenTelemetry providers at each request
 _NO_TELEMETRY: dict[str, Any] = {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
 
 
 @dataclass(frozen=True)
 class ApiSettings:
-    """``uploads``: where bodies are kept while they stream; ``map_sources``: folders whose files a ``uri`` may name.
+    """``uploads``: the folder for uploads while they stream; ``map_sources``: folders whose files a ``uri`` may name.
 
-    ``max_json_bytes`` bounds run specs, which may hold ``valid_ids``; every other body is small. ``allowed_hosts``:
-    names that it is called by besides those of loopback, for the time that there are no tokens.
+    ``max_json_bytes`` limits run specs, which may contain ``valid_ids``; other bodies are small. ``allowed_hosts``:
+    host names besides those of loopback that clients may use while there are no tokens.
     """
 
     uploads: Path
@@ -70,15 +70,15 @@ class App(FastAPI):
 def create_app(
     coordinator: Coordinator, settings: ApiSettings, version: str, traces: Traces | None = None
 ) -> FastAPI:
-    """The service over a coordinator, which it closes when it ends."""
+    """The HTTP service of a coordinator, which is closed on shutdown."""
     app = App(
         title="bucketline",
         version=version,
         description=_DESCRIPTION,
         lifespan=partial(_lifespan, coordinator, traces, version),
-        openapi_url=None,  # and with it no docs but ours
+        openapi_url=None,  # which also turns off FastAPI's own pages
         redirect_slashes=False,
-        separate_input_output_schemas=False,  # a spec that goes in comes out as the same type
+        separate_input_output_schemas=False,  # a spec has the same type in requests and responses
         **(traces.for_fastapi if traces else _NO_TELEMETRY),
     )
     app.traces = traces

@@ -1,4 +1,5 @@
-"""Tokens. A worker's may read and move cursors, an operator's may do everything; without any, all may."""
+"""Authentication by bearer token. A worker's token may read and move cursors, an operator's may do everything; while no
+token is set, every caller may do everything."""
 
 from __future__ import annotations
 
@@ -20,15 +21,15 @@ _bearer = HTTPBearer(auto_error=False, description="BUCKETLINE_TOKEN: a worker's
 
 
 class Tokens:
-    """Several of each may be valid at a time, so that they can be changed without a pause. ``renew`` puts others in
-    their place while requests are served: each request sees the old ones or the new ones, never some of both."""
+    """The valid tokens. Several of each kind may be valid, so that they can be replaced without an interruption.
+    ``renew`` replaces all of them at once while requests are served."""
 
     def __init__(self, worker: frozenset[str] = frozenset(), operator: frozenset[str] = frozenset()) -> None:
         self._known = (frozenset(map(str.encode, worker)), frozenset(map(str.encode, operator)))
 
     @property
     def known(self) -> tuple[frozenset[bytes], frozenset[bytes]]:
-        """Workers' and operators', at one moment."""
+        """The workers' and the operators' tokens."""
         return self._known
 
     def renew(self, other: Tokens) -> None:
@@ -43,10 +44,11 @@ Guard = Callable[[HTTPAuthorizationCredentials | None], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Guards:
-    """Dependencies of routes: any token, or an operator's. ``route``: the class of routes that ask them before the
-    body is read; FastAPI asks dependencies after it, so that a stranger could make it read as much as a run's spec may
-    have. As dependencies they are in OpenAPI. It refuses query parameters that the route does not have, and
-    reads JSON within bounds."""
+    """Dependencies of routes that require any token, or an operator's; as dependencies they appear in OpenAPI.
+
+    ``route`` is the class of these routes. It checks the token before the body is read, where FastAPI would read
+    megabytes from a caller without a token first. It also refuses unknown query parameters, and limits what reading
+    JSON may cost."""
 
     any: Guard
     operator: Guard

@@ -1,5 +1,5 @@
-"""What a request may cost before and after it has been read: what a few megabytes of JSON unpack to is bounded before
-it is looked at, a long body is read by a thread, one at a time, and nobody works for a caller who is gone."""
+"""Limits what a request may cost: JSON is checked for its number of values before it is parsed, long bodies are parsed
+in a thread, one at a time, and work stops when its caller disconnects."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from starlette.requests import ClientDisconnect
 from bucketline_service.errors import Invalid, TooLarge
 
 MAX_VALUES = 1 << 19
-"""Numbers, strings, lists and objects in a body: to read so many takes some 0.1 s and 50 MB."""
+"""The most values (numbers, strings, lists, objects) in a body: parsing this many takes about 0.1 s and 50 MB."""
 
 MAX_LISTS = 1 << 18
-"""Lists and objects among them, which cost more."""
+"""The most lists and objects among them, which cost more."""
 
 MAX_FIELDS = 64
-"""Of one object: more than any of the API's has."""
+"""The most fields of one object: more than any object of the API has."""
 
 _HINT = "Send one JSON object in UTF-8"
 
 SHORT_BYTES = 1 << 16
-"""A body of so many is read at once."""
+"""A body up to this size is parsed in the event loop."""
 
 _T = TypeVar("_T")
 
 
 class JsonRequest(Request):
-    """A request whose body FastAPI reads by way of ``json``. ``turn``: of who reads a long one."""
+    """A request whose body FastAPI parses by calling ``json``. ``turn``: held while a long body is parsed."""
 
     def __init__(self, request: Request, turn: asyncio.Lock) -> None:
         super().__init__(request.scope, request.receive)
         self._turn = turn
 
     async def json(self) -> Any:
-        """Raises ``TooLarge``, and ``Invalid`` for what is no JSON, or none of the API's."""
+        """Raises ``TooLarge``, and ``Invalid`` unless the body is JSON that the API can take."""
         body = await self.body()
         if len(body) <= SHORT_BYTES:
             return read_json(body)
@@ -47,8 +47,8 @@ class JsonRequest(Request):
 
 
 async def while_wanted(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """What comes of work that takes long, for a request whose body has been read. Cancels it where the caller hangs up
-    before, and raises ``ClientDisconnect``."""
+    """Run long work for a request whose body has been read. If the caller disconnects, cancel the work and raise
+    ``ClientDisconnect``."""
     working, listening = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
     try:
         await asyncio.wait([working, listening], return_when=asyncio.FIRST_COMPLETED)
@@ -66,26 +66,28 @@ async def _hung_up(request: Request) -> None:
 
 
 def read_json(body: bytes) -> Any:
-    # Each value but the first of a list or an object has a comma before it, and those first ones are as many as there
-    # are brackets. What stands within strings counts as well: where that decides, the body is of no use either.
+    # Every value but the first of a list or object has a comma before it, and there are at most as many first ones as
+    # brackets. Characters within strings count as well: no valid body has so many of them.
     num_more, num_brackets = body.count(b","), body.count(b"[") + body.count(b"{")
     if num_more > MAX_VALUES:
         raise TooLarge(
-            f"the body has some {num_more:,} values, and this coordinator reads {MAX_VALUES:,}. Ids that are so many "
-            "are put as a map of their own, whose name stands in their place",
+            f"the body must have at most {MAX_VALUES:,} values, got about {num_more:,}. Put so many ids "
+            "as a map of their own, and give its name instead",
             limit=MAX_VALUES,
         )
     if num_brackets > MAX_LISTS:
-        raise Invalid("body", f"has some {num_brackets:,} lists and objects", f"There may be {MAX_LISTS:,}")
+        raise Invalid(
+            "body", f"must have at most {MAX_LISTS:,} lists and objects, got about {num_brackets:,}"
+        )
     try:
         return json.loads(body, object_pairs_hook=_object)
     except RecursionError as error:
         raise Invalid("body", "is nested too deeply", _HINT) from error
     except json.JSONDecodeError as error:
         where = f"at line {error.lineno}, column {error.colno}: {error.msg}"
-        raise Invalid("body", f"is not JSON {where}", _HINT) from error
+        raise Invalid("body", f"must be JSON, got an error {where}", _HINT) from error
     except UnicodeDecodeError as error:
-        raise Invalid("body", f"is not UTF-8 at byte {error.start:,}", _HINT) from error
+        raise Invalid("body", f"must be UTF-8, got an error at byte {error.start:,}", _HINT) from error
     except ValueError as error:
         raise Invalid("body", "has an integer of thousands of digits", _HINT) from error
 
@@ -93,11 +95,11 @@ def read_json(body: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_FIELDS:
         few = ", ".join(repr(name[:40]) for name, _ in pairs[:3])
-        detail = f"an object has {len(pairs):,} fields: {few} and {len(pairs) - 3:,} more"
-        raise Invalid("body", detail, f"None of the API has more than {MAX_FIELDS}: /docs tells them")
+        detail = f"an object must have at most {MAX_FIELDS} fields, got {len(pairs):,}: {few} and more"
+        raise Invalid("body", detail, "See /docs for the fields")
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise Invalid(twice[:80] or "body", "is given more than once in one object", "Give it once")
+        raise Invalid(twice[:80] or "body", "must be given once in an object, got it twice")
     return found

@@ -1,20 +1,20 @@
-"""What answers tell a browser of themselves. Other clients look at none of it."""
+"""Response headers for browsers. Other clients ignore them."""
 
 from __future__ import annotations
 
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 
 DATA = {**NOSNIFF, "Cache-Control": "no-store"}
-"""Of what the API answers: it is of this moment, for who asked, and no page."""
+"""For responses of the API: they are not cached, and not rendered as pages."""
 
 
 def page(*scripts: str) -> dict[str, str]:
-    """Of a page of ours, which loads nothing from elsewhere and stands in no frame. ``scripts``: sources of scripts
-    besides files of this server, as a policy has them."""
+    """For pages of this server, which load nothing from other sites and must not be framed. ``scripts``: allowed
+    sources of scripts besides this server's files, in the syntax of a content security policy."""
     policy = [
         "default-src 'none'",
         " ".join(["script-src 'self'", *scripts]),
-        # plotly.js and Swagger UI set styles of their own, and draw pictures that are kept by way of blob and data
+        # plotly.js and Swagger UI use inline styles, and save pictures through blob: and data: URLs
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
         "connect-src 'self'",

@@ -1,5 +1,5 @@
-"""What one connection may cost, whoever is at its other end and before any token is asked for: uvicorn's protocol, with
-bounds on the head of a request and on how long it waits for a client. (A body's size is the app's to bound.)"""
+"""Limits what one connection may cost before any token is checked: uvicorn's protocol with limits on the head of a
+request, on pipelined requests, and on how long it waits for the client. (The app limits the size of bodies.)"""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from bucketline_service.http.browser_headers import DATA
 
 MAX_HEAD_BYTES = 1 << 16
-"""The most that is taken in before it can be made sense of: a request's line and headers, or the trailers after a body
-in chunks. The parser itself has no bound."""
+"""The most bytes of a request's line and headers, or of the trailers after a chunked body. The parser has no limit of
+its own."""
 
 MAX_WAITING = 32
-"""Requests that may wait on a connection for the answers before them. Each costs much more than the few bytes that it
-may have, and no client in use sends any."""
+"""The most pipelined requests that wait on a connection. Each costs far more than its few bytes, and common clients do
+not pipeline."""
 
 RESERVED_FILES = 256
-"""Open files that are not left to connections: the store, maps, plans, the listening socket."""
+"""Open files that are reserved for the store, maps, plans and the listening socket."""
 
 
 _HEADERS = "".join(f"{name}: {value}\r\n" for name, value in DATA.items()).lower().encode()
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """``timeout_s``: how long a head may take in all, how long a client may pause within its body or within reading its
-    answer, and how long it may go on sending a body that has been refused."""
+    """``timeout_s``: how long a whole head may take, how long a client may pause while it sends a body or reads a
+    response, and how long it may keep sending a body that has been refused."""
 
     def __init__(self, *arguments: Any, timeout_s: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -58,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._num_unheard_bytes += len(data)
         super().data_received(data)
         if self._num_unheard_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            detail = f"the headers of a request may have {MAX_HEAD_BYTES:,} bytes in all"
+            detail = f"the headers of a request must be at most {MAX_HEAD_BYTES:,} bytes"
             self._refuse(b"431 Request Header Fields Too Large", 431, "too_large", detail)
 
     def on_headers_complete(self) -> None:
@@ -66,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if len(self.pipeline) > MAX_WAITING:
             self.pipeline.clear()
-            raise ValueError("too many requests at a time")  # for the parser, which ends with it
+            raise ValueError("too many requests at a time")  # which makes the parser close the connection
 
     def on_body(self, body: bytes) -> None:
         self._num_unheard_bytes = 0
@@ -91,19 +91,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def resume_writing(self) -> None:
-        self._num_unsent_bytes = 0  # what is there at the next look is new
+        self._num_unsent_bytes = 0  # what the next check finds is new
         super().resume_writing()
 
     def _watch(self) -> None:
-        """Look at the connection now, and again and again until it is lost."""
+        """Check the connection now, and again whenever it may have timed out, until it is lost."""
         now_s = self.loop.time()
         unsent = self.transport.get_write_buffer_size()
-        # where the app may write on, as much as before may stand there though the client has read
+        # if the app may still write, the buffer may be as full as before although the client has read
         is_stuck = unsent >= self._num_unsent_bytes > 0 and (self.flow.write_paused or self._is_answered)
         if not is_stuck:
             self._num_unsent_bytes, self._read_s = unsent, now_s
         begins = [self._read_s] if is_stuck else []
-        if self._since_s is not None and not self.flow.read_paused:  # else it is the client that waits
+        if (
+            self._since_s is not None and not self.flow.read_paused
+        ):  # otherwise the client waits for the server
             begins.append(self._since_s)
         left_s = min(begins, default=now_s) + self._timeout_s - now_s
         if left_s <= 0:
@@ -113,12 +115,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def protocol(timeout_s: float) -> Any:
-    """For uvicorn's ``http``."""
+    """For uvicorn's option ``http``."""
     return partial(BoundedProtocol, timeout_s=timeout_s)
 
 
 def most_connections(wanted: int) -> int:
-    """As many of ``wanted`` as the process may have files open, once it has raised that as far as it may."""
+    """How many of ``wanted`` connections the limit of open files allows, after raising it as far as possible."""
     if sys.platform == "win32":
         return wanted
     import resource

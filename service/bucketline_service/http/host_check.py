@@ -1,6 +1,8 @@
-"""While there is no token, whoever reaches the port may do everything, and a browser on this machine reaches it for
-every page that it shows. So a request must be addressed to this machine by a name that no other can have (a page whose
-own name was made to resolve to 127.0.0.1 has that name in ``Host``), and must not come from another site's page."""
+"""Protects a coordinator without tokens from web pages that a browser on the same machine shows.
+
+Without tokens every process that reaches the port may do everything, and any web page can send requests to it. So a
+request must name a loopback host in ``Host`` (a page whose domain was made to resolve to 127.0.0.1 sends its own
+name), and must not come from a page of another site."""
 
 from __future__ import annotations
 
@@ -16,15 +18,15 @@ from bucketline_service.http.problems import Misdirected, answer
 
 _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 _REMEDY = (
-    "While no token is set, requests are taken for localhost, 127.0.0.1 and [::1], and from pages of these alone. Set "
-    "BUCKETLINE_WORKER_TOKEN and BUCKETLINE_OPERATOR_TOKEN, or name the host with --allowed-hosts or "
+    "While no token is set, only requests to localhost, 127.0.0.1 and [::1], and from pages of these, are accepted. "
+    "Set BUCKETLINE_WORKER_TOKEN and BUCKETLINE_OPERATOR_TOKEN, or allow the host with --allowed-hosts or "
     "BUCKETLINE_ALLOWED_HOSTS"
 )
 
 
 class Hosts:
-    """Tells whether a request may be answered. ``others``: names besides those of loopback, with or without a port.
-    ``tokens``: while there are any, they alone decide."""
+    """Decides which requests may be answered. ``others``: allowed host names besides those of loopback, with or
+    without a port. While there are ``tokens``, every request may: they alone decide."""
 
     def __init__(self, tokens: Tokens, others: Iterable[str] = ()) -> None:
         self._tokens = tokens
@@ -37,7 +39,7 @@ class Hosts:
             raise Misdirected(f"{fault}. {_REMEDY}")
 
     def _fault(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """What is wrong, where something is. No ``Host`` at all is a client of HTTP/1.0, and no browser."""
+        """What is wrong with the request, or None. A missing ``Host`` is fine: no browser leaves it out."""
         if self._tokens:
             return None
         sent_from, is_page = b"", False
@@ -52,13 +54,13 @@ class Hosts:
                 sent_from = value
             elif name == b"sec-fetch-mode":
                 is_page = value == b"navigate"
-        if sent_from == b"cross-site" and not is_page:  # to follow a link is no call
+        if sent_from == b"cross-site" and not is_page:  # following a link is allowed
             return "the request comes from a page of another site"
         return None
 
 
 class CheckHost:
-    """Refuses what ``hosts`` finds a fault with."""
+    """Middleware that refuses requests which ``hosts`` does not allow."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
         self._app = app
@@ -84,7 +86,7 @@ def _is_own(host: str, others: frozenset[str]) -> bool:
 
 
 def _name(host: str) -> str:
-    """Without its port; empty where it is none."""
+    """The host name without its port; empty if it is malformed."""
     found = _HOST.fullmatch(host.strip().lower())
     return found[1].strip("[]").rstrip(".") if found else ""
 

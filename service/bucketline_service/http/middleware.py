@@ -1,4 +1,4 @@
-"""Around every request: bounds on its body, counts and latency, one log line at debug, and HEAD."""
+"""Middleware for every request but ``next``: limits the body, counts and times the request, answers HEAD."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bucketline_service.observability.metrics import Metrics
 _log = logging.getLogger("bucketline.access")
 
 IS_HEAD = "bucketline.is_head"
-"""In the scope of a HEAD that is answered as GET: a route whose body is long need not make it."""
+"""Key in the scope of a HEAD request that is answered as GET: a route may skip producing a long body."""
 
 
 class Observe:
-    """Counts requests by route template, so that names in paths make no new series."""
+    """Counts requests by route template, so that names in paths do not create new series."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -44,7 +44,7 @@ class Observe:
 
 
 def count(metrics: Metrics, scope: Scope, status: int, begin_s: float) -> None:
-    """A request that has been answered; ``begin_s``: the performance counter when it came."""
+    """Count an answered request. ``begin_s``: ``time.perf_counter()`` when it arrived."""
     took_s = time.perf_counter() - begin_s
     route = getattr(scope.get("route"), "path", "unmatched")
     metrics.request(scope["method"], route, status, took_s)
@@ -54,17 +54,17 @@ def count(metrics: Metrics, scope: Scope, status: int, begin_s: float) -> None:
 
 
 MAX_WORKER_BYTES = 1 << 16
-"""Of what a worker may send: sessions, leases, acknowledgements."""
+"""The largest body that a worker may send: sessions, leases, acknowledgements."""
 
 
 def is_json(content_type: str) -> bool:
-    """JSON itself: JSON lines are ``application/jsonl``."""
+    """Whether it is JSON itself; JSON lines are ``application/jsonl``."""
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
 class LimitBody:
-    """Refuses a body over its bound while it streams: ``upload_bytes`` for maps, ``json_bytes`` for specs and previews,
-    ``MAX_WORKER_BYTES`` for all else."""
+    """Refuses a body that is over its limit while it streams: ``upload_bytes`` for maps, ``json_bytes`` for specs and
+    previews, ``MAX_WORKER_BYTES`` for all others."""
 
     def __init__(self, app: ASGIApp, upload_bytes: int, json_bytes: int) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class LimitBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in ("PUT", "POST"):
-            await self._app(scope, receive, send)  # no other method's body is read
+            await self._app(scope, receive, send)  # bodies of other methods are not read
             return
         headers = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"").decode("latin-1")
@@ -113,11 +113,9 @@ class HeadAsGet:
         async def without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        # a copy: the server looks into its own for what was asked
+        # a copy: the server reads the method from its own
         await self._app({**scope, "method": "GET", IS_HEAD: True}, receive, without_body)
 
 
 def too_large(limit: int) -> TooLarge:
-    return TooLarge(
-        f"the body is larger than the {limit} bytes that this coordinator takes", limit_bytes=limit
-    )
+    return TooLarge(f"the body must be at most {limit:,} bytes", limit_bytes=limit)

@@ -95,14 +95,14 @@ class Problem(BaseModel):
     type: str = Field(examples=["urn:bucketline:problem:fenced"])
     title: str
     status: int
-    detail: str = Field(description="what is wrong and what would do, for a person")
+    detail: str = Field(description="what is wrong and what to do, for people")
     code: str = Field(description="for programs; " + ", ".join(sorted(CODES)), examples=sorted(CODES))
     field: str = Field("", description="with invalid: dotted path of the field, parameter or column")
     errors: list[FieldError] = Field(
         [],
-        description=f"with invalid: all fields that are wrong, up to {MAX_ERRORS}; of a long list the first",
+        description=f"with invalid: the wrong fields, the first {MAX_ERRORS} of them",
     )
-    num_more_errors: int = Field(0, description="with invalid: how many fields more are wrong, where any are")
+    num_more_errors: int = Field(0, description="with invalid: how many more fields are wrong, if any")
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Routes of charts: plotly's JSON, made of the same answers as the numbers."""
+"""Routes of charts: plotly's JSON, drawn from the same answers that the API gives as numbers."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from bucketline_service.http.problems import documented
 from bucketline_service.http.schemas.shared import MapPath, RunPath
 
 MAX_ANSWERS = 4
-"""Of stats that are remembered: six charts are of one."""
+"""How many stats are cached: six charts show the same."""
 MAX_CHARTS = 256
-"""Of some kilobytes each; of 4,096 buckets some hundred."""
+"""How many charts are cached. Each has a few kilobytes, or about a hundred for 4,096 buckets."""
 
 Ask = Callable[[], Awaitable[dict[str, Any]]]
 StatsFigure = Literal["buckets", "crop_loss", "aspect_error", "bucket_crop_loss", "pruned", "tails"]
 RunFigure = Annotated[Literal[StatsFigure, "ranks"], Path(description="which chart of the run")]
 MapFigure = Annotated[Literal["sizes", "aspects"], Path(description="which chart of the map")]
-ThemeQuery = Annotated[Literal["light", "dark"], Query(description="for a light or a dark ground")]
+ThemeQuery = Annotated[Literal["light", "dark"], Query(description="for a light or a dark background")]
 
 
 class FigureOut(BaseModel):
-    """For ``Plotly.newPlot``, or ``plotly.graph_objects.Figure``."""
+    """For ``Plotly.newPlot`` or ``plotly.graph_objects.Figure``."""
 
     data: list[dict[str, Any]] = Field(description="traces")
     layout: dict[str, Any]
 
 
 class _Drawer:
-    """One chart at a time, in a thread: workers' requests share this process. What is drawn is remembered."""
+    """Draws one chart at a time, in a thread, since workers' requests share this process, and caches it."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
@@ -44,8 +44,8 @@ class _Drawer:
         self._charts: LRUCache[Hashable, str] = LRUCache(MAX_CHARTS)
 
     async def draw(self, name: str, theme: str, ask: Ask, key: Hashable = None) -> Response:
-        """``ask`` gives the answer that the chart is of. ``key``: all that this hangs on; None: it changes from one
-        moment to the next."""
+        """``ask`` gives the answer that the chart shows. ``key``: everything that this depends on, or None if it
+        changes from one moment to the next."""
         async with self._turn:
             text = self._charts.get((name, theme, key)) if key else None
             if text is None:
@@ -59,7 +59,7 @@ class _Drawer:
 
 
 def _drawn(name: str, theme: str, answer: dict[str, Any]) -> str:
-    # here, for it takes a moment, and most coordinators are never asked
+    # imported here, because it takes a moment and most coordinators draw no charts
     from bucketline_service import charts
 
     text: str = getattr(charts, name)(answer, theme=theme).to_json()
@@ -79,7 +79,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         responses=documented(401, 404, 409, 422, 503),
     )
     async def run_figure(run: RunPath, figure: RunFigure, theme: ThemeQuery = "light") -> Response:
-        """Plotly's JSON. ``ranks`` is of ``/ranks``, all others of ``/stats``."""
+        """Plotly's JSON. ``ranks`` shows ``/ranks``, all others show ``/stats``."""
         if figure == "ranks":
 
             async def ranks() -> dict[str, Any]:
@@ -87,7 +87,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
 
             return await drawer.draw(figure, theme, ranks)
         found, epoch = await coordinator.queries.present(run)
-        # the fingerprint names the plan, the rest how this epoch of it is dealt
+        # the fingerprint identifies the plan, the rest how this epoch is sharded
         key = (found.document.fingerprint, epoch, found.generation.world_size, found.lockstep(epoch))
         return await drawer.draw(figure, theme, lambda: coordinator.queries.stats_of(found, epoch), key)
 

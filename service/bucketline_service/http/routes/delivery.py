@@ -27,7 +27,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         responses=documented(401, 404, 409, 413, 422, 503),
     )
     async def start_session(run: RunPath, body: SessionIn) -> Response:
-        """A new generation, which fences all leases of the older. Idempotent by ``session``."""
+        """Begins a new generation, which fences all leases of older ones. Idempotent by ``session``."""
         resume = body.resume.to_state() if isinstance(body.resume, StateDictModel) else body.resume
         session = await coordinator.sessions.start(run, body.session, body.world_size, resume)
         costs = {
@@ -44,7 +44,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         responses=documented(401, 404, 409, 413, 422, 503),
     )
     async def lease(run: RunPath, rank: RankPath, body: LeaseIn) -> Response:
-        """The right to move a rank's cursor. Another holder's older lease is fenced by it."""
+        """Gives the right to move a rank's cursor, and fences an older lease of another holder."""
         leased = await delivery.lease(run, rank, body.holder, body.session)
         cursor = leased.run.sharding.normal(leased.record.cursor)
         return as_json({"lease": leased.record.lease, **_standing(leased.run, cursor)})

@@ -23,22 +23,22 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
 
     @router.get(
         "/v1/events",
-        summary="Hear what has happened",
+        summary="List events",
         response_model=EventsOut,
         responses=documented(401, 422, 503),
     )
     async def list_events(
         run: Annotated[
             str | None,
-            Query(description="of this run alone", json_schema_extra={"pattern": f"^{names.PATTERN}$"}),
+            Query(description="only events of this run", json_schema_extra={"pattern": f"^{names.PATTERN}$"}),
         ] = None,
         limit: Annotated[
-            int, Query(ge=1, le=MAX_EVENTS, description="events wanted, the newest")
+            int, Query(ge=1, le=MAX_EVENTS, description="how many of the newest events")
         ] = DEFAULT_LIMIT,
-        after: Annotated[int, Query(ge=0, lt=2**53, description="an id: only what came after it")] = 0,
+        after: Annotated[int, Query(ge=0, lt=2**53, description="an event's id: only events after it")] = 0,
     ) -> Response:
-        """What all replicas have told of late, newest first: runs, maps, sessions, leases, fences, faults of the store.
-        The newest 1,000 are kept, also of what was deleted."""
+        """Recent events of all replicas, newest first: runs, maps, sessions, leases, fences, failures of the store. The
+        newest 1,000 are kept, including those of deleted runs."""
         if run is not None:
             check_name("run", run)
         return as_json({"events": await coordinator.event_log.read(run, after, limit)})

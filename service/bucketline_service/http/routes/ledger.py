@@ -1,4 +1,4 @@
-"""The route of the ledger, which streams a file."""
+"""The route of the ledger, which streams a table."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from bucketline_service.runs.ledger_export import MAX_EPOCHS, Format
 
 FromQuery = Annotated[
     int | None,
-    Query(alias="from", ge=0, le=MAX_EPOCH, description="the first epoch; the present one unless given"),
+    Query(alias="from", ge=0, le=MAX_EPOCH, description="the first epoch, by default the current one"),
 ]
 ToQuery = Annotated[
     int | None,
     Query(
         ge=0,
         le=MAX_EPOCH,
-        description=f"the last epoch, inclusive; the first unless given. At most {MAX_EPOCHS:,} epochs",
+        description=f"the last epoch, inclusive, by default the first one. At most {MAX_EPOCHS:,} epochs",
     ),
 ]
-FormatQuery = Annotated[Format, Query(description="of the answer")]
+FormatQuery = Annotated[Format, Query(description="of the file")]
 
 MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 
 _TABLE: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "a table of the columns epoch, what, reason, map (of several), id and num",
+        "description": "a table with the columns epoch, what, reason, map (if the run has several), id and num",
         "content": {
             MEDIA_TYPES["csv"]: {"schema": {"type": "string"}},
             MEDIA_TYPES["parquet"]: {"schema": {"type": "string", "format": "binary"}},
@@ -62,9 +62,9 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         format: FormatQuery = "csv",
         world_size: WorldSizeQuery = None,
     ) -> Response:
-        """Which images epochs leave out or repeat, and, first, which are pruned or never served. Each epoch as it is
-        dealt from its start to the present ranks, or to ``world_size``. Streamed: an answer that breaks off has no
-        end."""
+        """Which images epochs leave out or repeat, after those that are pruned or never served. Each epoch as it is
+        sharded from its start over the current ranks, or over ``world_size``. Streamed: a response that breaks off
+        is incomplete."""
         file = await coordinator.ledger_export.get(run, begin, to, world_size, format)
         headers = {**DATA, "Content-Disposition": f'attachment; filename="{file.name}"'}
         media_type = MEDIA_TYPES[format]

@@ -37,7 +37,7 @@ from bucketline_service.names import check_name
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "the map itself, or where it is",
+        "description": "the map itself, or its uri",
         "content": {
             **{
                 media_type: {"schema": {"type": "string", "format": "binary"}}
@@ -50,20 +50,20 @@ _BODY = {
 }
 
 
-_COLUMN = "name of the file's column; found by itself unless given"
-_WidthColumn = Annotated[str | None, Query(description=f"{_COLUMN}, together with height_column")]
-_HeightColumn = Annotated[str | None, Query(description=f"{_COLUMN}, together with width_column")]
-_SKIP = "leave out rows without a width or a height, and count them in num_skipped, where a file has such"
-_OPTIONAL = f"{_COLUMN} (optional); empty: leave it out though it is there"
+_COLUMN = "name of the column in the file, by default detected"
+_WidthColumn = Annotated[str | None, Query(description=f"{_COLUMN}, required with height_column")]
+_HeightColumn = Annotated[str | None, Query(description=f"{_COLUMN}, required with width_column")]
+_SKIP = "leave out rows without a width or height, and count them in num_skipped"
+_OPTIONAL = f"{_COLUMN} (optional); empty: ignore the column"
 _OptionalColumn = Annotated[str | None, Query(description=_OPTIONAL)]
 _RepeatsColumn = Annotated[
     str | None,
-    Query(description=f"{_OPTIONAL}. 1 is once an epoch; only in one called repeats 0 is"),
+    Query(description=f"{_OPTIONAL}. 1 is once per epoch, except in a column named repeats, where 0 is"),
 ]
 
 
 def routes(coordinator: Coordinator, guards: Guards, uploads: Path, roots: tuple[Path, ...]) -> APIRouter:
-    """``uploads``: where bodies are kept while they stream. ``roots``: folders that ``uri`` may name files under."""
+    """``uploads``: the folder for uploads while they stream. ``roots``: folders whose files ``uri`` may name."""
     router = APIRouter(tags=["maps"], route_class=guards.route)
     _add_put(router, coordinator, guards, uploads, roots)
     _add_others(router, coordinator, guards)
@@ -96,10 +96,10 @@ def _add_put(
         num_frames_column: _OptionalColumn = None,
         skip_missing_sizes: Annotated[bool, Query(description=_SKIP)] = False,
     ) -> Response:
-        """Id, width and height of every image, and what else is known of it, in any of the formats or by ``uri``. All
-        of it is checked first; other content under a name that is taken is a conflict."""
+        """Id, width and height of every image, and optional columns, in any of the formats or by ``uri``. The whole map
+        is checked before it is stored. Other content under an existing name is a conflict."""
         optional = (orientation_column, num_repeats_column, num_frames_column)
-        check_name("map", map)  # before a long body is taken
+        check_name("map", map)  # before a long body is read
         columns = RequestedColumns(id_column, width_column, height_column, *optional, skip_missing_sizes)
         content_type = request.headers.get("content-type", "")
         if is_json(content_type):
@@ -107,7 +107,9 @@ def _add_put(
             put = await _read(coordinator, roots, where, map, columns)
         else:
             if not content_type:
-                raise Invalid("Content-Type", "is missing", f"Known are {', '.join(FORMATS)}, e.g. text/csv")
+                raise Invalid(
+                    "Content-Type", "is required", f"Known formats are {', '.join(FORMATS)}, e.g. text/csv"
+                )
             kind = format_named(content_type)
             put = await _upload(coordinator, uploads, request, map, kind.name, columns)
         stored, created, num_skipped = put
@@ -133,7 +135,7 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
 
     @router.get(
         "/v1/maps/{map}",
-        summary="Look at a map",
+        summary="Get a map",
         dependencies=[Depends(guards.any)],
         response_model=MapDetail,
         responses=documented(401, 404, 422, 503),
@@ -151,7 +153,7 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
         responses=documented(401, 403, 404, 409, 422, 503),
     )
     async def delete_map(map: MapPath) -> Response:
-        """Forget a map that no run uses; while one does it is a conflict that names the runs."""
+        """Delete a map. If runs use it this is a conflict that names them."""
         await coordinator.delete_map(map)
         return Response(status_code=204, headers=DATA)
 
@@ -159,10 +161,10 @@ def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> 
 async def _read(
     coordinator: Coordinator, roots: tuple[Path, ...], where: UriIn, name: str, columns: RequestedColumns
 ) -> tuple[ResolutionMap, bool, int]:
-    """The file that the coordinator has itself."""
+    """Put a file that is on the coordinator's host."""
     path = path_of(where.uri)
     with ExitStack() as stack:
-        # in a thread: the folder may be one of a network, and slow
+        # in a thread, because the folder may be on a network and slow
         file = await asyncio.to_thread(stack.enter_context, opened(roots, path))
         kind = format_named(where.format) if where.format else format_for_suffix(path)
         return await coordinator.put_map(name, file, kind.name, columns)
@@ -176,7 +178,7 @@ async def _upload(
     file_format: str,
     columns: RequestedColumns,
 ) -> tuple[ResolutionMap, bool, int]:
-    """Stream the body into a file and read that; it is gone when this returns."""
+    """Stream the body into a temporary file and put that."""
     try:
         with tempfile.NamedTemporaryFile(dir=uploads, prefix="upload-") as file:
             async for chunk in request.stream():
@@ -184,7 +186,7 @@ async def _upload(
             file.flush()
             return await coordinator.put_map(name, Path(file.name), file_format, columns)
     except OSError as error:
-        raise StoreUnavailable(f"the folder {uploads} does not take the upload: {error}") from error
+        raise StoreUnavailable(f"the upload cannot be written to {uploads}: {error}") from error
 
 
 def _where(document: Any) -> UriIn:

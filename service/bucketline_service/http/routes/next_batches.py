@@ -63,8 +63,8 @@ class NextRoute(APIRoute):
         )
 
     async def next_batches(self, run: RunPath, rank: RankPath, body: NextIn) -> Response:
-        """The batches from ``from`` or the cursor on, once ``ack`` is kept. Reading moves nothing: a lost answer is
-        asked for again."""
+        """Stores ``ack``, then returns the batches from ``from`` or from the cursor on. Reading moves nothing, so a
+        lost response can be requested again."""
         raise NotImplementedError
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

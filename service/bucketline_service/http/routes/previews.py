@@ -22,9 +22,11 @@ from bucketline_service.spec.maps import MapSpec, check_maps
 
 Theme = Literal["light", "dark"]
 FigureQuery = Annotated[
-    Theme | None, Query(description="add a table and charts for people, on a light or a dark ground")
+    Theme | None, Query(description="add a table and charts for people, for a light or a dark background")
 ]
-NarrowQuery = Annotated[bool, Query(description="the parts of the chart below each other, for a phone")]
+NarrowQuery = Annotated[
+    bool, Query(description="arrange the parts of the chart one below the other, for a phone")
+]
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
@@ -42,12 +44,12 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     async def preview(
         request: Request, body: PreviewsIn, figure: FigureQuery = None, narrow: NarrowQuery = False
     ) -> Response:
-        """What each of several specs costs on a map, before any run is put; nothing is kept. A spec that can not be met
-        has its problem beside the others' stats."""
+        """What each of several specs costs on a map, without putting a run. Nothing is stored. A spec that cannot be
+        met has a problem in place of stats."""
         check_maps(body.map, body.maps, None)
         if body.names is not None and len(body.names) != len(body.specs):
-            told = f"{len(body.names)} are given for {len(body.specs)} specs"
-            raise Invalid("names", told, "Give each spec one, or leave them out")
+            detail = f"must be one for each of the {len(body.specs)} specs, got {len(body.names)}"
+            raise Invalid("names", detail, "Name every spec, or leave names out")
         maps = body.maps or [MapSpec(map=body.map or "")]
         found = await while_wanted(request, coordinator.previews.get(maps, body.specs))
         answer = document(body.map, *found)
@@ -60,8 +62,8 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
 
 
 def _drawn(answer: dict[str, Any], names: Sequence[str] | None, theme: Theme, narrow: bool) -> dict[str, Any]:
-    """With what people look at."""
-    # here, for it takes a moment, and most coordinators are never asked
+    """The answer with tables and charts for people."""
+    # imported here, because it takes a moment and most coordinators draw no charts
     from bucketline_service import charts
 
     chart = charts.comparison(answer, names, theme=theme, narrow=narrow)
@@ -81,7 +83,7 @@ def _drawn(answer: dict[str, Any], names: Sequence[str] | None, theme: Theme, na
 
 
 def document(map_name: str | None, num_images: int, previews: list[Preview]) -> dict[str, Any]:
-    """The answer, which the command line gives as well."""
+    """The answer, which the command line also prints."""
     return {
         "map": map_name,
         "num_images": num_images,

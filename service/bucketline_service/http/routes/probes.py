@@ -1,4 +1,4 @@
-"""Routes for probes and scrapers. They need no token: they tell nothing of images."""
+"""Routes for probes and for Prometheus. They require no token, since they reveal nothing about images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def routes(coordinator: Coordinator, version: str) -> APIRouter:
 
     @router.get("/healthz", summary="Is the process up?", response_model=Health, responses=documented())
     async def healthz() -> Response:
-        """Answers as long as the process does; it asks neither store nor maps."""
+        """Whether the process answers. Checks neither the store nor the maps."""
         return as_json({"status": "up", "version": version})
 
     @router.get("/readyz", summary="Can it serve?", response_model=Readiness, responses=documented(503))
     async def readyz() -> Response:
-        """The store can be reached and relied on, and the maps that are here can be read. Told, and no reason to send
-        requests elsewhere, are a map root that is gone, as no replica has another, and what endangers the store."""
+        """Whether the store can be reached and the local maps can be read. Risks of the store and an unavailable map
+        root are reported but do not make the process unready: other replicas share them."""
         await coordinator.is_ready()
         about: dict[str, Any] = {"status": "ready"}
         if coordinator.store_risks:
@@ -44,14 +44,15 @@ def routes(coordinator: Coordinator, version: str) -> APIRouter:
         responses={200: {"content": {"text/plain": {}}}, **documented()},
     )
     async def metrics() -> Response:
-        """Prometheus' text format: requests, batches, leases, lag of the slowest rank, and the process' own."""
+        """In Prometheus' text format: requests, batches, leases, lag of the slowest rank, and metrics of the
+        process."""
         try:
             await coordinator.refresh_gauges()
         except BucketlineError as error:
-            # what is counted is told all the same
+            # the counters are exported anyway
             coordinator.metrics.store_errors.inc()
             events.log("gauges_not_refreshed", detail=error.detail)
-        # in a thread: with a thousand runs it takes some tenths of a second
+        # in a thread, because a thousand runs take some tenths of a second
         text = await asyncio.to_thread(coordinator.metrics.exposition)
         return Response(text, headers=DATA, media_type=CONTENT_TYPE_LATEST)
 

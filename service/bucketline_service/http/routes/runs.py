@@ -1,4 +1,4 @@
-"""Routes of runs: put, look at, ask why, delete."""
+"""Routes of runs: put, get, delete, and what their plans hold and cost."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ from bucketline_service.store.port import MAX_WORLD_SIZE, Cursor
 
 EpochQuery = Annotated[int, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0")]
 EpochOrPresentQuery = Annotated[
-    int | None, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0; the present one unless given")
+    int | None, Query(ge=0, le=MAX_EPOCH, description="the epoch, from 0, by default the current one")
 ]
-MapQuery = Annotated[
-    str | None, Query(max_length=256, description="which of several maps, where more than one has the id")
-]
-StepQuery = Annotated[int, Query(ge=0, lt=2**53, description="the first step wanted, from 0 in each epoch")]
-RankQuery = Annotated[int, Query(ge=0, lt=MAX_WORLD_SIZE, description="whose batches")]
-CountQuery = Annotated[int, Query(ge=1, le=MAX_COUNT, description="batches wanted, one a step")]
+MapQuery = Annotated[str | None, Query(max_length=256, description="which map, if several have the id")]
+StepQuery = Annotated[int, Query(ge=0, lt=2**53, description="the first step, from 0 in each epoch")]
+RankQuery = Annotated[int, Query(ge=0, lt=MAX_WORLD_SIZE, description="the rank whose batches")]
+CountQuery = Annotated[int, Query(ge=1, le=MAX_COUNT, description="how many batches, one per step")]
 WorldSizeQuery = Annotated[
     int | None,
-    Query(ge=1, le=MAX_WORLD_SIZE, description="ranks to deal each epoch to; as the run's are unless given"),
+    Query(
+        ge=1,
+        le=MAX_WORLD_SIZE,
+        description="how many ranks each epoch is sharded over, by default those of the run",
+    ),
 ]
 ForceQuery = Annotated[
     bool,
-    Query(description="delete it although ranks were heard of in the last minute; their workers are lost"),
+    Query(description="delete it although ranks were seen in the last minute; their workers fail"),
 ]
 IncludeQuery = Annotated[
     str | None,
     Query(
         max_length=256,
-        description=f"what batches are to tell besides, of {', '.join(INCLUDES)}: with commas between them",
-        # for OpenAPI alone: _includes tells what would do, which a pattern does not
+        description=f"what batches include in addition, separated by commas: {', '.join(INCLUDES)}",
+        # only for OpenAPI: the error of _includes is more helpful than that of a pattern
         json_schema_extra={"pattern": "^({0})(,({0}))*$".format("|".join(INCLUDES))},
     ),
 ]
@@ -63,7 +65,7 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
 
     @router.put(
         "/v1/runs/{run}",
-        summary="Open a run",
+        summary="Put a run",
         dependencies=operators,
         status_code=201,
         response_model=RunOut,
@@ -74,8 +76,8 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
         },
     )
     async def put_run(run: RunPath, spec: RunSpec) -> Response:
-        """A map, a plan spec and a world size. Born with generation 1 at step 0 of epoch 0; another spec under a name
-        that is taken is a conflict."""
+        """A map, a plan spec and a world size. The run starts with generation 1 at step 0 of epoch 0. Another spec
+        under an existing name is a conflict."""
         created = await coordinator.put_run(run, spec)
         about = await coordinator.queries.run(run)
         status = 202 if about["status"] == "planning" else 201 if created else 200
@@ -95,7 +97,7 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
 
 
 def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
-    """How runs and their ranks stand."""
+    """Runs, and the progress of their ranks."""
     readers = [Depends(guards.any)]
 
     @router.get(
@@ -106,12 +108,12 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
         responses=documented(401, 422, 503),
     )
     async def list_runs() -> Response:
-        """Every run by name, as it is told alone; one whose record in the store is damaged is ``failed`` here."""
+        """All runs by name. A run whose record in the store is damaged is ``failed``."""
         return as_json({"runs": await coordinator.queries.runs()})
 
     @router.get(
         "/v1/runs/{run}",
-        summary="Look at a run",
+        summary="Get a run",
         dependencies=readers,
         response_model=RunOut,
         responses=documented(401, 404, 409, 422, 503),
@@ -122,13 +124,13 @@ def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -
 
     @router.get(
         "/v1/runs/{run}/ranks",
-        summary="See where every rank stands",
+        summary="List the ranks of a run",
         dependencies=readers,
         response_model=RanksOut,
         responses=documented(401, 404, 409, 422, 503),
     )
     async def ranks(run: RunPath) -> Response:
-        """Each rank's cursor, who holds it, how far it is behind the leader and how fast it goes."""
+        """Each rank's cursor and holder, how far it is behind the leader, and its speed."""
         return as_json({"ranks": await coordinator.queries.ranks(run)})
 
 
@@ -138,29 +140,29 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
 
     @router.get(
         "/v1/runs/{run}/stats",
-        summary="Weigh what a plan costs",
+        summary="Get what a plan costs",
         dependencies=readers,
         response_model=StatsOut,
         responses=documented(401, 404, 409, 422, 503),
     )
     async def stats(run: RunPath) -> Response:
-        """What the plan costs: per bucket and over all, exact for every epoch (``novelai``: for the present one)."""
+        """What the plan costs, by bucket and in total. Exact for every epoch (``novelai``: for the current one)."""
         return as_json(await coordinator.queries.stats(run))
 
     @router.get(
         "/v1/runs/{run}/images/{id:path}",
-        summary="Ask why an image is where it is",
+        summary="Explain an image's place",
         dependencies=readers,
         response_model=ImageOut,
         responses=documented(401, 404, 409, 422, 503),
     )
     async def image(
         run: RunPath,
-        id: Annotated[str, Path(description="the image's id in the map; it may hold slashes")],
+        id: Annotated[str, Path(description="the image's id in the map; it may contain slashes")],
         epoch: EpochOrPresentQuery = None,
         map: MapQuery = None,
     ) -> Response:
-        """Its bucket or why it was pruned, and at which step, on which rank it comes in an epoch."""
+        """Its bucket or why it is pruned, and at which steps and ranks an epoch serves it."""
         return as_json(await coordinator.queries.image(run, id, epoch, map))
 
     @router.get(
@@ -179,7 +181,8 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
         world_size: WorldSizeQuery = None,
         include: IncludeQuery = None,
     ) -> Response:
-        """Batches of a rank: pure, moves nothing. With ``world_size``, as a job of that size is dealt each epoch."""
+        """Batches of a rank, read without moving its cursor. With ``world_size``, as each epoch is sharded over that
+        many ranks."""
         start, besides = Cursor(epoch, step), _includes(include)
         found = await coordinator.delivery.batches(run, rank, start, count, world_size, besides)
         return as_json({"batches": as_list(found)})
@@ -189,7 +192,5 @@ def _includes(given: str | None) -> Includes:
     words = [] if given is None else given.split(",")
     for word in words:
         if word not in INCLUDES:
-            raise Invalid(
-                "include", f"batches can not tell {word[:80]!r}", f"Known are {', '.join(INCLUDES)}"
-            )
+            raise Invalid("include", f"must be of {', '.join(INCLUDES)}, got {word[:80]!r}")
     return frozenset(cast("list[Include]", words))

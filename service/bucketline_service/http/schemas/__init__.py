@@ -1,1 +1,1 @@
-"""Requests and answers as pydantic models: what validates them, and what OpenAPI shows."""
+"""The models of requests and responses, by resource, for validation and OpenAPI."""

@@ -21,41 +21,42 @@ from bucketline_service.store.port import MAX_LEASE
 
 
 class Ack(CursorModel):
-    """The last step that the rank has finished, as it stands in its batch; all before it count as done."""
+    """The last step that the rank has finished, as its batch names it. All earlier steps count as finished."""
 
 
 class SessionIn(Strict):
     session: Label = Field(
         description="the caller's name for this start of the job; a repeat changes nothing"
     )
-    world_size: WorldSize | None = Field(None, description="ranks from now on; as it was unless given")
+    world_size: WorldSize | None = Field(
+        None, description="number of ranks from now on, by default unchanged"
+    )
     resume: Literal["cursor", "start"] | StateDictModel = Field(
-        "cursor", description="the slowest rank's cursor, epoch 0, or a checkpoint's state dict"
+        "cursor",
+        description="cursor: at the slowest rank's cursor; start: at epoch 0; or a checkpoint's state dict",
     )
 
 
 class LeaseIn(Strict):
-    holder: Label = Field(description="who asks; the same holder gets the same lease back")
-    session: Label | None = Field(None, description="refuse unless this is the run's present session")
+    holder: Label = Field(description="name of the caller; the same holder gets the same lease")
+    session: Label | None = Field(None, description="refuse unless this is the run's current session")
 
 
 class NextIn(Strict):
     lease: Annotated[int, Field(strict=True, ge=0, le=MAX_LEASE)] = Field(
-        description="as the lease's answer has it"
+        description="from the response of lease"
     )
     generation: Annotated[int, Field(strict=True, ge=1, lt=2**53)] | None = Field(
         None, description="of the lease"
     )
     generation_id: GenerationIdField | None = Field(
-        None, description="of the lease; lets a store that has lost the lease be told of it"
+        None, description="of the lease; restores a lease that the store has lost"
     )
-    ack: Ack | None = Field(None, description="the last step finished")
-    begin: CursorModel | None = Field(
-        None, alias="from", description="first step wanted; the cursor unless given"
-    )
-    count: NumBatches = Field(1, description="batches wanted")
+    ack: Ack | None = Field(None, description="the last finished step")
+    begin: CursorModel | None = Field(None, alias="from", description="the first step, by default the cursor")
+    count: NumBatches = Field(1, description="number of batches")
     include: list[Include] | None = Field(
-        None, max_length=len(INCLUDES), description="what batches are to tell besides"
+        None, max_length=len(INCLUDES), description="what batches include in addition"
     )
 
     def to_request(self, rank: int) -> NextRequest:
@@ -78,22 +79,19 @@ class BatchOut(BaseModel):
     bucket: int
     width: int
     height: int
-    num_frames: int | None = Field(None, description="of each clip; only where the run has frame_buckets")
+    num_frames: int | None = Field(None, description="of each clip; only if the run has frame_buckets")
     ids: list[int] | list[str] | list[int | str]
-    maps: list[str] | None = Field(None, description="of each id; only where the run has several maps")
-    repeats: list[bool] | None = Field(
-        None, description="only where an id comes oftener in its epoch than asked for, to fill a tail"
-    )
+    maps: list[str] | None = Field(None, description="of each id; only if the run has several maps")
+    repeats: list[bool] | None = Field(None, description="only if an id is repeated to fill a batch")
     original_sizes: list[tuple[int, int]] | None = Field(
-        None, description="(width, height) of each id as the map has it; where original_size is included"
+        None, description="(width, height) of each id in the map; with include original_size"
     )
     resize_sizes: list[tuple[int, int]] | None = Field(
-        None, description="(width, height) to scale each to before the crop; where crop is included"
+        None, description="(width, height) to scale each image to before the crop; with include crop"
     )
     crop_left_tops: list[tuple[int, int]] | None = Field(
         None,
-        description="(left, top) in the scaled image of the width x height that are then cut out of its middle; where "
-        "crop is included",
+        description="(left, top) of the crop of width x height from the middle of the scaled image; with include crop",
     )
 
 
@@ -101,7 +99,7 @@ class Batches(BaseModel):
     batches: list[BatchOut]
 
 
-_GENERATION_ID = "drawn at random for each start of the job; null for one that older releases began without"
+_GENERATION_ID = "random for each start of the job; null if an older release began the generation"
 
 
 class NextOut(BaseModel):
@@ -109,7 +107,7 @@ class NextOut(BaseModel):
     batches: list[BatchOut]
     cursor: CursorModel
     num_steps: int = Field(description="of the cursor's epoch")
-    done: bool = Field(description="no batch follows these")
+    done: bool = Field(description="no batch follows")
 
 
 class Origin(BaseModel):
@@ -119,9 +117,9 @@ class Origin(BaseModel):
     origin: CursorModel
     offset: int
     origin_lockstep: int | None = Field(
-        description="with which the stream of epoch origin.epoch is laid out; null: planner novelai has none"
+        description="of the stream of epoch origin.epoch; null: planner novelai has none"
     )
-    lockstep: int | None = Field(description="of every other epoch")
+    lockstep: int | None = Field(description="of all other epochs")
     fingerprint: str
 
 
@@ -131,10 +129,12 @@ class SessionOut(Origin):
     world_size: int
     cursor: CursorModel
     num_steps: int
-    left_out_batches: int = Field(description="of this epoch: they do not fill a last step of all ranks")
-    mixed_steps: int = Field(description="of this epoch: steps that may hold more than one resolution")
+    left_out_batches: int = Field(
+        description="of this epoch: batches that do not fill a last step of all ranks"
+    )
+    mixed_steps: int = Field(description="of this epoch: steps that may have more than one resolution")
     rolled_over_batches: int | None = Field(
-        description="what the state dict left of its epoch, where this start began with the epoch after it; else null"
+        description="batches that the state dict left of its epoch, if this start begins with the next one; else null"
     )
 
 

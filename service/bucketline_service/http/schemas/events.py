@@ -8,42 +8,42 @@ from bucketline_service.events import KEPT_EVENTS
 
 
 class EventFields(BaseModel):
-    """Which are there depends on the event."""
+    """Which fields an event has depends on its name."""
 
     version: str | None = Field(None, description="coordinator_started: of the coordinator")
     map: str | None = Field(None, description="map_put, map_deleted")
     num_images: int | None = Field(None, description="map_put")
     digest: str | None = Field(None, description="map_put")
-    maps: str | None = Field(None, description="run_put: of the run, with commas between them")
+    maps: str | None = Field(None, description="run_put: of the run, separated by commas")
     planner: str | None = Field(None, description="run_put")
     world_size: int | None = Field(None, description="run_put, session_begun")
-    took_s: float | None = Field(None, description="run_planned: null where the plan was there already")
-    session: str | None = Field(None, description="session_begun; fenced: the one that asked")
+    took_s: float | None = Field(None, description="run_planned: null if the plan already existed")
+    session: str | None = Field(None, description="session_begun; fenced: that of the caller")
     generation: int | None = Field(
         None,
-        description="session_begun, lease_given, fenced: the present one; store_lost_state: the lost one",
+        description="session_begun, lease_given, fenced: the current one; store_lost_state: the lost one",
     )
     epoch: int | None = Field(None, description="session_begun, lease_adopted: of the cursor")
     step: int | None = Field(None, description="session_begun, lease_adopted: of the cursor")
     holder: str | None = Field(None, description="lease_given: the new one")
-    num_ranks: int | None = Field(None, description="where one event tells of many ranks")
-    lasted_s: float | None = Field(None, description="store_back: how long the store was gone")
+    num_ranks: int | None = Field(None, description="if one event stands for many ranks")
+    lasted_s: float | None = Field(None, description="store_back: how long the store was unavailable")
     detail: str | None = Field(
         None, description="run_failed, store_unavailable, store_at_risk, map_root_unavailable: why"
     )
 
 
 class EventOut(BaseModel):
-    id: int = Field(description="larger than those of all that were told before")
-    at: float = Field(description="Unix seconds; of several, the last")
-    since: float = Field(description="Unix seconds; of several, the first")
+    id: int = Field(description="larger than those of all earlier events")
+    at: float = Field(description="Unix seconds; the last of several")
+    since: float = Field(description="Unix seconds; the first of several")
     event: str = Field(json_schema_extra={"enum": [*KEPT_EVENTS]})
     run: str | None
     rank: int | None
-    count: int = Field(description="how often it came; of a fence and the like, several may be told as one")
+    count: int = Field(description="how many events this one stands for")
     fields: EventFields
-    replica: str = Field(description="host of the coordinator that tells it")
-    pid: int = Field(description="its process there")
+    replica: str = Field(description="host of the coordinator that logged it")
+    pid: int = Field(description="process id of that coordinator")
 
 
 class EventsOut(BaseModel):

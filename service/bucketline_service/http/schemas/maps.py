@@ -10,18 +10,18 @@ from bucketline_service.http.schemas.shared import Strict
 
 
 class UriIn(Strict):
-    """A map that the coordinator reads itself, from under an allowed root."""
+    """A map that the coordinator reads itself, from an allowed folder."""
 
     uri: Annotated[str, Field(min_length=1, max_length=4096)]
     format: str | None = Field(
-        None, description="csv, jsonl, parquet, arrow, npz or pickle; from the suffix unless given"
+        None, description="csv, jsonl, parquet, arrow, npz or pickle; by default from the suffix"
     )
 
 
 class NumRepeatsOut(BaseModel):
     min: float
     max: float
-    total: float = Field(description="the sum over all images: as many come in an epoch")
+    total: float = Field(description="the sum over all images: samples in an epoch")
 
 
 class NumFramesOut(BaseModel):
@@ -34,17 +34,17 @@ class MapOut(BaseModel):
     digest: str
     num_images: int
     id_kind: Literal["int64", "string"]
-    num_repeats: NumRepeatsOut | None = Field(description="how often images come an epoch; null: each once")
-    num_frames: NumFramesOut | None = Field(description="lengths of videos; null: all are still images")
+    num_repeats: NumRepeatsOut | None = Field(description="how often an epoch has each image; null: once")
+    num_frames: NumFramesOut | None = Field(description="lengths of videos; null: all are images")
 
 
 class MapPutOut(MapOut):
     notes: list[str] = Field(
         default=[],
-        description="how columns were read that could have been meant otherwise, where there are such",
+        description="how ambiguous columns were read, if there are any",
     )
     num_skipped: int | None = Field(
-        None, description="rows without a size that were left out; only with skip_missing_sizes"
+        None, description="rows without a size, which were left out; only with skip_missing_sizes"
     )
 
 
@@ -67,8 +67,8 @@ class SizeHistogram(BaseModel):
 
 
 class AspectHistogram(BaseModel):
-    """``num_images[k]``: images whose width / height is in [edges[k], edges[k + 1]); the first and the last also hold
-    what lies beyond."""
+    """``num_images[k]``: images whose width / height is in [edges[k], edges[k + 1]); the first and the last also count
+    images beyond the edges."""
 
     axis: Literal["width / height"]
     edges: list[float]

@@ -1,4 +1,4 @@
-"""The models of what plans cost: stats of runs, and previews. As ``wire``'s, they are for validation and OpenAPI."""
+"""What plans cost: the stats of runs, and previews."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Spread(BaseModel):
     max: float
     quantiles: list[float] | None = Field(
         None,
-        description="evenly spaced, from the least to the most; not there where an older release planned",
+        description="evenly spaced, from the minimum to the maximum; missing if an older release planned the run",
     )
 
 
@@ -44,7 +44,7 @@ class Spill(BaseModel):
 
 
 class Tail(BaseModel):
-    """Images of a bucket that its own whole units do not hold, in an epoch."""
+    """The remainder: images of a bucket that do not fill its whole units, in an epoch."""
 
     num_images: int
     spilled: list[Spill] = Field(description="served by other buckets")
@@ -59,10 +59,10 @@ class BucketStats(BaseModel):
     bucket: int
     width: int
     height: int
-    num_frames: int | None = Field(description="null where the run has no frame_buckets")
+    num_frames: int | None = Field(description="null if the run has no frame_buckets")
     aspect: float
-    num_images: int = Field(description="images that may come in this bucket")
-    num_samples: float = Field(description="how often an epoch asks for them here, repeats counted")
+    num_images: int = Field(description="images that this bucket may serve")
+    num_samples: float = Field(description="how often an epoch has them here, repeats included")
     batch_size: int
     num_batches: int
     crop_loss: Loss | None = Field(description="over the bucket's images")
@@ -75,27 +75,29 @@ class BucketStats(BaseModel):
 class Shape(BaseModel):
     width: int
     height: int
-    num_frames: int | None = Field(description="null where the run has no frame_buckets")
+    num_frames: int | None = Field(description="null if the run has no frame_buckets")
 
 
 class MapStats(BaseModel):
     map: str
     num_assigned: int
-    num_samples: float = Field(description="how often an epoch asks for its images, repeats counted")
-    share: float = Field(description="of all that an epoch asks for")
+    num_samples: float = Field(description="how often an epoch has its images, repeats included")
+    share: float = Field(description="of all samples of an epoch")
 
 
 class EpochStats(BaseModel):
     num_images: int
     num_assigned: int = Field(description="images in a bucket")
-    num_samples: int = Field(description="how often the epoch asks for images, repeats counted")
+    num_samples: int = Field(description="how often the epoch has images, repeats included")
     pruned: dict[str, int] = Field(description="by reason")
     aspect_error: Spread
     crop_loss: Spread
     crop_loss_served: float
     num_batches: int
     num_steps: int
-    dropped: int = Field(description="samples left out an epoch, undealt batches included")
+    dropped: int = Field(
+        description="samples that an epoch leaves out, including batches that do not fill a last step"
+    )
     repeated: int
     never_served: int
     spilled: int = Field(
@@ -103,12 +105,12 @@ class EpochStats(BaseModel):
     )
     mixed_steps: int
     step_imbalance: float = Field(
-        description="pixels of each step's slowest rank, over the ranks' mean, both summed over the epoch's "
+        description="pixels of each step's slowest rank divided by the ranks' mean, both summed over the epoch's "
         "steps; planner line: as expected over epochs"
     )
     num_shapes: int = Field(description="distinct sizes among the batches")
-    largest_shape: Shape = Field(description="of those, the one whose batches have the most pixels")
-    maps: list[MapStats] = Field(description="what the epoch asks of each map")
+    largest_shape: Shape = Field(description="the one whose batches have the most pixels")
+    maps: list[MapStats] = Field(description="what the epoch has of each map")
     buckets: list[BucketStats]
 
 
@@ -123,7 +125,7 @@ class StatsOut(EpochStats):
 
 
 def _of_one(given: Any, read: ValidatorFunctionWrapHandler) -> PlanFields | Invalid:
-    """What is wrong with one spec is its own problem, and hides no other."""
+    """An invalid spec gets its own problem, and does not hide the others."""
     try:
         found: PlanFields = read(given)
     except ValidationError as error:
@@ -139,24 +141,22 @@ class PreviewsIn(BaseModel):
 
     map: str | None = Field(None, description="name of the resolution map")
     maps: Annotated[list[MapSpec], Field(min_length=1, max_length=MAX_MAPS)] | None = Field(
-        None, description="instead of map: several, as in a run spec"
+        None, description="several maps in place of map, as in a run spec"
     )
     specs: list[Annotated[PlanFields, WrapValidator(_of_one)]] = Field(
         min_length=1, max_length=MAX_SPECS, description="run specs without their map"
     )
     names: Annotated[list[PlanName], Field(min_length=1, max_length=MAX_SPECS)] | None = Field(
-        None, description="of the specs, for a chart; spec 1 and so on unless given"
+        None, description="of the specs, for charts; by default spec 1 and so on"
     )
 
 
 class PreviewOut(BaseModel):
     """``stats`` or ``problem``, never both."""
 
-    spec: PlanFields | None = Field(
-        description="with every default written out, where it can be met; null where it is no spec at all"
-    )
+    spec: PlanFields | None = Field(description="with all defaults; null if it is not a spec at all")
     stats: EpochStats | None = Field(None, description="of epoch 0")
-    problem: Problem | None = Field(None, description="why the spec can not be met")
+    problem: Problem | None = Field(None, description="why the spec cannot be met")
     figure: FigureOut | None = Field(None, description="with ?figure: images and batches of each bucket")
 
 
@@ -164,10 +164,10 @@ class RowOut(BaseModel):
     """A row of the table of plans."""
 
     label: str
-    level: int = Field(description="how deep it stands below the row that it belongs to")
+    level: int = Field(description="indentation below the row that it belongs to")
     help: str = Field(description="what it is")
-    cells: list[str | None] = Field(description="of each spec; null where it can not be met")
-    best: list[bool] = Field(description="which of them no other is better than; none where all are the same")
+    cells: list[str | None] = Field(description="for each spec; null if it cannot be met")
+    best: list[bool] = Field(description="which of them are the best; none if all are equal")
 
 
 class ComparisonOut(BaseModel):
@@ -179,4 +179,4 @@ class PreviewsOut(BaseModel):
     map: str | None
     num_images: int
     previews: list[PreviewOut] = Field(description="in the order of the specs")
-    comparison: ComparisonOut | None = Field(None, description="with ?figure: for people")
+    comparison: ComparisonOut | None = Field(None, description="with ?figure: a table and a chart for people")

@@ -1,4 +1,4 @@
-"""What probes are answered."""
+"""Responses to probes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Health(Status):
 class Readiness(Status):
     store_risks: list[str] | None = Field(
         None,
-        description="where there are any: why the store may lose what it has acknowledged, and what would do",
+        description="if there are any: why the store may lose acknowledged writes, and what to do",
     )
     map_root: str | None = Field(
         None,
-        description="where there is one: ready, or unavailable (runs go on whose maps are here, others wait)",
+        description="if there is one: ready, or unavailable (runs whose maps are local go on, others wait)",
     )

@@ -30,7 +30,7 @@ class RunOut(BaseModel):
     run: str
     status: Literal["planning", "ready", "failed"]
     detail: str | None = Field(description="why it failed")
-    progress: float | None = Field(description="while it is planned: the share that is done, 0 to 1")
+    progress: float | None = Field(description="of planning, 0 to 1")
     fingerprint: str
     spec: RunSpec = Field(description="with every default written out")
     map_digests: list[str] = Field(description="in the order of the maps in the spec")
@@ -40,16 +40,16 @@ class RunOut(BaseModel):
     world_size: int
     num_steps: int | None = Field(description="of the slowest rank's epoch")
     state: StateDictModel | None = Field(description="the state dict at the slowest rank's cursor")
-    last_seen: float | None = Field(description="when any rank was last heard of, Unix seconds, exact to 10")
+    last_seen: float | None = Field(description="when any rank was last seen, in Unix seconds, exact to 10")
     epoch_progress: EpochProgress | None = Field(description="null unless the status is ready")
 
 
 class DamagedRunOut(BaseModel):
-    """A run in a list whose record in the store is damaged: null is what cannot be read."""
+    """A run in a list whose record in the store is damaged: what cannot be read is null."""
 
     run: str
     status: Literal["failed"]
-    detail: str = Field(description="what is damaged, and what would do")
+    detail: str = Field(description="what is damaged, and what to do")
     progress: None
     fingerprint: str | None
     spec: RunSpec | None
@@ -83,7 +83,7 @@ class RanksOut(BaseModel):
 
 
 class _Fitted(BaseModel):
-    """What fitting an image to ``width`` x ``height`` does."""
+    """How an image is fitted to ``width`` x ``height``."""
 
     width: int
     height: int
@@ -91,31 +91,31 @@ class _Fitted(BaseModel):
     resize_height: int
     crop_left: int = Field(description="pixels cut off at the left of the scaled image")
     crop_top: int
-    crop_loss: float = Field(description="the share of the image that is cut off")
+    crop_loss: float = Field(description="share of the image that is cut off")
 
 
 class Nearest(_Fitted):
-    """The bucket nearest to an image, and what fitting the image to it does."""
+    """The bucket nearest to an image, and how the image is fitted to it."""
 
     bucket: int
     aspect_error: float = Field(description="difference of the aspects")
 
 
 class Coming(_Fitted):
-    """One time that an image comes in an epoch. ``step`` and ``rank`` are null where another generation dealt it, or
-    where it is in the rest that does not fill a step of all ranks."""
+    """One occurrence of an image in an epoch. ``step`` and ``rank`` are null if another generation has served it, or
+    if it is in the batches that do not fill a last step of all ranks."""
 
     step: int | None
     rank: int | None
     position: int = Field(description="of its batch in the epoch's stream")
     slot: int = Field(description="of the image in its batch")
-    bucket: int = Field(description="served at; another than the image's own where it is spilled")
-    repeat: bool = Field(description="oftener than asked for, to fill a tail")
+    bucket: int = Field(description="that serves it; not the image's own if it is spilled")
+    repeat: bool = Field(description="repeated to fill a batch")
 
 
 class Way(BaseModel):
     bucket: int
-    num_samples: float = Field(description="how often an epoch asks for the image here, in expectation")
+    num_samples: float = Field(description="how often an epoch has the image here, in expectation")
 
 
 class ImageOut(BaseModel):
@@ -123,15 +123,15 @@ class ImageOut(BaseModel):
     map: str
     width: int
     height: int
-    num_frames: int | None = Field(description="null where the run has no frame_buckets")
+    num_frames: int | None = Field(description="null if the run has no frame_buckets")
     aspect: float
-    bucket: int | None = Field(description="its own, in the highest of its tiers")
-    buckets: list[Way] = Field(description="all that it may come in")
+    bucket: int | None = Field(description="its own bucket, in the highest of its tiers")
+    buckets: list[Way] = Field(description="all buckets that may serve it")
     pruned: str | None = Field(description="why the image has no bucket")
     nearest: Nearest
     epoch: int
-    served: list[Coming] = Field(description="each time that it comes in the epoch")
+    served: list[Coming] = Field(description="its occurrences in the epoch")
     left_out: Literal["not_drawn", "small_bucket", "tail", "last_step"] | None = Field(
-        description="why it comes less often than it might, as in the ledger; not_drawn: it comes less than once an "
-        "epoch, and this is not one of its epochs"
+        description="why it is served less often than planned, as in the ledger; not_drawn: it is served less than "
+        "once per epoch, and not in this one"
     )

@@ -21,7 +21,7 @@ WorldSize = Annotated[int, Field(strict=True, ge=1, le=MAX_WORLD_SIZE)]
 Lockstep = Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)]
 GenerationIdField = Annotated[str, Field(min_length=1, max_length=64, pattern="^[0-9A-Za-z]+$")]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
-# for OpenAPI alone: check_name tells what would do, which a pattern does not
+# only for OpenAPI: the error of check_name is more helpful than that of a pattern
 _NAME = {"pattern": f"^{names.PATTERN}$"}
 MapPath = Annotated[str, Path(description="name of the map", json_schema_extra=_NAME)]
 RunPath = Annotated[str, Path(description="name of the run", json_schema_extra=_NAME)]
@@ -43,8 +43,8 @@ class CursorModel(Strict):
 
 
 class StateDictModel(Strict):
-    """What a checkpoint keeps. ``offset``: batches of the epoch's stream that the whole job has consumed;
-    ``lockstep``: with which that is laid out, the spec's where it is not there."""
+    """What a checkpoint stores. ``offset``: batches of the epoch's stream that the whole job has consumed.
+    ``lockstep``: that of the stream, by default the spec's."""
 
     run: str
     fingerprint: str
@@ -53,7 +53,7 @@ class StateDictModel(Strict):
     offset: Step
     world_size: WorldSize
     lockstep: Lockstep | None = None
-    start: GenerationIdField | None = Field(None, description="id of the generation in which it was saved")
+    start: GenerationIdField | None = Field(None, description="id of the generation that saved it")
 
     def to_state(self) -> StateDict:
         return cast(StateDict, self.model_dump(exclude_none=True))
