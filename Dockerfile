@@ -8,7 +8,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_CONSTRAINT=/src/constraints.txt \
     PIP_BUILD_CONSTRAINT=/src/constraints.txt
 RUN python3 -m venv /opt/bucketline
-# The requirements first, on an empty package: this layer stays until they change. Behind a mirror of your own:
+# The requirements first, on an empty package: this layer is cached until they change. With your own mirror:
 #   docker build --secret id=pip.conf,src=pip.conf --secret id=ca.pem,src=ca.pem .
 # (both optional, and neither stays in the image; `cert = /run/secrets/ca.pem` in pip.conf names the second)
 COPY pyproject.toml constraints.txt ./
@@ -24,8 +24,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.pem,target=/run/secrets/ca.pem \
     /opt/bucketline/bin/pip install --no-deps --force-reinstall . \
     && /opt/bucketline/bin/pip uninstall --yes setuptools pip
-# What the coordinator never loads: test suites, headers and Arrow's RPC library (50 MB in all). The last line fails the
-# build if that was too much.
+# Remove what the coordinator never loads: test suites, headers and Arrow's RPC library (50 MB in total). The last line
+# fails the build if too much was removed.
 RUN find /opt/bucketline -type d \( -name tests -o -path '*/pyarrow/include' \) -prune -exec rm -rf {} + \
     && find /opt/bucketline -path '*/pyarrow/*' -name '*_flight*.so*' -delete \
     && /opt/bucketline/bin/python -c 'import pyarrow.csv, pyarrow.dataset, pyarrow.fs, pyarrow.json, pyarrow.parquet'

@@ -163,7 +163,7 @@ def test_what_there_is_no_figure_of(api: Api) -> None:
     assert api.get("/v1/runs/run/figures/pie", 422)["field"] == "figure"
     assert api.get("/v1/runs/run/figures/buckets", 422, theme="pink")["field"] == "theme"
     assert api.get("/v1/maps/none/figures/sizes", 404)["code"] == "not_found"
-    with pytest.raises(ValueError, match="light and dark"):
+    with pytest.raises(ValueError, match="light or dark"):
         charts.aspects(api.get("/v1/maps/coco"), theme="pink")  # type: ignore[arg-type]
 
 

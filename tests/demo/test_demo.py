@@ -17,7 +17,7 @@ PROOF = (
     "8 images left out, 8 planned",
     "0 of 156 steps of mixed shape",
     "0 ranks with a gap",
-    "batches came again after the kill, the same ones",
+    "batches were served again after the kill, the same ones",
     "the proof holds",
 )
 
@@ -42,7 +42,7 @@ def test_the_demo_shows_its_proof_whatever_the_users_settings(tmp_path: Path) ->
     }
     status, out, errors = run_command("demo", environ=theirs)
     assert status == 0, out + errors
-    assert "rank 2 came back at step" in out
+    assert "rank 2 resumed at step" in out
     for line in PROOF:
         assert line in out
     assert "\x1b[" not in out  # no colours where it is piped
@@ -57,7 +57,7 @@ def test_a_signal_ends_a_demo_that_is_kept(tmp_path: Path, number: signal.Signal
     assert demo.stdout is not None
     url = demo.stdout.readline().split()[2].rstrip(",")
     for line in demo.stdout:
-        if line.startswith("Ctrl-C ends it"):
+        if line.startswith("Press Ctrl-C to stop"):
             break
     assert httpx.get(url + "/v1/runs/demo", trust_env=False).json()["status"] == "ready"
     assert [each.name.startswith("bucketline-demo-") for each in tmp_path.iterdir()] == [True]

@@ -1,6 +1,6 @@
-"""Charts of what the REST API answers: a dict goes in as it came, and a ``plotly`` figure comes out.
+"""Charts of the REST API's responses: each function takes the JSON of a response and returns a ``plotly`` figure.
 
-Needs plotly alone, so that a notebook can use it beside the client: ``pip install 'bucketline[figures]'``.
+Needs only plotly, so that a notebook can use it with the client: ``pip install 'bucketline[figures]'``.
 """
 
 from bucketline_service.charts.maps import aspects, sizes

@@ -1,4 +1,4 @@
-"""Buckets along an axis, each under a name of its own."""
+"""The axis of buckets: a distinct label for each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BY = "\u00d7"
 
 
 def label(bucket: Json) -> str:
-    """Width, height and aspect, with the length in frames where the run has clips."""
+    """Width, height and aspect ratio, and the number of frames where the run has video."""
     frames = f"{BY}{bucket['num_frames']}f" if bucket.get("num_frames") else ""
     return f"{bucket['width']}{BY}{bucket['height']}{frames} · {bucket['aspect']:.2f}"
 
 
 def labels(buckets: list[Json]) -> list[str]:
-    """One for each, all different: two of one size (a catch-all, or two tiers) have their number as well."""
+    """Distinct labels: buckets of equal size (a catch-all, or two tiers) include their number."""
     found = [label(bucket) for bucket in buckets]
     times = Counter(found)
     return [
@@ -30,7 +30,7 @@ def labels(buckets: list[Json]) -> list[str]:
 
 
 MANY = 400
-"""Buckets from which bars are drawn as one outline: thousands of them would be thousands of elements of a page."""
+"""With more buckets than this, bars are drawn as one outline, because each bar is an element of the page."""
 
 
 def columns(names: list[str], values: list[Any], colour: str, **more: Any) -> go.Bar | go.Scatter:
@@ -42,5 +42,5 @@ def columns(names: list[str], values: list[Any], colour: str, **more: Any) -> go
 
 
 def by_bucket(**more: Any) -> Json:
-    """The axis: as many of the names as there is room for."""
+    """The layout of the axis, which shows as many labels as fit."""
     return {"type": "category", "tickangle": -90, "ticks": "", "showgrid": False, **more}

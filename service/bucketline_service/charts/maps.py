@@ -1,4 +1,4 @@
-"""Charts of what ``GET /v1/maps/{map}`` answers."""
+"""Charts of a map: the response of ``GET /v1/maps/{map}``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bucketline_service.charts.style import Theme, dress, palette, scale
 
 
 def sizes(answer: Json, *, theme: Theme = "light") -> go.Figure:
-    """How many images are how wide and how high."""
-    told = answer["histogram"]["size"]
-    # [width][height] as told; a heatmap's rows are heights
-    counts = [list(row) for row in zip(*told["num_images"], strict=True)]
-    widths = _filled([sum(column) for column in told["num_images"]])
+    """Number of images by width and height."""
+    histogram = answer["histogram"]["size"]
+    # the response has [width][height]; a heatmap's rows are heights
+    counts = [list(row) for row in zip(*histogram["num_images"], strict=True)]
+    widths = _filled([sum(column) for column in histogram["num_images"]])
     heights = _filled([sum(row) for row in counts])
     counts = [row[widths] for row in counts[heights]]
     figure = go.Figure(
         go.Heatmap(
-            x=_edges(told["edges_px"], widths),
-            y=_edges(told["edges_px"], heights),
+            x=_edges(histogram["edges_px"], widths),
+            y=_edges(histogram["edges_px"], heights),
             z=[[math.log10(num) if num else None for num in row] for row in counts],
             customdata=counts,
             colorscale=scale(theme),
@@ -38,23 +38,23 @@ def sizes(answer: Json, *, theme: Theme = "light") -> go.Figure:
             hovertemplate="width about %{x:,} px<br>height about %{y:,} px<br>%{customdata:,} images<extra></extra>",
         ),
         go.Layout(
-            xaxis={"type": "log", "title": {"text": "width (px)"}, **_pixels(told["edges_px"])},
-            yaxis={"type": "log", "title": {"text": "height (px)"}, **_pixels(told["edges_px"])},
+            xaxis={"type": "log", "title": {"text": "width (px)"}, **_pixels(histogram["edges_px"])},
+            yaxis={"type": "log", "title": {"text": "height (px)"}, **_pixels(histogram["edges_px"])},
         ),
     )
     return dress(figure, theme)
 
 
 def aspects(answer: Json, *, theme: Theme = "light") -> go.Figure:
-    """How many images have which aspect, width / height."""
-    told = answer["histogram"]["aspect"]
-    filled = _filled(told["num_images"])
-    edges, counts = _edges(told["edges"], filled), told["num_images"][filled]
+    """Number of images by aspect ratio, width / height."""
+    histogram = answer["histogram"]["aspect"]
+    filled = _filled(histogram["num_images"])
+    edges, counts = _edges(histogram["edges"], filled), histogram["num_images"][filled]
     spans = [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]
-    # all that is narrower or wider is in the outermost
+    # the outermost bins hold all images that are narrower or wider
     if filled.start == 0:
         spans[0] = f"under {edges[1]:.2f}"
-    if filled.stop == len(told["num_images"]):
+    if filled.stop == len(histogram["num_images"]):
         spans[-1] = f"{edges[-2]:.2f} and over"
     figure = go.Figure(
         go.Scatter(
@@ -80,7 +80,7 @@ def aspects(answer: Json, *, theme: Theme = "light") -> go.Figure:
 
 
 def _filled(counts: list[int]) -> slice:
-    """From the first to the last that is not 0."""
+    """From the first to the last count that is not 0."""
     there = [index for index, num in enumerate(counts) if num]
     return slice(there[0], there[-1] + 1) if there else slice(0, 1)
 
@@ -90,7 +90,7 @@ def _edges(edges: list[float], filled: slice) -> list[float]:
 
 
 def _pixels(edges: list[float]) -> Json:
-    """Powers of two, as people know sizes."""
+    """Ticks at powers of two."""
     there = [edge for edge in edges[1:-1] if math.log2(edge).is_integer()]
     return {"tickvals": there, "ticktext": [f"{edge:,}" for edge in there], "tickangle": 0}
 

@@ -1,4 +1,4 @@
-"""Charts of what ``GET /v1/runs/{run}/ranks`` answers."""
+"""Charts of ranks: the response of ``GET /v1/runs/{run}/ranks``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bucketline_service.charts.style import Theme, dress, scale
 
 def ranks(answer: Json, *, theme: Theme = "light") -> go.Figure:
     """Every rank as a cell, by how far it is behind the leader, the slowest first."""
-    told = sorted(answer["ranks"], key=lambda rank: (-rank["steps_behind"], rank["rank"]))
-    num_columns = max(1, math.ceil(math.sqrt(2 * len(told))))
-    rows = [told[begin : begin + num_columns] for begin in range(0, len(told), num_columns)]
+    ordered = sorted(answer["ranks"], key=lambda rank: (-rank["steps_behind"], rank["rank"]))
+    num_columns = max(1, math.ceil(math.sqrt(2 * len(ordered))))
+    rows = [ordered[begin : begin + num_columns] for begin in range(0, len(ordered), num_columns)]
     figure = go.Figure(
         go.Heatmap(
             z=[[rank["steps_behind"] for rank in row] for row in rows],
             customdata=[[rank["rank"] for rank in row] for row in rows],
             zmin=0,
-            zmax=max(1, told[0]["steps_behind"] if told else 0),
+            zmax=max(1, ordered[0]["steps_behind"] if ordered else 0),
             colorscale=scale(theme),
             xgap=1,
             ygap=1,

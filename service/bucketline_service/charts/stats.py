@@ -1,4 +1,4 @@
-"""Charts of what ``GET /v1/runs/{run}/stats`` answers; a preview's ``stats`` will do as well."""
+"""Charts of a plan's costs: the response of ``GET /v1/runs/{run}/stats``, or the ``stats`` of a preview."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _WORDS = {
 
 
 def buckets(stats: Json, *, theme: Theme = "light") -> go.Figure:
-    """Each bucket's images, and its batches an epoch."""
-    told = stats["buckets"]
-    names = labels(told)
+    """Images and batches per epoch of each bucket."""
+    rows = stats["buckets"]
+    names = labels(rows)
     colours = palette(theme)
     figure = go.Figure(
         [
             columns(
                 names,
-                [bucket["num_images"] for bucket in told],
+                [bucket["num_images"] for bucket in rows],
                 colours.series[0],
                 name="images",
                 hovertemplate="%{x}<br>%{y:,} images<extra></extra>",
             ),
             columns(
                 names,
-                [bucket["num_batches"] for bucket in told],
+                [bucket["num_batches"] for bucket in rows],
                 colours.series[1],
-                customdata=[bucket["batch_size"] for bucket in told],
+                customdata=[bucket["batch_size"] for bucket in rows],
                 name="batches",
                 yaxis="y2",
                 hovertemplate="%{x}<br>%{y:,} batches of %{customdata:,}<extra></extra>",
@@ -56,17 +56,17 @@ def buckets(stats: Json, *, theme: Theme = "light") -> go.Figure:
 
 
 def crop_loss(stats: Json, *, theme: Theme = "light") -> go.Figure:
-    """What the images lose by the crop, from the least to the most."""
-    return _spread(stats["crop_loss"], "cut away", ".1%", theme)
+    """The share of each image that is cropped away, from the smallest to the largest."""
+    return _spread(stats["crop_loss"], "cropped away", ".1%", theme)
 
 
 def aspect_error(stats: Json, *, theme: Theme = "light") -> go.Figure:
-    """How far the images' aspects are from their buckets', from the least to the most."""
+    """Difference between each image's aspect ratio and its bucket's, from the smallest to the largest."""
     return _spread(stats["aspect_error"], "aspect error", ".3f", theme)
 
 
 def _spread(spread: Json, what: str, digits: str, theme: Theme) -> go.Figure:
-    # a plan of an older coordinator has no quantiles but these
+    # older coordinators return only these three quantiles
     known = spread.get("quantiles")
     at = [index / (len(known) - 1) for index in range(len(known))] if known else [0.5, 0.95, 1.0]
     values = known or [spread["median"], spread["p95"], spread["max"]]
@@ -111,19 +111,19 @@ def _spread(spread: Json, what: str, digits: str, theme: Theme) -> go.Figure:
 
 
 def bucket_crop_loss(stats: Json, *, theme: Theme = "light") -> go.Figure:
-    """What each bucket's images lose: on average, at most, and on average as an epoch serves them."""
-    told = stats["buckets"]
-    names = labels(told)
+    """Crop loss of each bucket: the mean, the maximum, and the mean of what an epoch serves."""
+    rows = stats["buckets"]
+    names = labels(rows)
     colours = palette(theme)
     series = [
-        ("mean", [bucket["crop_loss"] and bucket["crop_loss"]["mean"] for bucket in told]),
-        ("as served", [bucket["crop_loss_served"] for bucket in told]),
-        ("worst image", [bucket["crop_loss"] and bucket["crop_loss"]["max"] for bucket in told]),
+        ("mean", [bucket["crop_loss"] and bucket["crop_loss"]["mean"] for bucket in rows]),
+        ("as served", [bucket["crop_loss_served"] for bucket in rows]),
+        ("worst image", [bucket["crop_loss"] and bucket["crop_loss"]["max"] for bucket in rows]),
     ]
     figure = go.Figure([_loss(names, name, values, colours.series) for name, values in series])
     figure.update_layout(
         xaxis=by_bucket(),
-        yaxis={"tickformat": ".0%", "rangemode": "tozero", "title": {"text": "cut away"}},
+        yaxis={"tickformat": ".0%", "rangemode": "tozero", "title": {"text": "cropped away"}},
     )
     return dress(figure, theme)
 
@@ -145,14 +145,14 @@ def _loss(
 def pruned(stats: Json, *, theme: Theme = "light") -> go.Figure:
     """Images in no bucket, by reason."""
     colours = palette(theme)
-    told = sorted(stats["pruned"].items(), key=lambda item: (item[1], item[0]))
+    rows = sorted(stats["pruned"].items(), key=lambda item: (item[1], item[0]))
     total = max(stats["num_images"], 1)
-    most = told[-1][1] if told else 0
+    most = rows[-1][1] if rows else 0
     figure = go.Figure(
         go.Bar(
-            y=[_WORDS.get(reason, reason) for reason, _ in told],
-            x=[num for _, num in told],
-            text=[f"{num:,} ({num / total:.1%})" if num else "none" for _, num in told],
+            y=[_WORDS.get(reason, reason) for reason, _ in rows],
+            x=[num for _, num in rows],
+            text=[f"{num:,} ({num / total:.1%})" if num else "none" for _, num in rows],
             textposition="outside",
             cliponaxis=False,
             orientation="h",
@@ -173,15 +173,15 @@ def pruned(stats: Json, *, theme: Theme = "light") -> go.Figure:
 
 
 def tails(stats: Json, *, theme: Theme = "light") -> go.Figure:
-    """Images that do not fill a bucket's own last unit, and what becomes of them in an epoch."""
-    told = stats["buckets"]
-    names = labels(told)
+    """Remainders: images that do not fill a last unit of their bucket, and what happens to them in an epoch."""
+    rows = stats["buckets"]
+    names = labels(rows)
     colours = palette(theme)
     fates = [
-        ("served in a neighbour", colours.series[0], [_spilled(bucket["tail"]) for bucket in told]),
-        ("left out this epoch", colours.series[1], [_left_out(bucket["tail"]) for bucket in told]),
-        ("never served", colours.bad, [bucket["tail"]["never_served"] for bucket in told]),
-        ("repeated to fill", colours.series[3], [bucket["tail"]["repeated"] for bucket in told]),
+        ("served in a neighbouring bucket", colours.series[0], [_spilled(bucket["tail"]) for bucket in rows]),
+        ("left out this epoch", colours.series[1], [_left_out(bucket["tail"]) for bucket in rows]),
+        ("never served", colours.bad, [bucket["tail"]["never_served"] for bucket in rows]),
+        ("repeated to fill a unit", colours.series[3], [bucket["tail"]["repeated"] for bucket in rows]),
     ]
     figure = go.Figure(
         [

@@ -1,4 +1,4 @@
-"""How all charts look: one template a theme, transparent, in colours that colour-blind people can tell apart."""
+"""The look of all charts: a transparent template for each theme, in colours that colour-blind people distinguish."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 @dataclass(frozen=True)
 class Palette:
-    """``series``: for things side by side, told apart also by those who do not see red or green, and in this order;
-    ``sequential``: from little to much. ``good``, ``warning`` and ``bad`` are never the only sign of what they mean."""
+    """``series``: for categories, in this order, distinguishable without red and green; ``sequential``: from low to
+    high. ``good``, ``warning`` and ``bad`` always come with a text that says the same."""
 
     ink: str
     muted: str
@@ -28,7 +28,7 @@ class Palette:
     bad: str
 
 
-# Okabe and Ito's colours, made darker on white and lighter on black until each has a contrast of 3 to its ground.
+# Okabe and Ito's colours, darkened on white and lightened on black to a contrast of at least 3 with the background.
 PALETTES: dict[Theme, Palette] = {
     "light": Palette(
         ink="#1b2433",
@@ -60,11 +60,11 @@ def palette(theme: Theme) -> Palette:
     try:
         return PALETTES[theme]
     except KeyError:
-        raise ValueError(f"theme: {theme!r} is not known; there are light and dark") from None
+        raise ValueError(f"theme must be light or dark, got {theme!r}") from None
 
 
 def dress(figure: go.Figure, theme: Theme = "light") -> go.Figure:
-    """The figure in the look of all charts, on whatever ground it stands: give it as the last step."""
+    """Apply the common look to ``figure``, on a transparent background. Call it last."""
     colours = palette(theme)
     axis = {
         "gridcolor": colours.grid,
@@ -108,6 +108,6 @@ def dress(figure: go.Figure, theme: Theme = "light") -> go.Figure:
 
 
 def scale(theme: Theme) -> list[list[float | str]]:
-    """From little to much, for a trace's ``colorscale``."""
+    """From low to high, for a trace's ``colorscale``."""
     colours = palette(theme).sequential
     return [[at / (len(colours) - 1), colour] for at, colour in enumerate(colours)]

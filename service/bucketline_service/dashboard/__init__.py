@@ -1,4 +1,4 @@
-"""Floor 3: the operators' page. Files and their headers alone; every number on it comes from the REST API."""
+"""The dashboard: serves the files of a page for operators. Every number on the page comes from the REST API."""
 
 from bucketline_service.dashboard.routes import routes
 

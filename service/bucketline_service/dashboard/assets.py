@@ -1,4 +1,4 @@
-"""The page's files as they are sent: read, told apart by a digest, and packed, once a process."""
+"""The page's files as they are served: read, compressed and given a digest once in each process."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Asset:
 
 @dataclass(frozen=True)
 class Assets:
-    """``digest`` is of all files: another release has other addresses, so that a browser may keep what it has."""
+    """``digest`` covers all files and is part of their URLs, so that browsers can cache them forever."""
 
     digest: str
     by_name: dict[str, Asset]
 
     @classmethod
     def load(cls) -> Assets:
-        """From the package, and plotly's own copy of plotly.js."""
+        """Read them from the package, and plotly.js from the plotly package."""
         found = {each.name: each.read_bytes() for each in _files() if _suffix(each.name) in _TYPES}
         found[PLOTLY] = (files("plotly") / "package_data" / PLOTLY).read_bytes()
         whole = hashlib.sha256()
@@ -49,7 +49,7 @@ class Assets:
         found[PAGE] = found[PAGE].replace(_WHERE.encode(), f"assets/{digest}".encode())
         made = {name: Asset(_TYPES[_suffix(name)], data) for name, data in found.items()}
         for asset in made.values():
-            _ = asset.packed  # now, in this thread
+            _ = asset.packed  # compress now, in this thread
         return cls(digest, made)
 
 

@@ -1,4 +1,4 @@
-"""Routes of the page. They need no token: they tell nothing of any run."""
+"""Routes of the page. They need no token, because the files contain no data."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from bucketline_service.errors import NotFound
 from bucketline_service.http.browser_headers import page
 
 _HEADERS = page()
-_FOR_EVER = "public, max-age=31536000, immutable"
+_FOREVER = "public, max-age=31536000, immutable"
 
 
 def routes() -> APIRouter:
     router = APIRouter(include_in_schema=False)
-    shelf = _Shelf()
+    loader = _Loader()
 
     @router.get("/")
     async def dashboard(request: Request) -> Response:
-        assets = await shelf.assets()
+        assets = await loader.assets()
         return _answer(request, assets, PAGE, assets.by_name[PAGE], "no-cache")
 
     @router.get("/assets/{digest}/{name}")
     async def asset(request: Request, digest: str, name: str) -> Response:
-        """A page of another release, of a replica that is not up to date yet, gets what is here, and keeps nothing."""
-        assets = await shelf.assets()
+        """During an update a page may request the files of another release: it gets these, and does not cache them."""
+        assets = await loader.assets()
         found = assets.by_name.get(name)
         if found is None or name == PAGE:
             raise NotFound(f"the dashboard has no file {name[:80]!r}")
-        return _answer(request, assets, name, found, _FOR_EVER if digest == assets.digest else "no-store")
+        return _answer(request, assets, name, found, _FOREVER if digest == assets.digest else "no-store")
 
     return router
 
 
-class _Shelf:
-    """Loaded when it is first asked for: most replicas are never looked at."""
+class _Loader:
+    """Loads the files at the first request: most replicas never serve the page."""
 
     def __init__(self) -> None:
         self._loading: asyncio.Task[Assets] | None = None

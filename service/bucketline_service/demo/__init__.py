@@ -1,4 +1,4 @@
-"""``bucketline demo``: one epoch of a real map on 4 worker processes, one of them killed on the way, and the proof."""
+"""``bucketline demo``: trains an epoch on 4 worker processes, kills one of them on the way, and proves the result."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ MAP = files("bucketline_service") / "data" / "coco-5k.csv"
 
 
 class DemoError(BucketlineError):
-    """The demo could not be shown; the detail says why."""
+    """The demo could not run; the detail says why."""
 
 
 def run(*, keep: bool, seed: int, step_s: float = STEP_S) -> int:
-    """Show it; the exit status, 0 only if the proof holds. A signal ends it, and all that it has started."""
+    """Run the demo and return the exit status, 0 only if the proof holds. A signal ends the demo and every process that
+    it has started."""
     console = Console()
     with _orderly_end(), _own_environment(), _folder() as folder, _coordinator(folder) as url:
         with Operator(url) as operator:
@@ -53,7 +54,7 @@ def run(*, keep: bool, seed: int, step_s: float = STEP_S) -> int:
 def _prepare(console: Console, operator: Operator, url: str, seed: int) -> dict[str, Any]:
     console.print(f"coordinator on {url}, cursors in SQLite")
     stored = operator.put_map("coco", MAP.read_bytes(), format="csv")
-    console.print(f"map coco: {stored['num_images']} images of COCO val2017, as they are")
+    console.print(f"map coco: {stored['num_images']} images of COCO val2017")
     spec = {"map": "coco", "world_size": WORLD_SIZE, "batch_size": BATCH_SIZE, "seed": seed}
     operator.put_run(RUN, spec)
     stats: dict[str, Any] = operator.stats(RUN)
@@ -78,21 +79,25 @@ def _show(console: Console, proof: Proof) -> None:
         (proof.gaps == 0, f"{proof.gaps} ranks with a gap"),
         (
             proof.again_differs == 0,
-            f"{proof.again} batches came again after the kill, "
+            f"{proof.again} batches were served again after the kill, "
             f"{'the same ones' if proof.again_differs == 0 else 'NOT the same ones'}",
         ),
     ]
     for good, line in lines:
         console.print(f"  {'[green]ok[/green]   ' if good else '[red]WRONG[/red]'} {line}")
     if proof.again:
-        console.print("        the killed worker had finished them but not acknowledged them,")
-        console.print("        and its training state died with it: they count as they came again")
+        console.print(
+            "        the killed worker had finished but not acknowledged them, and its training state"
+        )
+        console.print("        was lost with it: they count when they are served again")
     console.print("[green]the proof holds[/green]" if proof.holds else "[red]the proof does NOT hold[/red]")
 
 
 def _stay(console: Console, url: str) -> None:
-    console.print(f"\nstill up: {url}/docs, {url}/v1/runs/{RUN}/stats, bucketline run show {RUN} --url {url}")
-    console.print("Ctrl-C ends it")
+    console.print(
+        f"\nstill running: {url}/docs, {url}/v1/runs/{RUN}/stats, bucketline run show {RUN} --url {url}"
+    )
+    console.print("Press Ctrl-C to stop")
     try:
         threading.Event().wait()
     except (KeyboardInterrupt, SystemExit):
@@ -101,11 +106,11 @@ def _stay(console: Console, url: str) -> None:
 
 @contextmanager
 def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM, and the terminal's end, unwind the stack as Ctrl-C does."""
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does."""
 
     def end(number: int, _: object) -> NoReturn:
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # it ends already
+            signal.signal(each, signal.SIG_IGN)  # it is ending already
         raise SystemExit(128 + number)
 
     before = {
@@ -122,8 +127,8 @@ def _orderly_end() -> Iterator[None]:
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """Without the user's settings, for us and all that we start: they are of another coordinator, which is nothing for
-    us to write to, or of a proxy, which does not know ours."""
+    """Remove the user's settings from the environment of this process and its children: they name another coordinator,
+    which the demo must not write to, or a proxy, which cannot reach the demo's coordinator."""
     kept = dict(os.environ)
     for name in kept:
         if name.startswith("BUCKETLINE_") or name.lower().endswith("_proxy"):
@@ -142,7 +147,7 @@ def _folder() -> Iterator[Path]:
 
 @contextmanager
 def _coordinator(folder: Path) -> Iterator[str]:
-    """A coordinator of our own, with its data in ``folder``; ends with the demo."""
+    """The demo's own coordinator, with its data in ``folder``; it ends with the demo."""
     log = folder / "coordinator.log"
     data = folder / "data"
     command = [
@@ -155,7 +160,9 @@ def _coordinator(folder: Path) -> Iterator[str]:
     try:
         first = process.stdout.readline()
         if "listening on " not in first:
-            raise DemoError(f"the coordinator did not start: {log.read_text()[-2000:] or 'it said nothing'}")
+            raise DemoError(
+                f"the coordinator did not start: {log.read_text()[-2000:] or 'it printed nothing'}"
+            )
         yield first.split("listening on ")[1].strip()
     finally:
         process.terminate()

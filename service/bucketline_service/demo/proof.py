@@ -1,4 +1,4 @@
-"""What the demo's logs prove: every image once, but for what the plan declares, and one shape a step."""
+"""Checks the workers' logs: every image is served once, except those the plan declares, and each step has one shape."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Record = tuple[int, int, int, list[int]]
-"""A finished batch as its worker logged it: step, width, height, ids."""
+"""A finished batch in a worker's log: step, width, height, ids."""
 
 
 @dataclass
 class RankLog:
-    """What one rank's workers finished. ``crashes``: for each, how many records there were when it was noticed, and the
-    step at which the next worker began."""
+    """The batches that one rank's workers finished. ``crashes``: for each, the number of records when it was noticed,
+    and the step at which the next worker resumed."""
 
     records: list[Record] = field(default_factory=list)
     crashes: list[tuple[int, int]] = field(default_factory=list)
 
     def counted(self) -> tuple[list[Record], list[Record]]:
-        """The records that count, and those that a crash took back: finished, but not acknowledged before it, and so
-        handed out again."""
+        """The records that count, and those lost to a crash: finished but not acknowledged, and so served again."""
         kept: list[Record] = []
         lost: list[Record] = []
         begin = 0
@@ -33,7 +32,7 @@ class RankLog:
 
 @dataclass(frozen=True)
 class Proof:
-    """Counts of images and steps, and whether they are what the plan declares."""
+    """Counts of images and steps, compared with what the plan declares."""
 
     once: int
     twice: int
@@ -52,7 +51,7 @@ class Proof:
 
 
 def prove(logs: list[RankLog], image_ids: set[int], stats: dict[str, Any]) -> Proof:
-    """``logs`` by rank, of one whole epoch; ``stats`` is the run's own declaration."""
+    """``logs``: of one whole epoch, by rank; ``stats``: what the run's plan declares."""
     counted = [log.counted() for log in logs]
     served = Counter(image for kept, _ in counted for record in kept for image in record[3])
     shapes: dict[int, set[tuple[int, int]]] = {}

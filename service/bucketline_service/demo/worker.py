@@ -1,6 +1,6 @@
-"""One worker of the demo, a process of its own: ``python -m bucketline_service.demo.worker URL RUN RANK STEP_S``.
+"""One worker process of the demo: ``python -m bucketline_service.demo.worker URL RUN RANK STEP_S``.
 
-For every batch that it has finished it prints one line of JSON, which is the parent's log of what was trained on.
+It prints a line of JSON for every batch that it has finished. The parent reads them as the log of the training.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from bucketline import BucketClient, StartWarning
 
 
 def main(url: str, run: str, rank: int, step_s: float) -> None:
-    warnings.simplefilter("ignore", StartWarning)  # one that was killed comes back at its cursor, as it is to
+    warnings.simplefilter("ignore", StartWarning)  # a killed worker resumes at its cursor, as it should here
     with BucketClient(url, run, holder=f"demo-{rank}-{time.time_ns()}") as client:
         for batch in client.epoch(rank):
-            time.sleep(step_s)  # where a real worker would train
+            time.sleep(step_s)  # a real worker would train here
             print(json.dumps([batch.step, batch.width, batch.height, batch.ids]), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The demo's worker processes: started, followed, one killed and started again."""
+"""The demo's worker processes: starts them, reads their logs, kills one and restarts it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bucketline_service.demo.proof import RankLog
 
 VICTIM = 2
 KILL_AT = 0.4
-"""Of the epoch's steps, when the victim is killed."""
+"""The share of the epoch's steps after which the victim is killed."""
 
 
 class _Rank:
-    """One rank's worker, followed by a thread that reads its log."""
+    """One rank's worker, and the thread that reads its log."""
 
     def __init__(self, command: list[str], num_steps: int, progress: Progress, task: TaskID) -> None:
         self.log = RankLog()
@@ -42,24 +42,24 @@ class _Rank:
             self._thread.join()
 
     def stop(self) -> None:
-        """End the worker, if there is one, and let no other follow."""
+        """Kill the worker, if there is one, and do not start another."""
         with self._lock:
             self._is_stopped = True
             if self._process is not None:
                 self._process.kill()
 
     def _follow(self) -> None:
-        """Run the worker to its end; where it was killed, run another one."""
+        """Run the worker to its end, and another one if it was killed."""
         self.status = self._run()
         if self.status == -signal.SIGKILL and not self._is_stopped:
-            self._progress.update(self._task, description=f"{self._name()} [red]killed[/red], starting again")
+            self._progress.update(self._task, description=f"{self._name()} [red]killed[/red], restarting")
             crashed_at = len(self.log.records)
             self.status = self._run()
             resumed = (
                 self.log.records[crashed_at][0] if len(self.log.records) > crashed_at else self._num_steps
             )
             self.log.crashes.append((crashed_at, resumed))
-            self._progress.update(self._task, description=f"{self._name()} came back at step {resumed}")
+            self._progress.update(self._task, description=f"{self._name()} resumed at step {resumed}")
 
     def _name(self) -> str:
         return f"rank {self._command[-2]}"
@@ -73,7 +73,7 @@ class _Rank:
             assert process.stdout is not None
             for line in process.stdout:
                 if not line.endswith("\n"):
-                    break  # killed while it wrote
+                    break  # killed while writing
                 step, width, height, ids = json.loads(line)
                 self.log.records.append((step, width, height, ids))
                 self._progress.update(self._task, completed=step + 1)
@@ -86,7 +86,7 @@ class _Rank:
 def run_epoch(
     console: Console, url: str, run: str, world_size: int, num_steps: int, step_s: float
 ) -> list[RankLog]:
-    """One epoch on ``world_size`` processes; rank ``VICTIM`` is killed on the way. Their logs, by rank."""
+    """Train one epoch on ``world_size`` processes, kill rank ``VICTIM`` on the way, and return the logs by rank."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as progress:
         ranks = []
@@ -108,7 +108,7 @@ def run_epoch(
                 each.start()
             for each in ranks:
                 each.join()
-        finally:  # a signal may have come; workers that are at their end are not bothered
+        finally:  # also after a signal; workers that have ended are left alone
             for each in ranks:
                 each.stop()
             for each in ranks:

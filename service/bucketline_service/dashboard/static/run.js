@@ -49,7 +49,7 @@ export function runView(main, name) {
     if (put_at === about.created_at) return;
     put_at = about.created_at;
     const links = maps_of(about).flatMap((map) => [", ", h("a", { href: mapLink(map) }, map)]);
-    of_maps.replaceChildren("over ", ...links.slice(1));
+    of_maps.replaceChildren("map ", ...links.slice(1));
     spec.textContent = JSON.stringify(about.spec, null, 2);
     images.maps(maps_of(about));
   }
