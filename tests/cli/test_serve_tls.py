@@ -1,4 +1,4 @@
-"""``bucketline serve --tls-cert --tls-key``: what can not work is refused at the start, in one line that names it."""
+"""``bucketline serve --tls-cert --tls-key``: what cannot work is refused at the start, in one line that names it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Browser:
             raise ChromiumMissingError(f"none of {', '.join(NAMES)} is on PATH")
         expect.set_options(timeout=WAIT_MS)
         self._playwright = sync_playwright().start()
-        # as root, and in containers, its sandbox can not be set up
+        # as root, and in containers, its sandbox cannot be set up
         arguments = ["--no-sandbox", f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"]
         self._browser = self._playwright.chromium.launch(executable_path=path, args=arguments)
         return self

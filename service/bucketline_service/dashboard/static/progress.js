@@ -6,7 +6,7 @@ import { ago, duration, few, h, num, percent, setText } from "./dom.js";
 
 const LABELS = { planning: "Planning", ready: "Ready", failed: "Failed", running: "Running", waiting: "Waiting", finished: "Finished" };
 
-/** The texts of a run as `GET /v1/runs` answers it. `state`: its activity, or its status while there is none. */
+/** The texts of a run as `GET /v1/runs` answers it. `state`: its activity, else its status. */
 export function describe(about) {
   const progress = about.epoch_progress;
   const state = progress && progress.activity !== "idle" ? progress.activity : about.status;
