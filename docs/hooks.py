@@ -133,6 +133,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     def rewrite(match: re.Match[str]) -> str:
         return to_page(match[1], match[2] or "", origin, path)
 
+    # a picture with a width is HTML, whose address mkdocs leaves as it is
+    markdown = markdown.replace('src="docs/', 'src="')
     parts = CODE.split(markdown)
     return "".join(part if index % 2 else LINK.sub(rewrite, part) for index, part in enumerate(parts))
 
@@ -141,7 +143,7 @@ def to_page(link: str, anchor: str, origin: str, page: str) -> str:
     """A link of the file ``origin``, as the page ``page`` has it."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link))
     found = PAGES.get(target)
-    if found is None and target.startswith("docs/"):
+    if found is None and target.startswith("docs/") and not (ROOT / target).is_dir():
         found = moved(target.removeprefix("docs/"), anchor)
     elif found is not None:
         found += anchor
