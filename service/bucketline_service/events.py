@@ -52,7 +52,7 @@ EVENTS: dict[str, EventKind] = {
     "not_renewed": EventKind(logging.ERROR, is_kept=False),
 }
 """By name. To add an event: an entry here, and a line in ``docs/reference/http.md`` (kept) or
-``docs/how-to/operations.md`` (log line alone)."""
+``docs/how-to/monitoring.md`` (log line alone)."""
 
 KEPT_EVENTS = [name for name, kind in EVENTS.items() if kind.is_kept]
 

@@ -196,7 +196,7 @@ def test_every_event_is_registered_and_every_registered_one_is_reported() -> Non
 def test_every_event_is_documented() -> None:
     """Those that are kept in the protocol, those that only have a log line in the operator's guide."""
     protocol = (ROOT / "docs/reference/http.md").read_text()
-    operations = (ROOT / "docs/how-to/operations.md").read_text()
+    operations = (ROOT / "docs/how-to/monitoring.md").read_text()
     for name, kind in events.EVENTS.items():
         assert f"`{name}`" in (protocol if kind.is_kept else operations), name
 

@@ -1,5 +1,5 @@
 """The original draws a bucket with probability proportional to what it has left; we permute the units uniformly. The
-two are one law (docs/planning.md proves it); here both are run and counted."""
+two are one law (docs/concepts/mathematics.md proves it); here both are run and counted."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_no_image_is_scaled_up(mixed: Api, tails: str) -> None:
 
 
 def test_a_tail_that_spills_may_be_scaled_up(mixed: Api) -> None:
-    """The 20 images of 128 x 64 are 2 units of 8, and 4 go on to the neighbour: docs/ladders.md warns of it."""
+    """The 20 images of 128 x 64 are 2 units of 8, and 4 go on to the neighbour, as docs/reference/ladders.md warns."""
     put(mixed, tails="spill")
     assert {each for each in served(mixed) if is_upscaled(*each)} == {((130, 70), (192, 128))}
 

@@ -76,7 +76,7 @@ KINDS: dict[type[BucketlineError], Kind] = {
     MethodNotAllowed: Kind(405, "Method not allowed"),
     Internal: Kind(500, "Internal error of the coordinator"),
 }
-"""Every error that an answer may have. ``docs/protocol.md`` and the client's errors are tested against it."""
+"""Every error that an answer may have. ``docs/reference/http.md`` and the client's errors are tested against it."""
 
 CODES = {error.code: kind.status for error, kind in KINDS.items()}
 """Every code that an answer may have, with its status."""

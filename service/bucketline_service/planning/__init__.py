@@ -1,1 +1,1 @@
-"""Floor 1, planning: pure functions from arrays to arrays. No clock, no environment, no I/O (docs/planning.md)."""
+"""Pure functions from arrays to arrays: no clock, no environment, no I/O (docs/concepts/mathematics.md)."""

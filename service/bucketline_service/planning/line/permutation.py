@@ -3,7 +3,7 @@
 Above ``SMALL`` a generalised Feistel network on Z_a x Z_b with a = ceil(sqrt n), b = ceil(n / a), and cycle walking for
 the few values past n (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Up to ``SMALL`` a true shuffle,
 made when first asked for: a network is biased on tiny domains. Both are functions of 64-bit keys and of integer
-arithmetic alone, so that no release of numpy can change a plan. docs/planning.md states what was measured.
+arithmetic alone, so that no release of numpy can change a plan. docs/concepts/mathematics.md states what was measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 ROUNDS = 8
 SMALL = 512
 """The largest domain that is shuffled for real, a power of two. No bias of 8 rounds was seen from n = 257 up
-(docs/planning.md); a real shuffle costs a cold block the sort of a whole bucket."""
+(docs/concepts/mathematics.md); a real shuffle costs a cold block the sort of a whole bucket."""
 
 _U64 = NDArray[np.uint64]
 _I64 = NDArray[np.int64]

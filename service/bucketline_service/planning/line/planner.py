@@ -1,4 +1,4 @@
-"""The ``line`` planner: an epoch costs nothing to start (DESIGN 4.2, docs/planning.md).
+"""The ``line`` planner: an epoch costs nothing to start (docs/concepts/mathematics.md).
 
 Everything per epoch is arithmetic on the line: a keyed permutation of the units gives each stretch of the stream its
 bucket, a keyed permutation inside each bucket gives each place its sample, and both invert. Seed, epoch and position
