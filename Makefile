@@ -13,7 +13,7 @@
 #   make pictures     draw the pictures of docs/concepts/mathematics.md and docs/how-to again
 #   make site         docs/ as a site, in build/site; a broken link is an error
 #   make image-check  build the Dockerfile without Docker, run it on a read-only root as its user (root, Debian)
-#   make audit        known vulnerabilities of the pinned packages; AUDIT_ARGS=--strict fails without a source
+#   make audit        known vulnerabilities of the pinned packages; AUDIT_ARGS=--strict fails when no source answers
 #   make constraints  renew the pins in constraints.txt
 #   make clean        remove everything that the other targets created
 

@@ -1,13 +1,33 @@
-"""A short slice of the schedule of faults; ``make chaos`` runs a long one. What fails here is run again, and its logs
-kept, by ``python -m tests.faults.run --seed SEED --faults NUM --keep FOLDER``."""
+"""A job under a few kinds of fault, and in ``make test-all`` under all of them; ``make chaos`` runs 1,000 faults.
+
+``python -m tests.faults.run --seed SEED --faults NUM --keep FOLDER`` runs a schedule that has failed again, and keeps
+its logs.
+"""
+
+import pytest
 
 from tests.faults.run import Tally, run_job
 from tests.faults.schedule import KINDS, schedule
 from tests.faults.world import World
 
 SEED = 20
+TYPICAL = [
+    *("coordinator_killed_in_request", "redis_killed", "redis_restored", "worker_killed"),
+    *("job_restarted_over_a_zombie", "client_lose", "client_double", "store_lose", "store_cut"),
+]
 
 
+def test_a_job_under_typical_faults(tmp_path):
+    tally = Tally()
+    with World(tmp_path, 2) as world:
+        tally.add(run_job(world, tmp_path / "job", schedule(SEED, len(TYPICAL), TYPICAL), "job", 2))
+    assert tally.violations == []
+    assert tally.kinds == dict.fromkeys(TYPICAL, 1)
+    assert len(tally.recovery_s) == tally.kinds.total()
+    assert tally.num_committed > 0
+
+
+@pytest.mark.exhaustive
 def test_jobs_under_every_kind_of_fault(tmp_path):
     """A job that knows two coordinators, and is restarted on other numbers of ranks; and one that knows one."""
     tally = Tally()
