@@ -25,7 +25,7 @@ from bucketline_service.cli.maps import map_put
 from bucketline_service.cli.preview import preview
 from bucketline_service.errors import Conflict, Invalid, StoreUnavailable
 from bucketline_service.http.routes import maps as routes
-from bucketline_service.http.schemas.models import MapOut
+from bucketline_service.http.schemas.maps import MapOut
 from bucketline_service.maps import MapStore, RequestedColumns, ResolutionMap
 from bucketline_service.maps.column_names import FIND_ALL, OPTIONAL_NAMES
 from bucketline_service.maps.column_writers import _WRITERS

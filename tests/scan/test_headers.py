@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from pillow_heif import register_heif_opener
 
-from bucketline_service.maps import checks
-from bucketline_service.scan import work_units
+from bucketline_service.maps import numeric_columns
+from bucketline_service.scan import scan_files
 from bucketline_service.scan.image_headers import BadImageError, ImageSize, read_size
 
 from .images import ORIENTATION, exif, image
@@ -224,7 +224,7 @@ def test_no_size_is_a_bomb() -> None:
 
 
 def test_sides_are_those_of_a_map() -> None:
-    assert work_units.MAX_SIDE_PX == checks.MAX_SIDE_PX
+    assert scan_files.MAX_SIDE_PX == numeric_columns.MAX_SIDE_PX
 
 
 @pytest.mark.parametrize("size", [(0, 5), (1_000_001, 5)])
