@@ -7,11 +7,12 @@ import json
 import subprocess
 import sys
 
-IMPORT = "import bucketline, bucketline.__main__, bucketline.geometry, bucketline.images, bucketline.operator"
+IMPORT = "import bucketline, bucketline.__main__, bucketline.images, bucketline.operator"
 UNASKED = (
     IMPORT
     + "; client = bucketline.BucketClient(['http://a:1', 'https://b'], 'run', verify='ca.pem', token='t')"
-    + "; import pickle; pickle.loads(pickle.dumps(client)).close(); bucketline.geometry.fit((9, 9), (3, 3))"
+    + "; import pickle; pickle.loads(pickle.dumps(client)).close()"
+    + "; from bucketline.geometry import fit; fit((9, 9), (3, 3))"
 )
 USE = (
     IMPORT
