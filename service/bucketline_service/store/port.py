@@ -98,8 +98,7 @@ class Outcome(Enum):
     STALE = "stale"  # the caller computed with another generation or birth: read ``generation`` and ask again
 
 
-@dataclass(frozen=True)
-class CommitRequest:
+class CommitRequest(NamedTuple):
     """``cursor``: where the rank is to stand, None where only the lease is to be proven. ``not_before``: the least
     stored cursor from which it may be asked. ``trusted``: the caller vouches that the lease was given in
     ``generation``."""
@@ -113,8 +112,7 @@ class CommitRequest:
     now_s: float
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(NamedTuple):
     """``cursor`` is the rank's cursor after the operation, ``generation`` the store's own."""
 
     outcome: Outcome
