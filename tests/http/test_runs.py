@@ -209,10 +209,16 @@ KINDS = "novelai, kohya, geometric, preset, fitted, explicit, tiers"
 @pytest.mark.parametrize(
     ("change", "detail"),
     [
-        ({"ladder": {"resolution": 512}}, 'ladder: resolution is of kind kohya and tiers: say "kind": "kohya"'),
-        ({"ladder": {"divisible": 8, "sizes": []}}, 'ladder: sizes is of kind explicit: say "kind": "explicit"'),
-        ({"ladder": {"kind": "other"}}, f"ladder: kind 'other' is none of {KINDS}"),
-        ({"ladder": {"kind": None}}, f"ladder: kind None is none of {KINDS}"),
+        (
+            {"ladder": {"resolution": 512}},
+            'ladder: resolution is a field of kind kohya and tiers: add "kind": "kohya"',
+        ),
+        (
+            {"ladder": {"divisible": 8, "sizes": []}},
+            'ladder: sizes is a field of kind explicit: add "kind": "explicit"',
+        ),
+        ({"ladder": {"kind": "other"}}, f"ladder: kind must be one of {KINDS}, got 'other'"),
+        ({"ladder": {"kind": None}}, f"ladder: kind must be one of {KINDS}, got None"),
         (
             {"ladder": "explicit"},
             f'ladder: must be one of {WORDS}, got "explicit"',

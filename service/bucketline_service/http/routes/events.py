@@ -23,7 +23,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
 
     @router.get(
         "/v1/events",
-        summary="List events",
+        summary="List recent events",
         response_model=EventsOut,
         responses=documented(401, 422, 503),
     )
