@@ -1,4 +1,4 @@
-"""Floor 2, the use cases: what the API, the CLI and the dashboard call."""
+"""The coordinator: the use cases behind the HTTP API, put together from maps, plans, runs and the store."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from bucketline_service.store.rules import SEEN_EVERY_S
 __all__ = ["Coordinator", "RunSpec"]
 
 IN_USE_S = 60.0
-"""For how long after a rank was heard of its run counts as in use."""
+"""How long a run counts as in use after one of its ranks was last seen."""
 
-_ALL_THE_SAME = "delete the run all the same with ?force=true"
+_FORCE = "delete the run anyway with ?force=true"
 
 
 class Coordinator:
-    """One coordinator process. It owns nothing that another replica could not do as well: state is in ``store``, maps
-    and plans are files that are never changed."""
+    """One coordinator process. Any replica can serve any request: state is in ``store``, and maps and plans are files
+    that never change."""
 
     def __init__(
         self,
@@ -64,54 +64,56 @@ class Coordinator:
         self._max_runs = max_runs
         self._is_started = False
         self.event_log = EventLog(store, clock)
-        self._library = AsyncMapStore(maps, self.event_log.emit)
-        self.runs = Runs(store, self._library, plans, clock, self.event_log)
+        self._maps = AsyncMapStore(maps, self.event_log.emit)
+        self.runs = Runs(store, self._maps, plans, clock, self.event_log)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
         self.queries = Queries(self.runs, self.sessions, maps, clock)
         self.ledger_export = LedgerExport(self.runs, self.sessions, maps)
-        self.previews = Previews(self._library)
+        self.previews = Previews(self._maps)
         self._checkup = StoreCheckup(store, self.event_log)
         self._run_gauges = RunGauges(self.runs, metrics)
 
     async def put_map(
         self, name: str, source: Path, file_format: str, columns: RequestedColumns
     ) -> tuple[ResolutionMap, bool, int]:
-        """Check and store a map; True where it is new; how many rows were skipped. It is read by another process."""
+        """Check and store a map. The answer has the map, whether it is new, and how many rows were skipped. Another
+        process reads the file."""
         read: list[ReadResult] = []
-        stored, created = await self._library.put(name, source, file_format, columns, read.append)
+        stored, created = await self._maps.put(name, source, file_format, columns, read.append)
         if created:
             self.event_log.emit("map_put", map=name, num_images=stored.num_images, digest=stored.digest)
         return stored, created, read[0].num_skipped
 
     async def list_maps(self) -> list[MapInfo]:
-        return await self._library.do(self.maps.list)
+        return await self._maps.do(self.maps.list)
 
     async def get_map(self, name: str) -> ResolutionMap:
-        return await self._library.do(self.maps.get, name)
+        return await self._maps.do(self.maps.get, name)
 
     async def delete_map(self, name: str) -> None:
-        await self._library.do(self.maps.find, name)
+        await self._maps.do(self.maps.find, name)
         async with map_deletion_guard.closed(self.store, name, self._clock) as begin:
             if users := await self.runs.uses(name):
                 raise Conflict(f"map {name!r} is in use by {few(users)}. Delete these runs first", runs=users)
             begin()
-            await self._library.do(self.maps.delete, name)
+            await self._maps.do(self.maps.delete, name)
         self.event_log.emit("map_deleted", map=name)
 
     async def put_run(self, name: str, spec: RunSpec) -> bool:
-        """``Runs.put``, but for a run that would be one too many: each costs memory, and time at every scrape."""
+        """``Runs.put`` within the limit of runs: each costs memory, and time at every scrape."""
         names = await self.runs.names()
         if len(names) >= self._max_runs and name not in names:
             raise TooLarge(
-                f"there are {len(names):,} runs, and this coordinator takes {self._max_runs:,}: delete some, or raise "
-                "max_runs",
+                f"the number of runs must be at most {self._max_runs:,}, and {len(names):,} exist. Delete some, or "
+                "raise max_runs",
                 limit=self._max_runs,
             )
         return await self.runs.put(name, spec)
 
     async def delete_run(self, name: str, *, force: bool = False) -> None:
-        """``Conflict`` while any of its ranks is at work, or may be as a record is damaged, unless ``force``."""
+        """Raises ``Conflict`` while one of its ranks is active, or may be because a record is damaged, unless
+        ``force``."""
         if not force:
             _check_idle(name, await self._ranks(name), self._clock())
         await self.runs.delete(name)
@@ -123,34 +125,34 @@ class Coordinator:
             return (await self.store.ranks(run))[1]
         except Damaged as error:
             raise Conflict(
-                f"run {run!r} may be in use: a record of it in the store is damaged, so that nobody can tell when its "
-                f"ranks were heard of. Stop the job first, or {_ALL_THE_SAME}"
+                f"run {run!r} may be in use: a record of it in the store is damaged, so it is unknown when its ranks "
+                f"were last seen. Stop the job first, or {_FORCE}"
             ) from error
 
     async def refresh_gauges(self) -> None:
-        """Read what ``/metrics`` tells of the store, the map root and the runs."""
+        """Read what ``/metrics`` reports of the store, the map root and the runs."""
         await self.is_root_there()
         await self._run_gauges.refresh()
 
     async def is_ready(self) -> None:
-        """Raise ``StoreUnavailable`` unless store and maps can be used. A map root is not asked: all replicas would
-        lose it at once, and can serve without it what they have."""
+        """Raise ``StoreUnavailable`` unless the store and the maps can be used. The map root is not checked: all
+        replicas would lose it at once, and without it they can still serve what they have."""
         await self.store.ping()
         await asyncio.to_thread(self.maps.check)
 
     @property
     def store_risks(self) -> list[str]:
-        """Why the store may lose what it has acknowledged, as far as it was seen when it was looked at last."""
+        """Why the store may lose what it has acknowledged, as of the last check."""
         return self._checkup.risks
 
     async def is_root_there(self) -> bool:
-        """Whether the map root answers; True where there is none."""
-        there = await self._library.is_root_there()
-        self.metrics.tell_map_root(there)
-        return there
+        """Whether the map root answers; True if there is none."""
+        is_available = await self._maps.is_root_there()
+        self.metrics.set_map_root(is_available)
+        return is_available
 
     def started(self, version: str) -> None:
-        """Told once it serves; that it has stopped is told then as well."""
+        """Call once the process serves. ``close`` then reports that it has stopped."""
         self._is_started = True
         self._checkup.start()
         self.event_log.emit("coordinator_started", version=version)
@@ -160,20 +162,20 @@ class Coordinator:
             self.event_log.emit("coordinator_stopped")
         await self._checkup.close()
         await self.event_log.close()
-        await asyncio.to_thread(self._library.close)
+        await asyncio.to_thread(self._maps.close)
         await asyncio.to_thread(self._plans.close)
         await self.store.close()
 
 
 def _check_idle(run: str, ranks: list[RankRecord], now_s: float) -> None:
-    # what is stored may be older than when the rank was last heard of
-    at_work = [rank for rank in ranks if now_s - rank.last_seen_s < IN_USE_S + SEEN_EVERY_S]
-    if not at_work:
+    # the stored time may be older than the rank's last request
+    active = [rank for rank in ranks if now_s - rank.last_seen_s < IN_USE_S + SEEN_EVERY_S]
+    if not active:
         return
-    last = max(at_work, key=lambda rank: rank.last_seen_s)
+    last = max(active, key=lambda rank: rank.last_seen_s)
     raise Conflict(
-        f"run {run!r} is in use: the coordinator heard of {len(at_work)} of its ranks in the last minute, last of rank "
-        f"{last.rank} (holder {last.holder!r}). Stop the job first, or {_ALL_THE_SAME}",
-        num_ranks=len(at_work),
+        f"run {run!r} is in use: {len(active)} of its ranks were seen in the last minute, most recently rank "
+        f"{last.rank} (holder {last.holder!r}). Stop the job first, or {_FORCE}",
+        num_ranks=len(active),
         last_seen=last.last_seen_s,
     )

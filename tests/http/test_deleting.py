@@ -33,7 +33,7 @@ def test_a_run_at_work_is_kept_and_told_with_what_would_do(world: World) -> None
         problem = api.ask("DELETE", path, 409).json()
         assert (problem["code"], problem["num_ranks"], problem["last_seen"]) == ("conflict", 1, clock.now_s)
         assert (
-            "heard of 1 of its ranks in the last minute, last of rank 1 (holder 'host-1')"
+            "1 of its ranks were seen in the last minute, most recently rank 1 (holder 'host-1')"
             in problem["detail"]
         )
         assert "?force=true" in problem["detail"]

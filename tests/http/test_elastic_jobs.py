@@ -260,7 +260,7 @@ def test_a_checkpoint_of_another_plan_says_so_in_the_clients_error(url: str, con
     state = connect("seeded").state_dict(0)
     with Operator(url) as operator:
         expected = operator.run("plain")["fingerprint"]
-    with pytest.raises(PlanMismatch, match="'seeded', with another seed") as refused:
+    with pytest.raises(PlanMismatch, match="'seeded', which has a different seed") as refused:
         connect("plain").load_state_dict({**state, "run": "plain"}, session="s")
     assert refused.value.differs == ["spec"]
     assert (refused.value.expected, refused.value.given) == (expected, state["fingerprint"])

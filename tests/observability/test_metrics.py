@@ -10,7 +10,7 @@ def test_a_run_that_is_gone_leaves_no_series() -> None:
     for run in ("kept", "gone", "deleted"):
         metrics.batches.labels(run).inc(3)
     reading = RunGaugeValues("ready", {"rank_lag_steps": 7})
-    metrics.tell({"kept": reading, "deleted": reading})
+    metrics.set_runs({"kept": reading, "deleted": reading})
     metrics.forget_run("deleted")
     metrics.forget_run("never seen")
     text = metrics.exposition().decode()
@@ -23,13 +23,13 @@ def test_a_run_that_is_gone_leaves_no_series() -> None:
 
 def test_without_the_store_counts_stay_and_nothing_is_told_of_where_runs_stand() -> None:
     metrics = Metrics()
-    metrics.tell({"run": RunGaugeValues("ready", {"slowest_step": 7})})
+    metrics.set_runs({"run": RunGaugeValues("ready", {"slowest_step": 7})})
     metrics.batches.labels("run").inc(3)
-    metrics.tell_store_down()
+    metrics.set_store_down()
     text = metrics.exposition().decode()
     assert "bucketline_store_up 0.0" in text
     assert 'bucketline_batches_served_total{run="run"} 3.0' in text
     assert "bucketline_slowest_step{" not in text
     assert "bucketline_run_status{" not in text
-    metrics.tell({})
+    metrics.set_runs({})
     assert "bucketline_store_up 1.0" in metrics.exposition().decode()

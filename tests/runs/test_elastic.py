@@ -276,7 +276,7 @@ def test_a_world_size_beyond_the_epoch_is_refused_with_what_would_do(desk):
     job = Job(desk, desk.run(**SMALL))
     most = job.planner.num_batches(0, 1)
     job.go(2)
-    with pytest.raises(Invalid, match=f"It may be 1 to {most}") as refused:
+    with pytest.raises(Invalid, match=f"must be 1 to {most}") as refused:
         desk.start(job.name, most + 1, job.state())
     assert refused.value.field == "world_size"
     job.start(most, job.state(), job.tape)  # what is left does not fill a step: the next epoch is one

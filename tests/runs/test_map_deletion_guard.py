@@ -136,7 +136,7 @@ def test_a_map_that_is_put_anew_in_the_midst_of_putting_a_run(
         two.api.put_csv("small", OTHER, 201)
 
     overtake(one, verb, anew)
-    assert "put anew" in one.api.put("/v1/runs/run", SPEC, 409)["detail"]
+    assert "put again meanwhile" in one.api.put("/v1/runs/run", SPEC, 409)["detail"]
     assert not is_there(two.api, "/v1/runs/run")
     put_ready(one.api, "run", SPEC)
 

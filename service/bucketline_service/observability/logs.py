@@ -1,5 +1,5 @@
-"""Structured logs: one JSON object a line, on standard error, with ``time``, ``level``, ``logger``, ``message``, and
-whatever fields a line was given as ``extra``."""
+"""Structured logs: one JSON object per line on standard error, with ``time``, ``level``, ``logger``, ``message`` and
+the fields passed as ``extra``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 _NO_FIELDS = [*RESERVED_ATTRS, "taskName", "color_message"]
-"""Of a record: what logging itself puts there, and uvicorn's second copy of its message, for terminals."""
+"""Attributes of a record that are not fields: those of logging itself, and uvicorn's coloured copy of its message."""
 
 
 def configure(level: str) -> None:
-    """For this process, uvicorn's loggers included. Requests are logged at debug, as ``bucketline.access``."""
+    """Configure this process' logging, including uvicorn's. Requests are logged at debug, by ``bucketline.access``."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # our own line says the same and more
+    # our own line contains the same and more
     logging.getLogger("uvicorn.access").disabled = True
     if level != "debug":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
-"""What the service counts, for Prometheus. One instance per app, with a registry of its own.
+"""The metrics of the service for Prometheus, with their names and help texts. One instance per app.
 
-Labels are bounded: routes are templates, runs are as many as the operator has put. None is of a rank, of which there
-may be 16,384 a run: what is told of ranks is told of the slowest, and which it is.
+Labels are bounded: routes are templates, and operators create the runs. No label is a rank, of which a run may have
+16,384: gauges describe the slowest rank, and say which it is.
 
 Each process keeps its own counters. What is read (``GAUGES``) is read from the store at each scrape, so that all
 processes and replicas report the same.
@@ -29,43 +29,42 @@ from prometheus_client.registry import Collector
 from bucketline_service.version import VERSION
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client's own name; it looks at it when it is imported."""
-
+"""The environment variable that prometheus_client reads when it is imported: a folder for counters of processes."""
 
 RUN_GAUGES = {
     "ranks": "Ranks of the run's present start",
     "leased_ranks": "Ranks that have taken a lease in it",
     "generation": "Number of the run's present start",
     "rank_lag_steps": "Steps of the slowest rank behind the leader",
-    "slowest_rank": "The slowest rank; of several the one that was not heard of for longest",
+    "slowest_rank": "The slowest rank; of several, the one seen least recently",
     "slowest_epoch": "Epoch of the slowest rank",
     "slowest_step": "Step of the slowest rank",
     "epoch_steps": "Steps of the slowest rank's epoch",
-    "done": "1 where all ranks have finished the run's last epoch",
-    "last_seen_timestamp_seconds": "When a rank was last heard of",
-    "slowest_rank_seen_timestamp_seconds": "When the slowest rank was last heard of",
+    "done": "1 if all ranks have finished the run's last epoch",
+    "last_seen_timestamp_seconds": "When any rank was last seen",
+    "slowest_rank_seen_timestamp_seconds": "When the slowest rank was last seen",
 }
-"""What is read of each run that is ready, by its name."""
+"""Gauges of each run that is ready: help text by name."""
 
 GAUGES = {
-    "build_info": "1; what is running",
-    "store_up": "1 where the store answered as this was read",
-    "map_root_up": "1 unless there is a map root and it does not answer",
-    "run_status": "1 of the status that the run has: planning, ready or failed",
+    "build_info": "1; the version is a label",
+    "store_up": "1 if the store answered this scrape",
+    "map_root_up": "0 if there is a map root and it does not answer, else 1",
+    "run_status": "1 for the run's status: planning, ready or failed",
     **RUN_GAUGES,
 }
 
 
 @dataclass(frozen=True)
 class RunGaugeValues:
-    """A run at one moment. ``values`` are of ``RUN_GAUGES``; what can not be told is not among them."""
+    """A run at one moment. ``values``: by name of ``RUN_GAUGES``; unknown ones are absent."""
 
     status: str
     values: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Gauges(Collector):
-    """What was read last."""
+    """The values that were last read."""
 
     def __init__(self) -> None:
         self.is_store_up = True
@@ -85,14 +84,14 @@ class _Gauges(Collector):
     def _samples(
         self, name: str, runs: Mapping[str, RunGaugeValues]
     ) -> Iterable[tuple[dict[str, str], float]]:
-        """Each with its labels."""
+        """Labels and value of each sample."""
         if name in RUN_GAUGES:
-            for run, reading in runs.items():
-                if name in reading.values:
-                    yield {"run": run}, reading.values[name]
+            for run, values in runs.items():
+                if name in values.values:
+                    yield {"run": run}, values.values[name]
         elif name == "run_status":
-            for run, reading in runs.items():
-                yield {"run": run, "status": reading.status}, 1
+            for run, values in runs.items():
+                yield {"run": run, "status": values.status}, 1
         elif name == "build_info":
             yield {"version": VERSION}, 1
         else:
@@ -100,7 +99,7 @@ class _Gauges(Collector):
 
 
 class _Registry(CollectorRegistry):
-    """Tells no ``_created`` series, which double the counters; prometheus_client's own switch is the process'."""
+    """Omits the ``_created`` series, which double the counters; prometheus_client can only disable them per process."""
 
     def collect(self) -> Iterator[Metric]:
         for metric in super().collect():
@@ -109,10 +108,10 @@ class _Registry(CollectorRegistry):
 
 
 class Metrics:
-    """Counters, histograms, and what is read; names as exported, all prefixed ``bucketline_``.
+    """Counters, histograms and gauges; every name has the prefix ``bucketline_``.
 
-    Where the environment names a folder in ``MULTIPROCESS``, worker processes count into files in it, each tells the
-    sum of all. prometheus_client then has no metrics of the process, and can not drop the counts of a deleted run.
+    If the environment has a folder in ``MULTIPROCESS``, worker processes count into files in it, and each exports the
+    sum. prometheus_client then has no metrics of the process, and cannot drop the counters of a deleted run.
     """
 
     def __init__(self) -> None:
@@ -124,15 +123,15 @@ class Metrics:
         )
         self.latency = Histogram(
             "bucketline_request_seconds",
-            "Time to answer",
+            "Time to respond",
             ["method", "route"],
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=registry,
         )
-        # finding a series by its labels costs more than counting
+        # looking a series up by its labels costs more than counting
         self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.store_errors = Counter(
-            "bucketline_store_errors", "Requests that the store failed", registry=registry
+            "bucketline_store_errors", "Requests that failed because of the store", registry=registry
         )
         self.plan_seconds = Histogram(
             "bucketline_plan_build_seconds",
@@ -142,14 +141,15 @@ class Metrics:
         )
         self.store_seconds = Histogram(
             "bucketline_store_seconds",
-            "Time of the store's verbs, those that failed among them",
+            "Time of the store's verbs, including those that failed",
             ["verb"],
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
             registry=registry,
         )
-        self.batches = self._counter("batches_served", "Batches handed out")
-        self.acks = self._counter("acks", "Acknowledgements taken")
-        self.leases = self._counter("leases", "Leases given, also again to their holder")
+        self._run_counters: list[Counter] = []
+        self.batches = self._counter("batches_served", "Batches served")
+        self.acks = self._counter("acks", "Acknowledgements accepted")
+        self.leases = self._counter("leases", "Leases given, including again to their holder")
         self.sessions = self._counter("sessions", "Generations begun")
         self.fences = self._counter("fences", "Requests refused as fenced")
         self.adoptions = self._counter("adoptions", "Leases adopted after the store had lost state")
@@ -157,11 +157,13 @@ class Metrics:
         registry.register(self._read)
 
     def _counter(self, name: str, what: str) -> Counter:
-        """By run."""
-        return Counter(f"bucketline_{name}", what, ["run"], registry=self.registry)
+        """A counter by run."""
+        counter = Counter(f"bucketline_{name}", what, ["run"], registry=self.registry)
+        self._run_counters.append(counter)
+        return counter
 
     def request(self, method: str, route: str, status: int, took_s: float) -> None:
-        """Count one, and how long it took."""
+        """Count a request and its duration."""
         key = (method, route, status)
         series = self._of_requests.get(key)
         if series is None:
@@ -171,42 +173,37 @@ class Metrics:
         series[1].observe(took_s)
 
     def exposition(self) -> bytes:
-        """Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         if MULTIPROCESS not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        registry.register(
-            self._read
-        )  # not through the files, which keep what a process that is gone has read
+        # gauges do not go through the files, which keep the values of processes that have ended
+        registry.register(self._read)
         return generate_latest(registry)
 
-    @property
-    def _counters(self) -> tuple[Counter, ...]:
-        return self.batches, self.acks, self.leases, self.sessions, self.fences, self.adoptions
-
-    def tell(self, runs: Mapping[str, RunGaugeValues]) -> None:
-        """What was read of all runs that there are. Each counts from 0, as Prometheus does not see the first count of a
-        series that it did not know; those of other runs are dropped."""
+    def set_runs(self, runs: Mapping[str, RunGaugeValues]) -> None:
+        """Set the gauges of all runs. Their counters start at 0, because Prometheus does not see the first increment of
+        a series that it does not know; the counters of other runs are dropped."""
         self._read.is_store_up, self._read.runs = True, runs
         for run in runs:
-            for counter in self._counters:
+            for counter in self._run_counters:
                 counter.labels(run)
         for run in self._counted() - set(runs):
             self.forget_run(run)
 
-    def tell_store_down(self) -> None:
-        """Nothing is told of runs until they can be read again: that they stand still could not be told from it."""
+    def set_store_down(self) -> None:
+        """Export no gauges of runs until they can be read again: old ones would look like runs that have stopped."""
         self._read.is_store_up, self._read.runs = False, {}
 
-    def tell_map_root(self, is_up: bool) -> None:
-        self._read.is_root_up = is_up
+    def set_map_root(self, is_available: bool) -> None:
+        self._read.is_root_up = is_available
 
     def _counted(self) -> set[str]:
-        """Runs that have counts here."""
+        """Runs that have counters in this process."""
         return {
             sample.labels["run"]
-            for counter in self._counters
+            for counter in self._run_counters
             for family in counter.collect()
             for sample in family.samples
         }
@@ -214,5 +211,5 @@ class Metrics:
     def forget_run(self, run: str) -> None:
         """Drop a deleted run's series."""
         self._read.runs = {name: reading for name, reading in self._read.runs.items() if name != run}
-        for counter in self._counters if MULTIPROCESS not in os.environ else ():
+        for counter in self._run_counters if MULTIPROCESS not in os.environ else ():
             counter.remove(run)

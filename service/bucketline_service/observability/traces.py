@@ -1,7 +1,7 @@
-"""OpenTelemetry's traces, where somebody has asked for them; else nothing of it is imported, and ``span`` does nothing.
+"""OpenTelemetry traces. Unless they are enabled, nothing of OpenTelemetry is imported and ``span`` does nothing.
 
-FastAPI makes the span of each request, and reads ``traceparent``. This adds which route, run and rank it is of, also of
-``next``, and the spans below it: of the store's verbs, and of what is planned.
+FastAPI makes the span of each request, and reads ``traceparent``. This module adds the request's route, run and rank,
+and the spans below it: of the store's verbs and of planning.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
-"""What probes and scrapers ask all the time."""
+"""Paths that probes and scrapers request all the time."""
 
 _ATTRIBUTES = {"run": "bucketline.run", "rank": "bucketline.rank", "map": "bucketline.map"}
-"""Of a path's parameters."""
+"""Span attributes by path parameter."""
 
 _OFF: AbstractContextManager[None] = nullcontext()
 _tracer: Tracer | None = None
 
 
 def span(name: str, **attributes: str | int) -> AbstractContextManager[Any]:
-    """A span around some work, below the one that is current. ``attributes`` get the prefix ``bucketline.``."""
+    """A span around some work, below the current one. ``attributes`` get the prefix ``bucketline.``."""
     if _tracer is None:
         return _OFF
     about = {f"bucketline.{key}": value for key, value in attributes.items()}
@@ -55,8 +55,8 @@ def store_span(system: str, verb: str) -> AbstractContextManager[Any]:
 
 
 class Traces:
-    """The traces of one process. The standard ``OTEL_*`` variables say where they go, under which name, and which of
-    them. Raises ``Invalid`` where the extra is not installed, or where a variable asks for what there is not."""
+    """The traces of one process. The standard ``OTEL_*`` variables set the exporter, the service name and the sampler.
+    Raises ``Invalid`` if the extra is not installed, or if a variable has an unsupported value."""
 
     def __init__(self) -> None:
         global _tracer
@@ -77,7 +77,7 @@ class Traces:
 
     @property
     def for_fastapi(self) -> dict[str, Any]:
-        """What its app is made with."""
+        """Keyword arguments for the FastAPI app."""
         config = {
             "tracer_provider": self._provider,
             "tracing": True,
@@ -90,22 +90,22 @@ class Traces:
         return {"telemetry": config}
 
     def start(self) -> None:
-        """Send from now on: by a thread of this process, so not before it is the one that serves."""
+        """Start the thread that exports spans. Call it in the process that serves, not before it forks."""
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         if self._exporter is not None:
             self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
 
     async def stop(self) -> None:
-        """Send what is left."""
+        """Export the remaining spans."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
 def _missing(error: ImportError) -> Invalid:
     return Invalid(
         "otel",
-        f"traces need OpenTelemetry, and there is no {error.name}",
-        "pip install 'bucketline[otel]', or leave it off",
+        f"traces need OpenTelemetry, and {error.name} is not installed",
+        "Run pip install 'bucketline[otel]', or disable traces",
     )
 
 
@@ -117,14 +117,12 @@ def _exporter(kind: str) -> SpanExporter | None:
 
         return ConsoleSpanExporter()
     if kind != "otlp":
-        raise Invalid("otel", f"OTEL_TRACES_EXPORTER={kind} is not known here", "Use otlp, console or none")
+        raise Invalid("otel", f"OTEL_TRACES_EXPORTER must be otlp, console or none, got {kind}")
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get(
         "OTEL_EXPORTER_OTLP_PROTOCOL"
     )
     if protocol not in (None, "", "http/protobuf"):
-        raise Invalid(
-            "otel", f"OTLP over {protocol} is not known here", "Set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
-        )
+        raise Invalid("otel", f"OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, got {protocol}")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
@@ -133,8 +131,8 @@ def _exporter(kind: str) -> SpanExporter | None:
 
 
 class NameSpans:
-    """Tells the span of a request which route it took, and of which run, rank or map it is. To stand around all else:
-    ``next`` passes through no other place."""
+    """Middleware that sets the route, run, rank and map on a request's span. It must be the outermost:
+    requests of ``next`` pass no other."""
 
     def __init__(self, app: ASGIApp) -> None:
         from opentelemetry.trace import get_current_span

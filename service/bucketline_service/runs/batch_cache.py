@@ -1,7 +1,7 @@
-"""Batches at hand: those that follow what a rank has asked for, planned in the same call.
+"""A cache of the batches that follow what a rank has requested, planned in the same call.
 
-A call of the planner costs far more than the few batches more that it could plan, and a rank that asks for one batch at
-a time will ask for the next ones. Only a saving: what is here is what the planner would answer.
+A call to the planner costs far more than a few additional batches in it, and a rank that requests one batch at a time
+will request the next ones. Cached batches are exactly what the planner would return.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ from bucketline_service.store.port import Cursor, Generation
 
 NUM_AHEAD = 64
 _MAX_IDS = 1 << 12
-"""Batches that are planned at least, and the most ids that they may have."""
+"""At least how many batches are planned in a call, unless they have more ids than this."""
 
 MAX_BYTES = 128 << 20
 
 
 def num_ahead(batch_size: int) -> int:
-    """How many batches to plan at least."""
+    """At least how many batches to plan in one call."""
     return min(NUM_AHEAD, _MAX_IDS // batch_size)
 
 
 @dataclass(frozen=True)
 class CachedBatches:
-    """A rank's batches of steps ``step``, … of one epoch, as JSON. Whose they are says ``generation``, with the run's
-    birth: a run has one plan for life, and to hold that here would keep a deleted run's files open. ``include``: what
-    they tell besides.
+    """A rank's batches from step ``step`` of one epoch, as JSON. ``generation`` identifies the run and so its plan, a
+    reference to which would keep a deleted run's files open. ``include``: the optional fields that the batches have.
 
-    ``text`` has them one behind the other, each up to its ``ends``: orjson gives every document more memory than it
-    needs, some kilobytes, which is much where it is kept."""
+    ``text`` is all batches concatenated, each up to its entry of ``ends``: orjson allocates some kilobytes more than a
+    document needs, which is too much for a cache."""
 
     generation: Generation
     include: Includes
@@ -48,7 +47,7 @@ class CachedBatches:
         return len(self.text) + len(self.ends) * self.ends.itemsize
 
     def batches(self, first: int, count: int) -> list[bytes]:
-        """Fewer where there are not so many."""
+        """``count`` batches from index ``first``, or as many as there are."""
         if first >= len(self.ends):
             return []
         ends = self.ends[first : first + count]
@@ -57,29 +56,29 @@ class CachedBatches:
 
 
 class BatchCache:
-    """One stretch for each rank, the last that was planned for it; of all no more than ``max_bytes``."""
+    """The batches last planned for each rank, at most ``max_bytes`` in total; the oldest are dropped first."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self._stretches: OrderedDict[tuple[str, int], CachedBatches] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, int], CachedBatches] = OrderedDict()
         self._free_bytes = max_bytes
 
     def take(self, run: Run, rank: int, start: Cursor, count: int, include: Includes) -> list[bytes] | None:
-        """The ``count`` batches from ``start`` on, None where they are not all here."""
-        stretch = self._stretches.get((run.name, rank))
-        if stretch is None or stretch.epoch != start.epoch or stretch.step > start.step:
+        """The ``count`` batches from ``start``, None unless all of them are cached."""
+        cached = self._entries.get((run.name, rank))
+        if cached is None or cached.epoch != start.epoch or cached.step > start.step:
             return None
-        if stretch.include != include:
+        if cached.include != include:
             return None
-        found = stretch.batches(start.step - stretch.step, count)
-        return found if len(found) == count and stretch.generation == run.generation else None
+        found = cached.batches(start.step - cached.step, count)
+        return found if len(found) == count and cached.generation == run.generation else None
 
     def keep(self, run: Run, rank: int, start: Cursor, batches: list[bytes], include: Includes) -> None:
         key = (run.name, rank)
-        if key in self._stretches:
-            self._free_bytes += self._stretches.pop(key).num_bytes
+        if key in self._entries:
+            self._free_bytes += self._entries.pop(key).num_bytes
         ends = array("L", accumulate(map(len, batches)))
-        stretch = CachedBatches(run.generation, include, start.epoch, start.step, b"".join(batches), ends)
-        self._stretches[key] = stretch
-        self._free_bytes -= stretch.num_bytes
+        cached = CachedBatches(run.generation, include, start.epoch, start.step, b"".join(batches), ends)
+        self._entries[key] = cached
+        self._free_bytes -= cached.num_bytes
         while self._free_bytes < 0:
-            self._free_bytes += self._stretches.popitem(last=False)[1].num_bytes
+            self._free_bytes += self._entries.popitem(last=False)[1].num_bytes

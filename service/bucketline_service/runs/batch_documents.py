@@ -1,4 +1,4 @@
-"""Batches as they go out: from a planner's arrays to documents."""
+"""Batches as JSON documents, made from a planner's arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bucketline_service.runs.run import Run
 from bucketline_service.runs.sharding import Span
 
 Include = Literal["original_size", "crop"]
-"""What batches tell besides where they are asked to."""
+"""Optional fields of a batch, added on request."""
 
 INCLUDES: tuple[Include, ...] = get_args(Include)
 Includes = frozenset[Include]
@@ -23,9 +23,9 @@ NOTHING: Includes = frozenset()
 
 
 class Batch(TypedDict, total=False):
-    """``num_frames`` is there only where the run has ``frame_buckets``; ``maps``, one name an id, where it has several
-    maps; ``repeats``, one bool an id, where an id comes oftener in its epoch than asked for, to fill a tail;
-    ``original_sizes``, and ``resize_sizes`` with ``crop_left_tops``, int64[ids, 2] each, where they are asked for."""
+    """A batch of the wire. ``num_frames``: only in runs with ``frame_buckets``. ``maps``: one name per id, only in runs
+    with several maps. ``repeats``: one bool per id, only if an id is served more often than its epoch requires, to fill
+    a remainder. ``original_sizes``, ``resize_sizes`` and ``crop_left_tops``: int64[num_ids, 2], only on request."""
 
     epoch: int
     step: int
@@ -43,7 +43,7 @@ class Batch(TypedDict, total=False):
 
 
 def render(run: Run, span: Span, rank: int, block: BatchBlock, include: Includes = NOTHING) -> list[bytes]:
-    """The batches of ``span``, one a step, each as JSON."""
+    """The batches of ``span``, one per step, each as JSON."""
     batches = documents(run, span, rank, block)
     if include:
         _add_geometry(run, block, include, batches)
@@ -84,7 +84,7 @@ def documents(run: Run, span: Span, rank: int, block: BatchBlock) -> list[Batch]
 
 
 def _add_geometry(run: Run, block: BatchBlock, include: Includes, batches: list[Batch]) -> None:
-    """Sizes as the map keeps them, and how each image comes to its batch's size."""
+    """Add the sizes in the map, and how each image is resized and cropped to its batch's size."""
     sizes = np.stack(run.plan.sources.images.at(block.rows), axis=1).astype(np.int64)
     bounds = block.bounds.tolist()
     places = [slice(*place) for place in pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""The ledger as it goes out: the planner's rows with their ids, as CSV or Parquet, a block at a time."""
+"""Export of the ledger (planning/ledger.py) as CSV or Parquet, with ids for rows, one block at a time."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Format = Literal["csv", "parquet"]
 Rows = NDArray[np.int64]
 
 MAX_EPOCHS = 1000
-"""Of one answer."""
+"""The most epochs in one answer."""
 
 
 @dataclass(frozen=True)
 class LedgerFile:
-    """``pieces``: its bytes, made as they are asked for; not on the event loop."""
+    """``pieces``: the bytes of the file, computed while they are read. Do not iterate on the event loop."""
 
     name: str
     format: Format
@@ -43,7 +43,7 @@ class LedgerFile:
 
 
 class LedgerExport:
-    """Reading only: no cursor moves."""
+    """No export moves a cursor."""
 
     def __init__(self, runs: Runs, sessions: Sessions, maps: MapStore) -> None:
         self._runs = runs
@@ -53,9 +53,9 @@ class LedgerExport:
     async def get(
         self, name: str, first: int | None, last: int | None, world_size: int | None, format: Format
     ) -> LedgerFile:
-        """Of epochs ``first`` … ``last``, the present one and ``first`` unless given, each as it is dealt from its
-        start to ``world_size`` ranks, as many as the run has unless given. What can be wrong is raised here, before
-        the first piece: ``Invalid`` where the run has no such epochs or ranks, or they are too many."""
+        """The ledger of epochs ``first`` (default: the present one) to ``last`` (default: ``first``), each as
+        ``world_size`` ranks (default: the run's) train it from its start. Every error is raised here, before the first
+        piece: ``Invalid`` if the run has no such epochs or ranks, or if they are too many."""
         run = await self._runs.open(name)
         if first is None:
             run, state = await self._sessions.state(run)
@@ -72,7 +72,7 @@ class LedgerExport:
         plan, world_size = run.plan, run.generation.world_size
         valid = of_valid_ids(run, self._maps)
         made: dict[int, Ledger] = {}
-        # all are laid out alike but for the one in which the generation began
+        # all epochs have the same lockstep, except the one in which the generation began
         for epoch in (epochs[0], run.generation.origin.epoch, epochs[-1]):
             spec, planner = run.laid(epoch)
             if epoch in epochs and spec.lockstep not in made:
@@ -81,7 +81,7 @@ class LedgerExport:
                 )
         for each in made.values():
             each.join(made.values())
-        # an epoch that can not be planned is told now, and not in the midst of the answer
+        # an epoch that cannot be planned must raise now, not in the middle of the answer
         run.laid(epochs[0]).planner.batches(epochs[0], np.empty(0, dtype=np.int64), world_size)
         always = next(iter(made.values())).always()
         entries = (entry for epoch in epochs for entry in made[run.laid(epoch).spec.lockstep].epoch(epoch))
@@ -90,22 +90,21 @@ class LedgerExport:
 
 def _check_epochs(run: Run, first: int, last: int) -> None:
     if last < first:
-        raise Invalid("to", f"{last} is before from, {first}", "Both are epochs, and to is the last one told")
+        raise Invalid("to", f"must be at least from, {first}, got {last}")
     if last - first >= MAX_EPOCHS:
-        detail = f"{first} to {last} are {last - first + 1:,} epochs"
-        raise Invalid("to", detail, f"Take at most {first + MAX_EPOCHS - 1}: one answer tells {MAX_EPOCHS:,}")
+        detail = f"must be at most {first + MAX_EPOCHS - 1}, got {last}: one answer has up to {MAX_EPOCHS:,} epochs"
+        raise Invalid("to", detail)
     if last >= run.sharding.end_epoch:
         field = "from" if first == last else "to"
-        detail = f"the run ends before epoch {last}"
-        raise Invalid(field, detail, f"It has {run.sharding.end_epoch} epochs, counted from 0")
+        end = run.sharding.end_epoch
+        raise Invalid(field, f"must be less than {end}, the number of epochs of the run, got {last}")
 
 
 # --- from rows of maps to tables ----------------------------------------------------------------------------------
 
 
 def _schema(sources: Sources) -> Any:
-    """Ids are integers where those of all maps are. ``map`` is there where an id alone does not say which image it
-    is of."""
+    """Ids are integers if those of all maps are. ``map`` is present if the run has several maps."""
     is_int = all(image_map.id_kind == "int64" for image_map in sources.maps)
     fields = [("epoch", pa.int64()), ("what", pa.string()), ("reason", pa.string())]
     fields += [("map", pa.string())] if sources.are_several else []
@@ -124,7 +123,7 @@ def _table(entries: Entries, sources: Sources, schema: Any) -> Any:
     parts, inside = sources.images.place(entries.rows)
     if sources.are_several:
         columns["map"] = pa.array(sources.names).take(pa.array(parts))
-    # map after map, and back into their own order
+    # look up the ids map by map, then restore the order
     order = np.argsort(parts, kind="stable")
     bounds = np.searchsorted(parts[order], np.arange(len(sources.maps) + 1))
     columns["id"] = pa.concat_arrays(
@@ -136,18 +135,18 @@ def _table(entries: Entries, sources: Sources, schema: Any) -> Any:
     return pa.table(columns, schema=schema)
 
 
-class Sheet(Protocol):
+class TableWriter(Protocol):
     def write_table(self, table: Any) -> None: ...
 
     def close(self) -> None: ...
 
 
 def pieces(entries: Iterator[Entries], sources: Sources, format: Format) -> Iterator[bytes]:
-    """The file's bytes. Entries are gathered until they are ``ledger.BLOCK`` rows or more, below twice as many: a row
-    group of Parquet."""
+    """The file's bytes. Entries are collected into tables of ``ledger.BLOCK`` to twice as many rows, each a row group
+    of Parquet."""
     schema = _schema(sources)
     sink = _Sink()
-    sheet = _SHEETS[format](sink, schema)
+    sheet = _WRITERS[format](sink, schema)
     waiting: list[Any] = []
     num = 0
     for each in entries:
@@ -163,21 +162,21 @@ def pieces(entries: Iterator[Entries], sources: Sources, format: Format) -> Iter
     yield sink.take()
 
 
-def _csv(sink: Any, schema: Any) -> Sheet:
-    sheet: Sheet = pyarrow.csv.CSVWriter(sink, schema)
+def _csv(sink: Any, schema: Any) -> TableWriter:
+    sheet: TableWriter = pyarrow.csv.CSVWriter(sink, schema)
     return sheet
 
 
-def _parquet(sink: Any, schema: Any) -> Sheet:
-    sheet: Sheet = pyarrow.parquet.ParquetWriter(sink, schema)
+def _parquet(sink: Any, schema: Any) -> TableWriter:
+    sheet: TableWriter = pyarrow.parquet.ParquetWriter(sink, schema)
     return sheet
 
 
-_SHEETS: dict[Format, Callable[[Any, Any], Sheet]] = {"csv": _csv, "parquet": _parquet}
+_WRITERS: dict[Format, Callable[[Any, Any], TableWriter]] = {"csv": _csv, "parquet": _parquet}
 
 
 class _Sink(io.RawIOBase):
-    """A file that is taken away as it is written."""
+    """A buffer that is emptied while it is written."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -196,6 +195,6 @@ class _Sink(io.RawIOBase):
         return self._num_bytes
 
     def take(self) -> bytes:
-        """All that was written since the last time."""
+        """What was written since the last call."""
         taken, self._pieces = b"".join(self._pieces), []
         return taken

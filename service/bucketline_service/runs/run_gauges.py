@@ -1,4 +1,4 @@
-"""What a scrape reads of the store: where each run stands, in one call for each run that is open here."""
+"""The gauges of runs, read from the store at each scrape: where each run stands, in one call per open run."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from bucketline_service.store.port import RankRecord
 
 
 class RunGauges:
-    """Reads for all who scrape at the same time at once, so that they cost the store no more than one does."""
+    """Scrapes at the same time share one read of the store."""
 
     def __init__(self, runs: Runs, metrics: Metrics) -> None:
         self._runs = runs
         self._metrics = metrics
-        self._under_way: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
-        """Raises ``StoreUnavailable``; no run is told of then."""
-        if self._under_way is None or self._under_way.done():
-            self._under_way = asyncio.create_task(self._read_all())
-            # a failure that nobody waits for any more is still no "exception was never retrieved"
-            self._under_way.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.shield(self._under_way)
+        """Read all runs into the metrics. Raises ``StoreUnavailable``; the gauges then have no runs."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._read_all())
+            # retrieve the exception even if no scrape waits any longer
+            self._refreshing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(self._refreshing)
 
     async def _read_all(self) -> None:
         found: dict[str, RunGaugeValues] = {}
@@ -41,25 +41,25 @@ class RunGauges:
                 if reading is not None:
                     found[name] = reading
         except StoreUnavailable:
-            self._metrics.tell_store_down()
+            self._metrics.set_store_down()
             raise
-        await asyncio.to_thread(self._metrics.tell, found)  # thousands of series, with a thousand runs
+        await asyncio.to_thread(self._metrics.set_runs, found)  # thousands of series, with a thousand runs
 
     async def _read(self, name: str) -> RunGaugeValues | None:
-        """None for a run that was deleted since it was listed."""
+        """None if the run was deleted since it was listed."""
         try:
             run, records = await self._runs.with_ranks(await self._runs.recall(name, STATUS_WAIT_S))
         except Planning:
             return RunGaugeValues("planning")
         except StoreUnavailable:
-            # of the store, which is raised again, or of a disk or a map that the plan needs: this run's trouble alone
-            return RunGaugeValues("planning") if await self._is_there(name) else None
+            # if it is the store, the next call raises it again; a disk or a map affects this run alone
+            return RunGaugeValues("planning") if await self._exists(name) else None
         except BucketlineError:
-            return RunGaugeValues("failed") if await self._is_there(name) else None
+            return RunGaugeValues("failed") if await self._exists(name) else None
         # in a thread: there may be thousands of ranks, and epochs whose steps have to be counted
-        return await asyncio.to_thread(_reading, run, records)
+        return await asyncio.to_thread(_values, run, records)
 
-    async def _is_there(self, name: str) -> bool:
+    async def _exists(self, name: str) -> bool:
         try:
             await self._runs.read(name)
         except NotFound:
@@ -69,13 +69,13 @@ class RunGauges:
         return True
 
 
-def _reading(run: Run, records: list[RankRecord]) -> RunGaugeValues:
+def _values(run: Run, records: list[RankRecord]) -> RunGaugeValues:
     generation, sharding = run.generation, run.sharding
     num_ranks, num_leased = generation.world_size, len(records)
     values: dict[str, float] = {}
     values |= {"generation": generation.number, "ranks": num_ranks, "leased_ranks": num_leased}
     leader = max((record.cursor for record in records), default=generation.origin)
-    if num_leased < num_ranks:  # those that never took a lease stand at the origin
+    if num_leased < num_ranks:  # a rank that never took a lease is at the origin
         held = {record.rank for record in records}
         slowest, cursor = next(rank for rank in range(num_ranks) if rank not in held), generation.origin
     else:

@@ -1,8 +1,8 @@
-"""How an epoch's stream is dealt to steps and ranks: pure arithmetic over the planner and one generation.
+"""Sharding: which stream position each step and rank trains. Pure arithmetic on a planner and a generation.
 
 In epoch ``origin.epoch`` of a generation, step s of rank r is stream position
-``offset + (s - origin.step) * world_size + r``; every other epoch is dealt from step 0 and position 0. All ranks have
-the same number of steps. What does not fill a last step of all ranks is not dealt.
+``offset + (s - origin.step) * world_size + r``; in every other epoch ``origin.step`` and ``offset`` are 0. All ranks
+have the same number of steps. Batches at the end that do not fill a step of all ranks are left out.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bucketline_service.planning.planner import MAX_EPOCH, Planner
 from bucketline_service.store.port import Cursor, Generation
 
 MAX_COUNT = 1024
-"""The most batches in one answer, and so the most steps that an acknowledgement may be ahead of its cursor."""
+"""The most batches in one answer, so the most steps that an acknowledgement may be ahead of the cursor."""
 
 MAX_WALKED = 16
-"""Epochs whose steps are counted one by one."""
+"""How many epochs' steps ``distance`` counts one by one."""
 
 MAX_COUNTED = 64
-"""Epochs whose number of steps a sharding remembers: it is asked several times in a request."""
+"""How many epochs' number of steps is remembered: a request needs it several times."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Sharding:
-    """``end_epoch``: the first epoch that the run does not have. ``origin_planner``: that of the origin's epoch, where
-    its stream was begun with another lockstep than those of all others."""
+    """``origin`` and ``offset``: those of a generation. ``end_epoch``: the number of epochs of the run.
+    ``origin_planner``: the planner of the origin's epoch, if its stream has another lockstep than those of other
+    epochs."""
 
     planner: Planner
     world_size: int
@@ -71,7 +72,7 @@ class Sharding:
         return (self.origin.step, self.offset) if epoch == self.origin.epoch else (0, 0)
 
     def num_steps(self, epoch: int) -> int:
-        """The step after the epoch's last one."""
+        """The step after the epoch's last."""
         found = self._counted.get(epoch)
         if found is None:
             step, offset = self._start(epoch)
@@ -82,18 +83,18 @@ class Sharding:
         return found
 
     def num_left_out(self, epoch: int) -> int:
-        """Batches at the end of the epoch's stream that do not fill a step of all ranks."""
+        """How many batches at the end of the epoch's stream do not fill a step of all ranks."""
         _, offset = self._start(epoch)
         return (self._num_batches(epoch) - offset) % self.world_size
 
     def normal(self, cursor: Cursor) -> Cursor:
-        """The same place, as a step that exists: past an epoch's last step stands the next epoch's first."""
+        """The same place as a step that exists: the place after an epoch's last step is the next epoch's first step."""
         while cursor.step >= self.num_steps(cursor.epoch):
             cursor = Cursor(cursor.epoch + 1, 0)
         return cursor
 
     def is_end(self, cursor: Cursor) -> bool:
-        """Whether it stands behind the last step of an epoch, or at the end of the run."""
+        """Whether it is the place after the last step of an epoch, or the end of the run."""
         if self.is_over(cursor):
             return cursor == Cursor(self.end_epoch, 0)
         return cursor.step == self.num_steps(cursor.epoch)
@@ -102,50 +103,50 @@ class Sharding:
         return cursor.epoch >= self.end_epoch
 
     def consumed(self, cursor: Cursor) -> int:
-        """Batches of the cursor's epoch that the whole job has consumed when every rank stands there."""
+        """How many batches of the cursor's epoch the whole job has consumed when every rank is at the cursor."""
         step, offset = self._start(cursor.epoch)
         return offset + (cursor.step - step) * self.world_size
 
     def positions(self, span: Span, rank: int) -> NDArray[np.int64]:
-        """int64[span.count]: the stream positions of a rank's steps."""
+        """int64[span.count]: the stream positions of a rank's batches in these steps."""
         first = self.consumed(Cursor(span.epoch, span.step)) + rank
         return first + self.world_size * np.arange(span.count, dtype=np.int64)
 
     def step_of(self, epoch: int, position: int) -> tuple[int, int] | None:
-        """(step, rank) that a stream position is dealt to; None where this sharding does not deal it."""
+        """(step, rank) of a stream position; None if it has none in this generation."""
         first, offset = self._start(epoch)
         step, rank = divmod(position - offset, self.world_size)
         return (first + step, rank) if 0 <= step < self.num_steps(epoch) - first else None
 
     def check_exists(self, field: str, cursor: Cursor) -> None:
-        """Raise ``Invalid`` unless the run has such an epoch, and the epoch such a step. ``field``: what holds the
-        two, empty where they stand alone."""
+        """Raise ``Invalid`` unless the run has this epoch, and the epoch this step. ``field``: the field that contains
+        the two, empty if they are on their own."""
         prefix = field and f"{field}."
         if cursor.epoch >= self.end_epoch:
             raise Invalid(
                 f"{prefix}epoch",
-                f"the run ends before epoch {cursor.epoch}",
-                f"It has {self.end_epoch} epochs, counted from 0",
+                f"must be less than {self.end_epoch}, the number of epochs of the run, got {cursor.epoch}",
             )
         num_steps = self.num_steps(cursor.epoch)
         if cursor.step >= num_steps:
-            detail = f"epoch {cursor.epoch} has no step {cursor.step}"
-            raise Invalid(f"{prefix}step", detail, f"It has {num_steps}, the last is {num_steps - 1}")
+            raise Invalid(
+                f"{prefix}step",
+                f"must be less than {num_steps}, the number of steps of epoch {cursor.epoch}, got {cursor.step}",
+            )
 
     def check_dealt(self, field: str, cursor: Cursor) -> None:
         """Raise ``Invalid`` unless the step exists and belongs to this generation, not to one before its origin."""
         self.check_exists(field, cursor)
         first = self.origin
         if cursor < first:
-            detail = f"step {cursor.step} of epoch {cursor.epoch} is before this generation's first"
             raise Invalid(
                 f"{field and field + '.'}step",
-                detail,
-                f"It began at step {first.step} of epoch {first.epoch}",
+                f"must not be before this generation's first step (epoch {first.epoch}, step {first.step}), "
+                f"got epoch {cursor.epoch}, step {cursor.step}",
             )
 
     def spans(self, cursor: Cursor, count: int) -> Iterator[Span]:
-        """The next ``count`` steps from a cursor on, through the ends of epochs; fewer where the run ends."""
+        """The next ``count`` steps from a cursor, across epochs; fewer at the end of the run."""
         cursor = self.normal(cursor)
         while count > 0 and not self.is_over(cursor):
             take = min(count, self.num_steps(cursor.epoch) - cursor.step)
@@ -153,7 +154,7 @@ class Sharding:
             cursor, count = self.normal(Cursor(cursor.epoch, cursor.step + take)), count - take
 
     def after(self, cursor: Cursor, count: int) -> Cursor:
-        """The cursor ``count`` steps later; at the end of the run at the latest."""
+        """The cursor ``count`` steps later, at most the end of the run."""
         cursor = self.normal(cursor)
         while count > 0 and not self.is_over(cursor):
             take = min(count, self.num_steps(cursor.epoch) - cursor.step)
@@ -161,16 +162,18 @@ class Sharding:
         return cursor
 
     def back(self, cursor: Cursor, steps: int) -> Cursor:
-        """The cursor ``steps`` steps before, at the origin at the earliest."""
+        """The cursor ``steps`` steps earlier, at least the origin."""
         while steps > cursor.step and cursor.epoch > self.origin.epoch:
             steps -= cursor.step
             cursor = Cursor(cursor.epoch - 1, self.num_steps(cursor.epoch - 1))
         return max(Cursor(cursor.epoch, max(cursor.step - steps, 0)), self.origin)
 
     def distance(self, begin: Cursor, end: Cursor) -> int:
-        """Steps from ``begin`` to ``end``, negative where ``end`` is earlier. The epochs between are all alike but for
-        the origin's. Where repeats are rounded in each they differ by a little: past ``MAX_WALKED`` of them this is
-        exact to that little, for operators ask it of runs that have gone on for thousands."""
+        """Steps from ``begin`` to ``end``, negative if ``end`` is earlier.
+
+        Exact up to ``MAX_WALKED`` epochs between the two, and beyond that if every epoch has as many batches. Otherwise
+        epochs differ only by the rounding of repeats, and the rest is extrapolated from their mean: runs may have gone
+        on for thousands of epochs."""
         if end < begin:
             return -self.distance(end, begin)
         if begin.epoch == end.epoch:

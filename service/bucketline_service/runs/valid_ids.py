@@ -1,4 +1,4 @@
-"""Whether single rows of a run are among its ``valid_ids``, without looking at all of them."""
+"""Tests whether rows of a run are among its ``valid_ids``, without reading all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bucketline_service.runs.run import Run
 
 
 def of_valid_ids(run: Run, maps: MapStore) -> IsValid | None:
-    """Of rows which ``valid_ids`` leaves in; None where that is all of all maps."""
+    """A test of rows; None if every row of every map is valid."""
     sources = run.plan.sources
     tests = [
         _test(sources, index, each.valid_ids, digest, maps)
@@ -40,7 +40,7 @@ def _test(
     digest: str | None,
     maps: MapStore,
 ) -> IsValid | None:
-    """The same of one map's own rows."""
+    """The same for one map, of its own row numbers."""
     image_map = sources.maps[index]
     if valid_ids is None:
         return None

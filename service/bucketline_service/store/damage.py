@@ -1,4 +1,4 @@
-"""What is read from the store and cannot be what was written there: one run's trouble, and no other's."""
+"""Damaged records: values in the store that cannot have been written there. They affect one run and no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX = 2**63
 
 def damaged(run: str, what: str, why: str) -> Damaged:
     return Damaged(
-        f"{what} in the store cannot be read ({why[:200]}). Nothing was changed. Put the store back from a backup, or "
+        f"{what} in the store cannot be read ({why[:200]}). Nothing was changed. Restore the store from a backup, or "
         f"delete run {run!r}, put it again and start its job from the checkpoint",
         run=run,
     )
@@ -22,7 +22,7 @@ def damaged(run: str, what: str, why: str) -> Damaged:
 
 @contextmanager
 def reading(run: str, what: str) -> Iterator[None]:
-    """Where unpacking fails, ``Damaged``."""
+    """Raise ``Damaged`` if unpacking fails inside."""
     try:
         yield
     except (ValueError, TypeError, AttributeError) as error:
@@ -30,7 +30,7 @@ def reading(run: str, what: str) -> Iterator[None]:
 
 
 def sound_generation(value: Generation) -> Generation:
-    """The same; ``ValueError`` where a field holds what it never can."""
+    """``value``; raises ``ValueError`` if a field has an impossible value."""
     _check_whole(value.number, *value.origin, value.offset, value.world_size, value.lockstep or 0)
     if not 1 <= value.world_size <= MAX_WORLD_SIZE:
         raise ValueError(f"a world size of {value.world_size}")
@@ -39,23 +39,23 @@ def sound_generation(value: Generation) -> Generation:
 
 
 def sound_rank(value: RankRecord) -> RankRecord:
-    """The same; ``ValueError`` where a field holds what it never can."""
+    """``value``; raises ``ValueError`` if a field has an impossible value."""
     _check_whole(value.rank, value.lease, *value.cursor, *value.lease_cursor)
     if value.rank >= MAX_WORLD_SIZE:
         raise ValueError(f"rank {value.rank}")
     _check_text(value.holder)
     if not (math.isfinite(value.leased_at_s) and math.isfinite(value.last_seen_s)):
-        raise ValueError("a time is no number")
+        raise ValueError("a time is not a finite number")
     return value
 
 
 def _check_whole(*numbers: object) -> None:
     for number in numbers:
         if type(number) is not int or not 0 <= number < _MAX:
-            raise ValueError(f"{number!r} in place of a whole number")
+            raise ValueError(f"must be an integer >= 0, got {number!r}")
 
 
 def _check_text(*texts: object) -> None:
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError(f"{type(text).__name__} in place of text")
+            raise ValueError(f"must be text, got {type(text).__name__}")

@@ -1,10 +1,17 @@
-"""The cursor store's port: what the coordinator needs kept, and how atomically.
+"""The cursor store's port: what the coordinator keeps, and how atomically.
 
-Every verb is one atomic operation and writes absolute values behind a compare, so that a retry after a lost
-answer changes nothing more. Times are Unix seconds, given by the caller: a store reads no clock. A store that
-answers late or not at all raises ``StoreUnavailable``; an unknown run raises ``NotFound``.
+The words: a run is trained by ranks 0 to ``world_size - 1``, and each rank has a *cursor*, the first step that it has
+not finished. To move it, a worker takes the rank's *lease*, a token that is larger than every earlier one: the worker
+with the older token is *fenced*, so that two workers never train one rank. Each start of the whole job is a *session*,
+named by the caller; it begins a new *generation* of the run, which says where all ranks begin, and which fences every
+lease of the generation before it.
 
-Life times: a run's keys live until ``delete_run``, an event until there are ``MAX_EVENTS`` newer ones; nothing expires.
+Every verb is one atomic operation and writes absolute values behind a compare, so that repeating it after a lost
+answer changes nothing more. Times are Unix seconds passed by the caller: a store reads no clock. A verb raises
+``StoreUnavailable`` if the answer is late or does not come, ``NotFound`` if the run does not exist, and ``Damaged`` if
+the run's records cannot be read.
+
+Lifetimes: a run's keys live until ``delete_run``, an event until there are ``MAX_EVENTS`` newer ones. Nothing expires.
 """
 
 from __future__ import annotations
@@ -20,26 +27,25 @@ LEASE_STRIDE = 1 << 14
 """A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank."""
 
 MAX_LEASE = 2**53 - 1
-"""The largest token: JSON and Lua hold no larger integer exactly."""
+"""The largest token: JSON and Lua represent no larger integer exactly."""
 
 MAX_WORLD_SIZE = LEASE_STRIDE
-"""Ranks of one run: a token has no room for more."""
-
+"""The most ranks of a run: a token has no room for more."""
 
 MAX_EVENTS = 1000
-"""The newest that are kept."""
+"""How many events are kept: the newest."""
 
 
 class Cursor(NamedTuple):
-    """The first step that is not finished. Tuples compare in the order of training."""
+    """The first step that a rank has not finished. Cursors compare in the order of training."""
 
     epoch: int
     step: int
 
 
 class GenerationId(NamedTuple):
-    """What a write is compared with. Two generations may have one number: where a run is deleted and its name put anew,
-    or where the store has lost the first of them. No two have one birth."""
+    """What a write is compared with. Two generations may have the same number: if a run was deleted and created again,
+    or if the store has lost the first of them. No two have the same ``birth``, a random word."""
 
     birth: str
     number: int
@@ -47,11 +53,12 @@ class GenerationId(NamedTuple):
 
 @dataclass(frozen=True)
 class Generation:
-    """One start of the whole job. In epoch ``origin.epoch`` step ``origin.step`` of rank r stands at stream
-    position ``offset + r``; every other epoch starts at step 0 and position 0. ``birth``: letters and digits, drawn at
-    random for each generation; what older releases began has the birth of the generation before it, or an empty one.
-    ``lockstep``: with which the stream of epoch ``origin.epoch`` was begun; None where every epoch has the plan's own,
-    as all had in generations that were begun before there was another."""
+    """One start of the whole job.
+
+    In epoch ``origin.epoch``, step ``origin.step`` of rank r is at stream position ``offset + r``; every other epoch
+    starts at step 0 and position 0. ``birth``: letters and digits, random for each generation; a generation begun by an
+    older release has that of the generation before it, or an empty one. ``lockstep``: that of the stream of epoch
+    ``origin.epoch``; None if every epoch has the plan's own."""
 
     number: int
     session: str | None
@@ -68,7 +75,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """``document`` is opaque to the store: what the coordinator keeps of the run's spec."""
+    """A run as it is stored. ``document`` is opaque to the store: the coordinator's record of the run's spec."""
 
     document: bytes
     generation: Generation
@@ -76,8 +83,8 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RankRecord:
-    """A rank that has held a lease in the present generation. ``lease_cursor``: where it stood when it took
-    it (or was adopted)."""
+    """A rank that has had a lease in the present generation. ``lease_cursor``: its cursor when the lease was taken or
+    adopted. ``last_seen_s`` may be up to 10 s older than the rank's last request."""
 
     rank: int
     cursor: Cursor
@@ -89,18 +96,18 @@ class RankRecord:
 
 
 class Outcome(Enum):
-    """What became of a commit. Only OK and ADOPTED have changed anything."""
+    """The outcome of a commit. Only OK and ADOPTED have changed anything."""
 
     OK = "ok"
-    ADOPTED = "adopted"  # the store had lost this lease: the holder's token and cursor were taken over
-    FENCED = "fenced"  # a newer lease, a newer generation, or none was ever given
-    AHEAD = "ahead"  # the cursor is more than a window behind what the caller says it has finished
-    STALE = "stale"  # the caller computed with another generation or birth: read ``generation`` and ask again
+    ADOPTED = "adopted"  # the store had lost this lease, and has now taken it over with its cursor
+    FENCED = "fenced"  # there is a newer lease or generation, or this lease was never given
+    AHEAD = "ahead"  # the stored cursor is before ``not_before``
+    STALE = "stale"  # the caller computed with another generation: read ``generation`` and try again
 
 
 class CommitRequest(NamedTuple):
-    """``cursor``: where the rank is to stand, None where only the lease is to be proven. ``not_before``: the least
-    stored cursor from which it may be asked. ``trusted``: the caller vouches that the lease was given in
+    """``cursor``: the rank's new cursor, None to prove the lease alone. ``not_before``: the smallest stored cursor for
+    which the request is valid, None for any. ``trusted``: the caller has proof that the lease was given in
     ``generation``."""
 
     rank: int
@@ -113,7 +120,7 @@ class CommitRequest(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """``cursor`` is the rank's cursor after the operation, ``generation`` the store's own."""
+    """``cursor``: the rank's cursor after the operation. ``generation``: the run's present one."""
 
     outcome: Outcome
     cursor: Cursor
@@ -122,7 +129,7 @@ class Commit(NamedTuple):
 
 @dataclass(frozen=True)
 class Begun:
-    """``begun`` is False where another start won, or a rank moved: ``generation`` is then the present one."""
+    """``begun`` is False if another session began first, or if a rank moved. ``generation``: the present one."""
 
     begun: bool
     generation: Generation
@@ -130,8 +137,8 @@ class Begun:
 
 @dataclass(frozen=True)
 class NewEvent:
-    """What operators are to hear of. ``mark``: no other event has it, so that a repeat is known. ``run``: of which it
-    is told, if of one. ``document`` is opaque to the store. Neither mark nor run has a space."""
+    """An event to be kept. ``mark``: unique to it, so that a repeated write is recognized. ``run``: the run that it is
+    about, if any. ``document`` is opaque to the store. Neither mark nor run contains a space."""
 
     mark: str
     run: str | None
@@ -140,106 +147,113 @@ class NewEvent:
 
 @dataclass(frozen=True)
 class KeptEvent:
-    """``id``: 1 or more, and larger than those of all that were recorded before."""
+    """``id``: >= 1, and larger than that of every event recorded before."""
 
     id: int
     run: str | None
     document: bytes
 
 
-class Withdrawn(Exception):  # noqa: N818 - nothing is wrong: announce the run again
-    """The run's announcement does not count any more: a map was closed after it."""
+class Withdrawn(Exception):  # noqa: N818 - not an error: announce the run again
+    """The run's announcement is no longer valid: a map was closed after it."""
 
 
 class Store(Protocol):
-    """What both back ends do; ``tests/contract`` runs one suite over them. All verbs are safe under
-    concurrency, between threads, processes and machines."""
+    """What every store does; ``tests/store`` runs one suite on all of them. All verbs are safe under concurrency,
+    between threads, processes and machines."""
 
     system: str
     """The database: ``sqlite`` or ``redis``, as OpenTelemetry names it."""
 
     async def ping(self) -> None:
-        """Return when the store can read and write; raise ``StoreUnavailable`` where not."""
+        """Return if the store can read and write; else raise ``StoreUnavailable``."""
 
     async def examine(self) -> list[str]:
-        """Look at what no verb notices, which may take seconds: whether what is kept is whole, and stays. The answer is
-        what operators should hear of. Where the store must not be relied on, this raises ``StoreUnavailable``, which
-        says what would do, and so do all verbs, until a later look finds it mended."""
+        """Check what no verb notices, which may take seconds: that the stored data is whole, and that it persists. The
+        answer lists the risks that operators should know about. If the store must not be relied on, this raises
+        ``StoreUnavailable``, whose message has the remedy, and so do all verbs until a later check passes."""
 
     async def announce_run(self, run: str, birth: str, maps: Sequence[str], now_s: float) -> list[str]:
-        """Say that a run of this birth, which needs ``maps``, is about to be created. The answer is those of the maps
-        that are closed: where there is one, nothing was announced."""
+        """Announce that a run of this birth, which needs ``maps``, is about to be created. The answer is the maps of
+        these that are closed; if there is one, nothing was announced."""
 
     async def create_run(
         self, run: str, document: bytes, first: Generation, *, announced: bool = False
     ) -> tuple[RunRecord, bool]:
-        """Create the run unless the name is taken; the record that stands, and whether this call made it. Where it is
-        ``announced``, a run that would be new raises ``Withdrawn`` unless ``first.birth`` was announced for it and no
-        map was closed since."""
+        """Create the run unless it exists; the answer is the stored record, and whether this call created it. With
+        ``announced``, creating it raises ``Withdrawn`` unless ``first.birth`` was announced for it and no map was
+        closed since."""
 
     async def close_map(self, map: str, mark: str, until_s: float) -> None:
-        """Refuse announcements of runs that need the map, until ``open_map`` with the same mark or until the time is
-        past, and withdraw all that were made before. When this returns, ``list_runs`` has every run that needs the map
-        or will need it before then. Each ``mark`` closes by itself. It has neither a space nor a line's end."""
+        """Refuse announcements of runs that need the map, until ``open_map`` with the same mark or until ``until_s``,
+        and withdraw all earlier announcements. When this returns, ``list_runs`` has every run that needs the map or
+        will need it before then. Several marks may close one map, each on its own. A mark contains neither a space nor
+        a line break."""
 
     async def open_map(self, mark: str) -> None:
-        """Take back what was closed with the mark; nothing where nothing was."""
+        """Undo ``close_map`` with this mark; does nothing if there was none."""
 
-    async def read_run(self, run: str) -> RunRecord: ...
+    async def read_run(self, run: str) -> RunRecord:
+        """The run's document and its present generation."""
 
     async def list_runs(self) -> list[str]:
-        """Names, sorted."""
+        """The names of all runs, sorted."""
 
     async def delete_run(self, run: str) -> bool:
-        """Forget the run and all that belongs to it; False where there was none."""
+        """Delete the run and all its records; False if it does not exist."""
 
     async def session(self, run: str, session: str) -> tuple[GenerationId, int | None]:
-        """The present generation, and the number of the one that this session name began (also an old one), or
-        None."""
+        """The present generation, and the number of the generation, possibly an old one, that this session name began,
+        None if it began none."""
 
     async def begin(self, run: str, new: Generation, follows: GenerationId, slowest: Cursor | None) -> Begun:
-        """Start generation ``new``, numbered one higher, if the present one is ``follows``, ``new.session`` was never
-        used, and, where ``slowest`` is given, the slowest rank still stands there. All leases of older generations are
-        fenced by it. The slowest rank is the least cursor over all ``world_size`` ranks; one without a record stands
-        at the origin."""
+        """Begin generation ``new``, whose number is one higher, if the present one is ``follows``, ``new.session`` was
+        never used, and, unless ``slowest`` is None, the slowest rank's cursor is ``slowest``. This fences all leases of
+        older generations. The slowest rank's cursor is the smallest of all ``world_size`` ranks; that of a rank without
+        a record is the origin."""
 
     async def lease(
         self, run: str, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
     ) -> RankRecord | None:
-        """The rank's lease for ``holder``: the one it has, else a new one with token ``max(proposed, old
-        token + LEASE_STRIDE)``, which fences the old. The cursor stays (or begins at the origin). None, with
-        nothing changed, where the present generation is not ``generation``. Tokens grow over generations as
-        well; after one that leaves no room below ``MAX_LEASE`` they begin again at ``proposed``. ``last_seen_s`` is
-        written as by ``commit``."""
+        """The rank's lease for ``holder``: its present one, else a new one with token ``max(proposed, old token +
+        LEASE_STRIDE)``, which fences the old one. The cursor stays where it is, or begins at the origin. None, with
+        nothing changed, if the present generation is not ``generation``. Tokens grow across generations too; after one
+        that leaves no room below ``MAX_LEASE`` they begin again at ``proposed``. ``last_seen_s`` is written as by
+        ``commit``."""
 
     async def commit(self, run: str, request: CommitRequest) -> Commit:
-        """Prove the lease and, where ``cursor`` is given, move the rank's cursor forward to it (an older or
-        equal one is a no-op, still OK).
+        """Prove the lease and, unless ``cursor`` is None, move the rank's cursor forward to it. A cursor that is not
+        after the stored one changes nothing and is still OK.
 
-        In this order: another present generation than ``generation`` is STALE. A lease smaller than the
-        stored token, or one where none is stored, or one that is not ``rank``'s (``lease % LEASE_STRIDE``) is
-        FENCED. A larger one proves that the store has lost state: with ``trusted`` it is ADOPTED (token stored,
-        cursor moved forward where one is given, holder ``""``: it is not known), without it is FENCED; ``trusted``
-        with no record stored at all is ADOPTED likewise. A stored cursor before ``not_before`` is AHEAD, of a lease
-        that would be adopted as well. Of an older generation's record nothing counts but its token: a lease up to it
-        was fenced by ``begin``, and is FENCED here.
+        The outcome is decided in this order:
 
-        ``last_seen_s`` is written when the cursor moves, else only where it is 10 s old or more, so that
-        reading costs no durable write."""
+        1. STALE if the present generation is not ``generation``.
+        2. FENCED if the lease is not one of ``rank`` (``lease % LEASE_STRIDE``), or is smaller than the stored token.
+           Of an older generation's record only the token counts: a lease up to it was fenced by ``begin``.
+        3. A lease that is larger than the stored token, or for which none is stored, proves that the store has lost
+           state. It is FENCED unless ``trusted``.
+        4. AHEAD if the stored cursor is before ``not_before``.
+        5. ADOPTED for a lease of step 3: its token is stored, its cursor moved forward if one is given, and its holder
+           is ``""``, unknown.
+        6. OK.
+
+        ``last_seen_s`` is written when the cursor moves, else only if it is at least 10 s old, so that reading costs no
+        durable write."""
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
-        """One consistent reading: the present generation and its ranks that have a record, by rank."""
+        """One consistent read of the present generation and the records of its ranks, sorted by rank."""
 
     async def record(self, events: Sequence[NewEvent], least_id: int) -> None:
-        """Append the events in their order, but for those whose mark is kept already, and drop what is older than the
-        newest ``MAX_EVENTS``. The id of each is one more than that of the newest, and ``least_id`` or more: a store
-        that has lost its events gives no id again to who counts with time. An event outlives its run."""
+        """Append the events in order, except those whose mark is already kept, and drop all but the newest
+        ``MAX_EVENTS``. Each id is one more than that of the newest event, and at least ``least_id``: if that grows with
+        time, a store that has lost its events does not give an id twice. An event outlives its run."""
 
     async def events(self, run: str | None, after: int, limit: int) -> list[KeptEvent]:
-        """The newest ``limit`` events with an id larger than ``after``, of one run or of all, newest first."""
+        """The newest ``limit`` events with an id larger than ``after``, of one run or of all if None, newest first."""
 
     def watch(self, on_unavailable: Callable[[StoreUnavailable], None]) -> None:
-        """From now on tell each ``StoreUnavailable`` that a verb raises, but for a closed store's, in the loop in which
-        it is raised."""
+        """Call back with each ``StoreUnavailable`` that a verb raises from now on, on the event loop on which it is
+        raised. A closed store does not call."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Release connections and threads. Closing again does nothing."""

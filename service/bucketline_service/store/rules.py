@@ -1,13 +1,14 @@
-"""The decisions of the port, pure: from what is stored and asked to what is answered and written.
+"""The port's decisions as pure functions: from what is stored and requested to the answer and what to write.
 
-The SQLite store calls these inside its transaction. The Redis store can not: ``lua/*.lua`` states them again,
-and the contract suite holds the two to the same answers.
+The SQLite store calls them inside its transaction. The Redis store cannot: ``redis/lua/*.lua`` states them again, and
+``tests/store`` holds both to the same answers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bucketline_service.errors import NotFound
 from bucketline_service.store.port import (
     LEASE_STRIDE,
     MAX_LEASE,
@@ -22,17 +23,21 @@ from bucketline_service.store.port import (
 )
 
 SEEN_EVERY_S = 10.0
-"""``last_seen_s`` younger than this is not written again unless the cursor moves."""
+"""A ``last_seen_s`` younger than this is not updated unless the cursor moves."""
 
 UNKNOWN_HOLDER = ""
-"""The holder of an adopted lease: the store has lost the name."""
+"""The holder of an adopted lease: the store has lost its name."""
+
+
+def no_run(run: str) -> NotFound:
+    return NotFound(f"no run {run!r}; GET /v1/runs (bucketline run list) lists those that exist")
 
 
 @dataclass(frozen=True)
 class Held:
-    """A rank's record as stored, with the generation that wrote it.
+    """A rank's stored record, and the number of the generation that wrote it.
 
-    A record of an older generation counts as absent, but for its token: tokens grow over generations.
+    A record of an older generation counts as absent, except for its token: tokens grow across generations.
     """
 
     generation: int
@@ -44,14 +49,14 @@ def _present(held: Held | None, generation: Generation) -> RankRecord | None:
 
 
 def _seen(record: RankRecord, now_s: float) -> RankRecord | None:
-    """The record with a new ``last_seen_s``, or None where the old one is young enough."""
+    """The record with a new ``last_seen_s``, or None if the old one is young enough."""
     return replace(record, last_seen_s=now_s) if now_s - record.last_seen_s >= SEEN_EVERY_S else None
 
 
 def decide_commit(
     request: CommitRequest, generation: Generation, held: Held | None
 ) -> tuple[Commit, RankRecord | None]:
-    """The answer, and the record to write (None: nothing changes)."""
+    """The answer, and the record to write, None if nothing changes."""
     record = _present(held, generation)
     stands_at = record.cursor if record is not None else generation.origin
 
@@ -64,7 +69,7 @@ def decide_commit(
     if request.lease % LEASE_STRIDE != request.rank:
         return unchanged(Outcome.FENCED)
     if record is None or request.lease != record.lease:
-        # The token of an older generation still bounds from below: that lease was given, then fenced.
+        # an older generation's token is still a lower bound: that lease was given, then fenced
         is_newer = held is None or request.lease > held.record.lease
         if not (is_newer and request.trusted):
             return unchanged(Outcome.FENCED)
@@ -75,7 +80,7 @@ def decide_commit(
             rank=request.rank,
             cursor=cursor,
             lease=request.lease,
-            # not the name in the record: whoever bears it lost the lease to this one, and must not get it back
+            # not the record's holder: it lost the lease to this one, and must not get it back
             holder=UNKNOWN_HOLDER,
             leased_at_s=request.now_s,
             lease_cursor=cursor,
@@ -93,7 +98,7 @@ def decide_commit(
 def decide_lease(
     rank: int, holder: str, proposed: int, now_s: float, generation: Generation, held: Held | None
 ) -> tuple[RankRecord, bool]:
-    """The record that answers, and whether it is to be written. The caller has compared the generation."""
+    """The rank's record, and whether it has to be written. The caller has compared the generation."""
     record = _present(held, generation)
     if record is not None and record.holder == holder:
         seen = _seen(record, now_s)
@@ -113,7 +118,6 @@ def decide_begin(
     slowest: Cursor | None,
     stands_at: Cursor,
 ) -> Begun:
-    """Whether ``new`` may begin over ``generation``. ``stands_at``: the slowest rank's cursor, where asked
-    for."""
+    """Whether ``new`` may follow ``generation``. ``stands_at``: the slowest rank's cursor, if ``slowest`` is given."""
     begun = follows == generation.id and not session_is_used and (slowest is None or slowest == stands_at)
     return Begun(begun, new if begun else generation)

@@ -1,9 +1,8 @@
-"""From a URL to a client: one Redis server, the master that sentinels name, or a cluster.
+"""From a URL to a client: of one Redis server, of the master that sentinels name, or of a cluster.
 
-Connecting is redis-py's own: it finds the master and the nodes, follows MOVED and ASK, and repeats a command
-whose connection was lost. That is safe here: every command that writes is an absolute value behind a compare, or puts
-into or takes out of a set, or deletes. Done twice it leaves what doing it once leaves, and its second answer is the
-one that a caller gets who asks twice. Nothing increments.
+redis-py connects, finds the master and the nodes, follows MOVED and ASK, and repeats a command whose connection was
+lost. Repeating is safe here: every command that writes sets an absolute value behind a compare, adds to or removes from
+a set, or deletes. Nothing increments.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ from bucketline_service.store.kinds import StoreKind
 from bucketline_service.store.redis.replicas import take_option, wait_behind_writes
 
 MAX_CONNECTIONS = 64
-"""To each server. Further commands wait for one that is free."""
+"""Connections to each server. Further commands wait for a free one."""
 
 NUM_RETRIES = 2
 RETRY_BASE_S, RETRY_CAP_S = 0.01, 0.1
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds, seconds, probes: a peer that vanished without a word is known within a minute."""
+"""Seconds, seconds, probes: a peer that vanished is detected within a minute."""
 
 GONE_FOR_S = 0.5
-"""How long a cluster's node that refused a connection is not asked again."""
+"""How long a cluster's node that refused a connection is not tried again."""
 
 SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
 
 
 class Client(Protocol):
-    """What a store needs of redis-py's clients. They answer in bytes."""
+    """What a store needs from redis-py's clients. They answer in bytes."""
 
     def execute_command(self, *command: Any) -> Awaitable[Any]: ...
 
@@ -77,11 +76,10 @@ def open_client(url: str, kind: StoreKind, *, timeout_s: float) -> tuple[Client,
 
 def _options(timeout_s: float) -> dict[str, Any]:
     return {
-        "protocol": 2,  # nothing here needs 3, whose greeting some proxies refuse and passwords muddle
+        "protocol": 2,  # nothing here needs 3, whose HELLO some proxies refuse
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
-        # See the top for why repeating is safe. It is for connections that a restart or a failover has closed;
-        # after a time-out there is no time left to try again.
+        # for connections that a restart or a failover has closed; after a timeout there is no time left to retry
         "retry": Retry(ExponentialBackoff(RETRY_CAP_S, RETRY_BASE_S), NUM_RETRIES, (RedisConnectionError,)),
     }
 
@@ -96,17 +94,17 @@ def _server(url: str, timeout_s: float) -> Redis:
     if not url.startswith("unix:"):
         options |= _keepalive()
     pool = BlockingConnectionPool.from_url(url, **options)
-    # connects to nothing, but refuses an option that it does not know
+    # does not connect, but refuses an unknown option
     pool.make_connection()  # type: ignore[no-untyped-call]
     return Redis.from_pool(pool)
 
 
 class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Connections to the master of the moment; who finds none free waits for one."""
+    """Connections to the present master; commands wait for a free one."""
 
 
 class SentinelClient(Redis):
-    """The master of the moment. Closing it closes the connections to the sentinels too, which redis-py leaves open."""
+    """The present master. Closing it also closes the connections to the sentinels, which redis-py leaves open."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
@@ -119,13 +117,13 @@ def _sentinel(url: str, timeout_s: float) -> Redis:
     addresses, path, given = _parse(url, SENTINEL_PORT)
     service, *database = path.split("/")
     if not service or len(database) > 1:
-        raise ValueError("the path should be /service or /service/db")
+        raise ValueError("its path must be /service or /service/db")
     if database and not re.fullmatch("[0-9]+", database[0]):
-        raise ValueError("the database is no number")
+        raise ValueError("its database must be an integer")
     if database:
         given["db"] = int(database[0])
-    # Sentinels are asked one after the other, each time a connection is made: those that do not answer must leave time
-    # for one that does, and for the master.
+    # sentinels are tried in turn for each connection: those that do not answer must leave time for one that does, and
+    # for the master
     share_s = timeout_s / (len(addresses) + 1)
     sentinel_options = {
         **{name: value for name, value in given.items() if name.startswith("ssl")},
@@ -154,19 +152,19 @@ def _sentinel(url: str, timeout_s: float) -> Redis:
 
 
 class ClusterClient(RedisCluster):
-    """A cluster's client of redis-py, in which a node that is gone holds up its own runs alone.
+    """redis-py's cluster client, changed so that a node that is down delays only its own runs.
 
-    redis-py refuses a command where all connections to its node are taken: here it waits, for each node by itself. And
-    a command that finds its node gone makes redis-py ask for the whole map of slots, which costs tens of milliseconds
-    of CPU: the commands that come to that node within ``GONE_FOR_S`` get the same error without asking.
+    redis-py refuses a command if all connections to its node are in use; here it waits, per node. A command that finds
+    its node down makes redis-py read the whole slot map, which costs tens of milliseconds of CPU; commands to that node
+    within ``GONE_FOR_S`` get the same error without doing so.
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(max_connections=2 * MAX_CONNECTIONS, **options)  # listings go past the gates
+        super().__init__(max_connections=2 * MAX_CONNECTIONS, **options)  # listings do not pass the gates
         self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(MAX_CONNECTIONS)
         )
-        self._gone: dict[str, tuple[float, str]] = {}  # node -> until when (the loop's time), and its error
+        self._gone: dict[str, tuple[float, str]] = {}  # node -> until when, in the loop's time, and the error
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         await self.initialize()
@@ -188,8 +186,8 @@ class ClusterClient(RedisCluster):
     ) -> ClusterNode | None:
         node = super().get_node(host, port, node_name)
         if node is None and node_name is not None:
-            # ASK names a node that has no slots yet, as when a cluster grows: redis-py knows only those that have, and
-            # breaks down on another.
+            # ASK names a node that has no slots yet while a cluster grows: redis-py only knows nodes with slots, and
+            # fails on another
             host, _, number = node_name.rpartition(":")
             node = ClusterNode(host, int(number), PRIMARY, **self.connection_kwargs)
             self.nodes_manager.set_nodes(self.nodes_manager.nodes_cache, {node.name: node})
@@ -197,7 +195,7 @@ class ClusterClient(RedisCluster):
 
     async def aclose(self) -> None:
         await super().aclose()
-        # After a lost connection that closes nothing: redis-py takes itself for one that has yet to connect.
+        # after a lost connection the above closes nothing: redis-py believes that it has yet to connect
         await self.nodes_manager.aclose()
         await self.nodes_manager.aclose("startup_nodes")
 
@@ -205,11 +203,11 @@ class ClusterClient(RedisCluster):
 def _cluster(url: str, timeout_s: float) -> RedisCluster:
     addresses, path, given = _parse(url, CLUSTER_PORT)
     if path not in ("", "0"):
-        raise ValueError("a cluster has database 0 alone")
+        raise ValueError("a cluster only has database 0")
     options = {
         **_options(timeout_s),
         **_keepalive(),
-        # Only a time-out that is seen before the verb's own deadline makes redis-py ask who has the node's slots now.
+        # redis-py looks for the new owner of a node's slots only after a timeout that ends before the verb's deadline
         "socket_timeout": timeout_s / 2,
         "socket_connect_timeout": timeout_s / 4,
     }
@@ -218,12 +216,12 @@ def _cluster(url: str, timeout_s: float) -> RedisCluster:
 
 
 def _parse(url: str, default_port: int) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
-    """Addresses, the path without slashes around it, and what user, password and query say. No message quotes
-    anything that could be a part of a password."""
+    """The addresses, the path without its slashes, and the options from user, password and query. No message quotes
+    what may be part of a password."""
     scheme, _, rest = url.partition("://")
     parts = re.fullmatch(r"([^/?#]*)([^?#]*)(\?[^#]*)?", rest)
     if parts is None:
-        raise ValueError("what comes after # has no meaning; write %23 for one in a password")
+        raise ValueError("it must have no fragment; write %23 for a # in a password")
     authority, path, query = parts.groups("")
     user, at, hosts = authority.rpartition("@")
     given: dict[str, Any] = dict(parse_url(f"redis://{user}{at}host{query}"))
@@ -238,7 +236,9 @@ def _address(host: str, default_port: int) -> tuple[str, int]:
         split = urlsplit(f"//{host}")
         port = default_port if split.port is None else split.port
     except ValueError:
-        raise ValueError("a port is no number up to 65535, or an IPv6 address has no brackets") from None
+        raise ValueError(
+            "each port must be an integer up to 65535, and IPv6 addresses must be in brackets"
+        ) from None
     if not split.hostname:
-        raise ValueError("a host is missing")
+        raise ValueError("each host must be given")
     return split.hostname, port

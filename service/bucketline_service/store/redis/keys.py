@@ -1,45 +1,46 @@
-"""Every key in Redis, its type, its meaning and its life time; and how the packed values read.
+"""Every key in Redis with its type, meaning and lifetime, and the format of packed values.
 
 | key | type | holds |
 | --- | --- | --- |
 | ``bucketline:runs`` | set | the names of the runs |
-| ``bucketline:ping`` | string | ``1``: proves that Redis takes writes; on a cluster see ``PINGS`` |
+| ``bucketline:ping`` | string | ``1``: proves that Redis accepts writes; for a cluster see ``PINGS`` |
 | ``bucketline:events`` | zset | the newest events by id, packed; of all runs |
 | ``bucketline:announced:{bucketline:runs}`` | hash | run -> its last announcement, a birth or a token |
-| ``bucketline:closed:{bucketline:runs}`` | hash | mark -> the map that it closes, ``until_s map`` |
-| ``bucketline:{run}:generation`` | string | the present generation, packed; where it is, the run is |
-| ``bucketline:{run}:document`` | string | ``RunRecord.document``, as it came |
-| ``bucketline:{run}:sessions`` | hash | session name -> generation number, all that ever began |
-| ``bucketline:{run}:ranks`` | hash | rank -> record, packed; those of older generations too |
-| ``bucketline:{run}:announced`` | set | births with which the run may be created |
+| ``bucketline:closed:{bucketline:runs}`` | hash | mark -> the map that it closes: ``until_s map`` |
+| ``bucketline:{run}:generation`` | string | the present generation, packed; a run exists if it does |
+| ``bucketline:{run}:document`` | string | ``RunRecord.document``, unchanged |
+| ``bucketline:{run}:sessions`` | hash | session name -> generation number, of all sessions |
+| ``bucketline:{run}:ranks`` | hash | rank -> record, packed; also of older generations |
+| ``bucketline:{run}:announced`` | set | births that the run may be created with |
 
-Life time: the first five for ever, a run's keys until ``delete_run``. Nothing expires.
+Lifetime: the first five are permanent, a run's keys live until ``delete_run``. Nothing expires.
 
-``{run}`` is a hash tag, braces included: all keys of a run are in one slot of a cluster. The index, and what stands in
-its slot by the tag ``{bucketline:runs}``, is in another: no one operation can create a run and list it, or see that a
-map is closed. Hence the order of steps:
+``{run}`` is a hash tag, braces included: all keys of a run are in one slot of a cluster. The index, and the keys in its
+slot by the tag ``{bucketline:runs}``, are in another: no single operation can create a run and list it, or see that a
+map is closed. So the order of the steps matters:
 
-- a run is created by its birth in ``announced`` of its own slot; then, in one operation, by the look whether a map is
-  closed and its name in the index; then by its keys, if the birth is announced still;
-- a map is closed by its mark; then, of each name in the index, by taking away what is announced;
-- a run is deleted by a look at its last announcement; then by taking away what is announced; its keys; and its name in
-  the index, unless another was announced since.
+- to create a run: add its birth to ``announced`` in its own slot; then, in one operation, check that no map of it is
+  closed and add its name to the index; then write its keys, if the birth is still announced;
+- to close a map: write its mark; then delete ``announced`` of each name in the index;
+- to delete a run: read its last announcement; then delete ``announced`` and its keys; then remove its name from the
+  index, unless it was announced again since.
 
-Of a run and a closing either the run found the mark, or the closing found the name, and then left a run that is created
-or one that cannot be. A crash between two steps leaves a name without a run, which ``list_runs`` leaves out, or a birth
-that nobody uses. To tell, ``list_runs`` and ``close_map`` ask each run's own slot, and so need every node of a cluster.
+So of a run that is created while a map is closed, either the run found the mark, or the closing found the name, and the
+run is then either created or can no longer be. A crash between two steps leaves a name without a run, which
+``list_runs`` omits, or a birth that is never used. To check that, ``list_runs`` and ``close_map`` access each run's own
+slot, so they need every node of a cluster.
 
-Packed values are words parted by single spaces, numbers in decimal:
+Packed values are words separated by single spaces, numbers in decimal:
 
-- generation: ``id world_size epoch step offset session``, session being ``-`` for none, else ``+name``; where it has a
-  lockstep, ``offset/lockstep`` for the offset, which who knows of none can not read for another generation;
-- rank record: ``id lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``, of the generation's id;
-- event: ``mark run document``, run being ``-`` for none, else ``+name``.
+- generation: ``id world_size epoch step offset session``; ``session`` is ``-`` for none, else ``+name``. If it has a
+  lockstep, ``offset`` is ``offset/lockstep``, which a release that has no lockstep refuses rather than misreads;
+- rank record: ``id lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``, with the generation's id;
+- event: ``mark run document``; ``run`` is ``-`` for none, else ``+name``.
 
-A generation's id is ``number.birth``, or the number alone where it has an empty birth. It is compared as text.
+A generation's id is ``number.birth``, or the number alone if its birth is empty. It is compared as text.
 
-The name is last, for it may hold spaces. Lua reads by position, and leaves numbers text where it can: tokens
-go up to 2^53, and ``tostring`` keeps 14 digits.
+Names come last, because they may contain spaces. Lua reads values by position and keeps numbers as text where it can:
+tokens go up to 2^53, and ``tostring`` keeps 14 digits.
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ EVENTS = "bucketline:events"
 ANNOUNCED = f"bucketline:announced:{{{RUNS}}}"
 CLOSED = f"bucketline:closed:{{{RUNS}}}"
 PINGS = ["bucketline:ping", *(f"bucketline:ping:{number}" for number in range(1, 4))]
-"""A cluster has all of them, in slots far apart; else there is the first alone."""
+"""All of them on a cluster, in slots far apart; elsewhere the first alone."""
 
 
 def _key(run: str, name: str) -> str:
-    # A brace in the name would end the hash tag early, and could make two runs' keys meet.
+    # a brace in the name would end the hash tag early, and two runs' keys could coincide
     tag = run.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
     return f"bucketline:{{{tag}}}:{name}"
 
@@ -113,7 +114,7 @@ def pack_generation(value: Generation) -> str:
 
 
 def unpack_generation(packed: bytes) -> Generation:
-    """Raises ``ValueError`` where it is none."""
+    """Raises ``ValueError`` if ``packed`` is not a generation."""
     packed_id, world_size, epoch, step, place, session = packed.decode().split(" ", 5)
     birth, number = unpack_id(packed_id)
     offset, _, lockstep = place.partition("/")
@@ -130,7 +131,7 @@ def unpack_generation(packed: bytes) -> Generation:
 
 
 def unpack_rank(rank: int, packed: bytes) -> tuple[GenerationId, RankRecord]:
-    """The generation that wrote the record, and the record. Raises ``ValueError`` where it is none."""
+    """The generation that wrote the record, and the record. Raises ``ValueError`` if ``packed`` is not a record."""
     packed_id, lease, epoch, step, leased_at_s, lease_epoch, lease_step, last_seen_s, holder = (
         packed.decode().split(" ", 8)
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What Redis answers, as records. Raises ``Damaged`` where it is none."""
+"""From Redis' answers to the port's records. Raises ``Damaged`` if an answer is not a record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bucketline_service.store.redis import keys
 
 
 def pack_commit(request: CommitRequest) -> str:
-    """As ``commit.lua`` reads it."""
+    """The request in the format that ``commit.lua`` reads."""
     to_epoch, to_step = request.cursor or ("-", "-")
     from_epoch, from_step = request.not_before or ("-", "-")
     return (
@@ -39,12 +39,12 @@ def run_record(run: str, packed: bytes | None, document: bytes | None) -> RunRec
 
 def generation(run: str, packed: bytes | None) -> Generation:
     if packed is None:
-        raise damaged(run, "the generation", "it is no string")
+        raise damaged(run, "the generation", "it is not a string")
     with reading(run, "the generation"):
         return keys.unpack_generation(packed)
 
 
 def rank(run: str, rank: bytes | int, packed: bytes) -> tuple[GenerationId, RankRecord]:
-    told = rank.decode(errors="replace") if isinstance(rank, bytes) else rank
-    with reading(run, f"the record of rank {told}"):
+    shown = rank.decode(errors="replace") if isinstance(rank, bytes) else rank
+    with reading(run, f"the record of rank {shown}"):
         return keys.unpack_rank(int(rank), packed)

@@ -1,13 +1,14 @@
-"""``wait_replicas=N`` in a URL: a write is answered when N replicas have it, so that a failover does not lose it.
+"""``wait_replicas=N`` in a URL: a write is answered once N replicas have it, so that a failover does not lose it.
 
-Redis' WAIT counts the replicas that have the last write of the connection that asks, so it must follow the write on
-that very connection. Pools and cluster clients of redis-py choose a connection for each command, and its cluster
-pipelines drop theirs on a redirection: so the connection itself puts WAIT behind each write, in the same packet, and
-takes the two answers for one. Whatever redis-py does above it, repeat or redirect, is done with both.
+Redis' WAIT counts the replicas that have the last write of the connection that sends it, so it must follow the write on
+the same connection. redis-py chooses a connection for each command. A pipeline keeps the two together on one server,
+but on a cluster it sends a redirected command alone and does not look for the new master after a timeout. So the
+connection itself appends WAIT to each write, in the same packet, and reads the two answers as one: whatever redis-py
+does above it, retry or redirect, applies to both.
 
-A write that too few replicas have in time stands on the master all the same. It is not answered but repeated, which
-changes nothing more; and as newer servers let WAIT pass where a connection has written nothing, scripts write again
-what a repeat finds done (``touch``).
+A write that too few replicas have in time remains on the master. It is not acknowledged; the caller repeats it, which
+changes nothing more. Newer servers answer WAIT at once on a connection that has written nothing, so scripts write again
+what a repeat finds already done (``touch``).
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from redis.exceptions import RedisError, ResponseError
 from bucketline_service.store.redis.scripts import is_write
 
 WAIT_SHARE = 0.4
-"""Of the store's timeout: less than a cluster's connections wait for an answer, which is half of it."""
+"""WAIT's share of the store's timeout: less than a cluster's connections wait for an answer, which is half of it."""
 
 OPTION = re.compile(r"(?<=[?&])wait_replicas=([^&]*)&?")
 
 
-class NotReplicated(RedisError):  # noqa: N818 - as the other errors here are called
-    """The write is on the master, and too few replicas have acknowledged it."""
+class NotReplicated(RedisError):  # noqa: N818 - named like the other errors here
+    """The write is on the master, but too few replicas have acknowledged it."""
 
 
 class _Packed(list[bytes]):
-    """A write with WAIT behind it."""
+    """A write followed by WAIT."""
 
 
 class WaitingConnection(AbstractConnection):
@@ -51,7 +52,7 @@ class WaitingConnection(AbstractConnection):
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         await super().send_packed_command(command, check_health)
-        # only now: to connect, it has sent and read other commands
+        # only now: connecting has sent other commands and read their answers
         self._is_write = isinstance(command, _Packed)
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
@@ -79,15 +80,15 @@ def take_option(url: str) -> tuple[str, int]:
     if not values:
         return url, 0
     if len(values) > 1 or not re.fullmatch("[0-9]{1,4}", values[0]):
-        raise ValueError("wait_replicas should be one number of replicas, 0 or more")
+        raise ValueError("wait_replicas must be one integer >= 0")
     return OPTION.sub("", url).rstrip("?&"), int(values[0])
 
 
 def wait_behind_writes(client: Redis | RedisCluster, num_replicas: int, timeout_s: float) -> None:
-    """For all connections that the client makes from here on."""
+    """Apply to all connections that the client makes from now on."""
 
     def waiting(connection_class: type[Any]) -> type[Any]:
-        wait_ms = max(1, round(timeout_s * WAIT_SHARE * 1000))  # 0 would be for ever
+        wait_ms = max(1, round(timeout_s * WAIT_SHARE * 1000))  # 0 would wait forever
         about = {"num_replicas": num_replicas, "wait_ms": wait_ms}
         return type(f"Waiting{connection_class.__name__}", (WaitingConnection, connection_class), about)
 

@@ -1,6 +1,6 @@
-"""Whether a Redis may lose what it has acknowledged: by evicting keys, or as it writes nothing to a disk.
+"""Whether a Redis may lose what it has acknowledged: by evicting keys, or because it writes nothing to a disk.
 
-Asked of INFO, which managed services answer where they refuse CONFIG. What cannot be asked is not told.
+It is read from INFO, which managed services allow even where they refuse CONFIG. What cannot be read is not reported.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 
 EVICTS = "allkeys-"
-"""How the policies begin that take keys without a life time, as all of ours are; the ``volatile-`` ones never do."""
-
+"""The prefix of policies that evict keys without an expiry, as all of ours are; ``volatile-`` policies never do."""
 
 WAIT_S = 0.5
-"""How long servers have to answer."""
+"""How long to wait for the servers' answers."""
 
 
 class _Server(Protocol):
@@ -27,16 +26,16 @@ class _Server(Protocol):
 
 @dataclass(frozen=True)
 class Risks:
-    """``told``: what operators should hear of. ``evicts``: why nothing may be kept there, where keys can go at any
-    moment."""
+    """``reported``: what operators should know. ``evicts``: why the server must not be used, if keys can disappear at
+    any moment."""
 
-    told: list[str]
+    reported: list[str]
     evicts: str | None = None
 
 
 async def find_risks(client: _Server) -> Risks | None:
-    """Of the server that takes the writes, or of all such nodes of a cluster. Those that do not answer soon are left
-    out; None where none does."""
+    """The risks of the server that accepts writes, or of all such nodes of a cluster. Nodes that do not answer in time
+    are left out; None if none answers."""
     if isinstance(client, RedisCluster):
         await client.initialize()
         servers: Sequence[ClusterNode | _Server] = client.get_primaries()
@@ -51,30 +50,32 @@ async def find_risks(client: _Server) -> Risks | None:
             each.cancel()
     if not answers:
         return None
-    told = list(dict.fromkeys(risk for risks in answers for risk in risks.told))
-    return Risks(told, next((risks.evicts for risks in answers if risks.evicts), None))
+    reported = list(dict.fromkeys(risk for risks in answers for risk in risks.reported))
+    return Risks(reported, next((risks.evicts for risks in answers if risks.evicts), None))
 
 
 async def _of(server: ClusterNode | _Server) -> Risks:
     memory = await _info(server, "memory")
     policy, limit = str(memory.get("maxmemory_policy", "")), memory.get("maxmemory", 0)
-    told, evicts = [], None
+    reported, evicts = [], None
     if policy.startswith(EVICTS):
         remedy = "Set maxmemory-policy noeviction (redis-cli CONFIG SET maxmemory-policy noeviction, and in its file)"
         if limit:
             evicts = (
                 f"Redis evicts keys when it has {limit:,} bytes (maxmemory-policy {policy}), and runs, leases and "
-                f"cursors would go without a word. {remedy}"
+                f"cursors would disappear without notice. {remedy}"
             )
         else:
-            told.append(f"Redis would evict keys if it had a maxmemory (maxmemory-policy {policy}). {remedy}")
+            reported.append(
+                f"Redis would evict keys if it had a maxmemory (maxmemory-policy {policy}). {remedy}"
+            )
     persistence = await _info(server, "persistence")
     if not persistence.get("aof_enabled", 1) and not await _makes_snapshots(server):
-        told.append(
+        reported.append(
             "Redis writes nothing to a disk: a restart forgets all runs, leases and cursors. Set appendonly yes "
             "(redis-cli CONFIG SET appendonly yes, and in its file)"
         )
-    return Risks(told, evicts)
+    return Risks(reported, evicts)
 
 
 async def _info(server: ClusterNode | _Server, section: str) -> dict[str, Any]:
@@ -83,7 +84,7 @@ async def _info(server: ClusterNode | _Server, section: str) -> dict[str, Any]:
 
 
 async def _makes_snapshots(server: ClusterNode | _Server) -> bool:
-    """True as well where it does not say."""
+    """True also if the server does not say."""
     try:
         answer = await server.execute_command("CONFIG GET", "save")
     except RedisError:

@@ -1,4 +1,4 @@
-"""The Lua scripts, and which commands of the store must outlive a master."""
+"""The Lua scripts, and which commands of the store must survive a failover."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import resources
 
 
 class Script:
-    """The text of ``lua/<name>.lua``, and the name under which Redis caches it."""
+    """The text of ``lua/<name>.lua``, and the hash under which Redis caches it."""
 
     def __init__(self, name: str) -> None:
         self.text = resources.files(__package__).joinpath(f"lua/{name}.lua").read_bytes()
@@ -31,5 +31,5 @@ WRITING_SCRIPTS = frozenset(
 
 
 def is_write(command: tuple[object, ...]) -> bool:
-    """Whether a caller goes on from what this command has written, or has found written before."""
+    """Whether the caller depends on what this command has written, or has found already written."""
     return command[0] in WRITES or (command[0] in ("EVAL", "EVALSHA") and command[1] in WRITING_SCRIPTS)

@@ -1,8 +1,7 @@
-"""The store in Redis or Valkey: for any number of coordinators on any number of machines.
+"""The store in Redis or Valkey, for any number of coordinators on any number of machines.
 
-One Lua script, or one command, for each atomic operation; ``keys.py`` lists the keys. How much an
-acknowledged write survives is Redis' own setting: ``appendfsync always`` for what SQLite gives. ``redis_clients.py``
-connects.
+Each atomic operation is one Lua script or one command; ``keys.py`` lists the keys, ``clients.py`` connects. What an
+acknowledged write survives is a setting of Redis: with ``appendfsync always``, the same as with SQLite.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from bucketline_service.errors import NotFound, StoreUnavailable
+from bucketline_service.errors import StoreUnavailable
 from bucketline_service.store.coalescer import Coalescer
 from bucketline_service.store.damage import damaged, reading
 from bucketline_service.store.kinds import StoreKind
@@ -53,16 +52,15 @@ from bucketline_service.store.redis.scripts import (
     UNLIST_RUN,
     Script,
 )
-from bucketline_service.store.rules import SEEN_EVERY_S
+from bucketline_service.store.rules import SEEN_EVERY_S, no_run
 
 T = TypeVar("T")
 
 UNAVAILABLE = (RedisError, RedisClusterException, OSError)
-"""What redis-py raises, and lets through, where there is no answer to go by. A cluster's own is no ``RedisError``."""
-
+"""What redis-py raises, and lets through, if there is no usable answer. That of a cluster is not a ``RedisError``."""
 
 BROKEN = re.compile(r"WRONGTYPE|user_script:\d+: attempt to ")
-"""What Redis says where a key is of another type, and a script where a record is not as it was written."""
+"""Redis' error if a key has another type, and a script's if a record is not as it was written."""
 
 
 def open_redis(url: str, kind: StoreKind, *, timeout_s: float) -> RedisStore:
@@ -72,8 +70,8 @@ def open_redis(url: str, kind: StoreKind, *, timeout_s: float) -> RedisStore:
 
 
 class RedisStore:
-    """Implements ``Store`` over a client that answers in bytes. ``touch``: what is found done is written once more,
-    so that the client can wait until replicas have it."""
+    """Implements ``Store`` over a client that answers in bytes. ``touch``: a repeated operation writes again what it
+    finds already written, so that the client can wait until replicas have it."""
 
     system = "redis"
 
@@ -84,7 +82,7 @@ class RedisStore:
         self._touch = int(touch)
         self._is_closed = False
         self._commits = Coalescer(self._commit)
-        self._risks: Risks | None = None  # until they are known
+        self._risks: Risks | None = None  # None: not known yet
         self._on_unavailable: Callable[[StoreUnavailable], None] = lambda _: None
 
     async def examine(self) -> list[str]:
@@ -93,25 +91,24 @@ class RedisStore:
         try:
             found = await asyncio.wait_for(find_risks(self._client), self._timeout_s)
         except (TimeoutError, *UNAVAILABLE):
-            found = None  # a verb will say what is wrong
+            found = None  # the next verb raises the error
         self._risks = found or self._risks
         if self._risks is not None and self._risks.evicts is not None:
             raise self._unavailable(self._risks.evicts)
-        return [] if self._risks is None else self._risks.told
+        return [] if self._risks is None else self._risks.reported
 
     async def ping(self) -> None:
-        # A write, not only PING: that answers on a read-only replica and on a full server as well.
+        # a write, not only PING, which a read-only replica and a full server answer too
         await self._answer(self._ping())
 
     async def _ping(self) -> None:
         await self.examine()
-        # A cluster is there as long as one of its nodes is: the runs of the others go on.
+        # a cluster is available as long as one of its nodes is: the runs of that node continue
         unanswered: Exception | None = None
         for _ in range(len(self._pings)):
             key = self._pings[0]
-            self._pings.rotate(
-                -1
-            )  # now, so that a node that hangs until the deadline is not asked first next time
+            # before the call: a node that hangs until the deadline must not be the first one next time
+            self._pings.rotate(-1)
             try:
                 await self._ask("SET", key, "1")
             except UNAVAILABLE as exc:
@@ -126,7 +123,7 @@ class RedisStore:
         return await self._answer(self._announce_run(run, birth, maps, now_s))
 
     async def _announce_run(self, run: str, birth: str, maps: Sequence[str], now_s: float) -> list[str]:
-        """The steps stand in an order: see ``keys.py``."""
+        """The order of the steps matters: see ``keys.py``."""
         await self._ask("SADD", keys.announced(run), birth)
         index = [keys.RUNS, keys.ANNOUNCED, keys.CLOSED]
         closed = await self._script(ANNOUNCE_RUN, index, [run, birth, float(now_s), *maps])
@@ -154,7 +151,7 @@ class RedisStore:
             )
             if answer is not None:
                 made, packed, standing = answer
-                if not made:  # an older coordinator listed it last, and may have died before
+                if not made:  # an older coordinator adds the name last, and may have died before that
                     await self._ask("SADD", keys.RUNS, run)
                 return records.run_record(run, packed, standing), bool(made)
             if announced:
@@ -173,11 +170,11 @@ class RedisStore:
     async def read_run(self, run: str) -> RunRecord:
         packed, document, is_there = await self._answer(self._read_run(run), run)
         if packed is None and not is_there:
-            raise _not_found(run)
+            raise no_run(run)
         return records.run_record(run, packed, document)
 
     async def _read_run(self, run: str) -> tuple[bytes | None, bytes | None, bool]:
-        """The generation and the document; and whether there is a run where there is no generation that is text."""
+        """The generation, the document, and whether the generation's key exists with another type than a string."""
         packed, document = await self._ask("MGET", keys.generation(run), keys.document(run))
         is_there = packed is None and await self._ask("EXISTS", keys.generation(run))
         return packed, document, bool(is_there)
@@ -194,7 +191,7 @@ class RedisStore:
         return [name for name, is_there in zip(names, there, strict=True) if is_there]
 
     async def _names(self) -> list[str]:
-        """In the index: not all of them have a run."""
+        """The names in the index; some may have no run."""
         return sorted(name.decode(errors="replace") for name in await self._ask("SMEMBERS", keys.RUNS))
 
     async def delete_run(self, run: str) -> bool:
@@ -250,7 +247,7 @@ class RedisStore:
         return await self._commits(run, request)
 
     async def _commit(self, run: str, requests: Sequence[CommitRequest]) -> list[Commit]:
-        """One script for all of them, each of which stands by itself."""
+        """One script call for several independent commits."""
         script = self._script(
             COMMIT,
             [keys.generation(run), keys.ranks(run)],
@@ -274,14 +271,14 @@ class RedisStore:
         await self._answer(self._script(RECORD, [keys.EVENTS], [least_id, MAX_EVENTS, *packed]))
 
     async def events(self, run: str | None, after: int, limit: int) -> list[KeptEvent]:
-        # of one run: Redis can not look into them, and there are not many
+        # Redis cannot filter by run, and there are few
         num = limit if run is None else MAX_EVENTS
         asked = self._ask("ZREVRANGEBYSCORE", keys.EVENTS, "+inf", f"({after}", "WITHSCORES", "LIMIT", 0, num)
         answer = await self._answer(asked)
         pairs = zip(answer[::2], answer[1::2], strict=True)
         found = []
         for packed, score in pairs:
-            with suppress(ValueError):  # it is damaged: the others are told all the same
+            with suppress(ValueError):  # damaged: the others are still listed
                 found.append(keys.unpack_event(packed, score))
         return [event for event in found if run in (None, event.run)][:limit]
 
@@ -289,7 +286,7 @@ class RedisStore:
         self._on_unavailable = on_unavailable
 
     async def close(self) -> None:
-        """Closing again does nothing."""
+        """Close all connections. Closing again does nothing."""
         self._is_closed = True
         await self._client.aclose()
 
@@ -299,14 +296,14 @@ class RedisStore:
         return await self._client.execute_command(*command)
 
     async def _script(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
-        """One round trip; one more where Redis does not know the script yet."""
+        """One round trip, two if Redis does not have the script yet."""
         try:
             return await self._ask("EVALSHA", script.sha, len(names), *names, *args)
         except NoScriptError:
             return await self._ask("EVAL", script.text, len(names), *names, *args)
 
     async def _answer(self, asked: Coroutine[Any, Any, T], run: str | None = None) -> T:
-        """What Redis answers within the deadline, retries and the wait for a connection included."""
+        """Redis' answer within the deadline, which includes retries and the wait for a connection."""
         try:
             return await asyncio.wait_for(self._safely(asked), self._timeout_s)
         except (TimeoutError, RedisTimeoutError) as exc:
@@ -316,10 +313,10 @@ class RedisStore:
                 raise damaged(run, "a record of the run", str(exc)) from exc
             raise self._unavailable(f"Redis: {exc}") from exc
         finally:
-            asked.close()  # where it was not asked at all
+            asked.close()  # if it was never awaited
 
     async def _safely(self, asked: Coroutine[Any, Any, T]) -> T:
-        """A Redis that evicts is asked nothing but whether it still does."""
+        """Send nothing to a Redis that evicts keys, except to check whether it still does."""
         if not self._is_closed and (self._risks is None or self._risks.evicts is not None):
             await self.examine()
         return await asked
@@ -334,12 +331,8 @@ def _cursor_args(cursor: Cursor | None) -> list[str]:
     return ["", ""] if cursor is None else [str(cursor.epoch), str(cursor.step)]
 
 
-def _not_found(run: str) -> NotFound:
-    return NotFound(f"no run {run!r}; GET /v1/runs (bucketline run list) has those that there are")
-
-
 def _found(run: str, answer: Any) -> Any:
-    """The script's answer; ``NotFound`` where it found no run."""
+    """The script's answer; raises ``NotFound`` if it found no run."""
     if answer is None:
-        raise _not_found(run)
+        raise no_run(run)
     return answer

@@ -1,11 +1,10 @@
-"""One SQLite file: opening it, its schema, and one thread that runs transactions on it in groups.
+"""One SQLite file: how it is opened, its schema, and the thread that runs transactions on it in groups.
 
-Operations that wait at the same time share one transaction, so one fsync serves them all. Each is answered
-only after the transaction is committed, and each has its own savepoint, so that one which fails takes nothing
-of the others along.
+Operations that wait at the same time share one transaction, so one fsync serves all of them. Each is answered only
+after the transaction is committed, and has its own savepoint, so that one that fails undoes nothing of the others.
 
-A file that is found damaged, or whose write-ahead log is lost, is not used again by this process: what SQLite still
-makes of it might be anything.
+A file that is found damaged, or whose write-ahead log is lost, is not used again by this process: what SQLite reads
+from it may be wrong.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ CREATE TABLE runs (
     "offset" INTEGER NOT NULL,
     birth TEXT NOT NULL,
     lockstep INTEGER,
-    document BLOB NOT NULL  -- last, so that reading the generation never walks its overflow pages
+    document BLOB NOT NULL  -- last, so that reading the generation never reads its overflow pages
 );
 """
 EVENTS = """
@@ -78,18 +77,17 @@ GATE = """
 CREATE TABLE IF NOT EXISTS announced (run TEXT NOT NULL, birth TEXT NOT NULL, PRIMARY KEY (run, birth)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS closed_maps (mark TEXT PRIMARY KEY, map TEXT NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID;
 """
-"""Of runs that are about to be created, and of maps that are about to be deleted. An older coordinator knows nothing of
-these tables and can use the file all the same: so they are no new version of it."""
+"""Runs that are about to be created, and maps that are about to be deleted. An older coordinator does not know these
+tables and can use the file all the same, so they do not change its version."""
 
 _OLD_BIRTHS = {1: "''", 2: "birth"}
-"""Of each version whose runs were others: 1 knew no births, and 2 no lockstep. 3 knew no events."""
+"""Old schema versions with another table of runs: 1 had no births, 2 no lockstep. 3 had no events."""
 
 GROUP_SIZE = 256
-"""The most operations in one transaction: bounds how long the first of them waits for the last."""
+"""The most operations in one transaction: it limits how long the first of them waits for the last."""
 
 BUSY_SHARE = 0.8
-"""The share of the timeout spent on another process's lock: SQLite's reason shall come before our
-deadline."""
+"""The share of the timeout spent waiting for another process's lock: SQLite's error must come before the deadline."""
 
 LOCK_RETRY_S = 0.01
 
@@ -111,7 +109,7 @@ class _Operation:
 
 
 class SqliteFile:
-    """Runs functions of a connection as transactions of one file. Call it from any thread and event loop."""
+    """Runs functions of a connection as transactions on one file. It can be used from any thread and event loop."""
 
     def __init__(self, path: str, timeout_s: float) -> None:
         self.path = Path(path).absolute()
@@ -119,24 +117,24 @@ class SqliteFile:
         self._timeout_s = timeout_s
         self._pending: deque[_Operation] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bucketline-sqlite")
-        self._lost: str | None = None  # why the file must not be used any more
-        # The rest belongs to that thread.
+        self._lost: str | None = None  # why the file must no longer be used
+        # the attributes below belong to that thread
         self._connection: sqlite3.Connection | None = None
         self._log: Log | None = None
-        self._inode: tuple[int, int] | None = None  # of the file that was opened first
+        self._inode: tuple[int, int] | None = None  # of the file that was first opened
 
     async def run(
         self, operation: Callable[[sqlite3.Connection], T], *, writes: bool, alone: bool = False
     ) -> T:
-        """The function's result, after its transaction is committed, which is its own where it is ``alone``.
+        """The function's result, after its transaction is committed. With ``alone``, no other operation shares it.
 
-        Past the deadline raises ``StoreUnavailable``: an operation not begun by then is dropped, one under
-        way may still be committed.
+        Raises ``StoreUnavailable`` after the deadline: an operation that has not begun by then is dropped, one in
+        progress may still be committed.
         """
         queued = _Operation(operation, writes, alone)
         self._pending.append(queued)
         try:
-            # One drain for each operation: one that finds the queue empty was served by an earlier drain.
+            # one drain per operation: a drain that finds the queue empty has nothing left to do
             self._thread.submit(self._drain)
         except RuntimeError as exc:
             raise StoreUnavailable("the SQLite store is closed") from exc
@@ -152,10 +150,10 @@ class SqliteFile:
         return answer
 
     async def examine(self) -> None:
-        """Read the file as a whole, beside all that goes on: ``StoreUnavailable`` where it is damaged."""
-        await self.run(lambda _: None, writes=False)  # that it is the one that was opened
+        """Read the whole file while other operations continue; raises ``StoreUnavailable`` if it is damaged."""
+        await self.run(lambda _: None, writes=False)  # checks that it is the file that was opened
         try:
-            await asyncio.to_thread(health.check_afresh, self.path, self._timeout_s * BUSY_SHARE)
+            await asyncio.to_thread(health.check_on_disk, self.path, self._timeout_s * BUSY_SHARE)
         except (sqlite3.Error, OSError) as exc:
             error = self._explained(exc)
             assert isinstance(error, StoreUnavailable)
@@ -182,8 +180,8 @@ class SqliteFile:
         try:
             self._transact(group)
         except Exception as exc:
-            # What failed may be the connection: the next operation opens a new one. One to a damaged file is left as
-            # it is: to close it would write into that.
+            # the connection may have failed: the next operation opens a new one. A connection to a damaged file is left
+            # open: closing it would write to the file
             if not health.is_damage(exc):
                 self._disconnect()
             for operation in group:
@@ -194,18 +192,18 @@ class SqliteFile:
     def _explained(self, exc: Exception) -> Exception:
         if not isinstance(exc, (sqlite3.Error, OSError)):
             return exc
-        told = f"SQLite: {getattr(exc, 'strerror', None) or exc}: {self.path}"
+        detail = f"SQLite: {getattr(exc, 'strerror', None) or exc}: {self.path}"
         if health.is_damage(exc):
-            told = self._lost = f"{told} is damaged. {health.REMEDY}"
+            detail = self._lost = f"{detail} is damaged. {health.REMEDY}"
         if isinstance(exc, FileNotFoundError) and self._inode is not None:
-            told += ". It was there before: put it back as it was, or put a backup in its place and restart"
-        unavailable = StoreUnavailable(told)
+            detail += ". It existed before: put it back unchanged, or put a backup in its place and restart"
+        unavailable = StoreUnavailable(detail)
         unavailable.__cause__ = exc
         return unavailable
 
     def _transact(self, group: list[_Operation]) -> None:
         connection = self._connect()
-        # A group of readers takes no lock and, having written nothing, costs no fsync.
+        # a group of reads takes no lock, and costs no fsync as it writes nothing
         writes = any(operation.writes for operation in group)
         connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         try:
@@ -221,16 +219,18 @@ class SqliteFile:
         if self._lost is not None:
             raise StoreUnavailable(self._lost)
         if self._connection is not None:
-            # Else a file that was moved or deleted would go on taking writes that nobody finds again.
+            # otherwise a file that was moved or deleted would still accept writes, which would be lost
             if inode_of(self.path) == self._inode:
                 if self._has_its_log(self._connection):
                     return self._connection
             else:
                 self._disconnect()
         if self._inode is not None:
-            # It was there once: a new, empty one in its place would be a loss passed off as a beginning.
+            # it existed before: a new, empty file in its place would hide the loss
             if inode_of(self.path) != self._inode:
-                raise StoreUnavailable(f"another file took the store's place: {self.path}; restart to use it")
+                raise StoreUnavailable(
+                    f"another file is in the store's place: {self.path}; restart to use it"
+                )
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = _open(self.path, self._timeout_s * BUSY_SHARE, is_first=self._inode is None)
@@ -238,18 +238,18 @@ class SqliteFile:
         return self._connection
 
     def _has_its_log(self, connection: sqlite3.Connection) -> bool:
-        """Whether the connection can go on. Where the log was removed, what it holds is in the database when this
-        returns, and the connection closed; ``StoreUnavailable`` where that cannot be done."""
+        """Whether the connection can still be used. If the log was removed, its content is in the database when this
+        returns, and the connection is closed; raises ``StoreUnavailable`` if that cannot be done."""
         assert self._log is not None
         if self._log.is_there():
             if self._log.is_cut():
-                health.check_afresh(self.path, self._timeout_s * BUSY_SHARE, "its -wal file was emptied")
+                health.check_on_disk(self.path, self._timeout_s * BUSY_SHARE, "its -wal file was truncated")
             return True
-        if not health.take_log_in(connection):
+        if not health.merge_log(connection):
             self._lost = (
                 f"SQLite: the write-ahead log of {self.path}, its -wal or its -shm file, was removed or replaced while "
-                "several processes have the database open. Stop all of them by SIGTERM: the last one to end brings "
-                "what was acknowledged into the database. Then start again"
+                "several processes have the database open. Stop all of them with SIGTERM: the last one to end writes "
+                "what was acknowledged into the database. Then start them again"
             )
             raise StoreUnavailable(self._lost)
         events.log(
@@ -278,10 +278,11 @@ def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation) -> 
 
 
 def _open(path: Path, busy_s: float, *, is_first: bool) -> sqlite3.Connection:
-    """``is_first``: by this process, which makes the file where there is none, and reads all of it."""
+    """``is_first``: this process opens the file for the first time: it creates the file if it does not exist, and reads
+    all of it."""
     uri = health.uri(path, "rwc" if is_first else "rw")
     connection = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None)
-    # what is no text is told as what it is, and fails nobody who asks for something else
+    # a value that is not UTF-8 must not make a query fail that reads other rows
     connection.text_factory = lambda value: value.decode(errors="replace")
     try:
         deadline_s = time.monotonic() + busy_s
@@ -290,7 +291,7 @@ def _open(path: Path, busy_s: float, *, is_first: bool) -> sqlite3.Connection:
         if is_first:
             health.check(connection)
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")  # processes that open a new file together make one schema
+        connection.execute("BEGIN IMMEDIATE")  # processes that open a new file at once create one schema
         _make_schema(connection, path)
         for statement in GATE.split(";\n"):
             connection.execute(statement)
@@ -302,7 +303,7 @@ def _open(path: Path, busy_s: float, *, is_first: bool) -> sqlite3.Connection:
 
 
 def _is_in_wal_mode(connection: sqlite3.Connection) -> bool:
-    """Try to switch to WAL. The switch does not wait for another's lock, so the caller tries again."""
+    """Try to switch to WAL. The switch does not wait for another process's lock, so the caller tries again."""
     try:
         mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     except sqlite3.OperationalError as exc:
@@ -310,7 +311,9 @@ def _is_in_wal_mode(connection: sqlite3.Connection) -> bool:
             raise
         return False
     if mode != "wal":
-        raise StoreUnavailable(f"SQLite's WAL mode does not work on this file system (it stays {mode!r})")
+        raise StoreUnavailable(
+            f"SQLite's WAL mode does not work on this file system (the mode remains {mode!r})"
+        )
     return True
 
 
@@ -320,11 +323,11 @@ def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
         return
     if version > SCHEMA_VERSION:
         raise StoreUnavailable(
-            f"{path} was written by a newer bucketline (schema {version}, this one knows {SCHEMA_VERSION}): "
-            "run that one, or give another file"
+            f"{path} was written by a newer bucketline (schema {version}; this one supports up to {SCHEMA_VERSION}): "
+            "run that version, or choose another file"
         )
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise StoreUnavailable(f"{path} is a SQLite file of another program: give another file")
+        raise StoreUnavailable(f"{path} is a SQLite file of another program: choose another file")
     for statement in (_upgrade(version) if version else SCHEMA).split(";\n"):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -333,7 +336,7 @@ def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
 def _upgrade(version: int) -> str:
     if version not in _OLD_BIRTHS:
         return EVENTS
-    # a new table: a column that is added to the old one would stand after the document
+    # a new table: a column added to the old one would come after the document
     of_old = (
         f'run, number, session, world_size, epoch, step, "offset", {_OLD_BIRTHS[version]}, NULL, document'
     )

@@ -1,7 +1,7 @@
 """The store in one SQLite file: the default, for one machine. Several processes may share the file.
 
-Write-ahead log, ``synchronous = FULL``: what was acknowledged survives a power cut. Not for network file
-systems.
+With a write-ahead log and ``synchronous = FULL``, what was acknowledged survives a power cut. The file must not be on a
+network file system.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bucketline_service.store.port import (
     RunRecord,
     Withdrawn,
 )
-from bucketline_service.store.rules import Held, decide_begin, decide_commit, decide_lease
+from bucketline_service.store.rules import Held, decide_begin, decide_commit, decide_lease, no_run
 from bucketline_service.store.sqlite.file import SqliteFile
 
 GENERATION_COLUMNS = 'number, session, world_size, epoch, step, "offset", birth, lockstep'
@@ -35,7 +35,7 @@ RANK_COLUMNS = "rank, number, epoch, step, lease, holder, leased_at_s, lease_epo
 
 
 class SqliteStore:
-    """Implements ``Store``. Each verb is an asynchronous door to the function of its name further down."""
+    """Implements ``Store``. Each verb runs the function of its name below on the file's thread."""
 
     system = "sqlite"
 
@@ -91,7 +91,7 @@ class SqliteStore:
         return await self._file.run(partial(_ranks, run), writes=False)
 
     async def record(self, events: Sequence[NewEvent], least_id: int) -> None:
-        # by itself: where it fails, on a disk that is all but full, it takes no commit along
+        # in its own transaction: if it fails, on a disk that is nearly full, no commit fails with it
         await self._file.run(partial(_record, events, least_id), writes=True, alone=True)
 
     async def events(self, run: str | None, after: int, limit: int) -> list[KeptEvent]:
@@ -105,7 +105,7 @@ class SqliteStore:
 
 
 def _ping(db: sqlite3.Connection) -> None:
-    # A write, not only a lock: nothing less finds a full disk.
+    # a write, not only a lock: nothing less detects a full disk
     db.execute("UPDATE ping SET pings = pings + 1")
 
 
@@ -150,7 +150,7 @@ def _read_run(run: str, db: sqlite3.Connection) -> RunRecord:
     generation = _generation(run, db)
     (document,) = db.execute("SELECT document FROM runs WHERE run = ?", (run,)).fetchone()
     if not isinstance(document, bytes):
-        raise damaged(run, "its document", f"it is of type {type(document).__name__}")
+        raise damaged(run, "its document", f"its type is {type(document).__name__}")
     return RunRecord(document, generation)
 
 
@@ -209,7 +209,7 @@ def _commit(run: str, request: CommitRequest, db: sqlite3.Connection) -> Commit:
 def _ranks(run: str, db: sqlite3.Connection) -> tuple[Generation, list[RankRecord]]:
     generation = _generation(run, db)
     select = f"SELECT {RANK_COLUMNS} FROM ranks WHERE run = ? AND number = ? ORDER BY rank"
-    # all of them first: a reading that is broken off stays open, and is in the way of the next write
+    # all of them at once: a read that is interrupted stays open, and blocks the next write
     rows = db.execute(select, (run, generation.number)).fetchall()
     return generation, [_held_of(run, row).record for row in rows]
 
@@ -232,10 +232,10 @@ def _events(run: str | None, after: int, limit: int, db: sqlite3.Connection) -> 
 
 
 def _generation(run: str, db: sqlite3.Connection) -> Generation:
-    """The run's present generation; ``NotFound`` where there is no such run."""
+    """The run's present generation; raises ``NotFound`` if there is no such run."""
     row = db.execute(f"SELECT {GENERATION_COLUMNS} FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
-        raise NotFound(f"no run {run!r}; GET /v1/runs (bucketline run list) has those that there are")
+        raise no_run(run)
     number, session, world_size, epoch, step, offset, birth, lockstep = row
     with reading(run, "the generation"):
         return sound_generation(
@@ -253,7 +253,7 @@ def _slowest(run: str, generation: Generation, db: sqlite3.Connection) -> Cursor
     key = (run, generation.number, generation.world_size)
     (num_present,) = db.execute(f"SELECT count(*) {of_generation}", key).fetchone()
     if num_present < generation.world_size:
-        return generation.origin  # a rank without a record stands there, and no cursor is before it
+        return generation.origin  # a rank without a record is there, and no cursor is before it
     row = db.execute(f"SELECT epoch, step {of_generation} ORDER BY epoch, step LIMIT 1", key).fetchone()
     return Cursor(*row)
 

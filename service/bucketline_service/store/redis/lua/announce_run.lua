@@ -1,10 +1,10 @@
 -- List a run that is about to be created, unless a map that it needs is closed.
--- KEYS[1] bucketline:runs                        set, names of runs; for ever
+-- KEYS[1] bucketline:runs                        set, names of runs; permanent
 -- KEYS[2] bucketline:announced:{bucketline:runs} hash, run -> its last announcement; until the run is unlisted
--- KEYS[3] bucketline:closed:{bucketline:runs}    hash, mark -> 'until_s map'; until it is opened, or past
+-- KEYS[3] bucketline:closed:{bucketline:runs}    hash, mark -> 'until_s map'; until it is opened or expired
 -- ARGV    run, announcement, now, then each map that it needs
 -- Times are Unix seconds.
--- Answers the maps that are closed: where there is one, the run is not listed.
+-- Answers the maps that are closed; if there is one, the run is not listed.
 local run, announcement, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 local closed = {}

@@ -1,12 +1,12 @@
--- Begin a generation, if it follows the present one, its session is new, and the slowest rank stands where it should.
--- Costs O(1); asked for the slowest rank, O(world size). Records of older generations stay: their number makes them void.
+-- Begin a generation if it follows the present one, its session is new, and the slowest rank's cursor is as expected.
+-- Costs O(1); with the slowest rank, O(world size). Records of older generations stay: their id makes them invalid.
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:sessions    hash, session name -> generation number; until delete_run
 -- KEYS[3] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
 -- ARGV    generation (packed), its number, the id that it follows, session ('-' or '+name'),
---         slowest rank's epoch and step ('' and '': not asked)
+--         slowest rank's expected epoch and step ('' and '': any)
 -- No times.
--- Answers nil where there is no run, else {begun (0 or 1), the generation that is present now}.
+-- Answers nil if there is no run, else {begun (0 or 1), the present generation}.
 local packed, number, follows, session, slow_epoch, slow_step =
     ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
@@ -16,7 +16,7 @@ if not present then
 end
 local present_id, world_size, origin_epoch, origin_step = string.match(present, '^(%S+) (%d+) (%d+) (%d+) ')
 
--- The least cursor over all ranks, as two numbers. A rank without a record stands at the origin, before all others.
+-- The smallest cursor of all ranks, as two numbers. That of a rank without a record is the origin, before all others.
 local function slowest()
     local origin = {tonumber(origin_epoch), tonumber(origin_step)}
     local num_ranks, num_present = tonumber(world_size), 0

@@ -1,11 +1,11 @@
--- Prove leases and move their ranks' cursors forward, each commit by itself. rules.py, decide_commit, states the same of one.
+-- Prove leases and move their ranks' cursors forward, each commit on its own, as decide_commit of rules.py does for one.
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
--- ARGV    lease stride, how old last_seen_s may grow, touch ('1': write what is there again), then each commit, packed:
---         'rank lease id trusted now to_epoch to_step from_epoch from_step', trusted being 0 or 1, and '-' for the cursor
---         (to) or not_before (from) that there is not
--- Times are Unix seconds, kept as the text that came.
--- Answers nil where there is no run, else {generation, of each commit 'outcome epoch step'}.
+-- ARGV    lease stride, how old last_seen_s may grow, touch ('1': write again what is already there), then each commit, packed:
+--         'rank lease id trusted now to_epoch to_step from_epoch from_step', trusted is 0 or 1, and '-' stands for a
+--         missing cursor (to) or not_before (from)
+-- Times are Unix seconds, kept as the text that was passed.
+-- Answers nil if there is no run, else {generation, then 'outcome epoch step' of each commit}.
 local stride, seen_every, touch = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local present = redis.call('GET', KEYS[1])
 if not present then
@@ -21,7 +21,7 @@ end
 local function commit(packed)
     local rank, lease, id, trusted, now, to_epoch, to_step, from_epoch, from_step =
         string.match(packed, '^(%d+) (%d+) (%S+) ([01]) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-    -- Where the rank stands: at the origin, unless the present generation has a record of it.
+    -- The rank's cursor: the origin, unless the present generation has a record of it.
     local epoch, step = origin_epoch, origin_step
     local held, since, seen, holder
     local stored = redis.call('HGET', KEYS[2], rank)
@@ -54,7 +54,7 @@ local function commit(packed)
     local is_ahead = from_epoch ~= '-' and before(epoch, step, from_epoch, from_step)
     local moves = to_epoch ~= '-' and before(epoch, step, to_epoch, to_step)
     if not is_present or lease ~= held then
-        -- The token of an older generation still bounds from below: that lease was given, and fenced by begin.
+        -- An older generation's token is still a lower bound: that lease was given, and fenced by begin.
         local is_newer = not held or tonumber(lease) > tonumber(held)
         if not (is_newer and trusted == '1') then
             return answer('fenced')

@@ -1,13 +1,13 @@
--- Create a run that was announced, unless it is there.
+-- Create a run that was announced, unless it exists.
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:document    string, opaque; until delete_run
 -- KEYS[3] bucketline:{run}:sessions    hash, session name -> generation number; until delete_run
--- KEYS[4] bucketline:{run}:announced   set, births with which the run may be created; until it is
--- ARGV    generation (packed), its number, session ('-' or '+name'), document, touch ('1': write what is there again),
+-- KEYS[4] bucketline:{run}:announced   set, births that the run may be created with; until it is
+-- ARGV    generation (packed), its number, session ('-' or '+name'), document, touch ('1': write again what is already there),
 --         the birth that was announced
 -- No times.
--- Answers {made (0 or 1), generation, document} of the run that stands, or nil where there is none and the announcement
--- does not count any more.
+-- Answers {made (0 or 1), generation, document} of the stored run, or nil if there is none and the announcement is
+-- no longer valid.
 local packed, number, session, document, touch, birth = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local present = redis.call('GET', KEYS[1])

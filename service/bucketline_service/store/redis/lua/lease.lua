@@ -2,9 +2,9 @@
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
 -- ARGV    rank, holder, generation id, proposed token, lease stride, the largest token, now, how old last_seen_s may
---         grow, touch ('1': write what is there again)
--- Times are Unix seconds, kept as the text that came.
--- Answers nil where there is no run, {} where another generation is present, else {record}.
+--         grow, touch ('1': write again what is already there)
+-- Times are Unix seconds, kept as the text that was passed.
+-- Answers nil if there is no run, {} if another generation is present, else {record}.
 local rank, holder, id, proposed, stride, max_lease, now, seen_every, touch =
     ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9] == '1'
 
@@ -35,7 +35,7 @@ if record then
         end
         epoch, step = old_epoch, old_step
     end
-    -- A record of an older generation is void, but for its token: tokens grow over generations.
+    -- A record of an older generation is invalid except for its token: tokens grow across generations.
     local next_lease = tonumber(old_lease) + tonumber(stride)
     if next_lease > tonumber(proposed) and next_lease <= tonumber(max_lease) then
         lease = string.format('%.0f', next_lease)

@@ -1,8 +1,8 @@
--- Append events, but for those that are there, and drop the oldest of too many.
--- KEYS[1] bucketline:events  zset, packed event by id; for ever
+-- Append events, except those that are already there, and drop the oldest if there are too many.
+-- KEYS[1] bucketline:events  zset, packed event by id; permanent
 -- ARGV    the least id, how many to keep, then each event, packed
--- No times. An id is a whole number up to 2^53, which a score holds exactly.
--- Answers how many were appended.
+-- No times. An id is an integer up to 2^53, which a score represents exactly.
+-- Answers the number of events appended.
 local id, num_kept, num_new = math.max(tonumber(ARGV[1]) - 1, 0), tonumber(ARGV[2]), 0
 local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if newest[2] and tonumber(newest[2]) > id then
