@@ -92,8 +92,8 @@ def _check_resizable(run: Run, state: StateDict, world_size: int) -> None:
             "world_size",
             f"must be {before} until epoch {state['epoch']} ends, got {world_size}: planner {run.spec.planner} shards "
             "an epoch by the number of ranks that begin it",
-            f"Finish the epoch with {before} ranks, or resume at its start (step 0, offset 0). Planner line accepts "
-            "another number of ranks at any step",
+            f"Finish epoch {state['epoch']} with {before} ranks, or resume at its start (step 0, offset 0). Planner "
+            "line accepts another number of ranks at any step",
         )
 
 
