@@ -1,8 +1,10 @@
 """The geometry of one image in the client: the service's numbers, and crops that are the same on every machine."""
 
 import itertools
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -22,6 +24,15 @@ def test_the_centre_crop_is_the_services(original, target):
     cut, theirs = fit(original, target), cover(*original, *target)
     assert (*cut.resize_size, cut.crop_left, cut.crop_top) == theirs[:4]
     assert (cut.original_size, cut.target_size) == (original, target)
+
+
+def test_the_table_of_cases_that_the_service_shares():
+    for case in json.loads((Path(__file__).parents[1] / "geometry_cases.json").read_text()):
+        cut = fit(case["size"], case["target_size"])
+        assert [list(cut.resize_size), [cut.crop_left, cut.crop_top]] == [
+            case["resize_size"],
+            case["crop_left_top"],
+        ]
 
 
 def test_it_is_what_the_coordinator_tells_of_an_image(url, run):

@@ -83,7 +83,7 @@ def test_what_is_wrong_is_told_at_its_plan(open_page: OpenPage) -> None:
     compare(page)
     expect(one.locator(".wrong")).to_contain_text("ladder.step")
     expect(two.locator(".wrong")).to_be_empty()
-    expect(page.get_by_role("status").filter(has_text="1 plan can not be met")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="1 plan cannot be met")).to_be_visible()
     assert cells(page, "images") == ["–", "5,000"]  # noqa: RUF001 - as it is shown
     one.get_by_label("Run spec").fill(json.dumps(SPEC))
     expect(page.get_by_text("Changed since: compare again.")).to_be_visible()

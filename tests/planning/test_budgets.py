@@ -118,7 +118,7 @@ def test_a_token_is_16_pixels_wide_and_a_frame_long_unless_said():
         (
             {"max_tokens_per_batch": 1, "max_pixels_per_batch": 1},
             "batch_size",
-            "max_tokens_per_batch are given",
+            "must be given alone, got",
         ),
         ({"max_pixels_per_batch": 10**7, "latent_stride": 8}, "latent_stride", "max_tokens_per_batch"),
         ({"batch_size": 2, "latent_frame_stride": 8}, "latent_frame_stride", "max_tokens_per_batch"),
@@ -127,8 +127,12 @@ def test_a_token_is_16_pixels_wide_and_a_frame_long_unless_said():
             "min_batch_size",
             "max_pixels_per_batch or max_tokens_per_batch",
         ),
-        ({"batch_size": 2, "max_batch_size": 1}, "max_batch_size", "does not go with batch_size"),
-        ({"batch_size": 2, "batch_size_multiple": 1}, "batch_size_multiple", "does not go with batch_size"),
+        ({"batch_size": 2, "max_batch_size": 1}, "max_batch_size", "is not supported with batch_size"),
+        (
+            {"batch_size": 2, "batch_size_multiple": 1},
+            "batch_size_multiple",
+            "is not supported with batch_size",
+        ),
         (
             {"max_pixels_per_batch": 10**7, "min_batch_size": 9, "max_batch_size": 8},
             "min_batch_size",

@@ -205,11 +205,11 @@ def test_no_clip_comes_twice_and_none_is_missed(clips, keep, epoch):
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"frame_buckets": [1, 17, 1]}, "frame_buckets.2", "1 frames are there more than once"),
+        ({"frame_buckets": [1, 17, 1]}, "frame_buckets.2", "length 1 is listed more than once"),
         (
             {"frame_buckets": [{"num_frames": 9, "keep_prob": [0.5, 0.5]}]},
             "frame_buckets.0.keep_prob",
-            "2 numbers are given for 1 tier",
+            "must have one number for each of 1 tier, got 2",
         ),
         (
             {"frame_buckets": [1, {"num_frames": 9, "keep_prob": [0.5]}], "ladder": TIERS},

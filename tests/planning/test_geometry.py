@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,13 +55,14 @@ def test_both_functions_give_the_exact_loss(width, height, target_width, target_
     assert cover(width, height, target_width, target_height).crop_loss == float(exact)
 
 
-@given(st.lists(st.tuples(image_side, image_side, target_side, target_side), max_size=20))
-def test_many_are_fitted_as_one_is(sides):
-    sizes = np.array(sides, dtype=np.int64).reshape(-1, 4)
-    cuts = cover_each(sizes[:, :2], sizes[:, 2:])
-    fits = [cover(*each) for each in sides]
-    assert cuts.resize_sizes.tolist() == [list(fit[:2]) for fit in fits]
-    assert cuts.crop_left_tops.tolist() == [list(fit[2:4]) for fit in fits]
+CASES = json.loads((Path(__file__).parents[1] / "geometry_cases.json").read_text())
+
+
+def test_the_table_of_cases_that_the_client_shares():
+    sizes, targets, resized, corners = (np.array([case[name] for case in CASES]) for name in CASES[0])
+    cuts = cover_each(sizes, targets)
+    assert cuts.resize_sizes.tolist() == resized.tolist()
+    assert cuts.crop_left_tops.tolist() == corners.tolist()
 
 
 def test_the_loss_takes_targets_for_each_image_and_small_integers():

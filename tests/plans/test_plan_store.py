@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.planning import chunked_map
-from bucketline_service.plans import build_checkpoint, plan_store
+from bucketline_service.plans import build_checkpoint, plan_files, plan_store
 from bucketline_service.runs import registry
 from tests.checked import Api
 from tests.worlds import SMALL, World
@@ -261,7 +261,7 @@ def test_files_that_were_only_touched_are_read_once(world: World, monkeypatch: p
     def refuse(order: object) -> str:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(plan_store, "_digest", refuse)
+    monkeypatch.setattr(plan_files, "order_digest", refuse)
     assert world.replica().api.get("/v1/runs/run/batches", **QUESTION) == expected
     world.close()
 

@@ -38,8 +38,8 @@ def comparison(
     answer: Json, names: Sequence[str] | None = None, *, theme: Theme = "light", narrow: bool = False
 ) -> go.Figure:
     """A line for each spec, in order, and a panel for each thing that one pays with. ``names``: of the specs, ``spec
-    1`` and so on unless given. ``narrow``: panels below each other, for a phone. Of a spec that can not be met there
-    is the name alone."""
+    1`` and so on unless given. ``narrow``: panels below each other, for a phone. Of a spec that cannot be met only
+    the name is shown."""
     names = named(answer, names)
     plans = [
         _Plan(row, name, each["stats"])

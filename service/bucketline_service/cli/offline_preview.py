@@ -1,4 +1,4 @@
-"""``bucketline preview``: what plans would cost, from a file of sizes, with no server and nothing kept."""
+"""``bucketline preview``: what plans would cost, from a file of sizes, without a server or stored state."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(
         what, _, hint = str(error).removeprefix(f"{file}: ").partition("; ")
         raise Invalid(str(file), what, hint[:1].upper() + hint[1:] or None) from error
     if len(specs) > MAX_SPECS:
-        raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
+        raise Invalid("specs", f"must be 1 to {MAX_SPECS}, got {len(specs)}")
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:
         maps = MapStore(Path(folder))
@@ -100,7 +100,7 @@ def report(
 
 
 def _plan(spec: Mapping[str, Any], name: str) -> PlanFields | Invalid:
-    """What is to be looked at, or why it can not be."""
+    """The plan to preview, or why there is none."""
     given = {field: value for field, value in spec.items() if field != "map"}
     if given.get("maps") is not None:
         hint = 'Say "map", or nothing; several maps are previewed by the server, POST /v1/previews'

@@ -1,4 +1,4 @@
-"""What a plan costs, exactly: crop loss and aspect error of the assignment, and what becomes of each bucket's tail."""
+"""Crop loss and aspect error of an assignment, exactly, and what happens to the remainder of each bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _F64 = NDArray[np.float64]
 _BINS = 1 << 16
 
 NUM_QUANTILES = 41
-"""Of a spread that is told: evenly spaced, from the least to the most."""
+"""Quantiles of a spread in the stats: evenly spaced, from the least to the most."""
 
 
 class Spread:
@@ -65,8 +65,8 @@ class Spread:
         }
 
     def _quantiles(self, num: float, shares: _F64) -> _F64:
-        # the lower edge of the bin, so that what fits exactly is told as 0; the least of all is in the first bin
-        # that holds anything
+        # the lower edge of the bin, so that a loss of 0 is reported as 0; the least value is in the first bin that is
+        # not empty
         sums = np.cumsum(self._counts)
         wanted = np.maximum(shares * num, sums[np.searchsorted(sums, 0.0, side="right") % _BINS])
         at = np.minimum(np.searchsorted(sums, np.minimum(wanted, sums[-1])), _BINS - 1) / _BINS

@@ -1,4 +1,4 @@
-"""The distinct sizes among the images, and how many images have each: what most answers hang on, and little of it."""
+"""The distinct sizes among the images, and how many images have each: few numbers that most stats depend on."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _as_they_are(part: Part, rows: _I64 | None) -> Part:
 
 class _Table:
     """Counts the sizes of most images without sorting, ten times as fast: a cell for each pair of sides below ``SIDE``.
-    64 MB; where there is but a chunk of images it is not worth its while, and there is none."""
+    64 MB; where there is but a chunk of images it does not pay, and there is no table."""
 
     SIDE = 4_096
 

@@ -1,4 +1,4 @@
-"""What the planner knows of the images: their sizes, and what makes one come oftener or otherwise than another.
+"""What the planner knows of the images: their sizes, and how often each is served.
 
 A run may draw on several maps. Their rows are counted on, map after map, and are read in chunks, so that nothing is
 ever put together.

@@ -1,7 +1,7 @@
 """The ledger: which images epochs leave out, repeat or never serve, row by row.
 
-Told in blocks of a bounded number of rows, so that what it takes does not grow with N: an epoch's are read off the
-planner's arithmetic, and what holds for all epochs off one pass over the images.
+It comes in blocks of a bounded number of rows, so that memory does not grow with N: the rows of an epoch follow from
+the planner's arithmetic, and those that hold for all epochs from one pass over the images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bucketline_service.planning.planner import Planner
 from bucketline_service.planning.prepared import Prepared
 
 BLOCK = 1 << 16
-"""Rows that are told together, and rows of the map that are looked at together."""
+"""The most rows of one ``Entries``, and the rows of the map that one step of the pass reads."""
 
 LEFT_OUT, REPEATED, NEVER_SERVED, PRUNED_ROWS = "left_out", "repeated", "never_served", "pruned"
 TAIL, LAST_STEP, SMALL_BUCKET = "tail", "last_step", "small_bucket"
@@ -45,8 +45,8 @@ class Entries(NamedTuple):
 class Ledger:
     """Of epochs that are dealt from their start to ``world_size`` ranks.
 
-    Every sample that an epoch asks for is told once: served, or ``left_out`` in it, or one of an image that is
-    ``never_served``. A sample that is served n times oftener than asked for is ``repeated`` n times. Images that no
+    Every sample that an epoch asks for has one entry: served, or ``left_out`` in it, or one of an image that is
+    ``never_served``. A sample that is served n times more often than asked for is ``repeated`` n times. Images that no
     bucket takes are ``pruned``.
 
     ``is_valid``: of rows, ascending, which of them ``valid_ids`` leaves in; None where that is all.
@@ -72,15 +72,17 @@ class Ledger:
         self._in_service = np.ones(spec.num_buckets, dtype=np.bool_)
         if isinstance(planner, LinePlanner):
             self._in_service = in_service(spec, quotas)
-        self._is_served = np.zeros(len(groups.keys), dtype=np.bool_)  # in one of the epochs that are told
+        self._is_served = np.zeros(
+            len(groups.keys), dtype=np.bool_
+        )  # in one of the epochs that the answer covers
         self._is_served[quotas.groups[self._in_service[quotas.buckets]]] = True
         rounds = np.bincount(quotas.groups, weights=quotas.ends - quotas.begins, minlength=len(groups.keys))
-        # so many times that no sum of shares makes one more of it
+        # rounded, so that an error in a sum of shares does not add a time
         self._times = np.ceil(np.round(rounds, 9)).astype(np.int64)
 
     def join(self, others: Iterable[Ledger]) -> None:
-        """Tell some epochs of an answer that tells others as well, laid out with another lockstep: what is never served
-        is what no epoch of them serves, and what only some have no unit for is left out of these."""
+        """Share one answer with ledgers of epochs that have another lockstep: an image is never served if none of these
+        epochs serves it, and is left out of those that have no unit for it."""
         for other in others:
             self._is_served |= other._is_served
 
@@ -162,7 +164,7 @@ class Ledger:
         if not is_small.any():
             yield Entries(epoch, what, reason, found.rows, nums)
             return
-        # of an image that another bucket serves, the samples in this one are left out for ever
+        # an image that another bucket serves: its samples in this bucket are left out in every epoch
         for why, is_meant in (
             (reason, ~is_small),
             (SMALL_BUCKET, is_small & self._is_served[found.groups]),

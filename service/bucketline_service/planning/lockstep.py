@@ -1,4 +1,4 @@
-"""One plan under several locksteps. The order of its rows hangs on none: a planner for another is arithmetic."""
+"""One plan under several locksteps. The order of its rows depends on none, so that another planner is arithmetic."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from bucketline_service.planning.planners import PLANNERS
 from bucketline_service.planning.prepared import Prepared
 
 NUM_KEPT = 8
-"""Planners that are remembered, beside the plan's own."""
+"""Planners that are cached, beside the plan's own."""
 
 
 class LockstepPlan(NamedTuple):
-    """How an epoch's stream is laid out: ``spec.lockstep`` says it, and the planner does it."""
+    """A plan under one lockstep, ``spec.lockstep``, and its planner."""
 
     spec: PlanSpec
     planner: Planner
@@ -39,8 +39,7 @@ def pure_lockstep(world_size: int, own: int, planned_for: int) -> int:
 
 
 class Locksteps:
-    """``own``: the planner of ``spec`` itself. What is answered depends on the plan and the arguments alone. May be
-    asked from several threads."""
+    """``own``: the planner of ``spec`` itself. Answers depend on the plan and the arguments alone. Thread-safe."""
 
     def __init__(self, spec: PlanSpec, prepared: Prepared, images: Images, own: Planner) -> None:
         self._own = LockstepPlan(spec, own)
@@ -52,7 +51,7 @@ class Locksteps:
 
     def lockstep_for(self, world_size: int, planned_for: int) -> int:
         """Of an epoch that so many ranks deal from its start, of a plan that is meant for ``planned_for`` ranks: the
-        one of ``pure_lockstep``, but the plan's own where such an epoch can not be planned."""
+        one of ``pure_lockstep``, but the plan's own where such an epoch cannot be planned."""
         spec = self._own.spec
         if not PLANNERS[spec.planner].has_units:
             return spec.lockstep

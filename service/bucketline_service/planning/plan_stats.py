@@ -1,4 +1,4 @@
-"""What an epoch costs, composed: of a plan that is kept, and of one that is only looked at."""
+"""The stats of an epoch as one JSON document, of a stored plan and of a preview."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALWAYS = (
     "max_ar_error",
     "max_crop_loss",
     "min_size",
-)  # of the reasons, those told even where they prune none
+)  # reasons that are listed even if they prune no image
 
 
 def epoch_stats(

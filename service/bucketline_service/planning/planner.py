@@ -19,7 +19,7 @@ MAX_EPOCH = 2**31
 
 
 class Place(NamedTuple):
-    """One coming of an image in an epoch: stream position, place inside the batch, target bucket, repeated or not."""
+    """One occurrence of an image in an epoch: stream position, place in the batch, target bucket, repeated or not."""
 
     position: int
     slot: int
@@ -33,7 +33,7 @@ class BatchBlock:
 
     ``buckets`` int64[num]: target bucket, an index of the planner's ladder.
     ``bounds`` int64[num + 1]; ``rows`` int64[bounds[-1]]; ``repeats`` bool[bounds[-1]]: True where the image is there
-    again in its epoch, oftener than asked for, to fill a tail.
+    is a repeat: served more often than asked for, to fill the remainder.
     """
 
     buckets: NDArray[np.int64]
@@ -55,19 +55,19 @@ class Planner(Protocol):
         """Whether every epoch has as many batches."""
 
     def least_batches(self, world_size: int) -> int:
-        """Batches of an epoch that has few."""
+        """The fewest batches that an epoch has, over all ranks."""
 
     def is_at_hand(self, epoch: int, world_size: int) -> bool:
-        """False where the next question about this epoch takes long enough to be asked in a thread."""
+        """False if the next call about this epoch takes so long that it belongs in a thread."""
 
     def batches(self, epoch: int, positions: NDArray[np.int64], world_size: int) -> BatchBlock:
         """The batches at ``positions`` int64[num], in that order."""
 
     def num_asked(self, epoch: int, row: int) -> int:
-        """How often the epoch asks for an image of the map, in all buckets together; 0 where it is in none."""
+        """How often the epoch asks for an image of the map, over all buckets; 0 if it is in none."""
 
     def locate(self, epoch: int, row: int, world_size: int) -> list[Place]:
-        """Where an image of the map comes in an epoch: empty where it is left out, several where it is repeated."""
+        """The occurrences of an image of the map in an epoch: none if it is left out, several if it is repeated."""
 
     def mixed_steps(self, epoch: int, offset: int, world_size: int) -> int:
         """Of the steps that deal the stream from position ``offset`` on to ``world_size`` ranks, how many may hold more

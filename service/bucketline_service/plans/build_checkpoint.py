@@ -1,7 +1,7 @@
-"""Where a plan is built on disk: arrays as files, and a journal, so that a build that was killed goes on.
+"""Where a plan is built on disk: arrays as files, and a journal, so that a build that was killed is resumed.
 
-The folder has its work's name (the fingerprint) and belongs to one process at a time. What the journal tells is done
-was on the disk before the journal was; all later writes may be made again, for they are the same.
+The folder is named after the plan's fingerprint and belongs to one process at a time. Whatever the journal records as
+done was on the disk before the journal was. All later writes may be repeated, because they give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from bucketline_service.planning import chunked_map
 from bucketline_service.planning.line.classify import Arrays
 
 KEEP_EVERY_S = 5.0
-"""Work that a kill may cost."""
+"""Seconds of work that a kill may cost."""
 
 _JOURNAL = "journal.npz"
-_FILE = "file:"  # before the name of an array in the journal, whose size it tells
+_FILE = "file:"  # prefix of an array's name in the journal, with the size of its file
 
 
 class BuildCheckpoint:
-    """Implements ``classify.Checkpoint`` in ``folder``, which must exist. ``clock``: seconds, for the journal's
-    pace."""
+    """Implements ``classify.Checkpoint`` in ``folder``, which must exist. ``clock``: seconds, which
+    pace the journal."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class BuildCheckpoint:
         return self._journal
 
     def finish(self) -> None:
-        """Leave nothing but the order, which is on the disk."""
+        """Delete everything but the order, which is on the disk."""
         self.flush()
         self._arrays.clear()
         for name in (_JOURNAL, self.file("codes").name):
@@ -81,13 +81,13 @@ class BuildCheckpoint:
         self._kept_s = self._clock()
 
     def flush(self) -> None:
-        """Everything that was written to the arrays onto the disk."""
+        """Sync everything that was written to the arrays."""
         for array in self._arrays.values():
             array.flush()
 
     def _read(self) -> Arrays:
-        """The journal, where it is whole, and its arrays are, and its chunks are this program's; else the folder is
-        emptied."""
+        """The journal, if it and its arrays are complete and its chunks have this program's size. Otherwise the folder
+        is emptied."""
         try:
             # opened here: numpy leaves open what it opened itself and could not read
             with (self.folder / _JOURNAL).open("rb") as file, np.load(file, allow_pickle=False) as journal:
@@ -108,8 +108,8 @@ class BuildCheckpoint:
 
 
 def _allocate(file: Path, num_bytes: int) -> None:
-    """A file of zeros that has its place on the disk: writing to a map of one that has not kills the process where the
-    disk is full."""
+    """A file of zeros whose blocks are allocated: on a full disk, writing to the map of a sparse file kills the
+    process."""
     with file.open("wb") as opened:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(opened.fileno(), 0, num_bytes)

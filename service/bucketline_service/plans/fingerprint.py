@@ -1,4 +1,4 @@
-"""What tells two plans apart, and in which of their parts they differ."""
+"""Fingerprints of plans: what identifies a plan, and in which parts two of them differ."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from bucketline_service.planning.build_plan import VERSION, VERSION_BY_SIZE
 from bucketline_service.planning.plan_spec import PlanSpec
 
 PARTS = ("version", "map", "valid_ids", "buckets", "spec")
-"""What a fingerprint is made of, in its order, before the digest of all: the planner's version as it is, of each other
-part a short digest. ``buckets``: their sizes and batch sizes, which may follow from the map; ``spec``: the rest."""
+"""The parts of a fingerprint, in order, before the digest of everything: the planner's version as it is, and a short
+digest of each other part. ``buckets``: their sizes and batch sizes, which may depend on the map; ``spec``: the rest."""
 
 _PART_DIGITS = 8
 _WHOLE_DIGITS = 32
 
 
 def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Sequence[str | None]) -> str:
-    """Text that two plans share if they give the same batches. The world size is not part of it: the same plan is dealt
-    to any number of ranks. The last 128 bits tell any two apart; those before only say where they differ."""
+    """Text that two plans share if they give the same batches. The world size is not part of it: the same plan is
+    sharded over any number of ranks. The last 128 bits identify the plan; those before only say where two differ."""
     buckets = {
         "tiers": [[ladder.sizes, ladder.aspects.tolist()] for ladder in plan.tiers],
         "targets": plan.targets,
@@ -48,12 +48,12 @@ def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Seque
 
 
 def as_put(plan: PlanSpec, fingerprint: str) -> PlanSpec:
-    """The plan that a run was put with, of the plan that its spec makes today: its fingerprint tells by which rule."""
+    """The plan that a run was put with, from the plan that its spec gives today: the fingerprint says by which rule."""
     return replace(plan, same_aspect="first") if _version(fingerprint) == str(VERSION) else plan
 
 
 def differences(one: str, other: str) -> list[str]:
-    """Which of ``PARTS`` differ between two fingerprints. One that is not made of them is of another version."""
+    """Which of ``PARTS`` differ between two fingerprints. One of another form is of another version."""
     ours, theirs = one.split("-"), other.split("-")
     if len(ours) != len(PARTS) + 1 or len(theirs) != len(ours):
         return ["version"]
@@ -61,22 +61,22 @@ def differences(one: str, other: str) -> list[str]:
 
 
 def check_release(fingerprint: str) -> None:
-    """``PlanMismatch`` for a plan of a release whose planner had another version: this one's batches are others."""
+    """Raise ``PlanMismatch`` for a plan of a release whose planner had another version and gave other batches."""
     version = _version(fingerprint)
     if version not in (str(VERSION), str(VERSION_BY_SIZE)):
         raise PlanMismatch(
-            f"the run was planned by another release of bucketline: version {version[:20]} of the planner, while this "
-            f"one has {VERSION} and {VERSION_BY_SIZE} and would hand out other batches. Let its job finish on a "
-            "coordinator of that release, or delete the run, put it anew, and start it with resume: start. That begins "
-            "at epoch 0: checkpoints of the old plan are refused",
+            f"the run was planned by another release of bucketline, with version {version[:20]} of the planner; this "
+            f"release has versions {VERSION} and {VERSION_BY_SIZE} and would hand out other batches. Let its job "
+            "finish on a coordinator of that release, or delete the run, put it again and start it with resume: "
+            "start, which begins at epoch 0 and refuses checkpoints of the old plan",
             given=fingerprint,
             differs=["version"],
         )
 
 
 def ids_digest(ids: list[int] | list[str]) -> str:
-    """Of ``valid_ids`` as a set: order and repetition do not matter. They are sorted, since whole numbers that all have
-    one hash (multiples of 2^61 - 1) would keep a set busy for minutes."""
+    """A digest of ``valid_ids`` as a set: order and repetition do not matter. They are sorted, because a Python set of
+    integers with equal hashes (multiples of 2^61 - 1) would take minutes."""
     ordered = sorted(ids, key=lambda image_id: (isinstance(image_id, str), image_id))
     return _digest([image_id for image_id, _ in groupby(ordered)])
 

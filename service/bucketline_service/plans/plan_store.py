@@ -1,88 +1,58 @@
-"""Plans on disk: built once, in a thread, kept under their fingerprint, memory-mapped by whoever opens them.
+"""Opens the plans of runs, and builds those that are missing, one at a time, off the event loop.
 
-``plans/<fingerprint>/`` holds ``order.bin`` (rows by group, uint32), ``plan.json`` (groups, summary and checksums) and,
-for ``novelai``, ``states/`` (generator states, one file for each world size and epoch). A plan is built beside its
-place, in ``work-<fingerprint>/`` (see workbench.py), by one process at a time, and renamed into it when all is on disk,
-so that what is there is whole. It is checked all the same: ``plan.json`` tells the stamps (size, times, inode) that the
-order and the maps had when they were last held against their digests; where a file has another now, it is read again.
+A plan is a folder named after its fingerprint (see ``plan_files``). It is built beside its place, in
+``work-<fingerprint>/`` (see ``build_checkpoint``), by one process at a time, and renamed into it when everything is on
+the disk, so that a folder with the plan's name is complete.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service import events
-from bucketline_service.atomic_files import replace_bytes, sync_tree
 from bucketline_service.errors import Invalid, Planning, StoreUnavailable
-from bucketline_service.maps import ResolutionMap, locked
+from bucketline_service.maps import locked
 from bucketline_service.maps.resolution_map import FileStamp, is_untouched
 from bucketline_service.observability import traces
-from bucketline_service.planning import chunked_map
 from bucketline_service.planning.build_plan import new_planner, prepare
-from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.lockstep import Locksteps
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner import Planner
 from bucketline_service.planning.prepared import Prepared
+from bucketline_service.plans import plan_files
 from bucketline_service.plans.build_checkpoint import BuildCheckpoint
+from bucketline_service.plans.plan_files import PlanFiles, StateFiles, num_threads
 from bucketline_service.plans.run_images import Sources
 
 RETRY_AFTER_S = 1
 
-_ORDER = "order.bin"
-_ABOUT = "plan.json"
-_WORK = "work-"
-
-_PIECE = 1 << 22
-"""Bytes of an order that are hashed together: part of what its digest is."""
-
-_OPENERS = 2
-
 OPEN_WAIT_S = 1.0
-"""How long one waits at least for a plan that is on disk: it is soon there, and nothing that is still to be planned."""
+"""The least time to wait for a plan that is on the disk: it opens soon, and is not being planned."""
 
 TELL_EVERY_S = 5.0
-"""How far a plan is that takes longer than this is logged as often."""
+"""How often the progress of a build is logged."""
+
+ABANDONED_AFTER_S = 24 * 3600
+"""Age of a build that no process has resumed, after which a start deletes it."""
+
+_WORK = "work-"
+_OPENERS = 2
 
 
-class _Cancelled(Exception):  # noqa: N818 - no error: nobody needs the plan any more
+class _Cancelled(Exception):  # noqa: N818 - not an error: nobody needs the plan any more
     """Ends a build whose plan was forgotten."""
-
-
-class _Shelved(NamedTuple):
-    """``stamp``: of the order's file, from before it was mapped."""
-
-    prepared: Prepared
-    stamp: FileStamp
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What it takes to open a plan or to build it. ``is_doubted``: a file of it was touched while it was open, so
-    that all of them are read again. ``is_forgotten``: set from outside, ends the building."""
-
-    fingerprint: str
-    spec: PlanSpec
-    sources: Sources
-    valid_rows: Callable[[], NDArray[np.int64] | None]
-    is_doubted: bool
-    is_forgotten: threading.Event
 
 
 @dataclass(frozen=True)
@@ -100,80 +70,64 @@ class Plan:
 
     @property
     def is_whole(self) -> bool:
-        """False where the order or a map was touched: it may hold something else by now, and to read past a file's end
-        ends the process. One that is deleted, with the run or by a neighbour, stays as it is for those who have it
-        mapped. Costs one stat a file."""
+        """False if the order or a map was touched: it may hold something else by now, and reading past a file's end
+        ends the process. A file that is deleted, with the run or by another process, stays as it is for those that
+        have it mapped. Costs one stat a file."""
         return is_untouched(self.order_file, self.order_stamp) and all(
             image_map.is_whole for image_map in self.sources.maps
         )
 
 
-class StateFiles(MutableMapping[tuple[int, int], bytes]):
-    """Checkpoints of the ``novelai`` planner, one file each: ``states/<world_size>-<epoch>``.
+@dataclass(eq=False)
+class _Job:
+    """One plan to open or build, and how far it is. ``is_doubted``: a file of it was touched while it was open, so that
+    all of them are read again. ``progress``: the share of the build that is done. ``forgotten``: set from outside to
+    end the build."""
 
-    They only save time, so a disk that does not take one is no error.
-    """
+    fingerprint: str
+    spec: PlanSpec
+    sources: Sources
+    valid_rows: Callable[[], NDArray[np.int64] | None]
+    is_doubted: bool = False
+    took_s: float | None = None
+    progress: float = 0.0
+    forgotten: threading.Event = field(default_factory=threading.Event)
+    task: asyncio.Task[Plan | Invalid] | None = None
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    @property
+    def has_failed(self) -> bool:
+        """Whether another attempt may succeed, for example once the disk has room. A spec that cannot be planned is a
+        result and not a failure."""
+        task = self.task
+        return task is not None and task.done() and (task.cancelled() or task.exception() is not None)
 
-    def _file(self, key: tuple[int, int]) -> Path:
-        return self._folder / f"{key[0]}-{key[1]}"
+    @property
+    def is_touched(self) -> bool:
+        if self.task is None or not self.task.done() or self.has_failed:
+            return False
+        plan = self.task.result()
+        return isinstance(plan, Plan) and not plan.is_whole
 
-    def __getitem__(self, key: tuple[int, int]) -> bytes:
-        try:
-            return self._file(key).read_bytes()
-        except OSError as error:
-            raise KeyError(key) from error
-
-    def __setitem__(self, key: tuple[int, int], value: bytes) -> None:
-        try:
-            self._folder.mkdir(exist_ok=True)
-            replace_bytes(self._file(key), value)
-        except OSError:
-            return
-
-    def __delitem__(self, key: tuple[int, int]) -> None:
-        self._file(key).unlink(missing_ok=True)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        if not self._folder.is_dir():
-            return
-        for file in self._folder.iterdir():
-            world_size, _, epoch = file.name.partition("-")
-            if world_size.isdecimal() and epoch.isdecimal():
-                yield int(world_size), int(epoch)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def _is_touched(task: asyncio.Task[Plan | Invalid]) -> bool:
-    if not task.done() or _may_do_better(task):
-        return False
-    plan = task.result()
-    return isinstance(plan, Plan) and not plan.is_whole
+    def check_needed(self) -> None:
+        if self.forgotten.is_set():
+            raise _Cancelled
 
 
 class PlanStore:
-    """Opens plans and builds those that are missing, one at a time, off the event loop. Those that are on disk are
-    opened by threads of their own, and do not wait for what is being built."""
+    """Plans by fingerprint. Those on the disk are opened by threads of their own, and do not wait for builds.
+    ``on_built`` receives the seconds that each build took."""
 
     def __init__(self, root: Path, on_built: Callable[[float], None] = lambda seconds: None) -> None:
         self._root = root
         self._on_built = on_built
-        self._tasks: dict[str, asyncio.Task[Plan | Invalid]] = {}
-        self._shares: dict[str, float] = {}
-        self._took_s: dict[str, float] = {}
-        self._forgotten: dict[str, threading.Event] = {}
+        self._jobs: dict[str, _Job] = {}
         self._openers = ThreadPoolExecutor(_OPENERS, thread_name_prefix="bucketline-open")
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="bucketline-plan")
         with _disk(root):
             root.mkdir(parents=True, exist_ok=True)
-            for left in root.glob(f"{_WORK}*"):
-                # a day old: nobody has come back for it
-                if left.stat().st_mtime < time.time() - 24 * 3600:
-                    shutil.rmtree(left, ignore_errors=True)
+            for unfinished in root.glob(f"{_WORK}*"):
+                if unfinished.stat().st_mtime < time.time() - ABANDONED_AFTER_S:
+                    shutil.rmtree(unfinished, ignore_errors=True)
 
     async def get(
         self,
@@ -183,18 +137,17 @@ class PlanStore:
         valid_rows: Callable[[], NDArray[np.int64] | None],
         wait_s: float,
     ) -> Plan:
-        """The plan, built if need be. Raises ``Planning`` where it is not ready after ``wait_s``, and what building
-        it raised: ``StoreUnavailable`` for a damaged map among it."""
-        task = self._tasks.get(fingerprint)
-        is_touched = task is not None and _is_touched(task)
-        if task is None or _may_do_better(task) or is_touched:
-            self._shares[fingerprint] = 0.0
-            is_forgotten = self._forgotten[fingerprint] = threading.Event()
-            order = _Order(fingerprint, spec, sources, valid_rows, is_touched, is_forgotten)
-            task = self._tasks[fingerprint] = asyncio.ensure_future(self._get(order))
-            # a failure that nobody waits for is still no "exception was never retrieved"
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        if not task.done() and (self._root / fingerprint / _ABOUT).exists():
+        """The plan, built if it is missing. Raises ``Planning`` if it is not ready after ``wait_s``, and what building
+        it raised, for example ``StoreUnavailable`` for a damaged map."""
+        job = self._jobs.get(fingerprint)
+        if job is None:
+            job = self._start(_Job(fingerprint, spec, sources, valid_rows))
+        elif job.has_failed or job.is_touched:
+            is_doubted = not job.has_failed
+            job = self._start(_Job(fingerprint, spec, sources, valid_rows, is_doubted, job.took_s))
+        task = job.task
+        assert task is not None
+        if not task.done() and (self._root / fingerprint / plan_files.PLAN).exists():
             wait_s = max(wait_s, OPEN_WAIT_S)
         done, _ = await asyncio.wait([task], timeout=wait_s)
         if not done:
@@ -202,36 +155,35 @@ class PlanStore:
         try:
             plan = task.result()
         except _Cancelled as error:
-            # its run was deleted while this one, about to be put, waited for the same plan
-            raise Planning("the plan is built anew", retry_after=RETRY_AFTER_S) from error
+            # its run was deleted while another one, about to be put, waited for the same plan
+            raise Planning("the plan is being built again", retry_after=RETRY_AFTER_S) from error
         if isinstance(plan, Invalid):
             raise plan.with_traceback(None)
         return plan
 
     def progress(self, fingerprint: str) -> float:
-        """The share of a plan's building that is done, 0 to 1; 0 where it waits for others or for the disk."""
-        return self._shares.get(fingerprint, 0.0)
+        """The share of a plan's build that is done, 0 to 1; 0 while it waits for other builds or for the disk."""
+        job = self._jobs.get(fingerprint)
+        return 0.0 if job is None else job.progress
 
     async def settled(self, fingerprint: str) -> Plan | Invalid | None:
-        """What becomes of a plan that is on its way here; None where there is none, or where it came to nothing."""
-        task = self._tasks.get(fingerprint)
-        if task is None:
+        """The result of a plan that was asked for here, once there is one; None if it was not, or if it failed."""
+        job = self._jobs.get(fingerprint)
+        if job is None or job.task is None:
             return None
-        await asyncio.wait([task])
-        return None if _may_do_better(task) else task.result()
+        await asyncio.wait([job.task])
+        return None if job.has_failed else job.task.result()
 
     def took_s(self, fingerprint: str) -> float | None:
-        """How long building the plan took; None where this process has not built it."""
-        return self._took_s.get(fingerprint)
+        """Seconds that the build took; None if this process has not built the plan."""
+        job = self._jobs.get(fingerprint)
+        return None if job is None else job.took_s
 
     def forget(self, fingerprint: str) -> None:
-        """Drop a plan that no run uses any more, and stop its building; whoever still reads its files goes on."""
-        is_forgotten = self._forgotten.pop(fingerprint, None)
-        if is_forgotten is not None:
-            is_forgotten.set()
-        self._tasks.pop(fingerprint, None)
-        self._shares.pop(fingerprint, None)
-        self._took_s.pop(fingerprint, None)
+        """Delete a plan that no run uses any more, and stop its build. Processes that have its files mapped go on."""
+        job = self._jobs.pop(fingerprint, None)
+        if job is not None:
+            job.forgotten.set()
         for folder in (fingerprint, f"{_WORK}{fingerprint}"):
             shutil.rmtree(self._root / folder, ignore_errors=True)
 
@@ -239,192 +191,105 @@ class PlanStore:
         for executor in (self._openers, self._builder):
             executor.shutdown(wait=True, cancel_futures=True)
 
-    async def _get(self, order: _Order) -> Plan | Invalid:
+    def _start(self, job: _Job) -> _Job:
+        self._jobs[job.fingerprint] = job
+        job.task = asyncio.ensure_future(self._run(job))
+        # retrieves the exception, so that asyncio does not log a failure that no caller waits for
+        job.task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return job
+
+    async def _run(self, job: _Job) -> Plan | Invalid:
         loop = asyncio.get_running_loop()
-        plan = await loop.run_in_executor(self._openers, self._try, self._open, order)
+        plan = await loop.run_in_executor(self._openers, self._attempt, self._open, job)
         if plan is None:
-            run = copy_context().run  # the thread's part of the trace of who asked first
-            plan = await loop.run_in_executor(self._builder, run, self._try, self._open_or_build, order)
+            run = copy_context().run  # the build belongs to the trace of the first caller
+            plan = await loop.run_in_executor(self._builder, run, self._attempt, self._open_or_build, job)
         assert plan is not None
         return plan
 
-    def _try(self, work: Callable[[_Order], Plan | None], order: _Order) -> Plan | Invalid | None:
-        """A spec that can not be met is remembered, and without its traceback, which holds on to the arrays."""
+    def _attempt(self, work: Callable[[_Job], Plan | None], job: _Job) -> Plan | Invalid | None:
+        """The result of ``work``. An ``Invalid`` is kept as a result, without its traceback, which would keep the
+        arrays alive."""
         try:
             with _disk(self._root):
-                return work(order)
+                return work(job)
         except Invalid as error:
             error.__context__ = error.__cause__ = None
             return error.with_traceback(None)
 
-    def _open(self, order: _Order) -> Plan | None:
-        """None where no whole plan is on disk."""
-        shelved = _shelved(self._root / order.fingerprint, order.sources.maps, order.is_doubted)
-        return None if shelved is None else self._plan(order, shelved)
+    def _open(self, job: _Job) -> Plan | None:
+        """None if no complete plan is on the disk."""
+        files = plan_files.read(self._root / job.fingerprint, job.sources.maps, is_doubted=job.is_doubted)
+        return None if files is None else self._plan(job, files)
 
-    def _open_or_build(self, order: _Order) -> Plan:
-        # what waited its turn may be of no use by now
-        if order.is_forgotten.is_set():
-            raise _Cancelled
+    def _open_or_build(self, job: _Job) -> Plan:
+        job.check_needed()  # it may have waited long for its turn
         begin = time.perf_counter()
         with locked(self._root / "lock"):
-            # a neighbour may have built it while this one waited
-            shelved = _shelved(self._root / order.fingerprint, order.sources.maps, order.is_doubted)
-            if shelved is None:
-                with traces.span("plan build", fingerprint=order.fingerprint):
-                    shelved = self._build(order)
-                took_s = self._took_s[order.fingerprint] = time.perf_counter() - begin
-                self._on_built(took_s)
-        return self._plan(order, shelved)
+            # another process may have built it meanwhile
+            plan = self._open(job)
+            if plan is None:
+                with traces.span("plan build", fingerprint=job.fingerprint):
+                    files = self._build(job)
+                job.took_s = time.perf_counter() - begin
+                self._on_built(job.took_s)
+                plan = self._plan(job, files)
+        return plan
 
-    def _plan(self, order: _Order, shelved: _Shelved) -> Plan:
-        folder, sources, prepared = self._root / order.fingerprint, order.sources, shelved.prepared
-        states = StateFiles(folder / "states")
-        planner = new_planner(order.spec, prepared, sources.images, sources.int_ids, states)
-        locksteps = Locksteps(order.spec, prepared, sources.images, planner)
-        return Plan(
-            order.fingerprint,
-            order.spec,
-            prepared,
-            sources,
-            planner,
-            locksteps,
-            folder / _ORDER,
-            shelved.stamp,
-        )
+    def _plan(self, job: _Job, files: PlanFiles) -> Plan:
+        folder, sources, prepared = self._root / job.fingerprint, job.sources, files.prepared
+        states = StateFiles(folder / plan_files.STATES)
+        planner = new_planner(job.spec, prepared, sources.images, sources.int_ids, states)
+        locksteps = Locksteps(job.spec, prepared, sources.images, planner)
+        order_file = folder / plan_files.ORDER
+        return Plan(job.fingerprint, job.spec, prepared, sources, planner, locksteps, order_file, files.stamp)
 
-    def _teller(self, fingerprint: str, is_forgotten: threading.Event) -> Callable[[float], None]:
-        """Keeps the share that is done for those who ask, and logs it where building takes long. Raises ``_Cancelled``
-        where nobody needs the plan any more."""
-        told_s = time.monotonic()
-
-        def tell(share: float) -> None:
-            nonlocal told_s
-            if is_forgotten.is_set():
-                raise _Cancelled
-            self._shares[fingerprint] = share
-            now_s = time.monotonic()
-            if now_s - told_s >= TELL_EVERY_S:
-                told_s = now_s
-                events.log("planning", fingerprint=fingerprint, progress=round(share, 3))
-
-        return tell
-
-    def _build(self, order: _Order) -> _Shelved:
-        """With the lock held. Raises ``_Cancelled`` where the plan is forgotten, and then leaves nothing."""
-        fingerprint, maps = order.fingerprint, order.sources.maps
-        folder, beside = self._root / fingerprint, self._root / f"{_WORK}{fingerprint}"
-        beside.mkdir(exist_ok=True)
+    def _build(self, job: _Job) -> PlanFiles:
+        """With the lock held. Raises ``_Cancelled`` if the plan is forgotten, and then leaves nothing behind."""
+        maps = job.sources.maps
+        folder, work = self._root / job.fingerprint, self._root / f"{_WORK}{job.fingerprint}"
+        work.mkdir(exist_ok=True)
         try:
-            # once for each plan, since all that follows is believed without another look
-            for image_map in maps:
+            for image_map in maps:  # once for each plan: from here on the maps are trusted
                 image_map.verify()
-            tell = self._teller(fingerprint, order.is_forgotten)
-            checkpoint = BuildCheckpoint(beside, tell)
+            checkpoint = BuildCheckpoint(work, _reporter(job))
             prepared = prepare(
-                order.spec,
-                order.sources.images,
-                valid_rows=order.valid_rows(),
+                job.spec,
+                job.sources.images,
+                valid_rows=job.valid_rows(),
                 checkpoint=checkpoint,
                 num_threads=num_threads(),
             )
             checkpoint.finish()
-            stamp = FileStamp.of(beside / _ORDER)
-            groups = prepared.groups
-            about = {
-                "keys": groups.keys.tolist(),
-                "counts": groups.counts.tolist(),
-                "samples": groups.samples.tolist(),
-                "summary": prepared.summary,
-                "order": _digest(prepared.order),
-            }
-            text = json.dumps({**about, "sum": _sum(about), "checked": _stamps(stamp, maps)})
-            (beside / _ABOUT).write_text(text)
-            sync_tree(beside)
-            if order.is_forgotten.is_set():
-                raise _Cancelled
-            shutil.rmtree(folder, ignore_errors=True)  # what is there is damaged
-            beside.rename(folder)
-            if order.is_forgotten.is_set():  # too late for whoever forgot it to see it
+            built = plan_files.write(work, prepared, maps)
+            job.check_needed()
+            shutil.rmtree(folder, ignore_errors=True)  # only a damaged plan can be there
+            work.rename(folder)
+            if job.forgotten.is_set():  # after ``forget`` has looked for the folder
                 shutil.rmtree(folder, ignore_errors=True)
                 raise _Cancelled
         except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
             raise
-        # a neighbour may have deleted the run, and the plan with it: then what was built still serves
-        return _shelved(folder, maps) or _Shelved(prepared, stamp)
+        # another process may have deleted the run, and the plan with it: what was built is still mapped
+        return plan_files.read(folder, maps) or built
 
 
-def _may_do_better(task: asyncio.Task[Plan | Invalid]) -> bool:
-    """Whether to build again: a disk may have room now. A spec that can not be met is no exception here."""
-    return task.done() and (task.cancelled() or task.exception() is not None)
+def _reporter(job: _Job) -> Callable[[float], None]:
+    """Records the share that is done, and logs it if the build takes long. Raises ``_Cancelled`` if the plan was
+    forgotten."""
+    logged_s = time.monotonic()
 
+    def report(share: float) -> None:
+        nonlocal logged_s
+        job.check_needed()
+        job.progress = share
+        now_s = time.monotonic()
+        if now_s - logged_s >= TELL_EVERY_S:
+            logged_s = now_s
+            events.log("planning", fingerprint=job.fingerprint, progress=round(share, 3))
 
-def num_threads() -> int:
-    """As many as there are cores for, but a few: each holds a chunk of rows."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return max(1, min(4, len(affinity(0)) if affinity else os.cpu_count() or 1))
-
-
-def _shelved(folder: Path, maps: Sequence[ResolutionMap], is_doubted: bool = False) -> _Shelved | None:
-    """The plan in a folder; None where there is none that is whole. Where ``is_doubted``, or where a file was touched
-    since it was last read as a whole, it is held against its digest: ``StoreUnavailable`` for a map that differs."""
-    try:
-        about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
-        if not isinstance(about, dict):
-            return None
-        checked = about.pop("checked")
-        was_order, was_maps = checked["order"], list(checked["maps"])
-        if about.pop("sum") != _sum(about):
-            return None
-        groups = ImageClasses(
-            np.array(about["keys"], dtype=np.int64),
-            np.array(about["counts"], dtype=np.int64),
-            np.array(about["samples"], dtype=np.float64),
-        )
-        num = int(groups.counts.sum())
-        stamp = FileStamp.of(folder / _ORDER)
-        if stamp.num_bytes != 4 * num:
-            return None
-        order = np.memmap(folder / _ORDER, dtype=np.uint32, mode="r", shape=(num,))
-        if (is_doubted or was_order != list(stamp)) and _digest(order) != about["order"]:
-            return None
-        shelved = _Shelved(Prepared(groups, order, about["summary"]), stamp)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-        return None
-    now = _stamps(stamp, maps)
-    for index, image_map in enumerate(maps):
-        if is_doubted or was_maps[index : index + 1] != [now["maps"][index]]:
-            image_map.verify()
-    if checked != now:
-        _rewrite(folder, {**about, "sum": _sum(about), "checked": now})
-    return shelved
-
-
-def _stamps(stamp: FileStamp, maps: Sequence[ResolutionMap]) -> dict[str, Any]:
-    """What the files look like that were held against their digests."""
-    return {"order": list(stamp), "maps": [list(image_map.stamp) for image_map in maps]}
-
-
-def _sum(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(order: NDArray[np.uint32]) -> str:
-    """SHA-256 over the SHA-256 of each piece, so that several threads can share the work."""
-    data: memoryview = order.view(np.uint8).data
-
-    def piece(begin: int) -> bytes:
-        return hashlib.sha256(data[begin : begin + _PIECE]).digest()
-
-    pieces = chunked_map.in_order(piece, range(0, len(data), _PIECE), num_threads())
-    return hashlib.sha256(b"".join(pieces)).hexdigest()
-
-
-def _rewrite(folder: Path, about: dict[str, Any]) -> None:
-    """It only saves reading the files again, so a folder that can not be written to is no error."""
-    with suppress(OSError):
-        replace_bytes(folder / _ABOUT, json.dumps(about).encode())
+    return report
 
 
 @contextmanager
@@ -432,4 +297,4 @@ def _disk(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(f"the plan folder {root} can not be used: {error}") from error
+        raise StoreUnavailable(f"the plan folder {root} cannot be used: {error}") from error

@@ -1,4 +1,4 @@
-"""The maps of a run, as the planner's images, and the way from rows back to ids."""
+"""The maps of a run as the planner's images, and the way from rows back to ids."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """``names`` and ``maps`` in the order of the spec; rows are counted on, map after map."""
+    """``names`` and ``maps`` in the order of the spec; rows are numbered across all maps, in this order."""
 
     names: list[str]
     maps: list[ResolutionMap]
 
     @cached_property
     def images(self) -> Images:
-        """Raises ``Invalid`` where they are too many."""
+        """Raises ``Invalid`` if there are too many."""
         return Images([part_of(image_map) for image_map in self.maps])
 
     @property
@@ -35,12 +35,12 @@ class Sources:
 
     @property
     def int_ids(self) -> NDArray[np.int64] | None:
-        """int64 of every row, where there is one map and its ids are integers."""
+        """int64 of every row, if there is one map and its ids are integers."""
         only = self.maps[0]
         return None if self.are_several or only.id_kind != "int64" else only.int_ids
 
     def ids(self, rows: Rows) -> list[int] | list[str] | list[int | str]:
-        """Ids of rows, unambiguous together with ``map_names``."""
+        """Ids of rows; with several maps they are unique only together with ``map_names``."""
         if not self.are_several:
             return self.maps[0].ids(rows)
         parts, inside = self.images.place(rows)
@@ -52,13 +52,15 @@ class Sources:
         return found
 
     def map_names(self, rows: Rows) -> list[str]:
-        """Of which map each row is."""
+        """The map of each row."""
         return [self.names[index] for index in self.images.place(rows)[0].tolist()]
 
     def find(self, image_id: int | str, name: str | None) -> int:
-        """The row of an image. Raises ``NotFound``, and ``Invalid`` where ``name`` must say of which map it is."""
+        """The row of an image. Raises ``NotFound``, and ``Invalid`` if ``name`` must say which map is meant."""
         if name is not None and name not in self.names:
-            raise Invalid("map", f"{name!r} is no map of this run", f"It has {', '.join(self.names)}")
+            raise Invalid(
+                "map", f"must be a map of this run, got {name!r}", f"It has {', '.join(self.names)}"
+            )
         found = []
         first = 0
         for own, image_map in zip(self.names, self.maps, strict=True):
@@ -75,8 +77,8 @@ class Sources:
         return found[0][1]
 
     def rows_of(self, valid: Sequence[Valid], are_listed: bool) -> Rows | None:
-        """The rows that the ``valid_ids`` of each map leave, ascending; None where that is all. ``are_listed``: whether
-        these stand inside ``maps``. Raises ``Invalid``."""
+        """The rows that the ``valid_ids`` of each map select, ascending; None if that is all of them. ``are_listed``:
+        whether ``valid_ids`` is given inside ``maps``. Raises ``Invalid``."""
         if all(each is None for each in valid):
             return None
         found = []
@@ -90,8 +92,8 @@ class Sources:
         return np.concatenate(found)
 
     def distinct(self, rows: Rows | None = None, *, with_frames: bool) -> list[Part]:
-        """Each map's distinct sizes, of ``rows`` or of all. ``with_frames``: sizes of clips of other lengths are
-        others; else lengths are left out, and there are fewer."""
+        """Each map's distinct sizes, of ``rows`` or of all rows. ``with_frames``: clips of different lengths count as
+        different sizes; otherwise lengths are ignored."""
         of = [part_of(image_map) for image_map in self.maps]
         if not with_frames:
             of = [replace(part, num_frames=None) for part in of]
@@ -115,7 +117,7 @@ def part_of(image_map: ResolutionMap) -> Part:
 
 
 def rows_of(image_map: ResolutionMap, ids: list[int] | list[str], field: str = "valid_ids") -> Rows:
-    """The rows of ``valid_ids``, ascending, each once. ``Invalid`` where the map has not all of them."""
+    """The rows of ``valid_ids``, ascending, without duplicates. Raises ``Invalid`` if the map lacks one of them."""
     try:
         return np.unique(image_map.find_many(ids))
     except Invalid as error:

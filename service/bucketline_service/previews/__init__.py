@@ -1,1 +1,1 @@
-"""What plans would cost, side by side, before any of them is made."""
+"""What plans would cost, side by side, before any of them is built."""

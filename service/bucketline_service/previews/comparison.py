@@ -1,6 +1,6 @@
-"""Plans side by side: what is compared of their previews, in which words, and whose value is the best.
+"""The comparison of plans: the rows of its table, their words and formats, and the best value of each.
 
-The one table behind the terminal, the report and the dashboard. Standard library alone.
+Terminal, report and dashboard show this one table. Imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PRUNED = (
 
 class Row(NamedTuple):
     """``level``: how deep the label stands below the row that it belongs to. ``help``: what it is. ``cells``: one for
-    each preview, None where its spec can not be met. ``best``: which of them, none where all are the same or no value
+    each preview, None if its spec cannot be met. ``best``: which of them, none where all are the same or no value
     is better than another."""
 
     label: str

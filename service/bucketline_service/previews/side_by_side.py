@@ -1,4 +1,4 @@
-"""Several plans of one map, their costs side by side. Nothing is kept, and no run is needed."""
+"""The costs of several plans of the same maps, side by side. Nothing is stored, and no run is needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable
 from bucketline_service.maps import MapStore
 from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.plans.plan_store import num_threads
+from bucketline_service.plans.plan_files import num_threads
 from bucketline_service.plans.run_images import Sources
 from bucketline_service.previews.estimate import estimate_by_planning, estimate_from_sizes
 from bucketline_service.spec.maps import MapSpec
@@ -35,7 +35,7 @@ class Preview(NamedTuple):
 
 
 class Previews:
-    """One at a time, off the event loop: each is as heavy as it is quick."""
+    """One request at a time, off the event loop, because each uses all cores for a moment."""
 
     def __init__(self, library: AsyncMapStore) -> None:
         self._library = library
@@ -63,18 +63,18 @@ def previews(
     specs: Sequence[PlanFields | Invalid],
     is_unwanted: Callable[[], bool] = lambda: False,
 ) -> tuple[int, list[Preview]]:
-    """The same, here and now. In the place of a spec that is none stands why. Raises ``Invalid`` for a number of specs
-    out of range; what is wrong with one of them is its own problem. ``is_unwanted``: asked before each spec, whether
-    the rest may be left out."""
+    """The same, synchronously. An ``Invalid`` among ``specs`` stands for a spec that did not parse. Raises ``Invalid``
+    for a number of specs out of range; an error in one of them is the problem of its preview. ``is_unwanted``: called
+    before each spec, whether to skip the rest."""
     if not 1 <= len(specs) <= MAX_SPECS:
-        raise Invalid("specs", f"{len(specs)} are given", f"Give 1 to {MAX_SPECS}")
+        raise Invalid("specs", f"must be 1 to {MAX_SPECS}, got {len(specs)}")
     desk = _Desk(store, maps)
     found = [desk.preview(spec) for spec in takewhile(lambda _: not is_unwanted(), specs)]
     return desk.sources.images.num_rows, found
 
 
 class _Desk:
-    """Maps, and what the specs that were looked at have needed of them."""
+    """Maps, and their distinct sizes once a spec has needed them."""
 
     def __init__(self, store: MapStore, maps: Sequence[MapSpec]) -> None:
         self._store = store
@@ -122,7 +122,7 @@ class _Desk:
         if spec.valid_ids is not None:
             if self.sources.are_several:
                 raise Invalid(
-                    "valid_ids", "does not say of which map", "Give it inside maps, to each map its own"
+                    "valid_ids", "is ambiguous with several maps", "Give it inside maps, for each map"
                 )
             of_maps = [spec.valid_ids]
         return self.sources.rows_of(

@@ -1,1 +1,1 @@
-"""The run spec: what users write, checked, with its defaults, and turned into what the planner takes."""
+"""The run spec: the fields that users write, their validation and defaults, and the plan spec that follows."""

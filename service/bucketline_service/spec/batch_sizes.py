@@ -43,11 +43,11 @@ class BatchSizes(SpecModel):
     )
 
     def with_sizes(self: _B) -> _B:
-        """With a budget's defaults written out. Raises ``Invalid`` where not one of the three is given, or something
-        that does not go with it."""
+        """With a budget's defaults written out. Raises ``Invalid`` unless exactly one of the three is given, with
+        fields that go with it."""
         given = [name for name in ("batch_size", *_BUDGETS) if getattr(self, name) is not None]
         if len(given) != 1:
-            what = " and ".join(given) + " are given" if given else "is missing"
+            what = f"must be given alone, got {' and '.join(given)}" if given else "is missing"
             hint = "Give batch_size, or one budget: max_pixels_per_batch or max_tokens_per_batch"
             raise Invalid("batch_size", what, hint)
         told = {}
@@ -55,21 +55,21 @@ class BatchSizes(SpecModel):
             if given[0] in owners:
                 told[name] = default if getattr(self, name) is None else getattr(self, name)
             elif getattr(self, name) is not None:
-                raise Invalid(name, f"does not go with {given[0]}", f"It goes with {' or '.join(owners)}")
+                raise Invalid(name, f"is not supported with {given[0]}", f"Use it with {' or '.join(owners)}")
         if told and told["min_batch_size"] > told["max_batch_size"]:
-            detail = f"{told['min_batch_size']} is more than max_batch_size {told['max_batch_size']}"
-            raise Invalid("min_batch_size", detail, "Take no more than that")
+            detail = f"must be at most max_batch_size {told['max_batch_size']}, got {told['min_batch_size']}"
+            raise Invalid("min_batch_size", detail, "Lower it, or raise max_batch_size")
         if told and told["max_batch_size"] % (multiple := told["batch_size_multiple"]) > (
             told["max_batch_size"] - told["min_batch_size"]
         ):
-            detail = f"no multiple of {multiple} lies between min_batch_size "
-            detail += f"{told['min_batch_size']} and max_batch_size {told['max_batch_size']}"
-            raise Invalid("batch_size_multiple", detail, "Take a divisor of max_batch_size")
+            detail = f"must have a multiple between min_batch_size {told['min_batch_size']} and "
+            detail += f"max_batch_size {told['max_batch_size']}, got {multiple}"
+            raise Invalid("batch_size_multiple", detail, "Use a divisor of max_batch_size")
         return self.model_copy(update=told)
 
     @property
     def sizes(self) -> int | Budget:
-        """Of a spec with its defaults written out."""
+        """The batch size or budget, of a spec with its defaults written out."""
         if self.batch_size is not None:
             return self.batch_size
         field = "max_tokens_per_batch" if self.max_pixels_per_batch is None else "max_pixels_per_batch"
@@ -85,7 +85,7 @@ class BatchSizes(SpecModel):
 
 
 _BUDGETS = ("max_pixels_per_batch", "max_tokens_per_batch")
-_OF_BUDGETS = {  # what goes with which, and what it is unless given
+_OF_BUDGETS = {  # the budgets that a field goes with, and its default
     "latent_stride": (("max_tokens_per_batch",), 16),
     "latent_frame_stride": (("max_tokens_per_batch",), 1),
     "min_batch_size": (_BUDGETS, 1),

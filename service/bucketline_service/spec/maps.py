@@ -1,4 +1,4 @@
-"""The maps of a run spec: which, what of them, and how often."""
+"""The maps of a run spec: which maps, which of their ids, and how often their images are served."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_REPEATS = 10_000
 MAX_MAPS = 256
 MAX_WEIGHT = 1e9
 MAX_LISTED_IDS = 1 << 16
-"""The most ids that a spec may list. It is kept whole, and told whole by each look at the run."""
+"""The most ids that a spec may list. They are stored with the run, and are part of every answer about it."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound="Repeats")
@@ -26,10 +26,10 @@ NumRepeats = Annotated[float, Field(strict=True, gt=0, le=MAX_REPEATS, allow_inf
 
 
 def _check_listed(given: Any) -> Any:
-    """Refuse what is too long in words that tell another way, which the list's own would not."""
+    """Refuse a list that is too long with a message that says what to do instead; pydantic's own does not."""
     if isinstance(given, list) and len(given) > MAX_LISTED_IDS:
         about = {"num": f"{len(given):,}", "most": f"{MAX_LISTED_IDS:,}"}
-        told = "{num} ids are listed. List at most {most}; put more as a map of their own, and give its name"
+        told = "at most {most} ids may be listed, got {num}; put them as a map and give its name"
         raise PydanticCustomError("listed_ids", told, about)
     return given
 
@@ -57,13 +57,15 @@ class Repeats(SpecModel):
         return self.num_repeats or 1.0
 
     def counted(self: _R, field: str) -> _R:
-        """With ``num_repeats`` written out. ``field``: what the two stand in. Raises ``Invalid``."""
+        """With ``num_repeats`` written out. ``field``: the prefix of both fields' names. Raises ``Invalid``."""
         self.check_valid_ids(field)
         if self.repeats is None:
             return self.model_copy(update={"num_repeats": self.times})
         if self.num_repeats is not None:
             raise Invalid(
-                f"{field}repeats", "num_repeats is given as well", "Give one: repeats 0 is num_repeats 1"
+                f"{field}repeats",
+                "must not be given together with num_repeats",
+                "Give one: repeats 0 is num_repeats 1",
             )
         return self.model_copy(update={"num_repeats": self.repeats + 1.0, "repeats": None})
 
@@ -87,24 +89,28 @@ class MapSpec(Repeats):
 
 
 def check_maps(one: str | None, several: Sequence[MapSpec] | None, valid_ids: object) -> None:
-    """Raise ``Invalid`` unless there is one map or several, and what goes with them."""
+    """Raise ``Invalid`` unless exactly one of ``map`` and ``maps`` is given, and the fields of the maps agree."""
     if (one is None) == (several is None):
         raise Invalid(
-            "map", "one of map and maps is to be given", 'Say "map": "name", or "maps": [{"map": "name"}, …]'
+            "map",
+            "exactly one of map and maps is required",
+            'Give "map": "name", or "maps": [{"map": "name"}, …]',
         )
     if several is None:
         return
     names = [each.map for each in several]
     for index, each in enumerate(several):
         if names.index(each.map) != index:
-            raise Invalid(f"maps.{index}.map", f"{each.map!r} is there more than once", "Give each map once")
+            raise Invalid(f"maps.{index}.map", f"{each.map!r} is listed more than once", "Give each map once")
         if each.weight is None and any(other.weight is not None for other in several):
             raise Invalid(
-                f"maps.{index}.weight", "is missing, and other maps have one", "Give all a weight, or none"
+                f"maps.{index}.weight",
+                "is missing, but other maps have one",
+                "Give a weight to all maps, or to none",
             )
         if each.weight is not None and (each.num_repeats is not None or each.repeats is not None):
             name = "repeats" if each.num_repeats is None else "num_repeats"
-            hint = "The weight says how often they come"
-            raise Invalid(f"maps.{index}.weight", f"{name} is given as well", hint)
+            hint = "The weight already determines how often the images are served"
+            raise Invalid(f"maps.{index}.weight", f"must not be given together with {name}", hint)
     if valid_ids is not None:
-        raise Invalid("valid_ids", "does not say of which map", "Give it inside maps, to each map its own")
+        raise Invalid("valid_ids", "is ambiguous with several maps", "Give it inside maps, for each map")

@@ -1,4 +1,4 @@
-"""The run spec: what users write (DESIGN 6), with its defaults, and how it becomes a plan spec."""
+"""The run spec: the fields that users write, their defaults, and the plan spec that follows from them."""
 
 from __future__ import annotations
 
@@ -119,11 +119,11 @@ class PlanFields(BatchSizes, Repeats):
         "of memory does so at step 0",
     )
     epochs: Annotated[PositiveInt, Field(strict=True, lt=MAX_EPOCH)] | None = Field(
-        None, description="end after so many; without it a run goes on for ever"
+        None, description="end after so many; without it a run goes on forever"
     )
 
     def resolved(self: _P) -> _P:
-        """The same spec with every default written out, which is how it is kept and compared. Raises ``Invalid``."""
+        """The same spec with every default written out, which is how it is stored and compared. Raises ``Invalid``."""
         spec = self.counted("").with_sizes()
         self.ladder.check()
         kind = self.planner_kind
@@ -137,15 +137,15 @@ class PlanFields(BatchSizes, Repeats):
     def _with_lockstep(self: _P) -> _P:
         if self.lockstep and self.gradient_accumulation_steps:
             hint = "Give one: lockstep is world_size times gradient_accumulation_steps"
-            raise Invalid("lockstep", "gradient_accumulation_steps is given as well", hint)
+            raise Invalid("lockstep", "must not be given together with gradient_accumulation_steps", hint)
         lockstep = self.lockstep or self.world_size * (self.gradient_accumulation_steps or 1)
         if lockstep > MAX_LOCKSTEP:
-            detail = f"world_size {self.world_size} times it is {lockstep}"
-            raise Invalid("gradient_accumulation_steps", detail, f"Lockstep may be at most {MAX_LOCKSTEP}")
+            detail = f"times world_size {self.world_size} must be at most {MAX_LOCKSTEP}, got {lockstep}"
+            raise Invalid("gradient_accumulation_steps", detail, "Use fewer steps, or fewer ranks")
         return self.model_copy(update={"gradient_accumulation_steps": None, "lockstep": lockstep})
 
     def _check_sections(self) -> None:
-        """Tiers and lengths may not be mixed, which a catch-all would do."""
+        """Raise ``Invalid`` for a catch-all that would mix tiers or lengths of clips."""
         for field, is_given in (
             ("ladder.kind", self.ladder.is_of_tiers),
             ("frame_buckets", self.frame_buckets),
@@ -156,7 +156,7 @@ class PlanFields(BatchSizes, Repeats):
                 raise Invalid(field, detail, f"Use tails: {others}")
 
     def _lengths(self, num_tiers: int) -> tuple[FrameBucket, ...]:
-        """From the shortest on. Raises ``Invalid`` where one is there twice, or not one number is there for a tier."""
+        """Shortest first. Raises ``Invalid`` for a duplicate, or unless ``keep_prob`` has a number for each tier."""
         found: dict[int, FrameBucket] = {}
         for index, given in enumerate(self.frame_buckets or ()):
             bucket = FrameBucketSpec(num_frames=given) if isinstance(given, int) else given
@@ -164,15 +164,14 @@ class PlanFields(BatchSizes, Repeats):
             keep = bucket.keep_prob
             listed = tuple(keep) if isinstance(keep, list) else (keep,) * num_tiers
             if len(listed) != num_tiers:
-                detail = f"{len(listed)} numbers are given for {num_tiers} "
-                detail += "tier" if num_tiers == 1 else "tiers"
+                detail = f"must have one number for each of {num_tiers} "
+                detail += f"{'tier' if num_tiers == 1 else 'tiers'}, got {len(listed)}"
                 raise Invalid(
-                    f"{field}.keep_prob", detail, "Give one for each tier, from the lowest on, or one number"
+                    f"{field}.keep_prob", detail, "Give them from the lowest tier up, or one number"
                 )
             if bucket.num_frames in found:
-                raise Invalid(
-                    field, f"{bucket.num_frames} frames are there more than once", "Give each length once"
-                )
+                detail = f"length {bucket.num_frames} is listed more than once"
+                raise Invalid(field, detail, "Give each length once")
             found[bucket.num_frames] = FrameBucket(bucket.num_frames, listed)
         return tuple(found[length] for length in sorted(found))
 
@@ -220,9 +219,9 @@ class PlanFields(BatchSizes, Repeats):
         return Limits(about.metric, about.max_ar_error, about.max_crop_loss, about.min_size)
 
     def fit(self, parts: Sequence[Part], maps: Sequence[MapSpec] = ()) -> list[tuple[int, int]] | None:
-        """(width, height) of each bucket where the ladder hangs on the images; None where it does not. Of a resolved
+        """(width, height) of each bucket if they depend on the images; otherwise None. Of a resolved
         spec. ``parts``: the images, or their distinct sizes, of each map; ``maps``: as for ``plan_spec``. An image
-        counts as often as an epoch asks for it. Raises ``Invalid`` where these can not be met."""
+        counts as often as an epoch asks for it. Raises ``Invalid`` if they cannot be met."""
         if not self.is_fitted:
             return None
         widths, heights = (
@@ -234,7 +233,7 @@ class PlanFields(BatchSizes, Repeats):
         return self.ladder.fit(widths, heights, samples, self._limits)
 
     def _shares(self, maps: Sequence[MapSpec], num_maps: int = 1) -> list[MapShare]:
-        """Of each of ``maps``; where there are none, of so many that come alike."""
+        """The shares of ``maps``, or of ``num_maps`` maps whose images are served equally often."""
         times = self.times
         return [MapShare(each.times * times, each.weight) for each in maps] or [MapShare(times)] * num_maps
 
@@ -266,7 +265,7 @@ class PlanFields(BatchSizes, Repeats):
             no_upscale=self.ladder.rule,
             same_aspect=self._same_aspect(tiers),
         )
-        # asked for here, that a budget that holds no batch is refused before anything is built
+        # computed here, so that a budget that holds no batch is refused before anything is built
         assert len(plan.batch_sizes)
         return plan
 

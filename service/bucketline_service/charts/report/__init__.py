@@ -1,4 +1,4 @@
-"""Plans side by side as one page that needs nothing else: to be kept with a data set, mailed, or printed."""
+"""Plans side by side as one self-contained HTML page, to be stored with a data set, mailed, or printed."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def _pretty(spec: Mapping[str, Any]) -> str:
 def _problem(name: str, preview: Json) -> str:
     if "problem" not in preview:
         return ""
-    told = f"<strong>{escape(name)}</strong> can not be met: {escape(preview['problem']['detail'])}"
+    told = f"<strong>{escape(name)}</strong> cannot be met: {escape(preview['problem']['detail'])}"
     return f'<p class="problem">{told}</p>'
 
 
 def _plan(index: int, name: str, preview: Json, spec: Json) -> str:
     head = f'<article class="plan"><h3>{escape(name)}</h3>'
     if "problem" in preview:
-        problem = f'<p class="key">Can not be met: {escape(preview["problem"]["detail"])}</p>'
+        problem = f'<p class="key">Cannot be met: {escape(preview["problem"]["detail"])}</p>'
         return f"{head}{problem}<pre>{escape(_pretty(spec))}</pre></article>"
     stats = preview["stats"]
     about = (

@@ -33,7 +33,7 @@ function words(rows) {
 
 function plot(figure, label, height_px) {
   const element = h("div", { class: "plot", role: "img", "aria-label": label });
-  // of one's own, for it hangs on how many plans there are
+  // set here because it depends on the number of plans
   if (height_px) element.style.height = `${height_px}px`;
   queueMicrotask(() => show(element, figure));
   return element;

@@ -23,7 +23,7 @@ const SHORT = 44;
 
 /** JSON as people write it: what is short in a line, and of what is not a field a line. */
 export function pretty(value, indent = "") {
-  // no text in JSON holds a line break of its own
+  // a string in JSON never contains a raw line break
   const line = JSON.stringify(value, null, 1).replace(/\s*\n\s*/g, " ").replace(/^([[{]) | ([\]}])$/g, "$1$2");
   const is_list = value === null || typeof value !== "object" || Array.isArray(value);
   if (is_list || (indent && line.length <= SHORT)) return line;
@@ -37,7 +37,7 @@ export function ofRun(spec) {
   return Object.fromEntries(own);
 }
 
-/** The object in a text; throws what is to be told of it. */
+/** The object in a text; throws an error with the message to show. */
 export function parse(text) {
   let spec;
   try {

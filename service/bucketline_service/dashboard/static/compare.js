@@ -269,7 +269,7 @@ class Page {
     answer.previews.forEach((each, index) => plans[index].fail(each.problem?.detail));
     const met = answer.previews.filter((each) => each.stats).length;
     const failed = plans.length - met;
-    const told = failed ? `${plural(failed, "plan")} can not be met; why stands with it.` : `Compared ${plural(met, "plan")}.`;
+    const told = failed ? `${plural(failed, "plan")} cannot be met; see the message on each.` : `Compared ${plural(met, "plan")}.`;
     setText(this.status, told);
     this.results.classList.remove("stale");
   }

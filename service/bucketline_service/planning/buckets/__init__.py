@@ -1,1 +1,1 @@
-"""Which buckets a run has, and which of them each image comes to."""
+"""Ladders of buckets, and the assignment of images to them."""

@@ -1,7 +1,7 @@
 """Assignment: image -> bucket of the nearest aspect, or pruned with a reason.
 
 Which bucket is nearest changes at a few aspects only. These edges are found once from the ladder, exactly; an
-image is then one binary search among them, so that nothing of size N x K is ever made and no result hangs on
+image is then one binary search among them, so that nothing of size N x K is ever made and no result depends on
 a logarithm's last bit.
 """
 
@@ -144,7 +144,7 @@ class _ByArea(NamedTuple):
     def largest_filled(
         self, buckets: NDArray[np.int32], widths: NDArray[np.int64], heights: NDArray[np.int64]
     ) -> NDArray[np.int32]:
-        """Of the buckets of the same aspect as each image's in ``buckets``, the one that it comes to, int32[n]."""
+        """int32[n]: of the buckets that share the aspect of ``buckets``, the one that each image is assigned to."""
         places = self.firsts[buckets]
         # A binary search by all images at once: sizes of one aspect grow in both sides, so that who fills one fills
         # all smaller ones. (Of NovelAI's two buckets of aspect 1 only one need be square; two need no order.)

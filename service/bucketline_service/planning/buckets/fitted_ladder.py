@@ -2,7 +2,7 @@
 
 An image of aspect a loses ``1 - min(a, b) / max(a, b)`` of its pixels to a bucket of aspect b (``geometry``), so the
 nearest bucket by ratio (``assign`` with metric ``log``) is also the one that loses least. The images between two
-neighbouring buckets hang on these two alone, split at the geometric mean of their aspects; what they lose is then two
+neighbouring buckets depend on these two alone, split at the geometric mean of their aspects; what they lose is then two
 differences of prefix sums, of a and of 1 / a. The least loss of a ladder that ends in a given size is hence that of
 a shorter ladder and one such stretch: a shortest path, which dynamic programming finds exactly.
 """
@@ -61,7 +61,7 @@ def fitted(
     float64 sums. Where fewer buckets do as well, there are fewer. Of equal choices it is always the same one.
     Memory: some 50 bytes for each distinct aspect among the images, and 120 MB at most beside.
 
-    Raises ``Invalid`` for parameters that can not be used, ``ValueError`` where there is no image that counts.
+    Raises ``Invalid`` for invalid parameters, ``ValueError`` if no image counts.
     """
     if not is_integer(num_buckets) or not 1 <= num_buckets <= MAX_BUCKETS:
         detail = f"{num_buckets!r} is no number of buckets"
@@ -171,7 +171,8 @@ def choose(images: Histogram, aspects: _Floats, num_buckets: int) -> list[int]:
         before = through.argmin(axis=0)
         best = through[before, np.arange(len(aspects))]
         total = best + last
-        # what one more bucket gains never grows with their number (`between` is a Monge array): none is none for good
+        # what one more bucket gains never grows with their number (`between` is a Monge array): once one does not pay,
+        # none will
         if not float(total.min()) < least - no_gain:
             break
         paths.append(before)

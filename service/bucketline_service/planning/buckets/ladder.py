@@ -4,8 +4,8 @@
 2022), ``kohya`` that of kohya-ss/sd-scripts (``make_bucket_resolutions`` in library/model_util.py, with the
 bounds rounded as its trainer rounds them before the call), ``geometric`` that of tdrussell/diffusion-pipe
 (``DirectoryDataset`` and ``ARBucketDataset`` in utils/dataset.py), ``explicit`` takes the sizes as they are.
-Published tables are in ``presets``, sizes chosen for the images at hand in ``fitted``. Sizes are (width,
-height) in pixels. Every parameter that can not be used raises ``Invalid`` with the field's name in the run
+Published tables are in ``presets``, sizes chosen for the images of a run in ``fitted``. Sizes are (width,
+height) in pixels. Every invalid parameter raises ``Invalid`` with the field's name in the run
 spec.
 """
 
@@ -205,7 +205,7 @@ def explicit(sizes: Iterable[Sequence[int]]) -> Ladder:
     first: dict[Size, int] = {}
     for i, size in enumerate(given):
         if first.setdefault(size, i) != i:
-            detail = f"{size[0]} x {size[1]} is there already, as ladder.sizes[{first[size]}]"
+            detail = f"{size[0]} x {size[1]} is a duplicate of ladder.sizes[{first[size]}]"
             raise Invalid(f"ladder.sizes[{i}]", detail, "Give each size once")
     if not given:
         raise Invalid("ladder.sizes", "there is no bucket", "Give at least one [width, height]")
@@ -260,7 +260,7 @@ def _aspect(field: str, value: object) -> float:
 
 
 def check_side(field: str, value: object) -> int:
-    """A side in pixels, 1 to ``MAX_SIDE``. Raises ``Invalid`` naming the field where it is none."""
+    """A side in pixels, 1 to ``MAX_SIDE``. Raises ``Invalid`` naming the field otherwise."""
     if not is_integer(value):
         raise Invalid(field, f"{value!r} is not an integer", f"Take one from 1 to {MAX_SIDE}")
     side = operator.index(value)  # type: ignore[arg-type]  # is_integer has looked
@@ -270,7 +270,7 @@ def check_side(field: str, value: object) -> int:
 
 
 def check_size(field: str, value: object) -> Size:
-    """(width, height) in pixels. Raises ``Invalid`` naming the field where it is none."""
+    """(width, height) in pixels. Raises ``Invalid`` naming the field otherwise."""
     hint = "Give [width, height] in pixels"
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise Invalid(field, f"{value!r} is not a pair", hint)

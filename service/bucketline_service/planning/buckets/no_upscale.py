@@ -49,7 +49,7 @@ class NoUpscale(NamedTuple):
 
     @classmethod
     def of(cls, resolution: int | Sequence[int], bucket_reso_steps: int) -> NoUpscale:
-        """``resolution``: a side or (width, height). Raises ``Invalid`` naming the field that can not be used."""
+        """``resolution``: a side or (width, height). Raises ``Invalid`` naming an invalid field."""
         sides = (resolution, resolution) if is_integer(resolution) else resolution
         width, height = check_size("ladder.resolution", sides)
         return cls(width * height, check_side("ladder.bucket_reso_steps", bucket_reso_steps))

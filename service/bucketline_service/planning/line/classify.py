@@ -1,4 +1,4 @@
-"""The first pass over all rows: which group each is of. And where a plan is made, for both chunked_map."""
+"""The first pass over all rows: the image class of each; and ``Checkpoint``, the progress of both passes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _I64 = NDArray[np.int64]
 
 
 class Checkpoint(Protocol):
-    """Where a plan is made: its arrays, which may be files, and how far it is, for whoever goes on after a kill."""
+    """The arrays of a plan that is being built, which may be files, and its progress, to resume from after a kill."""
 
     def array(self, name: str, num: int, dtype: type[np.generic]) -> NDArray[Any]:
-        """An array of that length. The same as it was left, where one of that name and length is there."""
+        """An array of that length: the one of that name and length as it was left, if there is one."""
 
     def load(self) -> Arrays:
-        """What was kept last; empty where nothing was."""
+        """The state that was kept last; empty if none was."""
 
     def keep(self, state: Callable[[], Arrays]) -> None:
         """Called after each chunk: may keep the state, once all that was written to the arrays is safe."""
 
     def tell(self, share: float) -> None:
-        """Hears what share of the work is done, 0 to 1."""
+        """Receives the share of the work that is done, 0 to 1."""
 
 
 class NoCheckpoint:

@@ -79,9 +79,7 @@ class ImageClassifier:
             self._space *= radix
         if self._space >= MAX_KEYS:
             num = self._tiers_told_apart()
-            detail = (
-                f"{len(spec.tiers)} tiers of up to {max(self._radices) - 1} buckets can not be told apart"
-            )
+            detail = f"{len(spec.tiers)} tiers of up to {max(self._radices) - 1} buckets cannot be numbered"
             enough = (
                 f"{num} {'tier' if num == 1 else 'tiers'}" if num else "shorter lists of repeats and lengths"
             )
@@ -233,8 +231,8 @@ def longest_filled(lengths: _I64, num_frames: NDArray[np.uint32] | None, num: in
 
 
 def factors(maps: Sequence[MapShare], asked: NDArray[np.float64]) -> list[float]:
-    """By which each map's images come oftener than they say themselves. ``asked`` float64 of each map: how often all
-    its images come by themselves. Raises ``Invalid`` where one that is to have a share has no image left."""
+    """The factor by which each map's images are served more often than their own repeats say. ``asked`` float64 of each
+    map: the sum of its images' own repeats. Raises ``Invalid`` if a map with a weight has no image left."""
     found = []
     for index, share in enumerate(maps):
         factor = share.repeats

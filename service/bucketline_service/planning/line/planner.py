@@ -1,8 +1,8 @@
 """The ``line`` planner: an epoch costs nothing to start (docs/concepts/mathematics.md).
 
-Everything per epoch is arithmetic on the line: a keyed permutation of the units gives each stretch of the stream its
-bucket, a keyed permutation inside each bucket gives each place its sample, and both invert. Seed, epoch and position
-are all that a batch depends on.
+Everything per epoch is arithmetic: a keyed permutation of the units gives each stretch of the stream its bucket, a
+keyed permutation inside each bucket gives each place its sample, and both are invertible. A batch depends on seed,
+epoch and position alone.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Epoch:
 
 
 class LinePlanner:
-    """Implements ``plan.Planner``. B buckets, G targets, N assigned images.
+    """Implements ``Planner``. B buckets, G targets, N assigned images.
 
     ``order`` uint32[N]: rows by group, ascending inside one; may be memory-mapped. ``quotas``: of those groups.
     ``layout_of``: one of ``tails.POLICIES``, of the samples of each bucket int64[B] and units of
@@ -243,12 +243,12 @@ class LinePlanner:
         return targets, batches * self._batch_sizes[targets]
 
     def _rows(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, NDArray[np.bool_]]:
-        """The images at index ``served[i]`` of what ``targets[i]`` serves, and which of them are there again."""
+        """The images at index ``served[i]`` of what ``targets[i]`` serves, and which of them are repeats."""
         _, at, is_again = self._at(keyed, targets, served)
         return self._order[at].astype(np.int64), is_again
 
     def _at(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, _I64, NDArray[np.bool_]]:
-        """Of the same the buckets, the places in ``order``, and which of them are there again."""
+        """Of the same the buckets, the places in ``order``, and which of them are repeats."""
         layout = keyed.shape.layout
         lengths = keyed.shape.lengths[targets]
         tape = layout.begins[targets] + (served + keyed.rotations[targets]) % lengths
@@ -363,7 +363,7 @@ class LinePlanner:
         if self._is_thinned:
             sizes = np.append(sizes, self._counts)
         words = epoch_words(self._seed, epoch, _PERMUTATIONS, len(sizes) * ROUNDS)
-        # 2**64 mod length is below 2**32 / 2**64 of the range for any real map: the bias can not be seen
+        # 2**64 mod length is below 2**32 / 2**64 of the range for any real map: the bias is not measurable
         rotations = epoch_words(self._seed, epoch, _ROTATIONS, len(shape.lengths)) % shape.lengths.astype(
             np.uint64
         )
@@ -399,7 +399,7 @@ _NOTHING = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 def _remember(kept: OrderedDict[int, _T], epoch: int, num_kept: int, make: Callable[[], _T]) -> _T:
-    """The least recently asked for is forgotten."""
+    """Forgets the least recently used."""
     found = kept.get(epoch)
     if found is None:
         found = kept[epoch] = make()

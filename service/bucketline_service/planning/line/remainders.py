@@ -74,7 +74,7 @@ class Layout:
 
     def in_service(self, num_buckets: int) -> NDArray[np.bool_]:
         """bool[B]: whether a place of the bucket is served. Which images stand where changes each epoch: where one
-        place is, none is left out for ever."""
+        place is, none is left out in every epoch."""
         found = np.zeros(num_buckets, dtype=np.bool_)
         found[[bucket for bucket, target, _ in self.flows() if self.num_units[target]]] = True
         return found

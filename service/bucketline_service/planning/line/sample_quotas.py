@@ -62,7 +62,7 @@ class SampleQuotas:
         self._num_groups = len(groups.keys)
         is_partial = (self.begins % 1 > 0) | (self.ends % 1 > 0)
         self.is_thinned = np.zeros(self._num_groups, dtype=np.bool_)
-        """bool[G]: whether an epoch takes some of the group's images oftener than others, and so must draw which."""
+        """bool[G]: whether an epoch takes some of the class's images more often than others, and so must draw which."""
         self.is_thinned[self.groups[is_partial]] = True
 
     @classmethod

@@ -51,7 +51,7 @@ def check_units(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> None:
         if may_come:
             hint = "Let a length keep more of its clips: give it a larger keep_prob, or 1"
             raise Invalid("frame_buckets", f"keep_prob is so small that {detail}", hint)
-        raise Invalid("num_repeats", detail, "Let images come oftener, or plan more of them")
+        raise Invalid("num_repeats", detail, "Raise num_repeats, or plan more images")
     counts = quotas.least()
     num_samples = int(counts.sum())
     small, large = int(spec.batch_sizes.min()), int(spec.batch_sizes.max())

@@ -50,7 +50,7 @@ def initial(seed: int, world_size: int) -> States:
 
 
 def fingerprint(ids: NDArray[np.int64], buckets: NDArray[np.int32], batch_size: int, seed: int) -> bytes:
-    """16 bytes over all that the states hang on, but for world size and epoch."""
+    """16 bytes over everything that the states depend on, except world size and epoch."""
     digest = hashlib.blake2b(struct.pack("<qq", batch_size, seed), digest_size=_DIGEST_SIZE)
     digest.update(np.ascontiguousarray(ids, dtype="<i8").data)
     digest.update(np.ascontiguousarray(buckets, dtype="<i4").data)

@@ -1,7 +1,7 @@
 """The ``novelai`` planner: the batches of NovelAI's published BucketManager, bit for bit.
 
 Source: NovelAI/novelai-aspect-ratio-bucketing, bucketmanager.py (2022). Its two random generators are numpy's
-legacy RandomState, whose streams numpy keeps for ever (NEP 19). One generator, the same on every rank,
+legacy RandomState, whose streams numpy keeps unchanged (NEP 19). One generator, the same on every rank,
 permutes the ids of each epoch and deals them to the ranks; the other, of each rank, shuffles the rank's
 buckets and draws from which one the next batch comes, with probability in proportion to what each has left.
 What does not fill a batch goes to a catch-all bucket.
@@ -46,7 +46,7 @@ class _Stream(NamedTuple):
 
 
 class NovelaiPlanner:
-    """A ``Planner`` (plan.py). Position p of an epoch is step ``p // world_size`` of rank ``p % world_size``.
+    """A ``Planner``. Position p of an epoch is step ``p // world_size`` of rank ``p % world_size``.
 
     ``ids`` int64[N], distinct; ``buckets`` int32[N], the ladder index of each row or -1 where the image is
     pruned or not part of the run; rows are positions in both, in the order of the map. Bucket K =
@@ -58,7 +58,7 @@ class NovelaiPlanner:
     ``checkpoints`` maps (world_size, epoch) to the generators' states at the epoch's start: 2,500 bytes for
     each rank and 2,500 more. They are read at or before the epoch that is wanted; what is damaged, or of
     other images or another version, is passed over. Planning writes them, and never deletes one: it is the
-    caller's to forget old ones. Writing must not raise: what can not be kept is dropped, and planned again
+    caller's to forget old ones. Writing must not raise: a state that cannot be kept is dropped, and planned again
     when it is needed. Without a mapping they stay in memory.
 
     Raises ``Invalid`` where the images do not fill one batch on every rank, and for an epoch further than
@@ -96,7 +96,7 @@ class NovelaiPlanner:
         self._by_bucket = members[np.argsort(self._buckets[members], kind="stable")].astype(dtype)
         ordered = ids[self._by_id]
         if np.any(ordered[1:] == ordered[:-1]):
-            raise Invalid("ids", "an id is there more than once", "Give each image its own id")
+            raise Invalid("ids", "must be unique, got a duplicate", "Give each image its own id")
         if len(members) < batch_size:
             raise _too_few("batch_size", len(members), batch_size, 1)
         self._plan_digest = fingerprint(ids, self._buckets, batch_size, seed)
