@@ -34,7 +34,7 @@ def sizes_of(**fields):
 
 
 def by_trying(limit, cost, least, most, multiple):
-    """The largest batch size that is allowed and fits; None where there is none."""
+    """The largest batch size that is allowed and fits; None if none does."""
     sizes = [
         size
         for size in range(multiple, min(most, 5000) + 1, multiple)

@@ -1,4 +1,4 @@
-"""A ladder that hangs on the images hangs on those that come, as often as they come."""
+"""A ladder that depends on the images depends on those that are served, as often as they are served."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_images_that_never_come_have_no_say():
 
 
 @pytest.mark.parametrize(("rare", "often"), [(0.1, 100.0), (0.25, 90.5)])
-def test_images_that_come_oftener_count_more(rare, often):
+def test_images_that_come_more_often_count_more(rare, often):
     of = part((WIDE, 0, 1, 90), (TALL, 1, 1, 10), repeats=(rare, often))
     assert spec().fit([of]) == spec().fit([only(TALL)])
     turned = part((WIDE, 1, 1, 90), (TALL, 0, 1, 10), repeats=(rare, often))

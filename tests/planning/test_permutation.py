@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bucketline_service.planning.line import permutation
 from bucketline_service.planning.line.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
 
-# the edges of a square grid, and those at which known relatives fail: Grain's index_shuffle is none at 4^k + 1
+# the edges of a square grid, and those at which known relatives fail: Grain's index_shuffle is no permutation at 4^k + 1
 EDGES = sorted(
     {0, 1, 2, 3, 1_000_003}
     | {2**k + d for k in range(2, 18) for d in (-1, 0, 1)}
@@ -113,7 +113,7 @@ def test_key_words_of_fewer_domains_are_the_first_of_more():
     assert epoch_words(1, 2, 0, 8).tolist() == epoch_words(1, 2, 0, 80)[:8].tolist()
 
 
-# Recorded. They may change only with build.VERSION: a run's plan hangs on them.
+# Recorded. They may change only with build.VERSION: a run's plan depends on them.
 FROZEN = {
     1: [0],
     7: [6, 0, 3, 1, 4],

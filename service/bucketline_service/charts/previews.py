@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from bucketline_service.charts.style import Palette, Theme, dress, palette
-from bucketline_service.previews.comparison import short_names
+from bucketline_service.previews.comparison import named, short_names
 
 Json = dict[str, Any]
 
@@ -105,11 +105,6 @@ def _name_rows(figure: go.Figure, names: Sequence[str], narrow: bool) -> None:
         figure.update_layout(margin={"l": left_px})
         for title in figure.layout.annotations:
             title.update(x=0, xanchor="left", xshift=-left_px + 8)
-
-
-def named(answer: Json, names: Sequence[str] | None = None) -> list[str]:
-    """A name for each preview: as given, or by its number."""
-    return list(names or (f"spec {number}" for number in range(1, len(answer["previews"]) + 1)))
 
 
 def _crop_loss(figure: go.Figure, plans: Sequence[_Plan], colours: Palette, at: tuple[int, int]) -> None:

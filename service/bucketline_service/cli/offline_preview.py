@@ -18,7 +18,7 @@ from bucketline_service.http.problems import members
 from bucketline_service.http.routes.previews import document
 from bucketline_service.http.validation_errors import invalid_body
 from bucketline_service.maps import MapStore, RequestedColumns, format_for_suffix
-from bucketline_service.previews.side_by_side import MAX_SPECS, Preview, previews
+from bucketline_service.previews.side_by_side import Preview, check_num_specs, previews
 from bucketline_service.spec.maps import MapSpec
 from bucketline_service.spec.run_spec import PlanFields
 from bucketline_service.version import VERSION
@@ -45,8 +45,7 @@ def run(
     except UsageError as error:
         what, _, hint = str(error).removeprefix(f"{file}: ").partition("; ")
         raise Invalid(str(file), what, hint[:1].upper() + hint[1:] or None) from error
-    if len(specs) > MAX_SPECS:
-        raise Invalid("specs", f"must be 1 to {MAX_SPECS}, got {len(specs)}")
+    check_num_specs(len(specs))
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:
         maps = MapStore(Path(folder))
@@ -100,7 +99,7 @@ def report(
 
 
 def _plan(spec: Mapping[str, Any], name: str) -> PlanFields | Invalid:
-    """The plan to preview, or why there is none."""
+    """The plan to preview, or why it cannot be previewed."""
     given = {field: value for field, value in spec.items() if field != "map"}
     if given.get("maps") is not None:
         hint = 'Say "map", or nothing; several maps are previewed by the server, POST /v1/previews'

@@ -93,6 +93,11 @@ def shape(of: Json) -> str:
     return f"{of['width']}x{of['height']}" + (f"x{frames}" if frames else "")
 
 
+def named(answer: Json, names: Sequence[str] | None = None) -> list[str]:
+    """A name for each preview of an answer: as given, or by its number."""
+    return list(names or (f"spec {number}" for number in range(1, len(answer["previews"]) + 1)))
+
+
 def short_names(names: Sequence[str], most: int) -> list[str]:
     """Each in at most so many letters, and told apart where they can be: without the middle, or, where that is what
     they differ in, without what they all begin and end with."""
@@ -175,7 +180,7 @@ _COSTS = (
         "imbalance",
         1,
         lambda stats: stats["step_imbalance"],
-        "pixels of each step's slowest rank over the ranks' mean; 1 is none",
+        "pixels of each step's slowest rank over the ranks' mean; 1 is perfect",
         "ratio",
         -1,
     ),

@@ -25,8 +25,14 @@ from bucketline_service.spec.run_spec import PlanFields
 MAX_SPECS = 16
 
 
+def check_num_specs(num_specs: int) -> None:
+    """Raise ``Invalid`` for more specs than one request compares, or none."""
+    if not 1 <= num_specs <= MAX_SPECS:
+        raise Invalid("specs", f"must be 1 to {MAX_SPECS} specs, got {num_specs}")
+
+
 class Preview(NamedTuple):
-    """``spec`` with every default written out, where it can be met; else as it was given, None where that is none at
+    """``spec`` with every default written out if it can be met; otherwise as it was given, None if it did not parse at
     all. One of the others is None."""
 
     spec: PlanFields | None
@@ -66,8 +72,7 @@ def previews(
     """The same, synchronously. An ``Invalid`` among ``specs`` stands for a spec that did not parse. Raises ``Invalid``
     for a number of specs out of range; an error in one of them is the problem of its preview. ``is_unwanted``: called
     before each spec, whether to skip the rest."""
-    if not 1 <= len(specs) <= MAX_SPECS:
-        raise Invalid("specs", f"must be 1 to {MAX_SPECS}, got {len(specs)}")
+    check_num_specs(len(specs))
     desk = _Desk(store, maps)
     found = [desk.preview(spec) for spec in takewhile(lambda _: not is_unwanted(), specs)]
     return desk.sources.images.num_rows, found

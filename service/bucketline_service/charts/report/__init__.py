@@ -15,10 +15,10 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bucketline_service.charts.previews import comparison, named
+from bucketline_service.charts.previews import comparison
 from bucketline_service.charts.stats import buckets
 from bucketline_service.charts.style import Theme
-from bucketline_service.previews.comparison import Row, rows
+from bucketline_service.previews.comparison import Row, named, rows
 
 Json = dict[str, Any]
 
