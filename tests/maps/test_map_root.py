@@ -207,13 +207,13 @@ def test_a_record_that_is_damaged(replica: NewReplica, root_uri: str, source: Pa
 DIE = """
     import os, signal, sys
     from pathlib import Path
-    from bucketline_service.maps import Root, RootedMapStore
+    from bucketline_service.maps import SharedMapStore, SharedRoot
     from bucketline_service.maps.shared_root import root
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    class Mortal(Root):
+    class Mortal(SharedRoot):
         num_pieces = 0
 
         def _go_on(self):
@@ -222,9 +222,9 @@ DIE = """
                 die()
 
     root._STEP = 256
-    store = RootedMapStore(Path(sys.argv[1]), Mortal(sys.argv[2]))
+    store = SharedMapStore(Path(sys.argv[1]), Mortal(sys.argv[2]))
     if sys.argv[4] == "name":
-        store._at_names.give = die
+        store._map_names.give = die
     store.put("map", Path(sys.argv[3]), "csv")
 """
 
