@@ -181,7 +181,7 @@ def test_a_scan_that_is_stopped_leaves_no_process_and_goes_on(
     terminal.process.send_signal(number)
     status = terminal.end()
     assert status == (-number if number == signal.SIGKILL else 130)
-    assert ("the same command goes on" in terminal.shown) == (number != signal.SIGKILL)
+    assert ("run the same command again" in terminal.shown) == (number != signal.SIGKILL)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
     assert not output.exists()
     if number == signal.SIGINT:

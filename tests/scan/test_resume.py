@@ -194,7 +194,7 @@ def test_sizes_that_exif_has_turned_are_not_mixed_with_others(folder: Path, outp
     assert scan([folder], output, exif=exif).sizes == sizes[exif]
     before = {path: path.read_bytes() for path in (output, output.with_name("map.parquet.scan"))}
     with pytest.raises(
-        Conflict, match=f"of a scan with{'out' if exif else ''} --no-exif, which has other"
+        Conflict, match=f"from a scan with{'out' if exif else ''} --no-exif, with other"
     ) as told:
         scan([folder], output, exif=not exif)
     assert "delete the record" in told.value.detail
