@@ -117,10 +117,10 @@ def test_and_what_goes_wrong(url: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ["run", "ranks", "run"],
+        pytest.param(["run", "ranks", "run"], marks=pytest.mark.exhaustive),
         ["top", "run", "--interval-s", "0.1"],
         ["run", "ledger", "pruning"],
-        ["events", "--follow"],
+        pytest.param(["events", "--follow"], marks=pytest.mark.exhaustive),
     ],
     ids=" ".join,
 )

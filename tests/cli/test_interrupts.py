@@ -42,11 +42,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     [
         ("typer", ["run", "list"]),
         ("bucketline_service.cli.serve", ["--help"]),
-        ("uvicorn", ["serve"]),
+        pytest.param("uvicorn", ["serve"], marks=pytest.mark.exhaustive),
         ("bucketline_service.cli.offline_preview", ["preview", str(COCO)]),
-        ("bucketline_service.scan.command", ["scan", ".", "-o", "sizes.parquet"]),
-        ("bucketline_service.cli.top", ["top"]),
-        ("bucketline_service.demo", ["demo"]),
+        pytest.param(
+            "bucketline_service.scan.command",
+            ["scan", ".", "-o", "sizes.parquet"],
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param("bucketline_service.cli.top", ["top"], marks=pytest.mark.exhaustive),
+        pytest.param("bucketline_service.demo", ["demo"], marks=pytest.mark.exhaustive),
     ],
 )
 def test_while_the_command_is_loaded(tmp_path: Path, module: str, arguments: list[str]) -> None:
@@ -84,7 +88,7 @@ def test_while_a_preview_is_computed(tmp_path: Path) -> None:
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_serve_ends_well(tmp_path: Path, num_workers: int) -> None:
     """All of its processes get it, as from a terminal."""
     server = ServerProcess(tmp_path, "--workers", str(num_workers), before=os.setsid)

@@ -96,7 +96,7 @@ def lines_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def test_logs_are_one_object_a_line_with_fields(tmp_path: Path, workers: str) -> None:
     secrets = {"BUCKETLINE_WORKER_TOKEN": "secret-w", "BUCKETLINE_OPERATOR_TOKEN": "secret-o"}
     server = ServerProcess(tmp_path, "--log-level", "debug", "--workers", workers, environ=secrets)

@@ -64,7 +64,7 @@ def lock(key: bytes) -> bytes:
         ("cert.pem", "locked.pem", "tls_key", "locked.pem is encrypted"),
     ],
 )
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def test_it_does_not_start(
     files: Path, tmp_path: Path, cert: str | None, key: str | None, setting: str, words: str, workers: str
 ) -> None:
@@ -87,7 +87,7 @@ def test_it_does_not_start(
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def test_no_process_stays_behind(files: Path, tmp_path: Path, workers: str) -> None:
     flags = ["--tls-cert", str(files / "cert.pem"), "--tls-key", str(files / "other.pem")]
     code, out, errors = run_command(

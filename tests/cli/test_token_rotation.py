@@ -68,7 +68,7 @@ class Guarded:
         return said + "".join(self.bodies)
 
 
-@pytest.fixture(params=["1", "2"])
+@pytest.fixture(params=[pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guarded]:
     guarded = Guarded(tmp_path, request.param)
     yield guarded
