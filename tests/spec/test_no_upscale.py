@@ -165,7 +165,7 @@ def test_the_buckets_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def again(*args: object) -> None:
         raise AssertionError("looked for again")
 
-    monkeypatch.setattr("bucketline_service.spec.run_spec.needed", again)
+    monkeypatch.setattr("bucketline_service.spec.ladders.needed", again)
     for folder in (world.data_dir / "plans").glob("*"):
         for file in folder.glob("*"):
             file.unlink()

@@ -21,25 +21,29 @@ NumImages = Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH_SIZE)]
 class BatchSizes(SpecModel):
     """How many images a batch has: a number, or for each bucket as many as a budget holds."""
 
-    batch_size: NumImages | None = Field(None, description="images a batch; or give a budget")
+    batch_size: NumImages | None = Field(None, description="images per batch; or give a budget")
     max_pixels_per_batch: _Limit | None = Field(
-        None, description="for each bucket as many images as have no more pixels, those of all frames"
+        None,
+        description="each bucket gets as many images per batch as have at most this many pixels, over all frames",
     )
     max_tokens_per_batch: _Limit | None = Field(
-        None, description="for each bucket as many images as have no more tokens of the latent"
+        None, description="each bucket gets as many images per batch as have at most this many tokens"
     )
     latent_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
-        None, description="pixels of a side of a token; 16 unless given: a stride of 8 and patches of 2"
+        None,
+        description="side of a token in pixels: an autoencoder's stride of 8 and patches of 2 by default",
     )
     latent_frame_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
-        None, description="frames of a token; 1 unless given"
+        None, description="frames per token"
     )
     min_batch_size: NumImages | None = Field(
-        None, description="of a budget; where it holds fewer the spec is refused"
+        None, description="with a budget: the spec is refused if a bucket would have fewer images per batch"
     )
-    max_batch_size: NumImages | None = Field(None, description="of a budget; no bucket has more")
+    max_batch_size: NumImages | None = Field(
+        None, description="with a budget: no bucket has more images per batch"
+    )
     batch_size_multiple: NumImages | None = Field(
-        None, description="of a budget; sizes are rounded down to one of it"
+        None, description="with a budget: batch sizes are rounded down to a multiple of this"
     )
 
     def with_sizes(self: _B) -> _B:

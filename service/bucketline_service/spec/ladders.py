@@ -119,15 +119,15 @@ class KohyaLadder(LadderSpec):
     kind: Literal["kohya"]
     is_word = True
     resolution: Annotated[Pixels | Size, BeforeValidator(_check_one_area)] = Field(
-        (512, 512), description="a side, or (width, height); its area is the buckets'"
+        (512, 512), description="a side, or (width, height); no bucket exceeds its area"
     )
     min_bucket_reso: Pixels = Field(256, description="the shortest side")
     max_bucket_reso: Pixels = Field(1024, description="the longest side")
     bucket_reso_steps: Pixels = Field(64, description="sides are multiples of this")
     bucket_no_upscale: Annotated[bool, Field(strict=True)] = Field(
         False,
-        description="scale no image up: the buckets are the images' own sizes rounded down to steps, those of larger "
-        "images scaled to resolution's area. Not with min_bucket_reso and max_bucket_reso",
+        description="no image is scaled up: the buckets are the images' own sizes, rounded down to steps; larger "
+        "images are scaled down to the area of resolution. Not with min_bucket_reso and max_bucket_reso",
     )
 
     def check(self) -> None:
@@ -179,11 +179,13 @@ class GeometricLadder(LadderSpec):
 
     kind: Literal["geometric"]
     is_word = True
-    min_ar: Aspect = Field(0.5, description="the least aspect, width / height")
+    min_ar: Aspect = Field(0.5, description="the smallest aspect, width / height")
     max_ar: Aspect = Field(2.0, description="the largest aspect")
-    num_ar_buckets: NumBuckets = Field(7, description="buckets from min_ar to max_ar")
+    num_ar_buckets: NumBuckets = Field(
+        7, description="number of aspects from min_ar to max_ar, evenly spaced in the logarithm"
+    )
     base_res: Pixels | Size = Field(
-        (512, 512), description="a side, or (width, height), whose area is the buckets'"
+        (512, 512), description="a side, or (width, height); the buckets have about its area"
     )
     divisible: Pixels = Field(32, description="sides are rounded to multiples of this")
 
@@ -207,13 +209,13 @@ class FittedLadder(LadderSpec):
     kind: Literal["fitted"]
     is_word = True
     is_tier = False
-    num_buckets: NumBuckets = Field(16, description="at most so many buckets")
+    num_buckets: NumBuckets = Field(16, description="maximum number of buckets")
     max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
     divisible: Pixels = Field(64, description="sides are multiples of this")
     min_dim: Pixels = Field(256, description="the shortest side")
     dim_limit: Pixels = Field(1024, description="the longest side")
     min_fill: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
-        0.75, description="the least share of max_size's area, but for the longest bucket of a side"
+        0.75, description="the smallest share of max_size's area, except for the longest bucket of each side"
     )
 
     @property
@@ -258,15 +260,15 @@ class TiersLadder(LadderSpec):
     is_of_tiers = True
     resolution: Annotated[list[Pixels], Field(min_length=1, max_length=MAX_TIERS)] | None = Field(
         None,
-        description="sides whose squares are the tiers' areas: kohya's ladder for each, of half to twice the side",
+        description="one side per tier, whose square is its area: each has kohya's ladder, of half to twice the side",
     )
-    bucket_reso_steps: Pixels = Field(64, description="of the ladders of resolution")
+    bucket_reso_steps: Pixels = Field(64, description="with resolution: sides are multiples of this")
     ladders: Annotated[list[TierLadder], Field(min_length=1, max_length=MAX_TIERS)] | None = Field(
-        None, description="instead of resolution: the ladders themselves"
+        None, description="instead of resolution: one ladder per tier"
     )
     choose: Literal["highest", "every"] = Field(
         "highest",
-        description="an image goes to the highest tier that it fills without upscaling, or to every tier",
+        description="an image is assigned to the highest tier that it fills without being scaled up, or to every tier",
     )
 
     def tiers(self) -> tuple[Ladder, ...]:

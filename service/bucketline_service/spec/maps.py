@@ -42,14 +42,14 @@ class Repeats(SpecModel):
 
     num_repeats: NumRepeats | None = Field(
         None,
-        description="times that each image comes in an epoch, 1 unless given; 1.5: every second one twice",
+        description="how often each image is served in an epoch; with 1.5, half of the images are served twice",
     )
     repeats: Annotated[float, Field(strict=True, ge=0, lt=MAX_REPEATS, allow_inf_nan=False)] | None = Field(
         None, description="further times, as SimpleTuner counts: 0 is once. Not with num_repeats"
     )
     valid_ids: ValidIds | None = Field(
         None,
-        description="only these ids of the map: a list of at most 65,536, or the name of a map whose ids count",
+        description="use only these ids of the map: a list of at most 65,536, or the name of a map that contains them",
     )
 
     @property
@@ -80,7 +80,7 @@ class MapSpec(Repeats):
     map: str = Field(description="name of the resolution map")
     weight: Annotated[float, Field(strict=True, gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] | None = Field(
         None,
-        description="the map's share of the epoch, over the sum of all weights; all maps have one, or none",
+        description="the map's share of the epoch, relative to the sum of all weights; all maps have one, or none",
     )
 
     def counted(self: _M, field: str) -> _M:

@@ -48,16 +48,17 @@ class AssignSpec(SpecModel):
     """How an image finds its bucket, and which images are pruned."""
 
     metric: Literal["log", "abs"] | None = Field(
-        None, description="nearest aspect by ratio (log, the default) or by difference (abs, as NovelAI's)"
+        None,
+        description="the nearest aspect is found by ratio (log) or by difference (abs, as in NovelAI's code)",
     )
     max_ar_error: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="prune where the aspect error is this or more"
+        None, description="prune images whose aspect error is this or more"
     )
     max_crop_loss: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
-        None, description="prune where more of the image is cropped"
+        None, description="prune images of which a larger share would be cropped away"
     )
     min_size: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
-        None, description="prune where the shorter side has fewer pixels"
+        None, description="prune images whose shorter side has fewer pixels"
     )
 
 
@@ -67,8 +68,8 @@ class FrameBucketSpec(SpecModel):
     num_frames: _NumFrames = Field(description="frames of each clip in a batch")
     keep_prob: _Probability | _OfTiers = Field(
         1.0,
-        description="of the clips that come here, the share that an epoch takes, one number or one for each tier from "
-        "the lowest on; the others go to the next lower tier that they fill, or are left out",
+        description="the share of the clips of this length that an epoch uses: one number, or one per tier, the lowest "
+        "first; the others are assigned to the next lower tier that they fill, or left out",
     )
 
 
@@ -80,7 +81,7 @@ _FrameBuckets = Annotated[
 class _OfMap(SpecModel):
     map: str | None = Field(None, description="name of the resolution map")
     maps: Annotated[list[MapSpec], Field(min_length=1, max_length=MAX_MAPS)] | None = Field(
-        None, description="instead of map: several"
+        None, description="instead of map: several maps"
     )
 
 
@@ -88,38 +89,38 @@ class PlanFields(BatchSizes, Repeats):
     """How images are planned. All but ``world_size`` and ``batch_size`` or a budget have defaults."""
 
     world_size: Annotated[int, Field(strict=True, ge=1, le=MAX_WORLD_SIZE)] = Field(
-        description="ranks, as in torch.distributed"
+        description="number of ranks, as in torch.distributed"
     )
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(42, description="of all that is random")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(
+        42, description="seed of everything random"
+    )
     planner: _PlannerName = Field(DEFAULT.name, description="the algorithm that plans the epochs")
     lockstep: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
         None,
-        description="consecutive batches of one bucket; world_size unless given, so that steps have one shape",
+        description="consecutive batches of one bucket, which the planner shuffles as a unit",
     )
-    tails: _Tails | None = Field(
-        None, description="what becomes of images that do not fill a unit: spill unless given"
-    )
+    tails: _Tails | None = Field(None, description="what becomes of the images that do not fill a unit")
     ladder: AnyLadder = Field(default_factory=lambda: DEFAULT_LADDER(), description="which buckets exist")
     assign: AssignSpec = Field(
         default_factory=lambda: AssignSpec(),
-        description="how an image finds its bucket, and which are pruned",
+        description="how an image finds its bucket, and which images are pruned",
     )
     frame_buckets: _FrameBuckets | None = Field(
         None,
-        description="lengths of clips in frames: each goes to the longest that it fills, and a batch has one. 1 is for "
-        "stills alone. Without it all are stills",
+        description="lengths of clips in frames: each clip is assigned to the longest that it fills, and a batch has "
+        "one length. 1 is for still images only. Without it, all images are stills",
     )
     gradient_accumulation_steps: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
         None,
-        description="steps of one shape on all ranks: lockstep is world_size times it. Not with lockstep",
+        description="steps that have one shape on all ranks: lockstep becomes world_size times it. Not with lockstep",
     )
     first: Literal["largest"] | None = Field(
         None,
-        description="epoch 0 begins with a unit of each distinct shape, the largest batch first, so that what runs out "
-        "of memory does so at step 0",
+        description="epoch 0 begins with a unit of each distinct shape, the largest batch first, so that a job that "
+        "runs out of memory does so at step 0",
     )
     epochs: Annotated[PositiveInt, Field(strict=True, lt=MAX_EPOCH)] | None = Field(
-        None, description="end after so many; without it a run goes on forever"
+        None, description="the run ends after this many epochs; without it, it never ends"
     )
 
     def resolved(self: _P) -> _P:
