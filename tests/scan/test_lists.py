@@ -46,7 +46,7 @@ def test_paths_elsewhere_and_bad_ones(listed: Path, output: Path, tmp_path: Path
     assert set(done.sizes) == {str(far), "../images/a.jpg"}
     assert set(done.bad) == {"none.jpg", "sub", "x.jpg"}
     assert done.bad["sub"] == "it is a folder; a list must consist of images and shards"
-    assert "http:// is not read" in done.bad["x.jpg"]
+    assert "http:// is not supported" in done.bad["x.jpg"]
 
 
 def test_ids_of_a_list(listed: Path, output: Path) -> None:
