@@ -97,7 +97,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, content: str, words: st
         ("/none.csv", "/none.csv"),
         ("{tmp}/map.xyz", "map.xyz"),
         ("{tmp}/broken.csv", "--width-column"),
-        ("{tmp}", "is a folder. Make a map of its images: bucketline scan "),
+        ("{tmp}", "is a folder, not a map: make a map of its images: bucketline scan "),
     ],
 )
 def test_a_map_that_can_not_be_read(tmp_path: Path, file: str, words: str) -> None:

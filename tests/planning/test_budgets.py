@@ -136,12 +136,12 @@ def test_a_token_is_16_pixels_wide_and_a_frame_long_unless_said():
         (
             {"max_pixels_per_batch": 10**7, "min_batch_size": 9, "max_batch_size": 8},
             "min_batch_size",
-            "9 is more",
+            "at most max_batch_size 8, got 9",
         ),
         (
             {"max_pixels_per_batch": 10**7, "batch_size_multiple": 9, "max_batch_size": 8},
             "batch_size_multiple",
-            "no mult",
+            "must have a multiple",
         ),
         ({"max_tokens_per_batch": 10}, "max_tokens_per_batch", "256 x 1024|384 x 1024"),
         ({"max_pixels_per_batch": 10**7, "planner": "novelai"}, "max_pixels_per_batch", "novelai"),

@@ -214,7 +214,7 @@ def test_no_clip_comes_twice_and_none_is_missed(clips, keep, epoch):
         (
             {"frame_buckets": [1, {"num_frames": 9, "keep_prob": [0.5]}], "ladder": TIERS},
             "frame_buckets.1.keep_prob",
-            "1 numbers .* 2 tiers",
+            "each of 2 tiers, got 1",
         ),
         ({"frame_buckets": [1], "tails": "catch_all"}, "frame_buckets", "must not be mixed"),
         ({"ladder": TIERS, "tails": "catch_all"}, "ladder.kind", "must not be mixed"),

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from bucketline_service.planning.line import permutation
 from bucketline_service.planning.line.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
 
-# the edges of a square grid, and those at which known relatives fail: Grain's index_shuffle is no permutation at
-# 4^k + 1
+# the edges of a square grid, and those at which known relatives fail: Grain's index_shuffle does not permute 4^k + 1
 EDGES = sorted(
     {0, 1, 2, 3, 1_000_003}
     | {2**k + d for k in range(2, 18) for d in (-1, 0, 1)}

@@ -53,7 +53,7 @@ def tiers(*sides, **fields):
         (
             {"frame_buckets": [{"num_frames": 1, "keep_prob": [0.5, 0.5]}]},
             "frame_buckets.0.keep_prob",
-            "for 1 tier$|1 tier\\.",
+            "each of 1 tier, ",
         ),
     ],
 )
@@ -64,7 +64,7 @@ def test_the_field_is_one_that_was_given(fields, field, words):
 
 
 def test_several_areas_are_tiers():
-    with pytest.raises(ValueError, match='say "kind": "tiers"'):
+    with pytest.raises(ValueError, match='use "kind": "tiers"'):
         RunSpec.model_validate({**SPEC, **kohya(resolution=[512, 768, 1024])})
 
 

@@ -43,7 +43,7 @@ def run(
     try:
         parts = parts_of(file)
     except UsageError as error:
-        what, _, hint = str(error).removeprefix(f"{file}: ").partition("; ")
+        what, _, hint = str(error).removeprefix(f"{file}: ").removeprefix(f"{file} ").partition("; ")
         raise Invalid(str(file), what, hint[:1].upper() + hint[1:] or None) from error
     check_num_specs(len(specs))
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
