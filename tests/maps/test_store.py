@@ -139,7 +139,7 @@ def test_an_unknown_name_is_told_some_that_are_known(any_store: MapStore, one: P
     with pytest.raises(NotFound, match=r"map0, map1, map2, map3, map4 and 2 more") as caught:
         any_store.get("x")
     assert caught.value.extra["known"] == ["map0", "map1", "map2", "map3", "map4"]
-    with pytest.raises(NotFound, match="no map 'x'"):
+    with pytest.raises(NotFound, match="map 'x' does not exist"):
         any_store.delete("x")
 
 
