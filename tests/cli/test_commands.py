@@ -114,7 +114,7 @@ def test_runs(server: ServerProcess, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["map", "show", "none"], "no map 'none'"),
+        (["map", "show", "none"], "map 'none' does not exist"),
         (["run", "show", "none"], "no run 'none'; GET /v1/runs (bucketline run list)"),
         (["map", "put", "m", "/none.csv"], "/none.csv"),
         (["map", "put", "m", "{tmp}/text.xyz"], "xyz"),
@@ -129,9 +129,9 @@ def test_runs(server: ServerProcess, tmp_path: Path) -> None:
         (["run", "put", "r", "{tmp}/list.json"], "is no JSON object"),
         (["run", "put", "r", "{tmp}/empty.json"], "--world-size: is missing"),
         (["run", "put", "r", "{tmp}/nan.json"], "nan.json: is not JSON: NaN is not a number of JSON"),
-        (["run", "put", "r", "{tmp}/unknown.json"], "no map 'none'"),
+        (["run", "put", "r", "{tmp}/unknown.json"], "map 'none' does not exist"),
         (["run", "delete", "none"], "no run 'none'"),
-        (["map", "delete", "none"], "no map 'none'"),
+        (["map", "delete", "none"], "map 'none' does not exist"),
         (["map", "delete", "coco"], "in use by run. Delete these runs first"),
         (["map", "put", "m", "{tmp}/other.csv", "--id-column", "name"], "name"),
         (["run", "list", "--url", "nonsense"], "url"),

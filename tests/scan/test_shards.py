@@ -203,7 +203,7 @@ def test_a_table_that_breaks_off(folder: Path, output: Path) -> None:
     data[at : at + 60] = bytes(60)
     path.write_bytes(data)
     done = scan([folder], output)
-    assert (done.sizes, "no Parquet file that can be read" in done.bad["00000.parquet"]) == ({}, True)
+    assert (done.sizes, "cannot be read as Parquet" in done.bad["00000.parquet"]) == ({}, True)
 
 
 def test_a_table_whose_values_no_map_can_hold(folder: Path, output: Path) -> None:
@@ -214,5 +214,5 @@ def test_a_table_whose_values_no_map_can_hold(folder: Path, output: Path) -> Non
     done = scan([folder], output)
     assert done.sizes == {"good": (300, 256)}
     assert done.bad.keys() == {"00000.parquet/long", "00000.parquet/short", "00001.parquet"}
-    assert "a side is 1 to 1,000,000 pixels" in done.bad["00000.parquet/long"]
-    assert "no Parquet file that can be read" in done.bad["00001.parquet"]
+    assert "sides must be 1 to 1,000,000 pixels" in done.bad["00000.parquet/long"]
+    assert "cannot be read as Parquet" in done.bad["00001.parquet"]
