@@ -146,7 +146,7 @@ class Coordinator:
         return self._checkup.risks
 
     async def is_root_there(self) -> bool:
-        """Whether the map root answers; True if there is none."""
+        """Whether the map root answers; True if no root is configured."""
         is_available = await self._maps.is_root_there()
         self.metrics.set_map_root(is_available)
         return is_available

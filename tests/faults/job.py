@@ -121,7 +121,7 @@ class Job:
         self.wait(f"{worker.name} has ended", lambda: not worker.is_alive())
 
     def checkpoint(self, age: int = 0) -> Any:
-        """The newest state that the present workers of all ranks have passed, or ``age`` older; where there is none,
+        """The newest state that the present workers of all ranks have passed, or ``age`` older; if it does not exist,
         what this generation itself was resumed from."""
         mine = [event for event in read(self.folder) if event.get("generation") == self.generation]
         done: dict[tuple[int, str], Place] = {}

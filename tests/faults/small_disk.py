@@ -42,7 +42,7 @@ def small_disk(root: Path, size: str) -> Iterator[SmallDisk]:
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(root)], capture_output=True, text=True
     )
     if mount.returncode:
-        pytest.skip(f"a small file system can not be mounted here: {mount.stderr.strip()}")
+        pytest.skip(f"a small file system cannot be mounted here: {mount.stderr.strip()}")
     try:
         yield SmallDisk(root)
     finally:

@@ -147,7 +147,7 @@ def test_a_replaced_worker_that_is_served_before_it_is_noticed(ours: Job, loss: 
 
 @one
 def test_a_start_of_the_job_that_is_lost(ours: Job, loss: Loss) -> None:
-    """Its workers can not go on: the store knows nothing of how it dealt the epoch. Their checkpoint does."""
+    """Its workers cannot go on: the store knows nothing of how it dealt the epoch. Their checkpoint does."""
     for rank in range(2):
         ours.worker(rank, f"first-{rank}").ask("train", 3)
     loss.mark()

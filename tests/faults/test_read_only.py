@@ -1,4 +1,4 @@
-"""A data directory that can not be written: said at the start, refused while serving, and on when it can be again."""
+"""A data directory that cannot be written: said at the start, refused while serving, and on when it can be again."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def freeze(tmp_path: Path) -> Iterator[Callable[[list[Path]], None]]:
         done = change("+i", paths)
         frozen.extend(paths)
         if done.returncode:
-            pytest.skip(f"files can not be made immutable here: {done.stderr.strip()}")
+            pytest.skip(f"files cannot be made immutable here: {done.stderr.strip()}")
 
     with (tmp_path / "probe").open("wb", buffering=0) as probe:
         begin([tmp_path / "probe"])
@@ -117,7 +117,7 @@ def freeze(tmp_path: Path) -> Iterator[Callable[[list[Path]], None]]:
 
 
 def test_a_store_that_becomes_read_only(serving: Job, freeze: Callable[[list[Path]], None]) -> None:
-    """As where the kernel makes a file system read-only after an error: what is open can not be written either."""
+    """As where the kernel makes a file system read-only after an error: what is open cannot be written either."""
     serving.api.put_csv("spare", SMALL, 201)
     workers = [serving.worker(rank, f"worker-{rank}") for rank in range(2)]
     for worker in workers:

@@ -56,7 +56,7 @@ def get(url: str, path: str, **params: Any) -> Any:
 
 
 def declared(url: str, run: str, epoch: int, world_size: int) -> Counter[int]:
-    """How much oftener than once the epoch has images that so many ranks deal from its start, or less often, as the
+    """How much more often than once the epoch has images that so many ranks deal from its start, or less often, as the
     ledger says."""
     found: Counter[int] = Counter()
     asked = {"from": epoch, "world_size": world_size}

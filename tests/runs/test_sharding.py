@@ -126,7 +126,7 @@ def test_changes_of_world_size_deal_an_epoch_once(it, epoch, chain):
     block = it.planner.batches(epoch, positions, 1)
     first = block.rows[~block.repeats]
     assert len(np.unique(first)) == len(first)
-    # what the last session can not sharding, and nothing else, is missing
+    # what the last session cannot deal, and nothing else, is missing
     rest = it.planner.batches(epoch, np.arange(len(positions), it.num_batches), 1)
     assert np.array_equal(np.concatenate([block.rows, rest.rows]), it.epoch(epoch).rows)
 

@@ -27,7 +27,7 @@ NO_DISK = {"appendonly": "no", "save": ""}
 @pytest.fixture
 def started(own_redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
     """A coordinator on a Redis with these options."""
-    del own_redis_server  # skips where there is none
+    del own_redis_server  # skips where no Redis is installed
     with ExitStack() as stack:
 
         def start(**options: object) -> Replica:

@@ -201,7 +201,7 @@ def test_what_is_no_bomb_is_read_in_as_much(outcomes: dict[str, str]) -> None:
 
 
 def test_the_limit_of_memory_is_one(tmp_path: Path) -> None:
-    """The same process that refuses the bombs can not read what takes more than it may have."""
+    """The same process that refuses the bombs cannot read what takes more than it may have."""
     (tmp_path / "large.pickle").write_bytes(pickle.dumps(dict.fromkeys(range(1000000), (64, 64))))
     command = [sys.executable, "-m", "tests.security.put", "40", str(tmp_path / "large.pickle")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])

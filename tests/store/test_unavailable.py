@@ -16,7 +16,7 @@ from tests.store.test_runs import UNKNOWN
 pytestmark = pytest.mark.anyio
 
 SHORT_S = 0.4
-"""Long enough for an answer, short to wait for where there is none."""
+"""Long enough for an answer, short to wait for if no answer comes."""
 
 Outage = tuple[str, Callable[[], AbstractContextManager[None]]]
 

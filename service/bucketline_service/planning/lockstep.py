@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
+
+from cachetools import LRUCache
 
 from bucketline_service.planning.build_plan import new_planner
 from bucketline_service.planning.images import Images
@@ -45,7 +46,7 @@ class Locksteps:
         self._own = LockstepPlan(spec, own)
         self._prepared = prepared
         self._images = images
-        self._kept: OrderedDict[int, LockstepPlan] = OrderedDict()
+        self._kept: LRUCache[int, LockstepPlan] = LRUCache(NUM_KEPT)
         self._may: dict[int, bool] = {}
         self._lock = threading.Lock()
 
@@ -78,15 +79,11 @@ class Locksteps:
         with self._lock:
             laid = self._kept.get(lockstep)
             if laid is not None:
-                self._kept.move_to_end(lockstep)
                 return laid
         spec = replace(self._own.spec, lockstep=lockstep)
         laid = LockstepPlan(spec, new_planner(spec, self._prepared, self._images))
         with self._lock:
-            laid = self._kept.setdefault(lockstep, laid)
-            while len(self._kept) > NUM_KEPT:
-                self._kept.popitem(last=False)
-        return laid
+            return self._kept.setdefault(lockstep, laid)
 
     @cached_property
     def _quotas(self) -> SampleQuotas:

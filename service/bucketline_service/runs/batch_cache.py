@@ -7,9 +7,11 @@ will request the next ones. Cached batches are exactly what the planner would re
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
+
+from cachetools import FIFOCache
 
 from bucketline_service.runs.batch_documents import Includes
 from bucketline_service.runs.run import Run
@@ -59,8 +61,9 @@ class BatchCache:
     """The batches last planned for each rank, at most ``max_bytes`` in total; the oldest are dropped first."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self._entries: OrderedDict[tuple[str, int], CachedBatches] = OrderedDict()
-        self._free_bytes = max_bytes
+        self._entries: FIFOCache[tuple[str, int], CachedBatches] = FIFOCache(
+            max_bytes, getsizeof=lambda cached: cached.num_bytes
+        )
 
     def take(self, run: Run, rank: int, start: Cursor, count: int, include: Includes) -> list[bytes] | None:
         """The ``count`` batches from ``start``, None unless all of them are cached."""
@@ -73,12 +76,7 @@ class BatchCache:
         return found if len(found) == count and cached.generation == run.generation else None
 
     def keep(self, run: Run, rank: int, start: Cursor, batches: list[bytes], include: Includes) -> None:
-        key = (run.name, rank)
-        if key in self._entries:
-            self._free_bytes += self._entries.pop(key).num_bytes
         ends = array("L", accumulate(map(len, batches)))
         cached = CachedBatches(run.generation, include, start.epoch, start.step, b"".join(batches), ends)
-        self._entries[key] = cached
-        self._free_bytes -= cached.num_bytes
-        while self._free_bytes < 0:
-            self._free_bytes += self._entries.popitem(last=False)[1].num_bytes
+        with suppress(ValueError):  # larger than the whole cache
+            self._entries[run.name, rank] = cached

@@ -312,7 +312,7 @@ def _wrong(sharding: Sharding, request: NextRequest) -> Invalid | None:
 
 def _places(sharding: Sharding, request: NextRequest) -> tuple[Cursor | None, Cursor | None]:
     """The cursor after the acknowledged step, and the smallest stored cursor that allows that step and the first one
-    requested. Each is None if there is none."""
+    requested. Each is None if the request has no such step."""
     ack = request.ack
     cursor = sharding.normal(Cursor(ack.epoch, ack.step + 1)) if ack else None
     bounds = [sharding.back(ack, MAX_COUNT - 1)] if ack else []

@@ -8,13 +8,13 @@ epoch and position alone.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from bucketline_service.planning.line.image_classes import ImageClasses
@@ -119,8 +119,8 @@ class LinePlanner:
         self._is_thinned = bool(quotas.is_thinned.any())
         self._bucket_rows = self._direct()
         self._steady = self._new_shape(quotas.cuts(seed, 0)) if quotas.is_steady else None
-        self._shapes: OrderedDict[int, _Shape] = OrderedDict()
-        self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
+        self._shapes: LRUCache[int, _Shape] = LRUCache(_SHAPES_KEPT)
+        self._epochs: LRUCache[int, _Epoch] = LRUCache(_EPOCHS_KEPT)
         self._lock = threading.Lock()
 
     def _direct(self) -> _I64 | None:
@@ -335,12 +335,10 @@ class LinePlanner:
         """Under the lock."""
         if self._steady is not None:
             return self._steady
-        return _remember(
-            self._shapes,
-            epoch,
-            _SHAPES_KEPT,
-            lambda: self._new_shape(self._quotas.cuts(self._seed, epoch)),
-        )
+        shape = self._shapes.get(epoch)
+        if shape is None:
+            shape = self._shapes[epoch] = self._new_shape(self._quotas.cuts(self._seed, epoch))
+        return shape
 
     def _new_shape(self, cuts: Cuts) -> _Shape:
         layout = self._layout_of(cuts.counts)
@@ -355,7 +353,10 @@ class LinePlanner:
 
     def _epoch(self, epoch: int) -> _Epoch:
         with self._lock:
-            return _remember(self._epochs, epoch, _EPOCHS_KEPT, lambda: self._key(epoch))
+            found = self._epochs.get(epoch)
+            if found is None:
+                found = self._epochs[epoch] = self._key(epoch)
+            return found
 
     def _key(self, epoch: int) -> _Epoch:
         shape = self._shape_of(epoch)
@@ -396,15 +397,3 @@ class LinePlanner:
 
 
 _NOTHING = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-
-
-def _remember(kept: OrderedDict[int, _T], epoch: int, num_kept: int, make: Callable[[], _T]) -> _T:
-    """Forgets the least recently used."""
-    found = kept.get(epoch)
-    if found is None:
-        found = kept[epoch] = make()
-        if len(kept) > num_kept:
-            kept.popitem(last=False)
-    else:
-        kept.move_to_end(epoch)
-    return found

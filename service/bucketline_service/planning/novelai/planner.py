@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import MutableMapping
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
@@ -102,8 +102,7 @@ class NovelaiPlanner:
         self._plan_digest = fingerprint(ids, self._buckets, batch_size, seed)
         self._checkpoints: Checkpoints = {} if checkpoints is None else checkpoints
         self._max_replay = max_replay
-        self._kept_epochs = kept_epochs
-        self._streams: OrderedDict[tuple[int, int], _Stream] = OrderedDict()
+        self._streams: LRUCache[tuple[int, int], _Stream] = LRUCache(kept_epochs)
         self._guard = threading.Lock()  # of the streams: held for moments
         self._planning = threading.Lock()  # held while epochs are planned
 
@@ -159,7 +158,6 @@ class NovelaiPlanner:
         key = world_size, epoch
         with self._guard:
             if key in self._streams:
-                self._streams.move_to_end(key)
                 return self._streams[key]
         with self._planning:
             with self._guard:
@@ -168,8 +166,6 @@ class NovelaiPlanner:
             stream = self._replay(epoch, world_size)
             with self._guard:
                 self._streams[key] = stream
-                while len(self._streams) > self._kept_epochs:
-                    self._streams.popitem(last=False)
             return stream
 
     def _replay(self, epoch: int, world_size: int) -> _Stream:

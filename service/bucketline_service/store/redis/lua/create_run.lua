@@ -6,7 +6,7 @@
 -- ARGV    generation (packed), its number, session ('-' or '+name'), document, touch ('1': write again what is already there),
 --         the birth that was announced
 -- No times.
--- Answers {made (0 or 1), generation, document} of the stored run, or nil if there is none and the announcement is
+-- Answers {made (0 or 1), generation, document} of the stored run, or nil if it does not exist and the announcement is
 -- no longer valid.
 local packed, number, session, document, touch, birth = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
