@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import count
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-def messages(body: bytes, form: int) -> list[Message]:
+def messages(body: bytes, form: int, *, more_body: bool = False) -> list[Message]:
     """``form`` 0: one message, as uvicorn sends a body that came with its head. 1: several. 2: several and an empty one
     after them, as uvicorn sends where the end of the body comes by itself. The borders move with higher numbers."""
     num_pieces = 1 if form % 3 == 0 else 2 + form // 3 % 3
@@ -16,7 +17,10 @@ def messages(body: bytes, form: int) -> list[Message]:
     if form % 3 == 2:
         pieces.append(b"")
     last = len(pieces) - 1
-    return [{"type": "http.request", "body": piece, "more_body": i < last} for i, piece in enumerate(pieces)]
+    return [
+        {"type": "http.request", "body": piece, "more_body": i < last or more_body}
+        for i, piece in enumerate(pieces)
+    ]
 
 
 class CutBodies:
@@ -30,14 +34,18 @@ class CutBodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body, more_body = b"", True
-        while more_body:
-            message = await receive()
-            body += message.get("body", b"")
-            more_body = message.get("more_body", False)
-        left = iter(messages(body, next(self._forms)))
+        form = next(self._forms)
+        left: deque[Message] = deque()
 
         async def receive_cut() -> Message:
-            return next(left, None) or await receive()
+            # one message at a time, as the app requests them: a body that the app does not read stays unread
+            if not left:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return message
+                left.extend(
+                    messages(message.get("body", b""), form, more_body=message.get("more_body", False))
+                )
+            return left.popleft()
 
         await self._app(scope, receive_cut, send)

@@ -74,7 +74,7 @@ def test_a_put_says_as_what_repeats_were_read(server: ServerProcess, tmp_path: P
     assert out.splitlines()[1:] == [
         "num_repeats 1 to 4: 5 images an epoch",
         "column 'repeats' is read as additional repeats, as in SimpleTuner: 0 is once, 1 is twice. If it counts all "
-        "times, as kohya's num_repeats does (1 is once), rename it num_repeats",
+        "repeats, as kohya's num_repeats does (1 is once), rename it to num_repeats",
     ]
     counted.write_text(counted.read_text().replace("repeats", "num_repeats"))
     assert ask(server, "map", "put", "times", str(counted))[1].splitlines()[1:] == [
@@ -123,7 +123,7 @@ def test_runs(server: ServerProcess, tmp_path: Path) -> None:
             "is a folder, not a map: make a map of its images: bucketline scan {tmp} -o",
         ),
         (["map", "put", "m", "{tmp}/broken.csv"], "--id-column, --width-column and --height-column"),
-        (["map", "put", "coco", "{tmp}/other.csv"], "taken"),
+        (["map", "put", "coco", "{tmp}/other.csv"], "already exists, with other content"),
         (["run", "put", "r", "/none.json"], "/none.json: No such file"),
         (["run", "put", "r", "{tmp}/text.xyz"], "is not JSON"),
         (["run", "put", "r", "{tmp}/list.json"], "is no JSON object"),
@@ -257,7 +257,10 @@ def test_ledger(server: ServerProcess, tmp_path: Path) -> None:
     status, out, errors = ask(server, "run", "ledger", "run", "--world-size", "9999")
     assert (status, out) == (1, "")
     assert "world_size" in errors
-    assert "format: one of csv, parquet" in ask(server, "run", "ledger", "run", "-o", "l.txt")[2]
+    assert (
+        "format must be csv or parquet, and the name l.txt ends in neither"
+        in ask(server, "run", "ledger", "run", "-o", "l.txt")[2]
+    )
 
 
 def test_who_may_not_is_told_which_variable_says_who_it_is(server: ServerProcess) -> None:

@@ -36,7 +36,7 @@ def is_there(server: ServerProcess, run: str) -> bool:
 
 def asked(server: ServerProcess, run: str) -> Terminal:
     terminal = Terminal("-m", "bucketline", "run", "delete", run, BUCKETLINE_URL=server.url)
-    terminal.until("Delete it all the same? [y/N]")
+    terminal.until("Delete it anyway? [y/N]")
     assert "bucketline: run 'busy' is in use" in terminal.said
     assert "force" not in terminal.said
     return terminal
@@ -46,7 +46,7 @@ def test_without_a_terminal_it_is_refused_and_the_option_named(server: ServerPro
     status, out, errors = run_here("run", "delete", run, BUCKETLINE_URL=server.url)
     assert (status, out, errors.count("\n")) == (1, "", 1)
     assert "rank 1 (holder 'host-1')" in errors
-    assert errors.endswith("delete the run all the same with --force\n")
+    assert errors.endswith("delete the run anyway with --force\n")
     assert is_there(server, run)
 
 
@@ -59,7 +59,7 @@ def test_an_option_says_that_it_is_meant(server: ServerProcess, run: str, option
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "words"), [("y", 0, "run busy is deleted"), ("", 1, "busy stays")]
+    ("answer", "status", "words"), [("y", 0, "run busy is deleted"), ("", 1, "busy is not deleted")]
 )
 def test_a_person_is_asked(server: ServerProcess, run: str, answer: str, status: int, words: str) -> None:
     with asked(server, run) as terminal:

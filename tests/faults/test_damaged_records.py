@@ -155,7 +155,7 @@ def check_that_it_can_be_put_anew(api: Api) -> None:
     """Deleted as any run whose ranks may be at work is: by who says so."""
     problem = api.ask("DELETE", f"/v1/runs/{BAD}", 409).json()
     assert problem["code"] == "conflict"
-    assert problem["detail"].endswith("delete the run all the same with ?force=true")
+    assert problem["detail"].endswith("delete the run anyway with ?force=true")
     api.ask("DELETE", f"/v1/runs/{BAD}?force=true", 204)
     api.put(f"/v1/runs/{BAD}", SPEC, 201)
     assert [run["status"] for run in api.get("/v1/runs")["runs"]] == ["ready", "ready"]
@@ -261,7 +261,7 @@ def test_the_command_line_lists_it_with_the_others(tmp_path: Path) -> None:
         assert "in the store cannot be read" in errors
         status, _, errors = run_command("run", "delete", BAD, environ=environ)
         assert status != 0
-        assert errors.endswith("delete the run all the same with --force\n")
+        assert errors.endswith("delete the run anyway with --force\n")
         assert run_command("run", "delete", "--force", BAD, environ=environ)[0] == 0
     finally:
         server.close()

@@ -34,7 +34,7 @@ def test_the_lease_of_another_rank(put_run: PutRun, api: Api) -> None:
     for more in ({}, {"ack": {"epoch": 0, "step": 0}}, {"ack": {"epoch": 0, "step": 0}, "generation": 1}):
         problem = api.next("run", 0, lease, 409, **more)
         assert problem["code"] == "fenced"
-        assert "of rank 1" in problem["detail"]
+        assert "belongs to rank 1" in problem["detail"]
     assert api.cursors("run") == [(0, 0), (0, 0)]
 
 

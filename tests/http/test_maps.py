@@ -93,10 +93,10 @@ def test_a_refused_upload_leaves_nothing(
         (
             "text/csv",
             "id,width,height\n7,,2\n",
-            "To leave out the rows without a size: skip_missing_sizes=true",
+            "Pass skip_missing_sizes=true to leave out the rows without a size",
         ),
         ("application/x-tar", "x" * 600, "cannot be read as tar"),
-        ("text/csv", "id,key,w,h\n", "name them with id_column, width_column and height_column"),
+        ("text/csv", "id,key,w,h\n", "id_column, width_column and height_column"),
         ("application/vnd.apache.parquet", "PAR1 nonsense", ". It may be truncated"),
     ],
 )
@@ -166,14 +166,22 @@ NOTES: list[tuple[str, dict[str, str], list[str]]] = [
     (
         "id,width,height,repeats",
         {},
-        ["'repeats' is read as further times", "0 is once", "rename it num_repeats"],
+        ["'repeats' is read as additional repeats", "0 is once", "rename it to num_repeats"],
     ),
-    ("id,width,height, repeats", {}, ["'repeats' is read as further times"]),
-    ("id,width,height,repeats", {"num_repeats_column": "repeats"}, ["'repeats' is read as further times"]),
+    ("id,width,height, repeats", {}, ["'repeats' is read as additional repeats"]),
+    (
+        "id,width,height,repeats",
+        {"num_repeats_column": "repeats"},
+        ["'repeats' is read as additional repeats"],
+    ),
     ("id,width,height,repeats", {"num_repeats_column": ""}, []),
     ("id,width,height,often", {"num_repeats_column": "often"}, []),
-    ("id,original_width,original_height,x", {}, ["sizes are those of the originals, from original_width"]),
-    ("id,WIDTH,HEIGHT,x", {}, ["sizes are those of the originals, from WIDTH and HEIGHT"]),
+    (
+        "id,original_width,original_height,x",
+        {},
+        ["sizes are those of the original images, from original_width"],
+    ),
+    ("id,WIDTH,HEIGHT,x", {}, ["sizes are those of the original images, from WIDTH and HEIGHT"]),
 ]
 
 

@@ -134,7 +134,7 @@ def test_valid_ids_are_of_each_map(maps: Api) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
-    ({"maps": [{"map": "cats", "weight": 1}, {"map": "dogs"}]}, "maps.1.weight", "all a weight"),
+    ({"maps": [{"map": "cats", "weight": 1}, {"map": "dogs"}]}, "maps.1.weight", "Give a weight to all maps"),
     (
         {"maps": [{"map": "cats", "weight": 1, "num_repeats": 2}, {"map": "dogs", "weight": 1}]},
         "maps.0.weight",
@@ -143,7 +143,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (
         {"maps": [{"map": "cats", "weight": 1, "repeats": 2}, {"map": "dogs", "weight": 1}]},
         "maps.0.weight",
-        ": repeats is",
+        "must not be given together with repeats",
     ),
     ({"maps": [{"map": "cats", "repeats": 2, "num_repeats": 1}]}, "maps.0.repeats", "num_repeats"),
     ({"maps": [{"map": "cats"}, {"map": "dogs"}, {"map": "cats"}]}, "maps.2.map", "more than once"),
@@ -153,7 +153,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"maps": [{"map": "cats", "weight": 0}]}, "maps.0.weight", ""),
     ({"maps": [{"map": "cats", "weight": 1e308}]}, "maps.0.weight", ""),
     ({"maps": [{"map": "cats", "num_repeats": "2"}]}, "maps.0.num_repeats", ""),
-    ({"maps": [{"map": "cats"}, {"map": "dogs"}], "valid_ids": [41]}, "valid_ids", "of which map"),
+    (
+        {"maps": [{"map": "cats"}, {"map": "dogs"}], "valid_ids": [41]},
+        "valid_ids",
+        "ambiguous with several maps",
+    ),
     ({"maps": [{"map": "cats"}, {"map": "dogs", "valid_ids": [1]}]}, "maps.1.valid_ids", "1"),
     ({"maps": [{"map": "dogs", "valid_ids": [1]}]}, "maps.0.valid_ids", "1"),
     ({"maps": [{"map": "cats"}, {"map": "dogs", "valid_ids": "no name"}]}, "maps.1.valid_ids", "'no name'"),

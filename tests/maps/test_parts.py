@@ -151,7 +151,7 @@ def test_a_folder_that_is_no_map(
 def test_what_is_not_there(operator: Operator, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file matches"):
         operator.put_map("m", str(tmp_path / "*.parquet"))
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="at least one file, got none"):
         operator.put_map("m", [])
     with pytest.raises(FileNotFoundError):
         operator.put_map("m", tmp_path / "a.csv")

@@ -151,7 +151,7 @@ def test_what_is_left_out_of_the_list_of_faults_is_counted(api: Api) -> None:
 def test_ids_that_are_too_many_are_told_the_other_way(api: Api) -> None:
     for num in (65_537, MAX_VALUES + 10):
         problem = api.ask("PUT", "/v1/runs/r", content=spec(valid_ids=list(range(num))), headers=JSON).json()
-        assert "as a map of their own" in problem["detail"]
+        assert "put them as a map" in problem["detail"]
         assert "name" in problem["detail"]
 
 

@@ -57,7 +57,8 @@ class LedgerCalls(Connection):
         if format is None:
             format = SUFFIXES.get(path.suffix.lower()) if path else "csv"
         if format not in LEDGER_FORMATS:
-            raise UsageError(f"format must be one of {', '.join(LEDGER_FORMATS)}, got {format!r}")
+            given = f"got {format!r}" if format else f"and the name {path} ends in neither"
+            raise UsageError(f"format must be {' or '.join(LEDGER_FORMATS)}, {given}")
         params = given_params(
             {"from": from_epoch, "to": to_epoch, "world_size": world_size, "format": format}
         )

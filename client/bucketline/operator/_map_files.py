@@ -63,7 +63,7 @@ def parts_of(source: Paths) -> list[Part]:
     several = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     found = [part for each in several for part in _parts(Path(each))]
     if not found:
-        raise UsageError(f"{source}: there is no such file")
+        raise UsageError("source must name at least one file, got none")
     return found
 
 

@@ -55,7 +55,7 @@ def _with_advice(error: BucketlineError | ClientError) -> str:
     if isinstance(error, CoordinatorUnavailable) and error.code is not None:
         return message.removesuffix(", or wait longer (timeout_s)")
     is_elsewhere = isinstance(error, (CoordinatorUnavailable, ProtocolError))
-    if is_elsewhere or (isinstance(error, UsageError) and message.startswith("url:")):
+    if is_elsewhere or (isinstance(error, UsageError) and message.startswith("url must ")):
         return f"{message} (--url or BUCKETLINE_URL)"
     return message
 

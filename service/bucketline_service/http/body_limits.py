@@ -71,8 +71,8 @@ def read_json(body: bytes) -> Any:
     num_more, num_brackets = body.count(b","), body.count(b"[") + body.count(b"{")
     if num_more > MAX_VALUES:
         raise TooLarge(
-            f"the body must have at most {MAX_VALUES:,} values, got about {num_more:,}. Put so many ids "
-            "as a map of their own, and give its name instead",
+            f"the body must have at most {MAX_VALUES:,} values, got about {num_more:,}. If they are ids, "
+            "put them as a map and give its name",
             limit=MAX_VALUES,
         )
     if num_brackets > MAX_LISTS:
