@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 import bucketline_service
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.buckets.assignment import assign
 from bucketline_service.planning.buckets.fitted_ladder import fitted
-from bucketline_service.planning.buckets.ladder import Ladder
+from bucketline_service.planning.buckets.ladder_generators import Ladder
 from bucketline_service.planning.buckets.preset_ladders import PRESETS, preset
 from bucketline_service.planning.geometry import crop_loss
 

@@ -15,14 +15,19 @@ from pathlib import Path
 import numpy as np
 
 import bucketline_service
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
+from bucketline_service.planning.line.permutation import (
+    ROUNDS,
+    SMALL,
+    KeyedPermutations,
+    epoch_words,
+)
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
-from bucketline_service.planning.planner import Planner
+from bucketline_service.planning.planner_port import Planner
 
 COCO = Path(bucketline_service.__file__).parent / "data" / "coco-5k.csv"
 WORLD_SIZE, BATCH_SIZE, BLOCK = 8, 8, 64

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bucketline_service.spec.ladders import AnyLadder
+from bucketline_service.spec.ladder_kinds import AnyLadder
 from bucketline_service.spec.maps import MapSpec
 from bucketline_service.spec.run_spec import AssignSpec, FrameBucketSpec, RunSpec
 

@@ -13,7 +13,12 @@ from typing import Any
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from tests.redis_server import NUM_ATTEMPTS, PORTS, RedisServer, ServerMissingError
+from tests.redis_server import (
+    NUM_ATTEMPTS,
+    PORTS,
+    RedisServer,
+    ServerMissingError,
+)
 
 SERVICE = "main"
 NUM_SENTINELS = NUM_NODES = 3

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bucketline_service.cli import offline_preview
 from bucketline_service.planning.buckets.preset_ladders import PRESETS
-from bucketline_service.spec.ladders import AnyLadder
+from bucketline_service.spec.ladder_kinds import AnyLadder
 from bucketline_service.terminal import plan_costs
 from tests.server import COCO
 

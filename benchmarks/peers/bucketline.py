@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.plan_spec import PlanSpec

@@ -31,8 +31,8 @@ from bucketline_service.runs.run_gauges import RunGauges
 from bucketline_service.runs.sessions import Sessions
 from bucketline_service.runs.store_checkup import StoreCheckup
 from bucketline_service.spec.run_spec import RunSpec
+from bucketline_service.store.decisions import SEEN_EVERY_S
 from bucketline_service.store.port import RankRecord, Store
-from bucketline_service.store.rules import SEEN_EVERY_S
 
 __all__ = ["Coordinator", "RunSpec"]
 

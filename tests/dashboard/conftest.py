@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from tests.dashboard.browser import Browser, ChromiumMissingError, Watch
-from tests.dashboard.job import NASTY, RUN, TOKENS, Job
+from tests.dashboard.job import (
+    NASTY,
+    RUN,
+    TOKENS,
+    Job,
+)
 from tests.server import COCO, ServerProcess
 
 OpenPage = Callable[..., Watch]

@@ -23,7 +23,12 @@ from tests.faults.board import (
     STOP_EPOCH,
     Board,
 )
-from tests.faults.record import Log, Place, place_of, read
+from tests.faults.record import (
+    Log,
+    Place,
+    place_of,
+    read,
+)
 from tests.faults.worker import Orders, work
 from tests.faults.world import MAP, NUM_IMAGES, World
 

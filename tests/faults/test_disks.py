@@ -11,7 +11,12 @@ import pytest
 
 from tests.faults.history import check, read
 from tests.faults.small_disk import SmallDisk, files, small_disk
-from tests.faults.small_job import END, RUN, Job, job
+from tests.faults.small_job import (
+    END,
+    RUN,
+    Job,
+    job,
+)
 from tests.redis_sets import until
 
 LARGE = "id,width,height\n" + "".join(f"{i},512,512\n" for i in range(20_000))

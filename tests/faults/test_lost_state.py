@@ -11,7 +11,12 @@ from typing import Protocol
 import pytest
 
 from tests.faults.history import check, read
-from tests.faults.small_job import END, RUN, Job, job
+from tests.faults.small_job import (
+    END,
+    RUN,
+    Job,
+    job,
+)
 from tests.redis_server import RedisServer
 from tests.redis_sets import SentinelSet, until
 from tests.runs.test_failover import cut_off

@@ -12,7 +12,12 @@ import pytest
 
 from tests.faults.history import check, read
 from tests.faults.small_disk import files
-from tests.faults.small_job import END, RUN, Job, job
+from tests.faults.small_job import (
+    END,
+    RUN,
+    Job,
+    job,
+)
 from tests.redis_sets import until
 from tests.server import run_command
 from tests.worlds import SMALL

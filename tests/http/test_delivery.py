@@ -230,7 +230,7 @@ def test_batches_tell_what_next_hands_out(put_run: PutRun, api: Api, planner: st
 
 
 def test_batches_for_another_world_size(put_run: PutRun, api: Api) -> None:
-    """Of a lockstep that does for both: see test_lockstep.py for another."""
+    """Of a lockstep that does for both: see test_lockstep_plans.py for another."""
     put_run(lockstep=4)
     stream = [
         api.get("/v1/runs/run/batches", epoch=1, step=step, rank=rank)["batches"][0]

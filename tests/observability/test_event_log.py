@@ -13,7 +13,12 @@ import pytest
 
 import bucketline_service as service
 from bucketline_service import events
-from bucketline_service.observability.event_log import HOLD_S, MANY_RANKS, MAX_HOLD_S, EventLog
+from bucketline_service.observability.event_log import (
+    HOLD_S,
+    MANY_RANKS,
+    MAX_HOLD_S,
+    EventLog,
+)
 from bucketline_service.store import Store, open_store
 from bucketline_service.store.port import MAX_EVENTS
 from tests.shell import ROOT

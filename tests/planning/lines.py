@@ -14,7 +14,7 @@ from bucketline_service.planning.line.image_classes import ImageClasses, ImageCl
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.line.remainders import POLICIES, Layout, least_units
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
-from bucketline_service.planning.planner import Place
+from bucketline_service.planning.planner_port import Place
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.buckets.assignment import assign
-from bucketline_service.planning.buckets.ladder import Ladder
-from bucketline_service.planning.buckets.limits import REASONS
+from bucketline_service.planning.buckets.ladder_generators import Ladder
+from bucketline_service.planning.buckets.pruning import REASONS
 from bucketline_service.planning.geometry import crop_loss
 
 # few numbers, so that equal aspects and ties are common, and some of any size

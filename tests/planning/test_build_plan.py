@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line.classify import NoCheckpoint

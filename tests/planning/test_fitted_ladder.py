@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder
+from bucketline_service.planning.buckets import ladder_generators
 from bucketline_service.planning.buckets.assignment import assign
 from bucketline_service.planning.buckets.fitted_ladder import (
     MAX_CANDIDATES,
@@ -145,7 +145,7 @@ def test_fitted_is_never_worse_than_a_published_ladder_at_its_bounds(sizes):
         (preset("sdxl"), {"max_size": (1024, 1024), "min_dim": 512, "dim_limit": 2048}),
         (preset("pixart-512"), {"max_size": (512, 512), "divisible": 32}),
         (preset("sd15"), {"max_size": (512, 512)}),
-        (ladder.novelai(base_res=(768, 512)), {}),
+        (ladder_generators.novelai(base_res=(768, 512)), {}),
     ):
         made = fitted(*sizes, len(known), **grid)
         assert total_loss(made, *sizes) <= total_loss(known.by_aspect(), *sizes) + 1e-9

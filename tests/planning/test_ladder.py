@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder
+from bucketline_service.planning.buckets import ladder_generators
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("novelai-*.json"))
 LADDER_FIELDS = {"max_size", "divisible", "min_dim", "dim_limit", "base_res"}
@@ -62,7 +62,7 @@ def walked_novelai(max_size, divisible, min_dim, dim_limit, base_res):
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_novelai_is_the_recorded_ladder(path):
     golden = json.loads(path.read_text())
-    made = ladder.novelai(**{k: v for k, v in golden["settings"].items() if k in LADDER_FIELDS})
+    made = ladder_generators.novelai(**{k: v for k, v in golden["settings"].items() if k in LADDER_FIELDS})
     assert [list(size) for size in made.sizes] == golden["buckets"]
     assert made.base == tuple(golden["settings"].get("base_res", [512, 512]))
 
@@ -80,27 +80,27 @@ sides = st.integers(1, 40).map(lambda n: n * 32)
 def test_novelai_is_the_walk(max_size, divisible, min_dim, dim_limit, base_res):
     assume(min_dim <= dim_limit and min_dim**2 <= max_size[0] * max_size[1])
     sizes, aspects = walked_novelai(max_size, divisible, min_dim, dim_limit, base_res)
-    made = ladder.novelai(max_size, divisible, min_dim, dim_limit, base_res)
+    made = ladder_generators.novelai(max_size, divisible, min_dim, dim_limit, base_res)
     assert made.sizes == sizes
     assert made.aspects.tolist() == aspects
 
 
 def test_novelai_records_a_base_that_is_not_square_as_square():
-    made = ladder.novelai(base_res=(512, 320))
+    made = ladder_generators.novelai(base_res=(512, 320))
     assert made.aspects[made.sizes.index((512, 320))] == 1
 
 
 def test_novelai_keeps_an_order_that_is_not_always_by_aspect():
-    made = ladder.novelai((768, 768), 64, 320, 1280, (640, 640))
+    made = ladder_generators.novelai((768, 768), 64, 320, 1280, (640, 640))
     assert np.any(np.diff(made.aspects) < 0)
 
 
 def test_kohya_is_the_known_ladder():
-    made = ladder.kohya()
+    made = ladder_generators.kohya()
     assert made.sizes == KOHYA_512
     assert made.base == (512, 512)
-    assert ladder.kohya(512).sizes == KOHYA_512
-    assert ladder.kohya([512, 512]).sizes == KOHYA_512
+    assert ladder_generators.kohya(512).sizes == KOHYA_512
+    assert ladder_generators.kohya([512, 512]).sizes == KOHYA_512
 
 
 @given(
@@ -116,29 +116,31 @@ def test_kohya_is_the_published_list(resolution, below, above, step):
     square = int(area**0.5 // step) * step
     pairs = [(side, min(high, area // side // step * step)) for side in range(low, high + 1, step)]
     expected = {(square, square)} | {p for pair in pairs if pair[1] >= low for p in (pair, pair[::-1])}
-    made = ladder.kohya(resolution, low, high, step)
+    made = ladder_generators.kohya(resolution, low, high, step)
     assert sorted(made.sizes) == sorted(expected)
     assert made.base == (square, square)
     assert np.all(np.diff(made.aspects) >= 0)
 
 
 def test_kohya_rounds_its_bounds_to_steps_as_the_trainer_does():
-    assert ladder.kohya(512, 300, 1000, 64).sizes == ladder.kohya(512, 256, 1024, 64).sizes
+    assert (
+        ladder_generators.kohya(512, 300, 1000, 64).sizes == ladder_generators.kohya(512, 256, 1024, 64).sizes
+    )
 
 
 def test_explicit_is_ordered_by_aspect_then_area():
-    made = ladder.explicit([[1024, 512], [512, 1024], [512, 512], [1024, 1024], [256, 512]])
+    made = ladder_generators.explicit([[1024, 512], [512, 1024], [512, 512], [1024, 1024], [256, 512]])
     assert made.sizes == [(256, 512), (512, 1024), (512, 512), (1024, 1024), (1024, 512)]
     assert made.aspects.tolist() == [0.5, 0.5, 1, 1, 2]
     assert made.base == (1024, 1024)
 
 
 def test_explicit_takes_the_first_of_equally_square_bases():
-    assert ladder.explicit([(640, 320), (320, 640)]).base == (320, 640)
+    assert ladder_generators.explicit([(640, 320), (320, 640)]).base == (320, 640)
 
 
 def test_a_ladder_can_not_be_written_to():
-    made = ladder.kohya()
+    made = ladder_generators.kohya()
     for array in (made.widths, made.heights, made.aspects):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1
@@ -147,32 +149,32 @@ def test_a_ladder_can_not_be_written_to():
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: ladder.novelai(divisible=0), "ladder.divisible"),
-        (lambda: ladder.novelai(divisible=64.0), "ladder.divisible"),
-        (lambda: ladder.novelai(min_dim=True), "ladder.min_dim"),
-        (lambda: ladder.novelai(min_dim=-1), "ladder.min_dim"),
-        (lambda: ladder.novelai(max_size=(768,)), "ladder.max_size"),
-        (lambda: ladder.novelai(max_size="768x512"), "ladder.max_size"),
-        (lambda: ladder.novelai(max_size=None), "ladder.max_size"),
-        (lambda: ladder.novelai(max_size=(128, 128)), "ladder.max_size"),
-        (lambda: ladder.novelai(base_res=(0, 512)), "ladder.base_res"),
-        (lambda: ladder.novelai(dim_limit=65_537), "ladder.dim_limit"),
-        (lambda: ladder.novelai(dim_limit=255), "ladder.dim_limit"),
-        (lambda: ladder.novelai((65_536, 65_536), 1, 1, 65_536), "ladder.divisible"),
-        (lambda: ladder.kohya(0), "ladder.resolution"),
-        (lambda: ladder.kohya((512, 512, 512)), "ladder.resolution"),
-        (lambda: ladder.kohya(1280), "ladder.resolution"),
-        (lambda: ladder.kohya(128), "ladder.resolution"),
-        (lambda: ladder.kohya(min_bucket_reso=63), "ladder.min_bucket_reso"),
-        (lambda: ladder.kohya(max_bucket_reso=0), "ladder.max_bucket_reso"),
-        (lambda: ladder.kohya(bucket_reso_steps=0), "ladder.bucket_reso_steps"),
-        (lambda: ladder.kohya(8192, 1, 65_536, 1), "ladder.bucket_reso_steps"),
-        (lambda: ladder.explicit([]), "ladder.sizes"),
-        (lambda: ladder.explicit(512), "ladder.sizes"),
-        (lambda: ladder.explicit([(512, 512), (512,)]), "ladder.sizes[1]"),
-        (lambda: ladder.explicit([(512, 512), (640, 512), (512, 512)]), "ladder.sizes[2]"),
-        (lambda: ladder.explicit([(512, 65_537)]), "ladder.sizes[0]"),
-        (lambda: ladder.explicit((w, 1) for w in range(1, 5000)), "ladder.sizes"),
+        (lambda: ladder_generators.novelai(divisible=0), "ladder.divisible"),
+        (lambda: ladder_generators.novelai(divisible=64.0), "ladder.divisible"),
+        (lambda: ladder_generators.novelai(min_dim=True), "ladder.min_dim"),
+        (lambda: ladder_generators.novelai(min_dim=-1), "ladder.min_dim"),
+        (lambda: ladder_generators.novelai(max_size=(768,)), "ladder.max_size"),
+        (lambda: ladder_generators.novelai(max_size="768x512"), "ladder.max_size"),
+        (lambda: ladder_generators.novelai(max_size=None), "ladder.max_size"),
+        (lambda: ladder_generators.novelai(max_size=(128, 128)), "ladder.max_size"),
+        (lambda: ladder_generators.novelai(base_res=(0, 512)), "ladder.base_res"),
+        (lambda: ladder_generators.novelai(dim_limit=65_537), "ladder.dim_limit"),
+        (lambda: ladder_generators.novelai(dim_limit=255), "ladder.dim_limit"),
+        (lambda: ladder_generators.novelai((65_536, 65_536), 1, 1, 65_536), "ladder.divisible"),
+        (lambda: ladder_generators.kohya(0), "ladder.resolution"),
+        (lambda: ladder_generators.kohya((512, 512, 512)), "ladder.resolution"),
+        (lambda: ladder_generators.kohya(1280), "ladder.resolution"),
+        (lambda: ladder_generators.kohya(128), "ladder.resolution"),
+        (lambda: ladder_generators.kohya(min_bucket_reso=63), "ladder.min_bucket_reso"),
+        (lambda: ladder_generators.kohya(max_bucket_reso=0), "ladder.max_bucket_reso"),
+        (lambda: ladder_generators.kohya(bucket_reso_steps=0), "ladder.bucket_reso_steps"),
+        (lambda: ladder_generators.kohya(8192, 1, 65_536, 1), "ladder.bucket_reso_steps"),
+        (lambda: ladder_generators.explicit([]), "ladder.sizes"),
+        (lambda: ladder_generators.explicit(512), "ladder.sizes"),
+        (lambda: ladder_generators.explicit([(512, 512), (512,)]), "ladder.sizes[1]"),
+        (lambda: ladder_generators.explicit([(512, 512), (640, 512), (512, 512)]), "ladder.sizes[2]"),
+        (lambda: ladder_generators.explicit([(512, 65_537)]), "ladder.sizes[0]"),
+        (lambda: ladder_generators.explicit((w, 1) for w in range(1, 5000)), "ladder.sizes"),
     ],
 )
 def test_what_can_not_be_used_is_named(make, field):

@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder
+from bucketline_service.planning.buckets import ladder_generators
 from bucketline_service.planning.buckets.assignment import assign
-from bucketline_service.planning.buckets.ladder import MAX_SIDE
+from bucketline_service.planning.buckets.ladder_generators import MAX_SIDE
 from bucketline_service.planning.buckets.preset_ladders import PRESETS, preset
 
 # geometric
@@ -43,7 +43,7 @@ resolutions = st.one_of(st.integers(400, 2048), st.tuples(st.integers(400, 2048)
 )
 def test_geometric_is_the_published_list(first, second, num, resolution, multiple):
     low, high = sorted((first, second))
-    made = ladder.geometric(low, high, num, resolution, multiple)
+    made = ladder_generators.geometric(low, high, num, resolution, multiple)
     expected = published_geometric(low, high, num, resolution, multiple)
     assert made.aspects.tolist() == [aspect for aspect, _ in expected]
     assert [list(size) for size in made.sizes] == [size for _, size in expected]
@@ -58,18 +58,18 @@ def test_geometric_is_the_published_list(first, second, num, resolution, multipl
 
 
 def test_geometric_is_the_example_of_diffusion_pipe():
-    made = ladder.geometric()
+    made = ladder_generators.geometric()
     assert made.aspects.tolist() == [0.5, 0.63, 0.794, 1, 1.26, 1.587, 2]
     assert made.sizes == [(352, 736), (416, 640), (448, 576), (512, 512), (576, 448), (640, 416), (736, 352)]
     assert made.base == (512, 512)
-    assert ladder.geometric(base_res=512).sizes == made.sizes
+    assert ladder_generators.geometric(base_res=512).sizes == made.sizes
 
 
 def test_geometric_assigns_by_the_aspects_before_rounding():
     """At 0.7 the nearer of 0.63 and 0.794 is 0.63; the nearer of 416 / 640 = 0.65 and 448 / 576 = 0.78 too, but at 0.71
     the two differ."""
-    made = ladder.geometric()
-    by_size = ladder.explicit(made.sizes)
+    made = ladder_generators.geometric()
+    by_size = ladder_generators.explicit(made.sizes)
     width, height = np.array([710]), np.array([1000])
     assert assign(width, height, made).buckets[0] == 2
     assert assign(width, height, by_size).buckets[0] == 1
@@ -77,7 +77,7 @@ def test_geometric_assigns_by_the_aspects_before_rounding():
 
 @given(st.integers(1, 3000), st.integers(1, 3000))
 def test_geometric_assigns_as_diffusion_pipe_does(width, height):
-    made = ladder.geometric(0.4, 2.5, 9)
+    made = ladder_generators.geometric(0.4, 2.5, 9)
     errors = np.abs(np.log(width / height) - np.log(made.aspects))
     assume(
         np.partition(errors, 1)[1] - errors.min() > 1e-9
@@ -86,9 +86,9 @@ def test_geometric_assigns_as_diffusion_pipe_does(width, height):
 
 
 def test_geometric_keeps_two_aspects_of_one_size_apart():
-    made = ladder.geometric(0.98, 1.02, 3, 512, 64)
+    made = ladder_generators.geometric(0.98, 1.02, 3, 512, 64)
     assert made.sizes == [(512, 512)] * 3
-    assert len(ladder.geometric(1.0, 1.0, 5)) == 1
+    assert len(ladder_generators.geometric(1.0, 1.0, 5)) == 1
 
 
 # presets
@@ -163,26 +163,26 @@ def test_sdxl_and_pixart_1024_are_the_same_sizes():
 
 
 def test_sd15_is_kohyas_default():
-    assert preset("sd15").sizes == ladder.kohya().sizes
+    assert preset("sd15").sizes == ladder_generators.kohya().sizes
 
 
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: ladder.geometric(0), "ladder.min_ar"),
-        (lambda: ladder.geometric(0.0004), "ladder.min_ar"),
-        (lambda: ladder.geometric("0.5"), "ladder.min_ar"),
-        (lambda: ladder.geometric(True), "ladder.min_ar"),
-        (lambda: ladder.geometric(max_ar=math.inf), "ladder.max_ar"),
-        (lambda: ladder.geometric(max_ar=math.nan), "ladder.max_ar"),
-        (lambda: ladder.geometric(2.0, 0.5), "ladder.max_ar"),
-        (lambda: ladder.geometric(num_ar_buckets=0), "ladder.num_ar_buckets"),
-        (lambda: ladder.geometric(num_ar_buckets=4097), "ladder.num_ar_buckets"),
-        (lambda: ladder.geometric(num_ar_buckets=7.0), "ladder.num_ar_buckets"),
-        (lambda: ladder.geometric(base_res=(512,)), "ladder.base_res"),
-        (lambda: ladder.geometric(base_res=10), "ladder.base_res"),
-        (lambda: ladder.geometric(0.001, 1000, base_res=MAX_SIDE), "ladder.base_res"),
-        (lambda: ladder.geometric(divisible=0), "ladder.divisible"),
+        (lambda: ladder_generators.geometric(0), "ladder.min_ar"),
+        (lambda: ladder_generators.geometric(0.0004), "ladder.min_ar"),
+        (lambda: ladder_generators.geometric("0.5"), "ladder.min_ar"),
+        (lambda: ladder_generators.geometric(True), "ladder.min_ar"),
+        (lambda: ladder_generators.geometric(max_ar=math.inf), "ladder.max_ar"),
+        (lambda: ladder_generators.geometric(max_ar=math.nan), "ladder.max_ar"),
+        (lambda: ladder_generators.geometric(2.0, 0.5), "ladder.max_ar"),
+        (lambda: ladder_generators.geometric(num_ar_buckets=0), "ladder.num_ar_buckets"),
+        (lambda: ladder_generators.geometric(num_ar_buckets=4097), "ladder.num_ar_buckets"),
+        (lambda: ladder_generators.geometric(num_ar_buckets=7.0), "ladder.num_ar_buckets"),
+        (lambda: ladder_generators.geometric(base_res=(512,)), "ladder.base_res"),
+        (lambda: ladder_generators.geometric(base_res=10), "ladder.base_res"),
+        (lambda: ladder_generators.geometric(0.001, 1000, base_res=MAX_SIDE), "ladder.base_res"),
+        (lambda: ladder_generators.geometric(divisible=0), "ladder.divisible"),
         (lambda: preset("sd3"), "ladder.name"),
     ],
 )

@@ -10,11 +10,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.buckets.assignment import assign
-from bucketline_service.planning.buckets.ladder import MAX_BUCKETS, MAX_SIDE
-from bucketline_service.planning.buckets.limits import REASONS, Limits
+from bucketline_service.planning.buckets.ladder_generators import MAX_BUCKETS, MAX_SIDE
 from bucketline_service.planning.buckets.no_upscale import NoUpscale, needed
+from bucketline_service.planning.buckets.pruning import REASONS, Limits
 from bucketline_service.planning.geometry import crop_loss
 
 NO_LIMITS = Limits()

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.buckets.assignment import assign
 from bucketline_service.planning.novelai.planner import NovelaiPlanner
-from bucketline_service.planning.planner import Planner
+from bucketline_service.planning.planner_port import Planner
 
 TESTS = Path(__file__).parents[1]
 COCO = np.loadtxt(

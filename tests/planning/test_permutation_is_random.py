@@ -10,7 +10,12 @@ import pytest
 from scipy import stats
 
 from bucketline_service.planning.line import permutation
-from bucketline_service.planning.line.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
+from bucketline_service.planning.line.permutation import (
+    ROUNDS,
+    SMALL,
+    KeyedPermutations,
+    epoch_words,
+)
 from tests.planning.randomness import p_of_pairs, p_of_whole, whole
 
 CAUGHT, NO_CHANCE = 1e-12, 1e-6

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bucketline_service.planning.assignment_stats import tails
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.images import Images

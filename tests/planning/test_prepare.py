@@ -7,9 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.build_plan import prepare
-from tests.planning.checkpoints import Notes, StopError, content, job
+from tests.planning.checkpoints import (
+    Notes,
+    StopError,
+    content,
+    job,
+)
 from tests.previews.test_estimate import close
 
 CHUNK = 256
@@ -19,7 +24,7 @@ NUM_CHUNKS = -(-IMAGES.num_rows // CHUNK)
 
 @pytest.fixture
 def chunks(monkeypatch):
-    monkeypatch.setattr(chunked_map, "CHUNK", CHUNK)
+    monkeypatch.setattr(chunked_passes, "CHUNK", CHUNK)
 
 
 def prepared(**more):
@@ -49,7 +54,7 @@ def test_threads_change_nothing(chunks, num_threads):
 @pytest.mark.parametrize("chunk", [1, 7, 256, 1_000, 1_999, 2_000])
 def test_chunks_change_nothing(monkeypatch, chunk):
     whole = prepared()
-    monkeypatch.setattr(chunked_map, "CHUNK", chunk)
+    monkeypatch.setattr(chunked_passes, "CHUNK", chunk)
     found = prepared(num_threads=1 + chunk % 3)
     assert content(found)[0] == content(whole)[0]
     # sums of floats in another order, and nothing else

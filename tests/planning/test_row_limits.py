@@ -12,7 +12,7 @@ from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.line.remainders import POLICIES, least_units
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
-from bucketline_service.planning.planner import Place
+from bucketline_service.planning.planner_port import Place
 
 
 def part(num, side=512):

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.buckets.assignment import assign
-from bucketline_service.planning.buckets.limits import REASONS
+from bucketline_service.planning.buckets.pruning import REASONS
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line import image_classes as groups_module
 from bucketline_service.planning.line.image_classes import PRUNED, ImageClassifier
 from bucketline_service.planning.plan_spec import FrameBucket, PlanSpec
-from bucketline_service.spec.ladders import TiersLadder
+from bucketline_service.spec.ladder_kinds import TiersLadder
 
 sides = st.one_of(st.integers(1, 12).map(lambda n: 64 * n), st.integers(30, 900))
 sizes = st.tuples(sides, sides)

@@ -11,13 +11,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.build_plan import check_world_size, new_planner, prepare
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line.classify import Classification
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import least_units
-from bucketline_service.planning.plan_spec import Budget, FrameBucket, MapShare, PlanSpec
+from bucketline_service.planning.plan_spec import (
+    Budget,
+    FrameBucket,
+    MapShare,
+    PlanSpec,
+)
 
 LOW = ladders.explicit([(256, 512), (256, 256), (512, 256)])
 HIGH = ladders.explicit([(512, 1024), (512, 512), (1024, 512)])

@@ -7,7 +7,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.build_plan import prepare
 from bucketline_service.plans.build_checkpoint import BuildCheckpoint
 from tests.planning.checkpoints import content, job
@@ -25,5 +25,5 @@ def build(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    chunked_map.CHUNK = CHUNK
+    chunked_passes.CHUNK = CHUNK
     print(build(Path(sys.argv[1])))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.build_plan import prepare
 from bucketline_service.planning.prepared import Prepared
 from bucketline_service.plans.build_checkpoint import BuildCheckpoint
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_map, "CHUNK", CHUNK)
+    monkeypatch.setattr(chunked_passes, "CHUNK", CHUNK)
 
 
 def build(folder: Path, tell: Callable[[float], None] = lambda share: None, **pace: Any) -> Prepared:
@@ -115,7 +115,7 @@ def test_a_journal_that_is_not_whole_is_not_believed(tmp_path: Path, damage: Cal
 
 def test_a_journal_of_other_chunks_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(tmp_path, 3)
-    monkeypatch.setattr(chunked_map, "CHUNK", CHUNK + 1)
+    monkeypatch.setattr(chunked_passes, "CHUNK", CHUNK + 1)
     assert BuildCheckpoint(tmp_path, lambda share: None).load() == {}
 
 
@@ -142,7 +142,7 @@ def test_a_journal_that_was_cut_short_anywhere_is_not_believed(tmp_path: Path, n
 def test_what_a_killed_process_has_built_another_goes_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunked_map, "CHUNK", builder.CHUNK)
+    monkeypatch.setattr(chunked_passes, "CHUNK", builder.CHUNK)
     (tmp_path / "undisturbed").mkdir()
     expected = builder.build(tmp_path / "undisturbed")
     num_steps = 2 * (IMAGES.num_rows // builder.CHUNK)

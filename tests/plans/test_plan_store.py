@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.plans import build_checkpoint, plan_files, plan_store
 from bucketline_service.runs import registry
 from tests.checked import Api
@@ -373,7 +373,7 @@ def test_a_deleted_run_is_not_built_on(world: World, monkeypatch: pytest.MonkeyP
         assert go_on.wait(60)
 
     monkeypatch.setattr(build_checkpoint.BuildCheckpoint, "keep", wait)
-    monkeypatch.setattr(chunked_map, "CHUNK", 20)
+    monkeypatch.setattr(chunked_passes, "CHUNK", 20)
     monkeypatch.setattr(registry, "WAIT_FOR_PLAN_S", 0.0)
     api = world.replica().api
     api.put_csv("small", SMALL)

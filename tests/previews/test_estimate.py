@@ -15,7 +15,7 @@ from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.distinct_sizes import distinct_sizes
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.plan_stats import epoch_stats
-from bucketline_service.planning.planners.line import expected_imbalance
+from bucketline_service.planning.planner_kinds.line import expected_imbalance
 from bucketline_service.previews import estimate as previews
 from bucketline_service.previews.estimate import estimate_by_planning, estimate_from_sizes
 from bucketline_service.spec.run_spec import PlanFields
@@ -120,7 +120,7 @@ def test_distinct_sizes_are_the_images(pairs, max_distinct):
 def test_distinct_sizes_are_merged_chunk_by_chunk(monkeypatch):
     part = images(20_000)
     whole = distinct_sizes(part)
-    monkeypatch.setattr("bucketline_service.planning.chunked_map.CHUNK", 100)
+    monkeypatch.setattr("bucketline_service.planning.chunked_passes.CHUNK", 100)
     chunks = distinct_sizes(part)
     some = distinct_sizes(part, np.arange(0, 20_000, 2))
     for column in ("widths", "heights", "counts"):

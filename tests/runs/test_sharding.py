@@ -6,10 +6,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.planner import MAX_EPOCH
+from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.runs.sharding import MAX_WALKED, Sharding, Span
 from bucketline_service.store.port import Cursor, Generation
-from tests.planning.lines import line, lines, portioned, portioned_lines
+from tests.planning.lines import (
+    line,
+    lines,
+    portioned,
+    portioned_lines,
+)
 
 LINE = line([70, 33, 121], 2, 4)  # 28 units of 4 batches of 2
 START = Cursor(0, 0)

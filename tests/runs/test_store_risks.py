@@ -13,7 +13,12 @@ import pytest
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.store import open_store
 from tests.redis_server import RedisServer
-from tests.redis_sets import ClusterSet, SentinelSet, ask, until
+from tests.redis_sets import (
+    ClusterSet,
+    SentinelSet,
+    ask,
+    until,
+)
 from tests.runs.test_run_gauges import scraped
 from tests.server import Replica
 from tests.store.jobs import Job

@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import pytest
 
-from bucketline_service.planning.buckets import ladder
+from bucketline_service.planning.buckets import ladder_generators
 from bucketline_service.planning.buckets.preset_ladders import PRESETS
 from bucketline_service.runs.run_document import RunDocument
-from bucketline_service.spec.ladders import PresetLadder
+from bucketline_service.spec.ladder_kinds import PresetLadder
 from bucketline_service.spec.run_spec import RunSpec
 from tests.checked import Api
 from tests.worlds import SMALL, World
@@ -37,7 +37,7 @@ def crop_loss(api: Api, run: str) -> float:
 
 
 def put(api: Api, run: str, ladder: dict[str, Any], status: int = 201, **more: Any) -> dict[str, Any]:
-    about: dict[str, Any] = api.put(f"/v1/runs/{run}", {**SPEC, "ladder": ladder, **more}, status)
+    about: dict[str, Any] = api.put(f"/v1/runs/{run}", {**SPEC, "ladder": ladder_generators, **more}, status)
     return about
 
 
@@ -50,7 +50,7 @@ def test_presets_and_geometric_are_planned(small: Api, name: str) -> None:
     put(small, "preset", {"kind": "preset", "name": name})
     assert sorted(sizes(small, "preset")) == sorted(PRESETS[name])
     put(small, "geometric", {"kind": "geometric", "num_ar_buckets": 5, "base_res": 1024})
-    assert sizes(small, "geometric") == ladder.geometric(0.5, 2.0, 5, 1024, 32).sizes
+    assert sizes(small, "geometric") == ladder_generators.geometric(0.5, 2.0, 5, 1024, 32).sizes
 
 
 def test_one_plan_serves_all_who_name_the_same_sizes(small: Api) -> None:
@@ -105,7 +105,7 @@ def test_what_was_fitted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def choose(*args: object) -> None:
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr("bucketline_service.spec.ladders.fitted", choose)
+    monkeypatch.setattr("bucketline_service.spec.ladder_kinds.fitted", choose)
     for folder in (world.data_dir / "plans").glob("*"):
         for file in folder.glob("*"):
             file.unlink()

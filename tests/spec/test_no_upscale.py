@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bucketline_service.planning.buckets.ladder import MAX_BUCKETS
+from bucketline_service.planning.buckets.ladder_generators import MAX_BUCKETS
 from tests.checked import Api
 from tests.worlds import World
 
@@ -165,7 +165,7 @@ def test_the_buckets_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def again(*args: object) -> None:
         raise AssertionError("looked for again")
 
-    monkeypatch.setattr("bucketline_service.spec.ladders.needed", again)
+    monkeypatch.setattr("bucketline_service.spec.ladder_kinds.needed", again)
     for folder in (world.data_dir / "plans").glob("*"):
         for file in folder.glob("*"):
             file.unlink()

@@ -13,7 +13,7 @@ import typer
 from bucketline_service.cli import app, completion
 from bucketline_service.planning.buckets.preset_ladders import PRESETS
 from bucketline_service.planning.line.remainders import POLICIES
-from bucketline_service.spec.ladders import LADDER_WORDS, LADDERS, LadderSpec
+from bucketline_service.spec.ladder_kinds import LADDER_WORDS, LADDERS, LadderSpec
 from bucketline_service.spec.run_spec import PlanFields
 
 ROOT = Path(__file__).parents[2]

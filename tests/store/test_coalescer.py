@@ -17,7 +17,12 @@ from bucketline_service.store import (
     open_store,
 )
 from tests.redis_server import RedisServer
-from tests.store.jobs import FIRST, START, Job, token
+from tests.store.jobs import (
+    FIRST,
+    START,
+    Job,
+    token,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,12 @@ from bucketline_service.store import (
     RankRecord,
     Store,
 )
-from tests.store.jobs import FIRST, START, Job, token
+from tests.store.jobs import (
+    FIRST,
+    START,
+    Job,
+    token,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,12 @@ from bucketline_service.store import (
     Outcome,
     Store,
 )
-from tests.store.jobs import FIRST, START, Job, token
+from tests.store.jobs import (
+    FIRST,
+    START,
+    Job,
+    token,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,12 @@ from bucketline_service.store import (
 )
 from bucketline_service.store.redis import keys
 from tests.redis_server import RedisServer
-from tests.redis_sets import ClusterSet, ask, slot_of, until
+from tests.redis_sets import (
+    ClusterSet,
+    ask,
+    slot_of,
+    until,
+)
 from tests.store.jobs import FIRST, START, Job
 
 pytestmark = pytest.mark.anyio

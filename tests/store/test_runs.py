@@ -15,7 +15,12 @@ from bucketline_service.store import (
     RunRecord,
     Store,
 )
-from tests.store.jobs import FIRST, START, Job, token
+from tests.store.jobs import (
+    FIRST,
+    START,
+    Job,
+    token,
+)
 
 pytestmark = pytest.mark.anyio
 

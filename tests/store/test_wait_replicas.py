@@ -30,7 +30,12 @@ from tests.redis_sets import (
     node_number,
     until,
 )
-from tests.store.jobs import FIRST, START, Job, answered
+from tests.store.jobs import (
+    FIRST,
+    START,
+    Job,
+    answered,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bucketline_service.charts.style import Palette, Theme, dress, palette
+from bucketline_service.charts.style import (
+    Palette,
+    Theme,
+    dress,
+    palette,
+)
 from bucketline_service.previews.comparison import named, short_names
 
 Json = dict[str, Any]

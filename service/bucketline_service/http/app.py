@@ -19,13 +19,13 @@ from bucketline_service.http.host_check import CheckHost, Hosts
 from bucketline_service.http.middleware import HeadAsGet, LimitBody, Observe
 from bucketline_service.http.routes import (
     charts,
-    delivery,
     events,
     ledger,
     maps,
     previews,
     probes,
     runs,
+    sessions,
 )
 from bucketline_service.http.routes.next_batches import InFront, NextRoute
 from bucketline_service.observability.traces import NameSpans, Traces
@@ -110,7 +110,7 @@ def _add_routes(
     app.include_router(runs.routes(coordinator, guards))
     app.include_router(ledger.routes(coordinator, guards))
     app.include_router(charts.routes(coordinator, guards))
-    app.include_router(delivery.routes(coordinator, guards))
+    app.include_router(sessions.routes(coordinator, guards))
     app.router.routes.append(app.next_route)
     app.include_router(previews.routes(coordinator, guards))
     app.include_router(events.routes(coordinator, guards))

@@ -9,15 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.assignment_stats import Summary
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.classify import Arrays, Checkpoint, Classification, NoCheckpoint
+from bucketline_service.planning.line.classify import (
+    Arrays,
+    Checkpoint,
+    Classification,
+    NoCheckpoint,
+)
 from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier, none_left
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner import Planner
-from bucketline_service.planning.planners import DEFAULT, PLANNERS
+from bucketline_service.planning.planner_kinds import DEFAULT, PLANNERS
+from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared import Prepared
 
 VERSION = 2
@@ -89,7 +94,7 @@ def _sort(
         first = int(classification.state["sorted"][0])
         summary.restore(classification.state)
     for done, found in enumerate(
-        chunked_map.in_order(fill, range(first, classification.num_chunks), classification.num_threads),
+        chunked_passes.in_order(fill, range(first, classification.num_chunks), classification.num_threads),
         first + 1,
     ):
         summary.merge(found)

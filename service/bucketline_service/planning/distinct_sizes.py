@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.images import Part
 
 MAX_DISTINCT = 1 << 24
@@ -36,17 +36,17 @@ def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX
     table = _Table(num if is_plain else 0)
     found = _NONE
     parts, num_held = [found], 0
-    for begin in range(0, num, chunked_map.CHUNK):
+    for begin in range(0, num, chunked_passes.CHUNK):
         here = (
-            slice(begin, begin + chunked_map.CHUNK)
+            slice(begin, begin + chunked_passes.CHUNK)
             if rows is None
-            else rows[begin : begin + chunked_map.CHUNK]
+            else rows[begin : begin + chunked_passes.CHUNK]
         )
         taken = [each[here] for each in columns]
         parts.append(_distinct(_pack(table.take(*taken) if is_plain else taken, bits)))
         num_held += len(parts[-1][0])
         # as much again as is merged already: each size is moved log N times
-        if num_held > chunked_map.CHUNK + len(found[0]):
+        if num_held > chunked_passes.CHUNK + len(found[0]):
             found = _merged(parts)
             parts, num_held = [found], 0
         if len(found[0]) > max_distinct:
@@ -90,7 +90,7 @@ class _Table:
     SIDE = 4_096
 
     def __init__(self, num_images: int) -> None:
-        self._counts = np.zeros(self.SIDE**2 if num_images > chunked_map.CHUNK else 0, dtype=np.uint32)
+        self._counts = np.zeros(self.SIDE**2 if num_images > chunked_passes.CHUNK else 0, dtype=np.uint32)
 
     def take(
         self, widths: NDArray[np.uint32], heights: NDArray[np.uint32]

@@ -18,7 +18,7 @@ from bucketline_service.planning.line.planner import Fates, LinePlanner
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner import Planner
+from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared import Prepared
 
 BLOCK = 1 << 16

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets.assignment import SameAspect
-from bucketline_service.planning.buckets.ladder import Ladder, Size
+from bucketline_service.planning.buckets.ladder_generators import Ladder, Size
 from bucketline_service.planning.buckets.no_upscale import NoUpscale
 
 _I64 = NDArray[np.int64]

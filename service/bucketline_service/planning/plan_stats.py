@@ -10,8 +10,8 @@ from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner import Planner
-from bucketline_service.planning.planners import PLANNERS, EpochServed
+from bucketline_service.planning.planner_kinds import PLANNERS, EpochServed
+from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared import Prepared
 
 _ALWAYS = (

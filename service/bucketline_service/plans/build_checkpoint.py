@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.atomic_files import replacing
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.line.classify import Arrays
 
 KEEP_EVERY_S = 5.0
@@ -77,7 +77,7 @@ class BuildCheckpoint:
         self.flush()
         sizes = {f"{_FILE}{name}": np.array([array.nbytes]) for name, array in self._arrays.items()}
         with replacing(self.folder / _JOURNAL) as file:
-            np.savez(file, chunk=np.array([chunked_map.CHUNK]), **sizes, **state())  # type: ignore[arg-type]
+            np.savez(file, chunk=np.array([chunked_passes.CHUNK]), **sizes, **state())  # type: ignore[arg-type]
         self._kept_s = self._clock()
 
     def flush(self) -> None:
@@ -95,7 +95,7 @@ class BuildCheckpoint:
             sizes = {name: int(arrays.pop(name)[0]) for name in list(arrays) if name.startswith(_FILE)}
             self._found = {name.removeprefix(_FILE) for name in sizes}
             are_whole = all(self.file(name).stat().st_size == sizes[_FILE + name] for name in self._found)
-            if int(arrays.pop("chunk")[0]) == chunked_map.CHUNK and are_whole:
+            if int(arrays.pop("chunk")[0]) == chunked_passes.CHUNK and are_whole:
                 for unfinished in self.folder.glob(f".{_JOURNAL}.*"):  # of a build that was killed meanwhile
                     unfinished.unlink()
                 return arrays

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bucketline_service.atomic_files import replace_bytes, sync_tree
 from bucketline_service.maps import ResolutionMap
 from bucketline_service.maps.resolution_map import FileStamp
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.prepared import Prepared
 
@@ -113,7 +113,7 @@ def order_digest(order: NDArray[np.uint32]) -> str:
     def piece(begin: int) -> bytes:
         return hashlib.sha256(data[begin : begin + _PIECE_BYTES]).digest()
 
-    pieces = chunked_map.in_order(piece, range(0, len(data), _PIECE_BYTES), num_threads())
+    pieces = chunked_passes.in_order(piece, range(0, len(data), _PIECE_BYTES), num_threads())
     return hashlib.sha256(b"".join(pieces)).hexdigest()
 
 

@@ -27,9 +27,9 @@ from bucketline_service.maps import locked
 from bucketline_service.maps.resolution_map import FileStamp, is_untouched
 from bucketline_service.observability import traces
 from bucketline_service.planning.build_plan import new_planner, prepare
-from bucketline_service.planning.lockstep import Locksteps
+from bucketline_service.planning.lockstep_plans import Locksteps
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner import Planner
+from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared import Prepared
 from bucketline_service.plans import plan_files
 from bucketline_service.plans.build_checkpoint import BuildCheckpoint

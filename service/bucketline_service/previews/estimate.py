@@ -9,14 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.assignment_stats import Summary
-from bucketline_service.planning.build_plan import check_world_size, new_planner, new_summary, prepare
+from bucketline_service.planning.build_plan import (
+    check_world_size,
+    new_planner,
+    new_summary,
+    prepare,
+)
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.classify import Classification
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
-from bucketline_service.planning.planners import DEFAULT
+from bucketline_service.planning.planner_kinds import DEFAULT
 from bucketline_service.planning.prepared import Prepared
 
 MAX_PLANNED_IMAGES = 2_000_000
@@ -60,7 +65,7 @@ def classify(
         here.add(of.widths[rows], of.heights[rows], at, sizes, counts)
         return here
 
-    for here in chunked_map.in_order(add, range(found.num_chunks), num_threads):
+    for here in chunked_passes.in_order(add, range(found.num_chunks), num_threads):
         summary.merge(here)
     about = {"num_images": images.num_images + (num_invalid or 0), "pruned": pruned, **summary.to_json()}
     return Prepared(groups, np.empty(0, dtype=np.uint32), about)

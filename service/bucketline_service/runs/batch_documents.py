@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from bucketline_service.planning.geometry import cover_each
-from bucketline_service.planning.planner import BatchBlock
+from bucketline_service.planning.planner_port import BatchBlock
 from bucketline_service.runs.run import Run
 from bucketline_service.runs.sharding import Span
 

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bucketline_service.errors import Fenced, Invalid, NotFound, StoreUnavailable
+from bucketline_service.errors import (
+    Fenced,
+    Invalid,
+    NotFound,
+    StoreUnavailable,
+)
 from bucketline_service.observability import traces
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.runs.batch_cache import BatchCache, num_ahead

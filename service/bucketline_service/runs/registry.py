@@ -30,7 +30,7 @@ from bucketline_service.plans.fingerprint import check_release
 from bucketline_service.plans.plan_store import Plan, PlanStore
 from bucketline_service.plans.run_images import Sources
 from bucketline_service.runs import lease_tokens, map_deletion_guard
-from bucketline_service.runs.new_documents import new_document, valid_ids
+from bucketline_service.runs.new_run import new_document, valid_ids
 from bucketline_service.runs.run import Run, new_birth
 from bucketline_service.runs.run_document import RunDocument
 from bucketline_service.spec.run_spec import RunSpec

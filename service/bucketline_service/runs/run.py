@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bucketline_service.planning.lockstep import LockstepPlan
+from bucketline_service.planning.lockstep_plans import LockstepPlan
 from bucketline_service.plans.plan_store import Plan
 from bucketline_service.runs.run_document import RunDocument
 from bucketline_service.runs.sharding import Sharding

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.planner import MAX_EPOCH, Planner
+from bucketline_service.planning.planner_port import MAX_EPOCH, Planner
 from bucketline_service.store.port import Cursor, Generation
 
 MAX_COUNT = 1024

@@ -7,9 +7,9 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets.ladder import MAX_SIDE
+from bucketline_service.planning.buckets.ladder_generators import MAX_SIDE
 from bucketline_service.planning.plan_spec import Budget
-from bucketline_service.spec.ladders import SpecModel
+from bucketline_service.spec.ladder_kinds import SpecModel
 
 MAX_BATCH_SIZE = 65_536
 

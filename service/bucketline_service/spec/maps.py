@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from bucketline_service.errors import Invalid
 from bucketline_service.names import check_name
-from bucketline_service.spec.ladders import SpecModel
+from bucketline_service.spec.ladder_kinds import SpecModel
 
 MAX_REPEATS = 10_000
 MAX_MAPS = 256

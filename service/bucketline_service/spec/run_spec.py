@@ -10,24 +10,34 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.buckets.assignment import SameAspect
-from bucketline_service.planning.buckets.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
-from bucketline_service.planning.buckets.limits import Limits
+from bucketline_service.planning.buckets.ladder_generators import MAX_BUCKETS, MAX_SIDE, Ladder
+from bucketline_service.planning.buckets.pruning import Limits
 from bucketline_service.planning.images import Part
 from bucketline_service.planning.line.image_classes import expected_samples
 from bucketline_service.planning.line.remainders import POLICIES
-from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, FrameBucket, MapShare, PlanSpec
-from bucketline_service.planning.planner import MAX_EPOCH
-from bucketline_service.planning.planners import DEFAULT, PLANNERS, PlannerKind
+from bucketline_service.planning.plan_spec import (
+    MAX_LOCKSTEP,
+    FrameBucket,
+    MapShare,
+    PlanSpec,
+)
+from bucketline_service.planning.planner_kinds import DEFAULT, PLANNERS, PlannerKind
+from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.spec.batch_sizes import BatchSizes
-from bucketline_service.spec.ladders import (
+from bucketline_service.spec.ladder_kinds import (
     DEFAULT_LADDER,
     MAX_TIERS,
     AnyLadder,
     SpecModel,
 )
-from bucketline_service.spec.maps import MAX_MAPS, MapSpec, Repeats, check_maps
+from bucketline_service.spec.maps import (
+    MAX_MAPS,
+    MapSpec,
+    Repeats,
+    check_maps,
+)
 from bucketline_service.store.port import MAX_WORLD_SIZE
 
 _P = TypeVar("_P", bound="PlanFields")

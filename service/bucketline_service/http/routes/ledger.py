@@ -14,7 +14,7 @@ from bucketline_service.http.middleware import IS_HEAD
 from bucketline_service.http.problems import documented
 from bucketline_service.http.routes.runs import WorldSizeQuery
 from bucketline_service.http.schemas.shared import RunPath
-from bucketline_service.planning.planner import MAX_EPOCH
+from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.runs.ledger_export import MAX_EPOCHS, Format
 
 FromQuery = Annotated[

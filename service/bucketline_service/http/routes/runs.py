@@ -14,9 +14,14 @@ from bucketline_service.http.problems import documented
 from bucketline_service.http.responses import as_json, as_list
 from bucketline_service.http.schemas.delivery import Batches
 from bucketline_service.http.schemas.plan_costs import StatsOut
-from bucketline_service.http.schemas.runs import ImageOut, RanksOut, RunOut, RunsOut
+from bucketline_service.http.schemas.runs import (
+    ImageOut,
+    RanksOut,
+    RunOut,
+    RunsOut,
+)
 from bucketline_service.http.schemas.shared import RunPath
-from bucketline_service.planning.planner import MAX_EPOCH
+from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.runs.batch_documents import INCLUDES, Include, Includes
 from bucketline_service.runs.sharding import MAX_COUNT
 from bucketline_service.store.port import MAX_WORLD_SIZE, Cursor

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bucketline_service import names
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP
-from bucketline_service.planning.planner import MAX_EPOCH
+from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.runs.resume import StateDict
 from bucketline_service.runs.sharding import MAX_COUNT
 from bucketline_service.store.port import MAX_WORLD_SIZE, Cursor

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets.ladder import (
+from bucketline_service.planning.buckets.ladder_generators import (
     MAX_BUCKETS,
     Ladder,
     check_side,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets.ladder import (
+from bucketline_service.planning.buckets.ladder_generators import (
     MAX_BUCKETS,
     MAX_SIDE,
     Ladder,
@@ -24,7 +24,12 @@ from bucketline_service.planning.buckets.ladder import (
     check_size,
     is_integer,
 )
-from bucketline_service.planning.buckets.limits import NO_BUCKET, Limits, Targets, prune
+from bucketline_service.planning.buckets.pruning import (
+    NO_BUCKET,
+    Limits,
+    Targets,
+    prune,
+)
 
 _CHUNK = 1 << 17  # rows at a time: the working arrays stay in the cache, and are 15 MB at most
 

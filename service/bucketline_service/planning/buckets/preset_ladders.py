@@ -7,7 +7,7 @@ Images are assigned as with every other ladder. (PixArt itself takes the nearest
 from __future__ import annotations
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets.ladder import Ladder, Size, explicit
+from bucketline_service.planning.buckets.ladder_generators import Ladder, Size, explicit
 
 _SD15 = (
     *((256, 832), (256, 896), (256, 960), (256, 1024), (320, 704), (320, 768), (384, 640), (448, 576)),

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.planning import chunked_map
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.image_classes import PRUNED, Coded, ImageClassifier
 from bucketline_service.planning.plan_spec import PlanSpec
@@ -66,7 +66,7 @@ class Classification:
         self.checkpoint = checkpoint or NoCheckpoint()
         self.num_threads = num_threads
         self.state = self.checkpoint.load()
-        self.num_chunks = -(-images.num_rows // chunked_map.CHUNK)
+        self.num_chunks = -(-images.num_rows // chunked_passes.CHUNK)
         self.codes = self.checkpoint.array("codes", images.num_rows, np.int16)
         self.chunks: list[tuple[_I64, _I64]] = []  # keys and counts of each
         self._pruned = np.zeros(len(PRUNED), dtype=np.int64)
@@ -82,10 +82,12 @@ class Classification:
 
     def part(self, chunk: int) -> slice:
         """The rows of a chunk."""
-        return slice(chunk * chunked_map.CHUNK, min((chunk + 1) * chunked_map.CHUNK, self.images.num_rows))
+        return slice(
+            chunk * chunked_passes.CHUNK, min((chunk + 1) * chunked_passes.CHUNK, self.images.num_rows)
+        )
 
     def run(self) -> None:
-        for coded in chunked_map.in_order(
+        for coded in chunked_passes.in_order(
             self._code, range(len(self.chunks), self.num_chunks), self.num_threads
         ):
             self.chunks.append((coded.keys, coded.counts))

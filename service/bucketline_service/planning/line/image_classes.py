@@ -2,7 +2,7 @@
 
 An image has one nearest bucket in each tier. Which of the tiers it may come to, and which class it is of, make its
 *key*; images of one key are a group, which stands in the line as one run of rows. What an epoch does with a group is
-its quotas (``quotas.py``).
+its quotas (``sample_quotas.py``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets.assignment import assign
-from bucketline_service.planning.buckets.limits import REASONS
+from bucketline_service.planning.buckets.pruning import REASONS
 from bucketline_service.planning.images import Chunk, Images, Part
 from bucketline_service.planning.plan_spec import FrameBucket, MapShare, PlanSpec
 

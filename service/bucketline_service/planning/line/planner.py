@@ -21,7 +21,7 @@ from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.permutation import ROUNDS, KeyedPermutations, epoch_words
 from bucketline_service.planning.line.remainders import Layout
 from bucketline_service.planning.line.sample_quotas import Cuts, SampleQuotas
-from bucketline_service.planning.planner import BatchBlock, Place
+from bucketline_service.planning.planner_port import BatchBlock, Place
 
 _I64 = NDArray[np.int64]
 _T = TypeVar("_T")

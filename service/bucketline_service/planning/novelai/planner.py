@@ -23,7 +23,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets.ladder import Ladder, Size
+from bucketline_service.planning.buckets.ladder_generators import Ladder, Size
 from bucketline_service.planning.novelai.generator_states import (
     States,
     fingerprint,
@@ -33,7 +33,7 @@ from bucketline_service.planning.novelai.generator_states import (
     save,
     unpack,
 )
-from bucketline_service.planning.planner import BatchBlock, Place
+from bucketline_service.planning.planner_port import BatchBlock, Place
 
 Checkpoints = MutableMapping[tuple[int, int], bytes]
 

@@ -12,7 +12,19 @@ from functools import partial
 from typing import Any
 
 from bucketline_service.errors import NotFound, StoreUnavailable
-from bucketline_service.store.damage import damaged, reading, sound_generation, sound_rank
+from bucketline_service.store.damage import (
+    damaged,
+    reading,
+    sound_generation,
+    sound_rank,
+)
+from bucketline_service.store.decisions import (
+    Held,
+    decide_begin,
+    decide_commit,
+    decide_lease,
+    no_run,
+)
 from bucketline_service.store.port import (
     MAX_EVENTS,
     Begun,
@@ -27,7 +39,6 @@ from bucketline_service.store.port import (
     RunRecord,
     Withdrawn,
 )
-from bucketline_service.store.rules import Held, decide_begin, decide_commit, decide_lease, no_run
 from bucketline_service.store.sqlite.file import SqliteFile
 
 GENERATION_COLUMNS = 'number, session, world_size, epoch, step, "offset", birth, lockstep'

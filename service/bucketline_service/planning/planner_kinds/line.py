@@ -18,8 +18,13 @@ from bucketline_service.planning.line.units import (
     least_units,
 )
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner import Planner
-from bucketline_service.planning.planners.kind import Checkpoints, EpochServed, Flows, PlannerKind
+from bucketline_service.planning.planner_kinds.kind import (
+    Checkpoints,
+    EpochServed,
+    Flows,
+    PlannerKind,
+)
+from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared import Prepared
 
 _I64 = NDArray[np.int64]

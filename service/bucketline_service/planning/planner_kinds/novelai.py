@@ -14,8 +14,13 @@ from bucketline_service.planning.line.image_classes import ImageClassifier
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.novelai.planner import NovelaiPlanner
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner import Planner
-from bucketline_service.planning.planners.kind import Checkpoints, EpochServed, Flows, PlannerKind
+from bucketline_service.planning.planner_kinds.kind import (
+    Checkpoints,
+    EpochServed,
+    Flows,
+    PlannerKind,
+)
+from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared import Prepared
 
 _I64 = NDArray[np.int64]

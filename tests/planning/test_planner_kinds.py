@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bucketline_service
-from bucketline_service.planning.planners import DEFAULT, PLANNERS
+from bucketline_service.planning.planner_kinds import DEFAULT, PLANNERS
 from bucketline_service.spec.run_spec import PlanFields
 
 SERVICE = Path(bucketline_service.__file__).parent
@@ -34,4 +34,4 @@ def test_no_code_compares_the_name_of_a_planner():
         for file in SERVICE.rglob("*.py")
         if compared.search(file.read_text(encoding="utf-8"))
     }
-    assert found <= {"planning/planners/line.py", "planning/ledger.py"}
+    assert found <= {"planning/planner_kinds/line.py", "planning/ledger.py"}

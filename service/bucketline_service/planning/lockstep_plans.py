@@ -15,8 +15,8 @@ from bucketline_service.planning.line.image_classes import ImageClassifier
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import least_units
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, PlanSpec
-from bucketline_service.planning.planner import Planner
-from bucketline_service.planning.planners import PLANNERS
+from bucketline_service.planning.planner_kinds import PLANNERS
+from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared import Prepared
 
 NUM_KEPT = 8

@@ -4,9 +4,9 @@ Nothing outside this folder compares a planner's name: the spec's choices, the r
 ``PLANNERS``.
 """
 
-from bucketline_service.planning.planners.kind import EpochServed, PlannerKind
-from bucketline_service.planning.planners.line import LINE
-from bucketline_service.planning.planners.novelai import NOVELAI
+from bucketline_service.planning.planner_kinds.kind import EpochServed, PlannerKind
+from bucketline_service.planning.planner_kinds.line import LINE
+from bucketline_service.planning.planner_kinds.novelai import NOVELAI
 
 __all__ = ["DEFAULT", "PLANNERS", "EpochServed", "PlannerKind"]
 

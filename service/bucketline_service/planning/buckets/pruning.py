@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets.ladder import is_integer
+from bucketline_service.planning.buckets.ladder_generators import is_integer
 from bucketline_service.planning.geometry import crop_loss
 
 REASONS = ("assigned", "max_ar_error", "max_crop_loss", "min_size", "bucket_no_upscale")

@@ -4,7 +4,7 @@
 2022), ``kohya`` that of kohya-ss/sd-scripts (``make_bucket_resolutions`` in library/model_util.py, with the
 bounds rounded as its trainer rounds them before the call), ``geometric`` that of tdrussell/diffusion-pipe
 (``DirectoryDataset`` and ``ARBucketDataset`` in utils/dataset.py), ``explicit`` takes the sizes as they are.
-Published tables are in ``presets``, sizes chosen for the images of a run in ``fitted``. Sizes are (width,
+Published tables are in ``preset_ladders``, sizes chosen for the images of a run in ``fitted_ladder``. Sizes are (width,
 height) in pixels. Every invalid parameter raises ``Invalid`` with the field's name in the run
 spec.
 """

@@ -1,6 +1,6 @@
 """The ladders of a run spec, by ``kind``: the fields that users write, and the buckets that follow from them.
 
-To add a kind, write a ``LadderSpec`` and list it in ``LADDERS``, which is the only list of them.
+To add a kind, write a ``LadderSpec`` and list it in ``_SIMPLE``; ``LADDERS`` and everything else derive from it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pydantic_core import PydanticCustomError
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder as ladders
+from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.buckets.fitted_ladder import fitted
-from bucketline_service.planning.buckets.ladder import MAX_BUCKETS, MAX_SIDE, Ladder
-from bucketline_service.planning.buckets.limits import Limits
+from bucketline_service.planning.buckets.ladder_generators import MAX_BUCKETS, MAX_SIDE, Ladder
 from bucketline_service.planning.buckets.no_upscale import NoUpscale, needed
 from bucketline_service.planning.buckets.preset_ladders import PRESETS, preset
+from bucketline_service.planning.buckets.pruning import Limits
 
 Pixels = Annotated[int, Field(strict=True, ge=1)]
 Size = tuple[Pixels, Pixels]

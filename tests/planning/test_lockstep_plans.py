@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
-from bucketline_service.planning.buckets import ladder
+from bucketline_service.planning.buckets import ladder_generators
 from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.images import Images, Part
-from bucketline_service.planning.lockstep import NUM_KEPT, Locksteps, pure_lockstep
+from bucketline_service.planning.lockstep_plans import NUM_KEPT, Locksteps, pure_lockstep
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, PlanSpec
 
 WIDTHS = np.tile(np.array([512, 640, 768, 512, 704], dtype=np.uint32), 40)
@@ -20,7 +20,7 @@ IMAGES = Images([Part(WIDTHS, HEIGHTS)])
 
 
 def spec_of(**fields) -> PlanSpec:
-    ladders = (ladder.explicit([(512, 512), (640, 512), (768, 512), (512, 640)]).by_aspect(),)
+    ladders = (ladder_generators.explicit([(512, 512), (640, 512), (768, 512), (512, 640)]).by_aspect(),)
     return PlanSpec(
         **{
             "planner": "line",
@@ -107,7 +107,7 @@ def test_few_are_remembered_and_the_own_one_is_always_there():
 
 
 def test_novelai_has_its_own_alone():
-    base = ladder.novelai((768, 512), 64, 256, 1024, (512, 512))
+    base = ladder_generators.novelai((768, 512), 64, 256, 1024, (512, 512))
     spec = spec_of(
         planner="novelai", tiers=(base,), tails="catch_all", metric="abs", max_ar_error=4.0, lockstep=1
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner import Planner
+from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared import Prepared
 
 _I64 = NDArray[np.int64]
