@@ -10,6 +10,7 @@ from types import FrameType
 
 EXTRA_MODULES = frozenset(
     {
+        "cachetools",
         "fastapi",
         "fastapi_offline",
         "httptools",
@@ -24,6 +25,7 @@ EXTRA_MODULES = frozenset(
         "pythonjsonlogger",
         "redis",
         "rich",
+        "starlette",
         "typer",
         "uvicorn",
         "uvloop",

@@ -85,7 +85,7 @@ def test_the_table_is_the_answers(page: Page, report: Report) -> None:
     best = page.locator("tr", has_text="of mixed shapes").locator("td.best")
     assert best.all_inner_texts() == ["0", "0"]
     expect(page.locator(".problem")).to_contain_text(
-        "none cannot be met: valid_ids: '</script><script>alert(1)"
+        "none cannot be met: valid_ids: must be a valid name, got '</script><script>alert(1)"
     )
 
 

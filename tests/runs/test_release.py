@@ -81,7 +81,7 @@ def test_the_other_release_takes_it_up_again(
 
 
 def test_what_its_detail_advises(api: Api, before: dict[str, Any]) -> None:
-    for step in ("delete the run", "put it anew", "resume: start", "begins at epoch 0", "are refused"):
+    for step in ("delete the run", "put it again", "resume: start", "begins at epoch 0", "refuses"):
         assert step in api.get("/v1/runs/run")["detail"]
     api.ask("DELETE", "/v1/runs/run?force=true", 204)
     api.put("/v1/runs/run", SPEC, 201)
