@@ -20,7 +20,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
 TEST_ALL_ARGS ?= -n 2 --dist loadfile
-TEST_ALL_EXAMPLES ?= 200
+TEST_ALL_EXAMPLES ?= 100
 TORCH_ARGS ?= -n 2 --dist loadfile
 PEERS_ARGS ?=
 CHAOS_ARGS ?= --seed 1 --faults 1000
