@@ -45,5 +45,5 @@ def test_a_cluster_that_does_not_answer(folder: Path, output: Path, monkeypatch:
         monkeypatch.setenv("RAY_ADDRESS", address)
         status, _, errors = run_command("scan", str(folder), "-o", str(output), "--engine", "ray")
     assert (status, errors.count("\n")) == (1, 1)
-    assert f"RAY_ADDRESS: nothing answers at {address}" in errors
+    assert f"RAY_ADDRESS: nothing responds at {address}" in errors
     assert not output.exists()
