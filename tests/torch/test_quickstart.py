@@ -82,7 +82,7 @@ def test_ten_lines_to_a_batch_then_torchrun_killed_and_resumed_on_three(shell: S
     # whoever is in an epoch has waited for the others' last step of the one before
     said_after = lines_until(job, lambda line: f"epoch {len(epochs)}, " in line)
     row.get_by_role("link", name="first").click()
-    ranks = watch.page.get_by_role("region", name="Ranks, the slowest first")
+    ranks = watch.page.get_by_role("region", name="Ranks, slowest first")
     expect(ranks.get_by_role("row")).to_have_count(1 + 3)
     kill(job)
 
