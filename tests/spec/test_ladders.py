@@ -37,7 +37,7 @@ def crop_loss(api: Api, run: str) -> float:
 
 
 def put(api: Api, run: str, ladder: dict[str, Any], status: int = 201, **more: Any) -> dict[str, Any]:
-    about: dict[str, Any] = api.put(f"/v1/runs/{run}", {**SPEC, "ladder": ladder_generators, **more}, status)
+    about: dict[str, Any] = api.put(f"/v1/runs/{run}", {**SPEC, "ladder": ladder, **more}, status)
     return about
 
 
