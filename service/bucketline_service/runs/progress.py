@@ -23,9 +23,8 @@ def epoch_progress(run: Run, records: Sequence[RankRecord], now_s: float) -> dic
     first step.
     """
     sharding, world_size = run.sharding, run.generation.world_size
-    slowest = (
-        min(records, key=_place) if len(records) == world_size else None
-    )  # the others never took a lease
+    # with fewer records than ranks the slowest have never taken a lease
+    slowest = min(records, key=_place) if len(records) == world_size else None
     cursor = sharding.normal(slowest.cursor if slowest else run.generation.origin)
     if sharding.is_over(cursor):
         return _document("finished", share=1.0)
