@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from bucketline import UsageError
 from bucketline.operator._map_files import Part, parts_of, tar
 from bucketline_service.errors import Invalid
 from bucketline_service.http.problems import members
@@ -38,13 +37,9 @@ def run(
     file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str], reading: Reading
 ) -> dict[str, Any]:
     """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at. What is wrong
-    with one spec is its own problem, and begins with where it is from, of ``names``. Raises ``Invalid`` for a file that
-    is no map, or too many specs."""
-    try:
-        parts = parts_of(file)
-    except UsageError as error:
-        what, _, hint = str(error).removeprefix(f"{file}: ").removeprefix(f"{file} ").partition("; ")
-        raise Invalid(str(file), what, hint[:1].upper() + hint[1:] or None) from error
+    with one spec is its own problem, and begins with where it is from, of ``names``. Raises ``UsageError`` for a folder
+    that is no map, and ``Invalid`` for a file that is none and for too many specs."""
+    parts = parts_of(file)
     check_num_specs(len(specs))
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="bucketline-preview-") as folder:

@@ -56,36 +56,28 @@ def preview(
     from bucketline_service.cli import offline_preview as desk
 
     with errors():
-        specs = [read_spec(each) for each in spec or []]
+        specs = [read_spec(each) for each in spec or []] or [desk.DEFAULT]
+        sources = [str(each) for each in spec or []] or [
+            f"{file}: the defaults, 8 ranks with batches of 8 (--spec FILE.json has others)"
+        ]
+        names = desk.names_of(spec) if spec else ["defaults"]
         named = columns(
             id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
         )
-        sources = (
-            [str(each) for each in spec]
-            if spec
-            else [f"{file}: the defaults, 8 ranks with batches of 8 (--spec FILE.json has others)"]
-        )
-        reading = desk.Reading(named, format, skip_missing_sizes)
-        answer = desk.run(file, specs or [desk.DEFAULT], sources, reading)
-        names = desk.names_of(spec) if spec else ["defaults"]
-        problems = [each["problem"]["detail"] for each in answer["previews"] if "problem" in each]
-        is_in_vain = len(problems) == len(answer["previews"])
-        if is_in_vain and not as_json:
-            for source, problem in zip(sources, problems, strict=True):
-                own = problem if problem.startswith(source) else f"{source}: {problem}"
-                warn(own)
+        answer = desk.run(file, specs, sources, desk.Reading(named, format, skip_missing_sizes))
+        failed = [at for at, each in enumerate(answer["previews"]) if "problem" in each]
+        if len(failed) == len(specs) and not as_json:
+            for source, each in zip(sources, answer["previews"], strict=True):
+                problem = each["problem"]["detail"]
+                warn(problem if problem.startswith(source) else f"{source}: {problem}")
             raise typer.Exit(1)
         print_answer(
             answer, as_json, lambda console, answer: plan_costs.comparison_table(console, answer, names)
         )
-        if html is not None and not is_in_vain:
-            page = desk.report(answer, names, specs or [desk.DEFAULT], file, named)
-            num_bytes = html.write_bytes(page.encode())
+        if html is not None and len(failed) < len(specs):
+            num_bytes = html.write_bytes(desk.report(answer, names, specs, file, named).encode())
             print(f"{html}: {num_bytes:,} bytes", file=sys.stderr)
-        if problems:
-            if not is_in_vain:
-                failed = [
-                    name for name, each in zip(names, answer["previews"], strict=True) if "problem" in each
-                ]
-                warn(f"cannot be met: {', '.join(failed)}")
+        if 0 < len(failed) < len(specs):
+            warn(f"cannot be met: {', '.join(names[at] for at in failed)}")
+        if failed:
             raise typer.Exit(1)

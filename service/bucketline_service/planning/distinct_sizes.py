@@ -22,10 +22,11 @@ _NONE: _Counted = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
 
 
 def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX_DISTINCT) -> Part:
-    """The distinct ones among the sizes of ``rows``, of all unless given, chunk by chunk: a part with ``counts``. Sizes
-    of images that come another number of times or have another number of frames are others. Where more than
-    ``max_distinct`` are distinct, or one does not fit into 64 bits, the images as they are: finding that out takes 2 GB
-    at most."""
+    """The distinct sizes of a part with their ``counts``, of ``rows`` int64[n] or of all images, found chunk by chunk.
+
+    Images with another number of repeats or frames count as another size. If there are more than ``max_distinct``, or
+    one does not fit into 64 bits, the result is the images as they are; finding that out takes at most 2 GB.
+    """
     columns: list[NDArray[Any]] = [part.widths, part.heights]
     columns += [each for each in (part.codes, part.num_frames) if each is not None]
     is_plain = len(columns) == 2
@@ -34,30 +35,43 @@ def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX
         return _as_they_are(part, rows)
     num = len(part.widths if rows is None else rows)
     table = _Table(num if is_plain else 0)
-    found = _NONE
-    parts, num_held = [found], 0
+    sizes = _Sizes()
     for begin in range(0, num, chunked_passes.CHUNK):
-        here = (
-            slice(begin, begin + chunked_passes.CHUNK)
-            if rows is None
-            else rows[begin : begin + chunked_passes.CHUNK]
-        )
-        taken = [each[here] for each in columns]
-        parts.append(_distinct(_pack(table.take(*taken) if is_plain else taken, bits)))
-        num_held += len(parts[-1][0])
-        # as much again as is merged already: each size is moved log N times
-        if num_held > chunked_passes.CHUNK + len(found[0]):
-            found = _merged(parts)
-            parts, num_held = [found], 0
-        if len(found[0]) > max_distinct:
+        chunk = slice(begin, begin + chunked_passes.CHUNK)
+        taken = [each[chunk if rows is None else rows[chunk]] for each in columns]
+        sizes.add(_pack(table.take(*taken) if is_plain else taken, bits))
+        if sizes.num_merged > max_distinct:
             return _as_they_are(part, rows)
-    packed, counts = _merged([*parts, table.counted()])
+    packed, counts = sizes.merged(table.counted())
     if len(packed) > max_distinct:
         return _as_they_are(part, rows)
     widths, heights, *more = _unpack(packed, bits)
     codes = None if part.codes is None else more.pop(0)
     frames = None if part.num_frames is None else more.pop(0)
     return Part(widths, heights, codes, part.repeats, frames, counts)
+
+
+class _Sizes:
+    """Packed sizes and their counts, merged when as many wait as are merged already: each is moved log N times."""
+
+    def __init__(self) -> None:
+        self._merged = _NONE
+        self._waiting: list[_Counted] = []
+        self._num_waiting = 0
+
+    @property
+    def num_merged(self) -> int:
+        return len(self._merged[0])
+
+    def add(self, packed: _U64) -> None:
+        self._waiting.append(_distinct(packed))
+        self._num_waiting += len(self._waiting[-1][0])
+        if self._num_waiting > chunked_passes.CHUNK + self.num_merged:
+            self._merged = _merged([self._merged, *self._waiting])
+            self._waiting, self._num_waiting = [], 0
+
+    def merged(self, more: _Counted) -> _Counted:
+        return _merged([self._merged, *self._waiting, more])
 
 
 def _pack(columns: Sequence[NDArray[Any]], bits: list[int]) -> _U64:

@@ -83,39 +83,40 @@ def assign(
     limits = Limits(metric, max_ar_error, max_crop_loss, min_size).checked()
     if widths.shape != heights.shape or widths.ndim != 1:
         raise ValueError(f"widths {widths.shape} and heights {heights.shape} must be of one length")
-    edges = _edges(ladder, metric) if no_upscale is None else None
-    by_area = _by_area(ladder) if same_aspect == "largest_filled" else None
     num = len(widths)
     result = Assignment(np.empty(num, dtype=np.int32), np.zeros(num, dtype=np.uint8))
     for start in range(0, num, _CHUNK):
-        part = slice(start, min(start + _CHUNK, num))
-        across = widths[part].astype(np.int64)
-        down = heights[part].astype(np.int64)
-        if min(across.min(), down.min()) < 1:
-            row = start + int(np.argmax(np.minimum(across, down) < 1))
-            detail = f"{widths[row]} x {heights[row]} is no size"
-            raise Invalid(f"row {row}", detail, "Give sides of at least 1 pixel")
+        rows = slice(start, min(start + _CHUNK, num))
+        chunk_widths, chunk_heights = widths[rows].astype(np.int64), heights[rows].astype(np.int64)
+        _check_sides(chunk_widths, chunk_heights, start)
         if no_upscale is not None:
-            own = no_upscale.own(across, down, limits)
+            own = no_upscale.own(chunk_widths, chunk_heights, limits)
             buckets, reasons = indices(own, ladder), own.reasons
             reasons[(reasons == 0) & (buckets < 0)] = NO_BUCKET
         else:
-            assert edges is not None
-            aspects = across / down
-            buckets = _nearest(aspects, ladder, edges, metric)
-            if by_area is not None:
-                buckets = by_area.largest_filled(buckets, across, down)
+            aspects = chunk_widths / chunk_heights
+            buckets = _nearest(aspects, ladder, metric)
+            if same_aspect == "largest_filled":
+                buckets = _by_area(ladder).largest_filled(buckets, chunk_widths, chunk_heights)
             targets = Targets(ladder.widths, ladder.heights, ladder.aspects)
-            reasons = prune(across, down, aspects, targets, buckets, limits)
-        buckets[reasons > 0] = -1
-        result.buckets[part] = buckets
-        result.reasons[part] = reasons
+            reasons = prune(chunk_widths, chunk_heights, aspects, targets, buckets, limits)
+        result.buckets[rows] = np.where(reasons > 0, -1, buckets)
+        result.reasons[rows] = reasons
     return result
 
 
-def _nearest(aspects: _Floats, ladder: Ladder, edges: _Edges, metric: Metric) -> NDArray[np.int32]:
+def _check_sides(widths: NDArray[np.int64], heights: NDArray[np.int64], start: int) -> None:
+    """Refuse a side below 1. ``start``: the row of the first image."""
+    is_wrong = np.minimum(widths, heights) < 1
+    if is_wrong.any():
+        at = int(np.argmax(is_wrong))
+        detail = f"{widths[at]} x {heights[at]} is no size"
+        raise Invalid(f"row {start + at}", detail, "Give sides of at least 1 pixel")
+
+
+def _nearest(aspects: _Floats, ladder: Ladder, metric: Metric) -> NDArray[np.int32]:
     """The nearest bucket of each aspect, int32[n]."""
-    bounds, choices = edges
+    bounds, choices = _edges(ladder, metric)
     buckets: NDArray[np.int32] = choices[bounds.searchsorted(aspects, side="right")]
     if metric == "abs" and aspects.max() >= _FAR:
         # So far out the original's differences round to one number for several buckets, and its argmin takes

@@ -29,7 +29,7 @@ PRUNED = (*REASONS[1:], "num_frames", "num_repeats", "valid_ids")
 _NUM_FRAMES, _NUM_REPEATS, VALID_IDS = len(REASONS), len(REASONS) + 1, len(REASONS) + 2
 
 MAX_GROUPS = 32_000
-"""ImageClasses are numbered in 16 bits inside a chunk: numpy's stable sort is a radix sort then."""
+"""Keys are numbered in 16 bits inside a chunk, because numpy's stable sort is a radix sort then."""
 
 MAX_KEYS = 2**62
 """A key is one number: (buckets + 1) of every tier, lengths and classes, multiplied, stay below this."""
@@ -138,45 +138,48 @@ class ImageClassifier:
         return longest_filled(self._lengths, chunk.num_frames, num) if len(self._lengths) else None
 
     def _tiers(self, chunk: Chunk, lengths: _I64 | None) -> tuple[_I64, NDArray[np.uint8]]:
-        """The key's part of length and buckets. Why an image is in no tier: the reason of the lowest, which every image
-        is for in the end."""
+        """The key's part of length and buckets, int64[n], and why each image is in no tier, uint8[n]: the reason of the
+        lowest tier, which accepts what all others leave."""
         spec = self._spec
         num = len(chunk.widths)
-        is_open = np.ones(num, dtype=np.bool_)
-        is_anywhere = np.zeros(num, dtype=np.bool_)
+        may_take = np.ones(num, dtype=np.bool_)  # whether the tier at hand may take the image
+        is_assigned = np.zeros(num, dtype=np.bool_)
         reasons = np.zeros(num, dtype=np.uint8)
-        digits: list[NDArray[Any]] = []
+        digits = np.zeros(
+            (len(spec.tiers), num), dtype=np.int32
+        )  # [tier, n]: 0, or 1 + the bucket in the tier
         for tier in reversed(range(len(spec.tiers))):
-            ladder = spec.tiers[tier]
-            found = assign(
-                chunk.widths,
-                chunk.heights,
-                ladder,
-                metric=spec.metric,
-                max_ar_error=spec.max_ar_error,
-                max_crop_loss=spec.max_crop_loss,
-                min_size=spec.min_size,
-                no_upscale=spec.no_upscale,
-                same_aspect=spec.same_aspect,
-            )
-            reasons = found.reasons
-            if len(spec.tiers) == 1:
-                digits.append(found.buckets + 1)
-                break
-            is_here = is_open & (found.buckets >= 0)
+            buckets, reasons = self._assigned(chunk, tier)
+            is_taken = may_take & (buckets >= 0)
             if spec.choose == "highest" and tier > 0:
-                at = np.maximum(found.buckets, 0)
-                is_here &= (chunk.widths >= ladder.widths[at]) & (chunk.heights >= ladder.heights[at])
-            is_anywhere |= is_here
-            digits.append(np.where(is_here, found.buckets + 1, 0))
+                ladder, at = spec.tiers[tier], np.maximum(buckets, 0)
+                is_taken &= (chunk.widths >= ladder.widths[at]) & (chunk.heights >= ladder.heights[at])
+            is_assigned |= is_taken
+            digits[tier] = np.where(is_taken, buckets + 1, 0)
             if spec.choose == "highest":
                 keep = self._keep[0, tier] if lengths is None else self._keep[np.maximum(lengths, 0), tier]
-                is_open &= ~(is_here & (keep >= 1.0))
+                may_take &= ~(is_taken & (keep >= 1.0))
         keys = np.zeros(num, dtype=np.int64) if lengths is None else np.maximum(lengths, 0)
-        for radix, digit in zip(self._radices, reversed(digits), strict=True):
+        for radix, digit in zip(self._radices, digits, strict=True):
             keys = keys * radix + digit
-        reasons[is_anywhere] = 0
+        reasons[is_assigned] = 0
         return keys, reasons
+
+    def _assigned(self, chunk: Chunk, tier: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """The bucket of each image in a tier's ladder, int32[n], -1 where it has none, and why, uint8[n]."""
+        spec = self._spec
+        found = assign(
+            chunk.widths,
+            chunk.heights,
+            spec.tiers[tier],
+            metric=spec.metric,
+            max_ar_error=spec.max_ar_error,
+            max_crop_loss=spec.max_crop_loss,
+            min_size=spec.min_size,
+            no_upscale=spec.no_upscale,
+            same_aspect=spec.same_aspect,
+        )
+        return found.buckets, found.reasons
 
     def ways(self, key: int) -> list[tuple[int, float, float]]:
         """The buckets that images of a key come to: each with the share, from where to where, of every round over the
