@@ -1,4 +1,4 @@
-"""Fixtures over both stores, for tests/api and tests/coordinator: import what a conftest wants."""
+"""A coordinator over each of both stores, as fixtures: ``from tests.worlds import *`` in a conftest."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from tests.checked import Api
 from tests.redis_server import RedisServer
 from tests.server import COCO, Replica
+
+__all__ = ["api", "coco", "put_run", "shared_api", "shared_replica", "shared_world", "world"]
 
 SMALL = "id,width,height\n" + "".join(f"{i},{512 + 64 * (i % 5)},{512 + 64 * (i % 3)}\n" for i in range(200))
 """200 images, ids 0 to 199."""

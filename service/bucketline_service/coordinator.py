@@ -31,7 +31,7 @@ from bucketline_service.runs.run_gauges import RunGauges
 from bucketline_service.runs.sessions import Sessions
 from bucketline_service.runs.store_checkup import StoreCheckup
 from bucketline_service.spec.run_spec import RunSpec
-from bucketline_service.store.decisions import SEEN_EVERY_S
+from bucketline_service.store.lease_decisions import SEEN_EVERY_S
 from bucketline_service.store.port import RankRecord, Store
 
 __all__ = ["Coordinator", "RunSpec"]

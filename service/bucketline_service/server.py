@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from bucketline_service import dashboard, events
+from bucketline_service import dashboard, event_kinds
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
 from bucketline_service.http import (
@@ -130,12 +130,12 @@ class Config(uvicorn.Config):
             tokens = read_tokens(self._settings)
             tls_files.check(cert, key)
         except Invalid as error:
-            events.log("not_renewed", detail=error.detail)
+            event_kinds.log("not_renewed", detail=error.detail)
             return False
         self._tokens.renew(tokens)
         if cert is not None and self.loaded and self.ssl is not None:
             self.ssl.load_cert_chain(cert, key)
-        events.log("renewed")
+        event_kinds.log("renewed")
         return True
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bucketline_service.errors import Invalid, in_words
-from bucketline_service.store.kinds import URL_HELP
+from bucketline_service.store.store_kinds import URL_HELP
 
 NO_FLAGS = frozenset({"worker_token", "operator_token"})
 """Settings without a flag: every user of a machine can read the command lines of all processes."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bucketline_service import cli, events
+from bucketline_service import cli, event_kinds
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.store import STAGING_LIFE_S
 from bucketline_service.observability import logs
@@ -123,9 +123,9 @@ line_fields = ("time", "level", "logger", "message")
 
 
 def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) -> None:
-    events.log("store_lost_state", run="r", rank=3, cursor=[0, 7])
-    events.log("planning", progress=0.5)
-    events.log("fenced", run="r")
+    event_kinds.log("store_lost_state", run="r", rank=3, cursor=[0, 7])
+    event_kinds.log("planning", progress=0.5)
+    event_kinds.log("fenced", run="r")
     [record] = caplog.records
     line = json.loads(logs.formatter().format(record))
     assert line.pop("time")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bucketline_service.terminal import runs, top, units
+from bucketline_service.terminal import readable, runs, top
 from tests.checked import Api
 from tests.cli.commands import Terminal, run_here
 from tests.server import COCO, ServerProcess
@@ -138,4 +138,4 @@ def test_what_a_run_is_about(changed: dict[str, Any], text: str) -> None:
     [(-1, "0 s"), (99, "99 s"), (100, "1 min"), (3600, "1 h"), (12000, "3 h 20 min"), (187200, "2 d 4 h")],
 )
 def test_durations_have_two_units(seconds: float, text: str) -> None:
-    assert units.duration(seconds) == text
+    assert readable.duration(seconds) == text

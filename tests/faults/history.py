@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.faults import effective, handover
-from tests.faults.effective import Effective
+from tests.faults.effective_history import Effective
 from tests.faults.record import (
     Event,
     History,

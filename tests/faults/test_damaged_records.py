@@ -15,19 +15,8 @@ from bucketline_service.store.redis import keys
 from tests.checked import Api
 from tests.runs.test_run_gauges import scraped
 from tests.server import ServerProcess, run_command
-from tests.worlds import (
-    SMALL,
-    World,
-    api,
-    coco,
-    put_run,
-    shared_api,
-    shared_replica,
-    shared_world,
-    world,
-)
-
-__all__ = ["api", "coco", "put_run", "shared_api", "shared_replica", "shared_world", "world"]
+from tests.worlds import *  # noqa: F403
+from tests.worlds import SMALL, World
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
 BAD, GOOD = "a-bad", "good"

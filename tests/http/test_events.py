@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bucketline import Operator
-from bucketline_service.events import KEPT_EVENTS
+from bucketline_service.event_kinds import KEPT_EVENTS
 from bucketline_service.http import Tokens
 from bucketline_service.runs import registry
 from tests.checked import Api

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import bucketline_service as service
-from bucketline_service import events
+from bucketline_service import event_kinds
 from bucketline_service.observability.event_log import (
     HOLD_S,
     MANY_RANKS,
@@ -188,21 +188,21 @@ async def test_a_long_outage_keeps_the_newest(tmp_path: Path, clock: Clock) -> N
     await store.close()
 
 
-CALL = re.compile(r"(?:event_log\.emit|self\.emit|self\._emit|self\._tell|events\.log)\(\s*\"(\w+)\"")
+CALL = re.compile(r"(?:event_log\.emit|self\.emit|self\._tell|event_kinds\.log)\(\s*\"(\w+)\"")
 
 
 def test_every_event_is_registered_and_every_registered_one_is_reported() -> None:
     reported = {
         name for file in Path(service.__path__[0]).rglob("*.py") for name in CALL.findall(file.read_text())
     }
-    assert reported == set(events.EVENTS)
+    assert reported == set(event_kinds.EVENTS)
 
 
 def test_every_event_is_documented() -> None:
     """Those that are kept in the protocol, those that only have a log line in the operator's guide."""
     protocol = (ROOT / "docs/reference/http.md").read_text()
     operations = (ROOT / "docs/how-to/monitoring.md").read_text()
-    for name, kind in events.EVENTS.items():
+    for name, kind in event_kinds.EVENTS.items():
         assert f"`{name}`" in (protocol if kind.is_kept else operations), name
 
 

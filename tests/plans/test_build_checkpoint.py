@@ -14,7 +14,7 @@ import pytest
 
 from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.build_plan import prepare
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 from bucketline_service.plans.build_checkpoint import BuildCheckpoint
 from tests.planning.checkpoints import StopError, content, job
 from tests.plans import builder

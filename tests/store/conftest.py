@@ -21,7 +21,7 @@ STORES: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     "sentinel": lambda request, _: request.getfixturevalue("sentinel_set").url,
     "cluster": lambda request, _: request.getfixturevalue("cluster_set").url,
 }
-"""By the name of a kind in ``store/kinds.py``: the URL of one that runs."""
+"""By the name of a kind in ``store/store_kinds.py``: the URL of one that runs."""
 
 IN_FULL = {"sqlite", "redis"}
 IN_PART = {

@@ -11,7 +11,7 @@ import pytest
 from bucketline_service import store
 from bucketline_service.errors import Invalid
 from bucketline_service.store import open_store, port
-from bucketline_service.store.kinds import KINDS, URL_HELP
+from bucketline_service.store.store_kinds import KINDS, URL_HELP
 from tests.shell import ROOT
 from tests.store.conftest import STORES
 from tests.store.jobs import FIRST

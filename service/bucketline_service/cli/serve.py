@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bucketline_service.cli.errors import errors
-from bucketline_service.store.kinds import URL_HELP
+from bucketline_service.store.store_kinds import URL_HELP
 
 
 def serve(

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from bucketline_service import errors, events
+from bucketline_service import errors, event_kinds
 from bucketline_service.errors import BucketlineError
 from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.validation_errors import MAX_ERRORS, invalid
@@ -143,7 +143,7 @@ def refuse(error: BucketlineError, metrics: Metrics) -> Response:
     """The problem document of an error that a route has raised. Counts and logs a store that fails."""
     if isinstance(error, errors.StoreUnavailable):
         metrics.store_errors.inc()
-        events.log("store_unavailable", detail=error.detail)
+        event_kinds.log("store_unavailable", detail=error.detail)
     return answer(error)
 
 

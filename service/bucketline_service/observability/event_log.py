@@ -1,8 +1,8 @@
 """The event log: what operators are told about, kept in the store, so that every replica shows the same list.
 
-``EventLog.emit`` never waits. It writes the event's log line (``events.py``) and notes the event; a task writes all
-noted events in one call to the store, at most once per ``PACE_S``. What the store does not accept stays here until it
-does. Occurrences of a repeated event are counted: see ``_Repeats``.
+``EventLog.emit`` never waits. It writes the event's log line (``event_kinds.py``) and notes the event; a task writes
+all noted events in one call to the store, at most once per ``PACE_S``. What the store does not accept stays here until
+it does. Occurrences of a repeated event are counted: see ``_Repeats``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from bucketline_service import events
+from bucketline_service import event_kinds
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.store.port import MAX_EVENTS, NewEvent, Store
 
@@ -77,12 +77,12 @@ class EventLog:
         store.watch(self._store_failed)
 
     def emit(self, event: str, run: str | None = None, rank: int | None = None, **fields: Value) -> None:
-        """Report an event that is registered in ``events.EVENTS`` as kept. ``fields`` are numbers and names, never a
+        """Report an event that ``event_kinds.EVENTS`` registers as kept. ``fields`` are numbers and names, never a
         token."""
         if self._is_closed:
             return
         about = {name: value for name, value in (("run", run), ("rank", rank)) if value is not None}
-        events.log(event, **about, **fields)
+        event_kinds.log(event, **about, **fields)
         short = {
             name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in fields.items()
         }
@@ -202,7 +202,7 @@ class _Repeats:
     def add(self, key: _Key, fields: dict[str, Value], at_s: float, now_s: float) -> None:
         """``at_s`` is in Unix seconds, ``now_s`` in ticks."""
         self._num_added += 1
-        if not events.EVENTS[key.event].is_repeated:
+        if not event_kinds.EVENTS[key.event].is_repeated:
             key = key._replace(number=self._num_added)
         if key not in self._noted and len(self._noted) >= MAX_NOTED:
             key = _Key(key.event, None, None)

@@ -23,7 +23,7 @@ from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner_kinds import DEFAULT, PLANNERS
 from bucketline_service.planning.planner_port import Planner
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 
 VERSION = 2
 """Part of every fingerprint: raise it where the same spec would plan otherwise."""

@@ -19,7 +19,7 @@ from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner_port import Planner
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 
 BLOCK = 1 << 16
 """The most rows of one ``Entries``, and the rows of the map that one step of the pass reads."""

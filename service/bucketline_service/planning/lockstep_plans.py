@@ -17,7 +17,7 @@ from bucketline_service.planning.line.units import least_units
 from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, PlanSpec
 from bucketline_service.planning.planner_kinds import PLANNERS
 from bucketline_service.planning.planner_port import Planner
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 
 NUM_KEPT = 8
 """Planners that are cached, beside the plan's own."""

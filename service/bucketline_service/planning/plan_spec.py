@@ -63,8 +63,8 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanSpec:
-    """``planner`` and ``tails`` are names in ``planners.PLANNERS`` and ``remainders.POLICIES``. ``tiers``: a ladder for
-    each base resolution, lowest first, in order of aspect unless the planner keeps the ladder's own order.
+    """``planner``: a name in ``planner_kinds.PLANNERS``; ``tails``: one in ``remainders.POLICIES``. ``tiers``: a ladder
+    for each base resolution, lowest first, in order of aspect unless the planner keeps the ladder's own order.
     ``no_upscale``: what chooses among the only tier's buckets, in place of the nearest aspect. ``same_aspect``: which
     of several buckets of one aspect in a tier; ``first`` where no tier has several. ``batch_size`` images. Lengths in
     pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are numbered section by section: by length, then

@@ -12,7 +12,7 @@ from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner_kinds import PLANNERS, EpochServed
 from bucketline_service.planning.planner_port import Planner
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 
 _ALWAYS = (
     "max_ar_error",

@@ -1,6 +1,6 @@
 """The planner's port: which batches stand at given positions of an epoch's stream.
 
-What else sets one planner apart from another is stated where it is registered, in ``planners/``; nothing above
+What else sets one planner apart from another is stated where it is registered, in ``planner_kinds/``; nothing above
 ``planning/`` knows which one it talks to.
 """
 

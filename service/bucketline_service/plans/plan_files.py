@@ -23,7 +23,7 @@ from bucketline_service.maps import ResolutionMap
 from bucketline_service.maps.resolution_map import FileStamp
 from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.line.image_classes import ImageClasses
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 
 ORDER = "order.bin"
 PLAN = "plan.json"

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service import events
+from bucketline_service import event_kinds
 from bucketline_service.errors import Invalid, Planning, StoreUnavailable
 from bucketline_service.maps import locked
 from bucketline_service.maps.resolution_map import FileStamp, is_untouched
@@ -30,7 +30,7 @@ from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.lockstep_plans import Locksteps
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner_port import Planner
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 from bucketline_service.plans import plan_files
 from bucketline_service.plans.build_checkpoint import BuildCheckpoint
 from bucketline_service.plans.plan_files import PlanFiles, StateFiles, num_threads
@@ -287,7 +287,7 @@ def _reporter(job: _Job) -> Callable[[float], None]:
         now_s = time.monotonic()
         if now_s - logged_s >= TELL_EVERY_S:
             logged_s = now_s
-            events.log("planning", fingerprint=job.fingerprint, progress=round(share, 3))
+            event_kinds.log("planning", fingerprint=job.fingerprint, progress=round(share, 3))
 
     return report
 

@@ -22,7 +22,7 @@ from bucketline_service.planning.line.classify import Classification
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
 from bucketline_service.planning.planner_kinds import DEFAULT
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 
 MAX_PLANNED_IMAGES = 2_000_000
 """For planners whose stats need a planned epoch."""

@@ -7,7 +7,6 @@ its server is up, and before a process forks its workers.
 from __future__ import annotations
 
 from bucketline_service import errors
-from bucketline_service.store.kinds import BY_SCHEME, URL_HINT, StoreKind
 from bucketline_service.store.port import (
     LEASE_STRIDE,
     Begun,
@@ -24,6 +23,7 @@ from bucketline_service.store.port import (
     Store,
     Withdrawn,
 )
+from bucketline_service.store.store_kinds import BY_SCHEME, URL_HINT, StoreKind
 
 __all__ = [
     "LEASE_STRIDE",

@@ -7,14 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-from bucketline_service.terminal import units
+from bucketline_service.terminal import readable
 
 Json = dict[str, Any]
 
 
 def listing(console: Console, answer: Json) -> None:
     if answer["num_more"]:
-        older = units.counted(answer["num_more"], "older event")
+        older = readable.counted(answer["num_more"], "older event")
         console.print(f"and {older}: --most shows more")
     for each in answer["events"]:
         console.print(line(each))
@@ -28,7 +28,7 @@ def line(event: Json) -> str:
     where += [f"rank {event['rank']}"] if event["rank"] is not None else []
     fields = [f"{name}={_value(value)}" for name, value in event["fields"].items()]
     times = [f"{event['count']} times"] if event["count"] > 1 else []
-    return "  ".join([units.utc(event["at"]), event["event"], *times, *where, *fields])
+    return "  ".join([readable.utc(event["at"]), event["event"], *times, *where, *fields])
 
 
 def _value(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bucketline_service.terminal import units
+from bucketline_service.terminal import readable
 
 Json = dict[str, Any]
 WHY_PRUNED = {
@@ -33,7 +33,7 @@ def explain(console: Console, answer: Json) -> None:
 
 
 def _lines(answer: Json) -> Iterator[str]:
-    frames = "" if answer["num_frames"] is None else f", {units.counted(answer['num_frames'], 'frame')}"
+    frames = "" if answer["num_frames"] is None else f", {readable.counted(answer['num_frames'], 'frame')}"
     yield (
         f"image {answer['id']} of map {answer['map']}: {answer['width']}x{answer['height']}, "
         f"aspect {answer['aspect']:.3f}{frames}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bucketline_service.terminal import plan_costs, units
+from bucketline_service.terminal import plan_costs, readable
 from bucketline_service.terminal.columns import Columns
 
 Json = dict[str, Any]
@@ -56,7 +56,7 @@ def show(console: Console, answer: Json) -> None:
     slowest, num_more = slowest_first(answer["ranks"], MAX_RANKS)
     console.print(ranks_table(slowest, time.time()))
     if num_more:
-        console.print(f"and {units.counted(num_more, 'more rank')}: bucketline run ranks {run['run']}")
+        console.print(f"and {readable.counted(num_more, 'more rank')}: bucketline run ranks {run['run']}")
 
 
 def stats(console: Console, answer: Json) -> None:
@@ -68,7 +68,7 @@ def stats(console: Console, answer: Json) -> None:
 def ranks(console: Console, answer: Json) -> None:
     console.print(ranks_table(answer["ranks"], time.time()))
     if answer["num_more"]:
-        console.print(f"and {units.counted(answer['num_more'], 'more rank')}, no further behind")
+        console.print(f"and {readable.counted(answer['num_more'], 'more rank')}, no further behind")
 
 
 def ranks_table(ranks: list[Json], now_s: float) -> Columns:
@@ -77,8 +77,8 @@ def ranks_table(ranks: list[Json], now_s: float) -> Columns:
     for each in ranks:
         rate, last_seen = each["batches_per_s"], each["last_seen"]
         cells = [*map(str, (each["rank"], each["epoch"], each["step"], each["steps_behind"]))]
-        cells.append("" if rate is None else units.rate(rate))
-        cells.append("never" if last_seen is None else f"{units.duration(now_s - last_seen)} ago")
+        cells.append("" if rate is None else readable.rate(rate))
+        cells.append("never" if last_seen is None else f"{readable.duration(now_s - last_seen)} ago")
         table.add_row(*cells, each["holder"] or "", style="yellow" if each["steps_behind"] else "")
     return table
 
@@ -103,12 +103,12 @@ def epoch_progress(run: Json) -> str:
         return ""
     epoch, step = run["state"]["epoch"], run["state"]["step"]
     if progress["activity"] == "finished":
-        return f"done, {units.counted(epoch, 'epoch')}"
+        return f"done, {readable.counted(epoch, 'epoch')}"
     parts = [f"epoch {epoch} step {step:,}/{run['num_steps']:,} ({progress['share']:.0%})"]
     if progress["steps_per_s"]:
-        parts.append(f"{units.rate(progress['steps_per_s'])} steps/s")
+        parts.append(f"{readable.rate(progress['steps_per_s'])} steps/s")
     if progress["left_s"] is not None:
-        parts.append(f"{units.duration(progress['left_s'])} left")
+        parts.append(f"{readable.duration(progress['left_s'])} left")
     return ", ".join(parts)
 
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from bucketline_service.terminal import events, runs, units
+from bucketline_service.terminal import events, readable, runs
 from bucketline_service.terminal.columns import Columns
 
 Json = dict[str, Any]
@@ -34,7 +34,7 @@ def screen(snapshot: Snapshot, url: str, run: str | None, now_s: float, height: 
     """As many ranks (or runs) and events as fit ``height`` lines; all of them where it is None."""
     head: list[RenderableType] = [_title(snapshot, url, run)]
     if snapshot.problem is not None:
-        since = units.time_of_day(snapshot.at_s)
+        since = readable.time_of_day(snapshot.at_s)
         head.append(_line(f"no answer since {since}, trying again ({snapshot.problem})", "bold red"))
     if run is not None:
         head += [_bar(snapshot.runs[0], BAR_WIDTH), _line(_about(snapshot.runs[0], snapshot.ranks))]
@@ -46,17 +46,17 @@ def screen(snapshot: Snapshot, url: str, run: str | None, now_s: float, height: 
     body: list[RenderableType] = [Text(), table] if rows else []
     if num_more := len(rows) - len(rows[:num_shown]):
         body.append(
-            _line(f"and {units.counted(num_more, 'more run' if run is None else 'more rank')}", "dim")
+            _line(f"and {readable.counted(num_more, 'more run' if run is None else 'more rank')}", "dim")
         )
     return Group(*head, *body, Text(), *(_line(events.line(each)) for each in latest))
 
 
 def _title(snapshot: Snapshot, url: str, run: str | None) -> RenderableType:
-    about = run if run is not None else units.counted(len(snapshot.runs), "run")
+    about = run if run is not None else readable.counted(len(snapshot.runs), "run")
     title = Text.assemble(("bucketline top", "bold"), "  ", (about, "bold cyan"))
     if run is not None:
         title.append("  ").append(_status(snapshot.runs[0]))
-    return _cropped(title.append(f"  {url}  {units.time_of_day(snapshot.at_s)}", "dim"))
+    return _cropped(title.append(f"  {url}  {readable.time_of_day(snapshot.at_s)}", "dim"))
 
 
 def _status(run: Json) -> Text:
@@ -75,7 +75,7 @@ def _about(run: Json, ranks: list[Json]) -> str:
     session = f", session {run['session']}" if run["session"] else ""
     not_held = f", {free:,} without a worker" if free else ""
     where = runs.epoch_progress(run) or run["detail"] or "waiting for a plan"
-    return f"{where}; generation {run['generation']}{session}, {units.counted(run['world_size'], 'rank')}{not_held}"
+    return f"{where}; generation {run['generation']}{session}, {readable.counted(run['world_size'], 'rank')}{not_held}"
 
 
 def _runs_table(rows: list[Json]) -> RenderableType:

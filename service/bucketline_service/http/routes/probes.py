@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from bucketline_service import events
+from bucketline_service import event_kinds
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import BucketlineError
 from bucketline_service.http.browser_headers import DATA
@@ -51,7 +51,7 @@ def routes(coordinator: Coordinator, version: str) -> APIRouter:
         except BucketlineError as error:
             # the counters are exported anyway
             coordinator.metrics.store_errors.inc()
-            events.log("gauges_not_refreshed", detail=error.detail)
+            event_kinds.log("gauges_not_refreshed", detail=error.detail)
         # in a thread, because a thousand runs take some tenths of a second
         text = await asyncio.to_thread(coordinator.metrics.exposition)
         return Response(text, headers=DATA, media_type=CONTENT_TYPE_LATEST)

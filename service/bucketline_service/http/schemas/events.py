@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from bucketline_service.events import KEPT_EVENTS
+from bucketline_service.event_kinds import KEPT_EVENTS
 
 
 class EventFields(BaseModel):

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from bucketline_service import events
+from bucketline_service import event_kinds
 from bucketline_service.errors import Conflict, NotFound, StoreUnavailable
 from bucketline_service.maps.ingest import MAX_IMAGES
 from bucketline_service.maps.lock import locked
@@ -154,7 +154,7 @@ class SharedMapStore(MapStore):
                     problem = error
                     continue
                 opened = self._install(digest, copy)
-                events.log("map_fetched", digest=digest, num_bytes=entry.num_bytes)
+                event_kinds.log("map_fetched", digest=digest, num_bytes=entry.num_bytes)
                 return opened
         if problem is not None:
             raise StoreUnavailable(str(problem))

@@ -22,7 +22,7 @@ def layout_of(spec: PlanSpec, counts: _I64) -> Layout:
 
 
 def in_service(spec: PlanSpec, quotas: SampleQuotas) -> NDArray[np.bool_]:
-    """bool[B]: False where the ``line`` planner serves no place of the bucket in any epoch (``tails.may_serve``)."""
+    """bool[B]: False where ``line`` serves no place of the bucket in any epoch (``remainders.may_serve``)."""
     return may_serve(
         spec.tails, quotas.least(), quotas.most(), spec.batch_sizes * spec.lockstep, _edges(spec)
     )

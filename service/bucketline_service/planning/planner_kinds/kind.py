@@ -13,7 +13,7 @@ from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner_port import Planner
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 
 _I64 = NDArray[np.int64]
 Checkpoints = MutableMapping[tuple[int, int], bytes]

@@ -21,7 +21,7 @@ from bucketline_service.planning.planner_kinds.kind import (
     PlannerKind,
 )
 from bucketline_service.planning.planner_port import Planner
-from bucketline_service.planning.prepared import Prepared
+from bucketline_service.planning.prepared_plan import Prepared
 
 _I64 = NDArray[np.int64]
 

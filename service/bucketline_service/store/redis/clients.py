@@ -26,8 +26,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 
 from bucketline_service.errors import Invalid
-from bucketline_service.store.kinds import StoreKind
 from bucketline_service.store.redis.replicas import take_option, wait_behind_writes
+from bucketline_service.store.store_kinds import StoreKind
 
 MAX_CONNECTIONS = 64
 """Connections to each server. Further commands wait for a free one."""

@@ -20,8 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.store.coalescer import Coalescer
 from bucketline_service.store.damage import damaged, reading
-from bucketline_service.store.decisions import SEEN_EVERY_S, no_run
-from bucketline_service.store.kinds import StoreKind
+from bucketline_service.store.lease_decisions import SEEN_EVERY_S, no_run
 from bucketline_service.store.port import (
     LEASE_STRIDE,
     MAX_EVENTS,
@@ -53,6 +52,7 @@ from bucketline_service.store.redis.scripts import (
     UNLIST_RUN,
     Script,
 )
+from bucketline_service.store.store_kinds import StoreKind
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bucketline_service import events
+from bucketline_service import event_kinds
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.store.sqlite import health
 from bucketline_service.store.sqlite.health import Log, inode_of
@@ -252,7 +252,7 @@ class SqliteFile:
                 "what was acknowledged into the database. Then start them again"
             )
             raise StoreUnavailable(self._lost)
-        events.log(
+        event_kinds.log(
             "store_log_removed", detail=f"the write-ahead log of {self.path} was removed; nothing is lost"
         )
         self._disconnect()

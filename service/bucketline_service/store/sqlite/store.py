@@ -18,7 +18,7 @@ from bucketline_service.store.damage import (
     sound_generation,
     sound_rank,
 )
-from bucketline_service.store.decisions import (
+from bucketline_service.store.lease_decisions import (
     Held,
     decide_begin,
     decide_commit,

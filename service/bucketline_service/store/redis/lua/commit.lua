@@ -1,4 +1,4 @@
--- Prove leases and move their ranks' cursors forward, each commit on its own, as decide_commit of rules.py does for one.
+-- Prove leases and move their ranks' cursors forward, each commit on its own, as decide_commit of lease_decisions.py does for one.
 -- KEYS[1] bucketline:{run}:generation  string, the present generation, packed; until delete_run
 -- KEYS[2] bucketline:{run}:ranks       hash, rank -> record, packed; until delete_run
 -- ARGV    lease stride, how old last_seen_s may grow, touch ('1': write again what is already there), then each commit, packed:
