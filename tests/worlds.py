@@ -1,4 +1,8 @@
-"""A coordinator over each of both stores, as fixtures: ``from tests.worlds import *`` in a conftest."""
+"""A coordinator over each of both stores, as fixtures: ``from tests.worlds import *`` in a conftest.
+
+That the stores behave alike is proven in ``tests/store``. `make test` therefore runs only ``ON_BOTH`` on Redis as well;
+`make test-all` runs the rest.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,30 @@ from tests.checked import Api
 from tests.redis_server import RedisServer
 from tests.server import COCO, Replica
 
-__all__ = ["api", "coco", "put_run", "shared_api", "shared_replica", "shared_world", "world"]
+__all__ = [
+    *("api", "coco", "put_run", "pytest_generate_tests"),
+    *("shared_api", "shared_replica", "shared_world", "world"),
+]
+
+ON_BOTH = {
+    *("test_adoption", "test_leases", "test_map_deletion_guard"),
+    *("test_replicas", "test_sessions", "test_store_risks"),
+}
+"""Modules whose rules depend on what the store does under concurrent or lost writes."""
 
 SMALL = "id,width,height\n" + "".join(f"{i},{512 + 64 * (i % 5)},{512 + 64 * (i % 3)}\n" for i in range(200))
 """200 images, ids 0 to 199."""
 
 _databases = itertools.count(1)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    is_on_both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
+    redis = pytest.param("redis", marks=[] if is_on_both else pytest.mark.exhaustive)
+    marks = [*metafunc.definition.iter_markers("parametrize")]
+    for name, scope in (("world", "function"), ("shared_world", "session")):
+        if name in metafunc.fixturenames and not any(name in mark.args[0] for mark in marks):
+            metafunc.parametrize(name, ["sqlite", redis], indirect=True, scope=scope)
 
 
 class World:
@@ -59,13 +81,13 @@ def _worlds(request: pytest.FixtureRequest, folder: Path) -> Iterator[World]:
     world.close()
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A store and a data directory of the test's own, over either store."""
     yield from _worlds(request, tmp_path)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "redis"])
+@pytest.fixture(scope="session")
 def shared_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     yield from _worlds(request, tmp_path_factory.mktemp("shared"))
 
