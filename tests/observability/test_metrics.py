@@ -8,7 +8,7 @@ from bucketline_service.observability.metrics import Metrics, RunGaugeValues
 def test_a_run_that_is_gone_leaves_no_series() -> None:
     metrics = Metrics()
     for run in ("kept", "gone", "deleted"):
-        metrics.batches.labels(run).inc(3)
+        metrics.of_run(run).batches.inc(3)
     reading = RunGaugeValues("ready", {"rank_lag_steps": 7})
     metrics.set_runs({"kept": reading, "deleted": reading})
     metrics.forget_run("deleted")
@@ -24,7 +24,7 @@ def test_a_run_that_is_gone_leaves_no_series() -> None:
 def test_without_the_store_counts_stay_and_nothing_is_told_of_where_runs_stand() -> None:
     metrics = Metrics()
     metrics.set_runs({"run": RunGaugeValues("ready", {"slowest_step": 7})})
-    metrics.batches.labels("run").inc(3)
+    metrics.of_run("run").batches.inc(3)
     metrics.set_store_down()
     text = metrics.exposition().decode()
     assert "bucketline_store_up 0.0" in text

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -30,6 +31,16 @@ from bucketline_service.version import VERSION
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable that prometheus_client reads when it is imported: a folder for counters of processes."""
+
+RUN_COUNTERS = {
+    "batches_served": "Batches served",
+    "acks": "Acknowledgements accepted",
+    "leases": "Leases given, including again to their holder",
+    "sessions": "Generations begun",
+    "fences": "Requests refused as fenced",
+    "adoptions": "Leases adopted after the store had lost state",
+}
+"""Counters of each run: help text by name."""
 
 RUN_GAUGES = {
     "ranks": "Ranks of the run's present start",
@@ -53,6 +64,17 @@ GAUGES = {
     "run_status": "1 for the run's status: planning, ready or failed",
     **RUN_GAUGES,
 }
+
+
+class RunCounters(NamedTuple):
+    """The counters of one run, in the order of ``RUN_COUNTERS``."""
+
+    batches: Counter
+    acks: Counter
+    leases: Counter
+    sessions: Counter
+    fences: Counter
+    adoptions: Counter
 
 
 @dataclass(frozen=True)
@@ -146,21 +168,20 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
             registry=registry,
         )
-        self._run_counters: list[Counter] = []
-        self.batches = self._counter("batches_served", "Batches served")
-        self.acks = self._counter("acks", "Acknowledgements accepted")
-        self.leases = self._counter("leases", "Leases given, including again to their holder")
-        self.sessions = self._counter("sessions", "Generations begun")
-        self.fences = self._counter("fences", "Requests refused as fenced")
-        self.adoptions = self._counter("adoptions", "Leases adopted after the store had lost state")
+        self._run_counters = [
+            Counter(f"bucketline_{name}", what, ["run"], registry=registry)
+            for name, what in RUN_COUNTERS.items()
+        ]
+        self._of_runs: dict[str, RunCounters] = {}
         self._read = _Gauges()
         registry.register(self._read)
 
-    def _counter(self, name: str, what: str) -> Counter:
-        """A counter by run."""
-        counter = Counter(f"bucketline_{name}", what, ["run"], registry=self.registry)
-        self._run_counters.append(counter)
-        return counter
+    def of_run(self, run: str) -> RunCounters:
+        """The counters of a run."""
+        counters = self._of_runs.get(run)
+        if counters is None:
+            counters = self._of_runs[run] = RunCounters(*(each.labels(run) for each in self._run_counters))
+        return counters
 
     def request(self, method: str, route: str, status: int, took_s: float) -> None:
         """Count a request and its duration."""
@@ -187,8 +208,7 @@ class Metrics:
         a series that it does not know; the counters of other runs are dropped."""
         self._read.is_store_up, self._read.runs = True, runs
         for run in runs:
-            for counter in self._run_counters:
-                counter.labels(run)
+            self.of_run(run)
         for run in self._counted() - set(runs):
             self.forget_run(run)
 
@@ -211,5 +231,7 @@ class Metrics:
     def forget_run(self, run: str) -> None:
         """Drop a deleted run's series."""
         self._read.runs = {name: reading for name, reading in self._read.runs.items() if name != run}
-        for counter in self._run_counters if MULTIPROCESS not in os.environ else ():
-            counter.remove(run)
+        if MULTIPROCESS not in os.environ:
+            self._of_runs.pop(run, None)
+            for counter in self._run_counters:
+                counter.remove(run)

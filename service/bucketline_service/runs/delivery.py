@@ -51,7 +51,7 @@ class Lease:
     record: RankRecord
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class NextRequest:
     """What a rank's worker sends with ``next``. ``generation`` and ``generation_id``: those of its lease, None if it
     sends none. ``ack``: the last step that it has finished. ``begin``: the first step that it requests, None for the
@@ -108,7 +108,7 @@ class Delivery:
             proposed = max(lease_floor(now_s), least_lease(run)) + rank
             record = await self._runs.store.lease(name, rank, holder, generation.id, proposed, now_s)
             if record is not None:
-                self._metrics.leases.labels(name).inc()
+                self._metrics.of_run(name).leases.inc()
                 is_new = record.lease >= proposed and record.leased_at_s == now_s
                 if is_new:
                     self._event_log.emit(
@@ -128,7 +128,7 @@ class Delivery:
         cursor = sharding.normal(commit.cursor)
         start = sharding.normal(request.begin) if request.begin else cursor
         batches, after = await self._next_batches(run, request.rank, start, request.count, request.include)
-        self._metrics.batches.labels(name).inc(len(batches))
+        self._metrics.of_run(name).batches.inc(len(batches))
         num_steps = 0 if sharding.is_over(cursor) else sharding.num_steps(cursor.epoch)
         return NextBatches(run.generation.birth or None, batches, cursor, num_steps, sharding.is_over(after))
 
@@ -199,11 +199,11 @@ class Delivery:
 
     def _count(self, run: Run, request: NextRequest, commit: Commit) -> None:
         if commit.outcome is Outcome.ADOPTED:
-            self._metrics.adoptions.labels(run.name).inc()
+            self._metrics.of_run(run.name).adoptions.inc()
             epoch, step = commit.cursor
             self._event_log.emit("lease_adopted", run.name, request.rank, epoch=epoch, step=step)
         if request.ack is not None:
-            self._metrics.acks.labels(run.name).inc()
+            self._metrics.of_run(run.name).acks.inc()
 
     def _fenced(self, run: Run, request: NextRequest) -> Fenced:
         if _is_of_lost_start(run, request):
@@ -212,14 +212,14 @@ class Delivery:
 
     def _fence(self, run: Run, rank: int, detail: str, **fields: Any) -> Fenced:
         number = run.generation.number
-        self._metrics.fences.labels(run.name).inc()
+        self._metrics.of_run(run.name).fences.inc()
         self._event_log.emit("fenced", run.name, rank, **fields, generation=number)
         return Fenced(detail, generation=number)
 
     def _lost(self, run: Run, request: NextRequest, what: str) -> Fenced:
         """The store has lost ``what`` with the lease, so it is unknown what was trained."""
         number = run.generation.number
-        self._metrics.fences.labels(run.name).inc()
+        self._metrics.of_run(run.name).fences.inc()
         self._event_log.emit("store_lost_state", run.name, request.rank, generation=request.generation)
         return Fenced(
             f"the store has lost lease {request.lease} of rank {request.rank} (generation {request.generation}), and "

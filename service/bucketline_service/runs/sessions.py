@@ -88,7 +88,7 @@ class Sessions:
         answer = await asyncio.to_thread(_session, begun, start.rolled_over)
         if not (await self._runs.store.begin(run.name, start.generation, run.generation.id, slowest)).begun:
             return None
-        self._metrics.sessions.labels(run.name).inc()
+        self._metrics.of_run(run.name).sessions.inc()
         self._runs.event_log.emit(
             "session_begun",
             run.name,
@@ -104,7 +104,7 @@ class Sessions:
         """Raise unless generation ``number``, which the session began, is the present one with this world size."""
         generation = run.generation
         if number != generation.number:
-            self._metrics.fences.labels(run.name).inc()
+            self._metrics.of_run(run.name).fences.inc()
             self._runs.event_log.emit("fenced", run.name, session=session, generation=generation.number)
             raise Fenced(
                 f"session {session!r} began generation {number}, and generation {generation.number} has replaced it. "

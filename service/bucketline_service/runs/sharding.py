@@ -155,11 +155,10 @@ class Sharding:
 
     def after(self, cursor: Cursor, count: int) -> Cursor:
         """The cursor ``count`` steps later, at most the end of the run."""
-        cursor = self.normal(cursor)
-        while count > 0 and not self.is_over(cursor):
-            take = min(count, self.num_steps(cursor.epoch) - cursor.step)
-            cursor, count = self.normal(Cursor(cursor.epoch, cursor.step + take)), count - take
-        return cursor
+        epoch, step = cursor.epoch, cursor.step + count
+        while epoch < self.end_epoch and step >= (num_steps := self.num_steps(epoch)):
+            epoch, step = epoch + 1, step - num_steps
+        return Cursor(epoch, step) if epoch < self.end_epoch else Cursor(self.end_epoch, 0)
 
     def back(self, cursor: Cursor, steps: int) -> Cursor:
         """The cursor ``steps`` steps earlier, at least the origin."""
