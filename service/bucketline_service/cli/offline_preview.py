@@ -38,7 +38,7 @@ def run(
 ) -> dict[str, Any]:
     """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at. What is wrong
     with one spec is its own problem, and begins with where it is from, of ``names``. Raises ``UsageError`` for a folder
-    that is no map, and ``Invalid`` for a file that is none and for too many specs."""
+    that is no map, and ``Invalid`` for a file that cannot be read as one and for too many specs."""
     parts = parts_of(file)
     check_num_specs(len(specs))
     plans = [_plan(spec, name) for spec, name in zip(specs, names, strict=True)]
