@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from tests.faults import effective, handover
+from tests.faults import effective_history, handover
 from tests.faults.effective_history import Effective
 from tests.faults.record import (
     Event,
@@ -186,7 +186,7 @@ RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     handover.order,
     handover.handovers,
     handover.checkpoints,
-    effective.starts,
+    effective_history.starts,
     observations,
     fences,
     errors,
