@@ -72,9 +72,16 @@ class Popen(subprocess.Popen[str]):
         )
 
     def _internal_poll(self, *arguments: Any, **options: Any) -> int | None:
-        if self._status is not None:
-            options["_waitpid"] = lambda pid, flags: self._try_wait(flags)
-        return super()._internal_poll(*arguments, **options)  # type: ignore[misc,no-any-return]
+        if self._status is None:
+            return super()._internal_poll(*arguments, **options)  # type: ignore[misc,no-any-return]
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                pid, status = self._try_wait(os.WNOHANG) if self.returncode is None else (0, 0)
+                if pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
 
     def _try_wait(self, flags: int) -> tuple[int, int]:
         """``os.waitpid``, which only a parent may call, for a child of another process."""
