@@ -40,12 +40,7 @@ class Window:
     Without ``reads`` nothing is fetched until a batch is taken, because other processes read the batches."""
 
     def __init__(
-        self,
-        rank: int,
-        size: int,
-        ack_interval_s: float,
-        start: Cursor | None = None,
-        reads: bool = True,
+        self, rank: int, size: int, ack_interval_s: float, start: Cursor | None = None, reads: bool = True
     ) -> None:
         self.rank = rank
         self.lease: Lease | None = None

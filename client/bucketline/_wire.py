@@ -108,9 +108,7 @@ def session_request(run: str, session: str, world_size: int, resume: str | State
     # an older coordinator refuses fields it does not know, and none needs to know in which start a state was saved
     place = replace(resume, start=None).to_json() if isinstance(resume, State) else resume
     return Request(
-        "POST",
-        run_path(run, "sessions"),
-        {"session": session, "world_size": world_size, "resume": place},
+        "POST", run_path(run, "sessions"), {"session": session, "world_size": world_size, "resume": place}
     )
 
 

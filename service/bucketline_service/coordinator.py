@@ -8,13 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bucketline_service.errors import Conflict, Damaged, TooLarge
-from bucketline_service.maps import (
-    MapInfo,
-    MapStore,
-    ReadResult,
-    RequestedColumns,
-    ResolutionMap,
-)
+from bucketline_service.maps import MapInfo, MapStore, ReadResult, RequestedColumns, ResolutionMap
 from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.names import few
 from bucketline_service.observability.event_log import EventLog

@@ -25,13 +25,7 @@ from uvicorn.supervisors import Multiprocess
 from bucketline_service import dashboard, event_kinds
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid, StoreUnavailable
-from bucketline_service.http import (
-    ApiSettings,
-    Tokens,
-    connection_limits,
-    create_app,
-    tls_files,
-)
+from bucketline_service.http import ApiSettings, Tokens, connection_limits, create_app, tls_files
 from bucketline_service.maps import MapStore, SharedMapStore, SharedRoot
 from bucketline_service.maps.store import STAGING_LIFE_S
 from bucketline_service.observability import logs

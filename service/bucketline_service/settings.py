@@ -29,8 +29,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to bind; any but loopback requires tokens")
     port: int = Field(7700, ge=0, le=65535, description="0 chooses a free one")
     store: str | None = Field(
-        None,
-        description=f"cursor store: {URL_HELP}; by default SQLite in the data directory",
+        None, description=f"cursor store: {URL_HELP}; by default SQLite in the data directory"
     )
     store_timeout_s: float = Field(
         2.0, gt=0, description="how long the store may take before a request is answered with 503"
@@ -48,8 +47,7 @@ class Settings(BaseSettings):
     worker_token_file: Path | None = None
     operator_token_file: Path | None = None
     allowed_hosts: str | None = Field(
-        None,
-        description="further host names that clients may use while no token is set, separated by commas",
+        None, description="further host names that clients may use while no token is set, separated by commas"
     )
     tls_cert: Path | None = Field(None, description="certificate chain in PEM format, for HTTPS")
     tls_key: Path | None = Field(None, description="its private key in PEM format")

@@ -73,12 +73,7 @@ def unavailable(
 
 
 def never_a_coordinator(
-    urls: Sequence[str],
-    failed: Sequence[str],
-    what: str,
-    cause: Unanswered,
-    attempts: int,
-    waited_s: float,
+    urls: Sequence[str], failed: Sequence[str], what: str, cause: Unanswered, attempts: int, waited_s: float
 ) -> ProtocolError:
     """The error for an address where only something other than a coordinator has ever answered."""
     last = one_line(cause) if len(urls) == 1 else "; ".join(failed)

@@ -45,12 +45,7 @@ class Operator(MapCalls, RunCalls, LedgerCalls, PreviewCalls):
     """
 
     def __init__(
-        self,
-        url: Urls,
-        token: str | None = None,
-        *,
-        timeout_s: float = 60.0,
-        verify: Verify | None = None,
+        self, url: Urls, token: str | None = None, *, timeout_s: float = 60.0, verify: Verify | None = None
     ) -> None:
         self._timeout_s = seconds("timeout_s", timeout_s)
         urls = check_urls(url)

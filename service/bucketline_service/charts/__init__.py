@@ -6,14 +6,7 @@ Needs only plotly, so that a notebook can use it with the client: ``pip install 
 from bucketline_service.charts.maps import aspects, sizes
 from bucketline_service.charts.previews import comparison
 from bucketline_service.charts.ranks import ranks
-from bucketline_service.charts.stats import (
-    aspect_error,
-    bucket_crop_loss,
-    buckets,
-    crop_loss,
-    pruned,
-    tails,
-)
+from bucketline_service.charts.stats import aspect_error, bucket_crop_loss, buckets, crop_loss, pruned, tails
 from bucketline_service.charts.style import Theme, dress
 
 __all__ = [

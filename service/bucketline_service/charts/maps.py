@@ -8,12 +8,7 @@ from itertools import pairwise
 import plotly.graph_objects as go
 
 from bucketline_service.charts.bucket_axis import Json
-from bucketline_service.charts.style import (
-    Theme,
-    dress,
-    palette,
-    scale,
-)
+from bucketline_service.charts.style import Theme, dress, palette, scale
 
 
 def sizes(answer: Json, *, theme: Theme = "light") -> go.Figure:

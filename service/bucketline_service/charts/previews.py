@@ -9,12 +9,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bucketline_service.charts.style import (
-    Palette,
-    Theme,
-    dress,
-    palette,
-)
+from bucketline_service.charts.style import Palette, Theme, dress, palette
 from bucketline_service.previews.comparison import named, short_names
 
 Json = dict[str, Any]
@@ -181,11 +176,7 @@ def _steps(plans: Sequence[_Plan]) -> list[_Part]:
 
 
 def _bars(
-    figure: go.Figure,
-    plans: Sequence[_Plan],
-    colours: Palette,
-    at: tuple[int, int],
-    parts: Sequence[_Part],
+    figure: go.Figure, plans: Sequence[_Plan], colours: Palette, at: tuple[int, int], parts: Sequence[_Part]
 ) -> None:
     """Stretches one after the other, and behind them what they come to."""
     rows = [plan.row for plan in plans]

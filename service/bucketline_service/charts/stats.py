@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from bucketline_service.charts.bucket_axis import (
-    MANY,
-    Json,
-    by_bucket,
-    columns,
-    labels,
-)
+from bucketline_service.charts.bucket_axis import MANY, Json, by_bucket, columns, labels
 from bucketline_service.charts.style import Theme, dress, palette
 
 _WORDS = {
@@ -186,18 +180,12 @@ def tails(stats: Json, *, theme: Theme = "light") -> go.Figure:
     figure = go.Figure(
         [
             columns(
-                names,
-                values,
-                colour,
-                name=name,
-                hovertemplate=f"%{{x}}<br>%{{y:,}} {name}<extra></extra>",
+                names, values, colour, name=name, hovertemplate=f"%{{x}}<br>%{{y:,}} {name}<extra></extra>"
             )
             for name, colour, values in fates
         ],
         go.Layout(
-            xaxis=by_bucket(),
-            yaxis={"title": {"text": "images"}, "rangemode": "tozero"},
-            barmode="stack",
+            xaxis=by_bucket(), yaxis={"title": {"text": "images"}, "rangemode": "tozero"}, barmode="stack"
         ),
     )
     return dress(figure, theme)

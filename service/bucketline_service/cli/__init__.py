@@ -8,12 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bucketline_service.cli import (
-    maps,
-    preview,
-    runs,
-    scan,
-)
+from bucketline_service.cli import maps, preview, runs, scan
 from bucketline_service.cli.demo import demo
 from bucketline_service.cli.errors import errors
 from bucketline_service.cli.events import events

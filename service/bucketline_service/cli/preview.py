@@ -46,8 +46,7 @@ def preview(
     format: Format = None,
     skip_missing_sizes: SkipMissingSizes = False,
     html: Annotated[
-        Path | None,
-        typer.Option(help="Write a report there as well: one page that works without a network."),
+        Path | None, typer.Option(help="Write a report there as well: one page that works without a network.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -14,19 +14,8 @@ from bucketline import Operator
 from bucketline_service.cli import completion
 from bucketline_service.cli.connection import call, connect, delete
 from bucketline_service.cli.errors import detail_of, errors
-from bucketline_service.cli.options import (
-    LOCAL,
-    AsJson,
-    RunName,
-    Url,
-)
-from bucketline_service.cli.output import (
-    binary_stdout,
-    confirm,
-    is_interactive,
-    print_answer,
-    warn,
-)
+from bucketline_service.cli.options import LOCAL, AsJson, RunName, Url
+from bucketline_service.cli.output import binary_stdout, confirm, is_interactive, print_answer, warn
 from bucketline_service.cli.progress_bars import planning
 from bucketline_service.cli.spec_options import Spec
 from bucketline_service.terminal import images

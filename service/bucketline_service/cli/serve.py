@@ -17,10 +17,7 @@ def serve(
         str | None, typer.Option(help="Address to bind [127.0.0.1]; any other needs tokens.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port [7700]; 0 takes a free one.")] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(help=f"{URL_HELP} [SQLite in the data directory]."),
-    ] = None,
+    store: Annotated[str | None, typer.Option(help=f"{URL_HELP} [SQLite in the data directory].")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Maps, plans, state [./bucketline-data].")] = None,
     store_timeout_s: Annotated[
         float | None, typer.Option(help="How long the store may take before the response is 503 [2.0].")
@@ -47,8 +44,7 @@ def serve(
         int | None, typer.Option(help="Largest map that may be uploaded [17179869184, which is 16 GiB].")
     ] = None,
     map_timeout_s: Annotated[
-        float | None,
-        typer.Option(help="How long reading a map may take [60], plus 1 s for each MB of it."),
+        float | None, typer.Option(help="How long reading a map may take [60], plus 1 s for each MB of it.")
     ] = None,
     max_json_bytes: Annotated[int | None, typer.Option(help="Longest JSON body [8388608, 8 MiB].")] = None,
     max_runs: Annotated[int | None, typer.Option(help="Maximum number of runs in the store [1000].")] = None,
@@ -56,8 +52,7 @@ def serve(
         int | None, typer.Option(help="Connections to one process; further ones get 503 [20000].")
     ] = None,
     client_timeout_s: Annotated[
-        float | None,
-        typer.Option(help="How long a client may pause within a request or a response [60]."),
+        float | None, typer.Option(help="How long a client may pause within a request or a response [60].")
     ] = None,
     otel: Annotated[
         bool | None, typer.Option("--otel/--no-otel", help="OpenTelemetry traces; see OTEL_… [off].")

@@ -17,16 +17,7 @@ from bucketline_service.http import api_docs, problems
 from bucketline_service.http.auth import Guards, Tokens
 from bucketline_service.http.host_check import CheckHost, Hosts
 from bucketline_service.http.middleware import HeadAsGet, LimitBody, Observe
-from bucketline_service.http.routes import (
-    charts,
-    events,
-    ledger,
-    maps,
-    previews,
-    probes,
-    runs,
-    sessions,
-)
+from bucketline_service.http.routes import charts, events, ledger, maps, previews, probes, runs, sessions
 from bucketline_service.http.routes.next_batches import InFront, NextRoute
 from bucketline_service.observability.traces import NameSpans, Traces
 

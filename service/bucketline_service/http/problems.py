@@ -99,8 +99,7 @@ class Problem(BaseModel):
     code: str = Field(description="for programs; " + ", ".join(sorted(CODES)), examples=sorted(CODES))
     field: str = Field("", description="with invalid: dotted path of the field, parameter or column")
     errors: list[FieldError] = Field(
-        [],
-        description=f"with invalid: the wrong fields, the first {MAX_ERRORS} of them",
+        [], description=f"with invalid: the wrong fields, the first {MAX_ERRORS} of them"
     )
     num_more_errors: int = Field(0, description="with invalid: how many more fields are wrong, if any")
 
@@ -119,9 +118,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _HEADERS = {
     401: {"WWW-Authenticate": {"description": "the scheme to use", "schema": {"const": "Bearer"}}},
-    503: {
-        "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 0}},
-    },
+    503: {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 0}}},
 }
 
 

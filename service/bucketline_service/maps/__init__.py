@@ -7,12 +7,7 @@ columns."""
 from __future__ import annotations
 
 from bucketline_service.maps.column_names import RequestedColumns
-from bucketline_service.maps.formats import (
-    FORMATS,
-    MapFormat,
-    format_for_suffix,
-    format_named,
-)
+from bucketline_service.maps.formats import FORMATS, MapFormat, format_for_suffix, format_named
 from bucketline_service.maps.lock import locked
 from bucketline_service.maps.optional_columns import STORED
 from bucketline_service.maps.put_notes import put_notes

@@ -17,12 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bucketline_service.errors import (
-    BucketlineError,
-    Invalid,
-    StoreUnavailable,
-    TooLarge,
-)
+from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
 from bucketline_service.maps.column_names import ResolvedColumns
 
 CHUNK_ROWS = 1 << 18

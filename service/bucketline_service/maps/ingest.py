@@ -20,19 +20,9 @@ from bucketline_service.maps.column_names import RequestedColumns, ResolvedColum
 from bucketline_service.maps.column_writers import OptionalColumnWriters
 from bucketline_service.maps.decompression_limits import check_unpacked
 from bucketline_service.maps.digest import content_digest
-from bucketline_service.maps.file_source import (
-    FileSource,
-    RowChunk,
-    broken,
-    reading,
-)
+from bucketline_service.maps.file_source import FileSource, RowChunk, broken, reading
 from bucketline_service.maps.formats import MapFormat
-from bucketline_service.maps.id_column import (
-    ID_HINT,
-    as_int_ids,
-    check_ids,
-    duplicate_row,
-)
+from bucketline_service.maps.id_column import ID_HINT, as_int_ids, check_ids, duplicate_row
 from bucketline_service.maps.numeric_columns import check_sides, plain
 from bucketline_service.maps.optional_columns import OPTIONAL, summarise, upright
 from bucketline_service.maps.resolution_map import schema

@@ -58,7 +58,7 @@ OPTIONAL: dict[str, OptionalColumn] = {
             high=8,
             hint=f"EXIF orientations are 1 to 8; 0 and empty mean 1. {_to_ignore('orientation')}",
             default=1,
-        ),
+        )
     ),
     "num_repeats": OptionalColumn(
         NumberRule(

@@ -24,12 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from bucketline_service.errors import (
-    BucketlineError,
-    Invalid,
-    StoreUnavailable,
-    TooLarge,
-)
+from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
 from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns
 from bucketline_service.maps.decompression_limits import limit_memory
 from bucketline_service.maps.formats import FORMATS

@@ -26,12 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bucketline_service.atomic_files import sync_folder, synced
-from bucketline_service.errors import (
-    Conflict,
-    Invalid,
-    NotFound,
-    StoreUnavailable,
-)
+from bucketline_service.errors import Conflict, Invalid, NotFound, StoreUnavailable
 from bucketline_service.maps.column_names import FIND_ALL, RequestedColumns
 from bucketline_service.maps.formats import format_named
 from bucketline_service.maps.ingest import MAX_IMAGES

@@ -12,12 +12,7 @@ from bucketline_service.errors import Invalid
 from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.assignment_stats import Summary
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.classify import (
-    Arrays,
-    Checkpoint,
-    Classification,
-    NoCheckpoint,
-)
+from bucketline_service.planning.line.classify import Arrays, Checkpoint, Classification, NoCheckpoint
 from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier, none_left
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.plan_spec import PlanSpec

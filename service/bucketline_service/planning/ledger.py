@@ -149,14 +149,7 @@ class Ledger:
                 yield from self._samples(planner, epoch, what, reason, chosen, times, part)
 
     def _samples(
-        self,
-        planner: LinePlanner,
-        epoch: int,
-        what: str,
-        reason: str,
-        fates: Fates,
-        times: _I64,
-        part: slice,
+        self, planner: LinePlanner, epoch: int, what: str, reason: str, fates: Fates, times: _I64, part: slice
     ) -> Iterator[Entries]:
         found = planner.samples(epoch, fates, part.start, part.stop)
         nums = times[found.stretches]
@@ -165,10 +158,7 @@ class Ledger:
             yield Entries(epoch, what, reason, found.rows, nums)
             return
         # an image that another bucket serves: its samples in this bucket are left out in every epoch
-        for why, is_meant in (
-            (reason, ~is_small),
-            (SMALL_BUCKET, is_small & self._is_served[found.groups]),
-        ):
+        for why, is_meant in ((reason, ~is_small), (SMALL_BUCKET, is_small & self._is_served[found.groups])):
             if is_meant.any():
                 yield Entries(epoch, what, why, found.rows[is_meant], nums[is_meant])
 

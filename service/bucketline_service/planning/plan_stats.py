@@ -14,11 +14,7 @@ from bucketline_service.planning.planner_kinds import PLANNERS, EpochServed
 from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared_plan import Prepared
 
-_ALWAYS = (
-    "max_ar_error",
-    "max_crop_loss",
-    "min_size",
-)  # reasons that are listed even if they prune no image
+_ALWAYS = ("max_ar_error", "max_crop_loss", "min_size")  # reasons that are listed even if they prune no image
 
 
 def epoch_stats(

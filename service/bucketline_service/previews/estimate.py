@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.assignment_stats import Summary
-from bucketline_service.planning.build_plan import (
-    check_world_size,
-    new_planner,
-    new_summary,
-    prepare,
-)
+from bucketline_service.planning.build_plan import check_world_size, new_planner, new_summary, prepare
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.classify import Classification
 from bucketline_service.planning.plan_spec import PlanSpec
@@ -29,11 +24,7 @@ MAX_PLANNED_IMAGES = 2_000_000
 
 
 def estimate_from_sizes(
-    spec: PlanSpec,
-    images: Images,
-    world_size: int,
-    num_invalid: int | None = None,
-    num_threads: int = 1,
+    spec: PlanSpec, images: Images, world_size: int, num_invalid: int | None = None, num_threads: int = 1
 ) -> dict[str, Any]:
     """``epoch_stats`` of epoch 0 over these images, or over their distinct sizes. ``num_invalid``: how many more the
     maps have that ``valid_ids`` leaves out, None where the spec has none. Raises ``Invalid`` as planning does.

@@ -7,12 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bucketline_service.errors import (
-    Fenced,
-    Invalid,
-    NotFound,
-    StoreUnavailable,
-)
+from bucketline_service.errors import Fenced, Invalid, NotFound, StoreUnavailable
 from bucketline_service.observability import traces
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.runs.batch_cache import BatchCache, num_ahead
@@ -22,14 +17,7 @@ from bucketline_service.runs.registry import Runs
 from bucketline_service.runs.resume import check_size
 from bucketline_service.runs.run import Run
 from bucketline_service.runs.sharding import MAX_COUNT, Sharding, Span
-from bucketline_service.store.port import (
-    LEASE_STRIDE,
-    Commit,
-    CommitRequest,
-    Cursor,
-    Outcome,
-    RankRecord,
-)
+from bucketline_service.store.port import LEASE_STRIDE, Commit, CommitRequest, Cursor, Outcome, RankRecord
 
 MAX_IDS = 1 << 20
 """The most ids in one answer. An answer with large batches holds fewer of them than requested, but at least one."""

@@ -35,14 +35,7 @@ from bucketline_service.runs.run import Run, new_birth
 from bucketline_service.runs.run_document import RunDocument
 from bucketline_service.spec.run_spec import RunSpec
 from bucketline_service.store.damage import damaged
-from bucketline_service.store.port import (
-    Cursor,
-    Generation,
-    RankRecord,
-    RunRecord,
-    Store,
-    Withdrawn,
-)
+from bucketline_service.store.port import Cursor, Generation, RankRecord, RunRecord, Store, Withdrawn
 
 WAIT_FOR_PLAN_S = 2.0
 """How long a request waits for a plan that is being built before it answers that it is."""

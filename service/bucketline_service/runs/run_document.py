@@ -12,12 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bucketline_service.errors import BucketlineError, Conflict, PlanMismatch
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.plans.fingerprint import (
-    as_put,
-    check_release,
-    differences,
-    fingerprint,
-)
+from bucketline_service.plans.fingerprint import as_put, check_release, differences, fingerprint
 from bucketline_service.spec.run_spec import RunSpec
 from bucketline_service.store.damage import damaged
 

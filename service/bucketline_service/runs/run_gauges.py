@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bucketline_service.errors import (
-    BucketlineError,
-    Damaged,
-    NotFound,
-    Planning,
-    StoreUnavailable,
-)
+from bucketline_service.errors import BucketlineError, Damaged, NotFound, Planning, StoreUnavailable
 from bucketline_service.observability.metrics import Metrics, RunGaugeValues
 from bucketline_service.runs.registry import STATUS_WAIT_S, Runs
 from bucketline_service.runs.run import Run

@@ -9,12 +9,7 @@ from typing import Literal
 from bucketline_service.errors import Conflict, Fenced, StoreUnavailable
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.runs.registry import Runs
-from bucketline_service.runs.resume import (
-    StateDict,
-    next_start,
-    rolled_over,
-    state_dict,
-)
+from bucketline_service.runs.resume import StateDict, next_start, rolled_over, state_dict
 from bucketline_service.runs.run import Run, new_birth
 from bucketline_service.store.port import Cursor, RankRecord
 

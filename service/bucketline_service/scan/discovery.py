@@ -12,14 +12,7 @@ from typing import NamedTuple
 
 from bucketline_service.errors import BucketlineError, Invalid
 from bucketline_service.scan import path_lists
-from bucketline_service.scan.scan_files import (
-    TARS,
-    FileKind,
-    FoundFile,
-    IdStyle,
-    has_image_extension,
-    stem,
-)
+from bucketline_service.scan.scan_files import TARS, FileKind, FoundFile, IdStyle, has_image_extension, stem
 from bucketline_service.scan.shards import is_img2dataset
 from bucketline_service.scan.storage import (
     FolderEntry,

@@ -22,12 +22,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from bucketline_service.errors import BucketlineError, Invalid
-from bucketline_service.scan.scan_files import (
-    FileKind,
-    FileResult,
-    ImageRow,
-    ScanFile,
-)
+from bucketline_service.scan.scan_files import FileKind, FileResult, ImageRow, ScanFile
 from bucketline_service.scan.storage import is_remote
 from bucketline_service.scan.worker import FileReader, ReadOptions
 

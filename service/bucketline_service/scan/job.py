@@ -15,12 +15,7 @@ from bucketline_service.scan.discovery import FileFinder, ScanOptions
 from bucketline_service.scan.image_headers import gone
 from bucketline_service.scan.record import ScanRecord, is_record
 from bucketline_service.scan.scan_files import FileResult, FoundFile
-from bucketline_service.scan.storage import (
-    Storage,
-    bucket_access,
-    is_remote,
-    parse,
-)
+from bucketline_service.scan.storage import Storage, bucket_access, is_remote, parse
 from bucketline_service.scan.worker import ReadOptions
 
 _SOME = 4096

@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bucketline_service.errors import Conflict, Invalid
-from bucketline_service.scan.scan_files import (
-    FileKind,
-    FileResult,
-    FoundFile,
-    ScanFile,
-)
+from bucketline_service.scan.scan_files import FileKind, FileResult, FoundFile, ScanFile
 
 VERSION = "1"
 _APPLICATION, _APPLICATION_AT = 0x6275636B, 68

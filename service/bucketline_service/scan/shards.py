@@ -9,14 +9,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from bucketline_service.scan.image_headers import BadImageError, as_size, read_size
-from bucketline_service.scan.scan_files import (
-    EXTENSIONS,
-    FileResult,
-    IdStyle,
-    ImageRow,
-    ScanFile,
-    key_id,
-)
+from bucketline_service.scan.scan_files import EXTENSIONS, FileResult, IdStyle, ImageRow, ScanFile, key_id
 from bucketline_service.scan.storage import error_text, is_utf8, printable
 
 _TABLE_COLUMNS = ["key", "status", "width", "height"]

@@ -63,9 +63,7 @@ def parse(path: str) -> tuple[str, BucketAccess]:
     rest, _, query = rest.partition("?")
     if not rest.strip("/"):
         raise Invalid(
-            path.partition("?")[0].rpartition("@")[2],
-            "must name a bucket",
-            f"Give {scheme}://bucket/prefix",
+            path.partition("?")[0].rpartition("@")[2], "must name a bucket", f"Give {scheme}://bucket/prefix"
         )
     bucket, slash, key = rest.partition("/")
     user, _, bucket = bucket.rpartition("@")

@@ -6,18 +6,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from bucketline_service.scan.scan_files import (
-    FileKind,
-    FileResult,
-    IdStyle,
-    ScanFile,
-)
-from bucketline_service.scan.shards import (
-    read_table,
-    read_tar,
-    size_row,
-    unreadable,
-)
+from bucketline_service.scan.scan_files import FileKind, FileResult, IdStyle, ScanFile
+from bucketline_service.scan.shards import read_table, read_tar, size_row, unreadable
 from bucketline_service.scan.storage import BucketAccess, Storage, is_remote
 
 NUM_THREADS = 32

@@ -17,27 +17,12 @@ from bucketline_service.planning.buckets.pruning import Limits
 from bucketline_service.planning.images import Part
 from bucketline_service.planning.line.image_classes import expected_samples
 from bucketline_service.planning.line.remainders import POLICIES
-from bucketline_service.planning.plan_spec import (
-    MAX_LOCKSTEP,
-    FrameBucket,
-    MapShare,
-    PlanSpec,
-)
+from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, FrameBucket, MapShare, PlanSpec
 from bucketline_service.planning.planner_kinds import DEFAULT, PLANNERS, PlannerKind
 from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.spec.batch_sizes import BatchSizes
-from bucketline_service.spec.ladder_kinds import (
-    DEFAULT_LADDER,
-    MAX_TIERS,
-    AnyLadder,
-    SpecModel,
-)
-from bucketline_service.spec.maps import (
-    MAX_MAPS,
-    MapSpec,
-    Repeats,
-    check_maps,
-)
+from bucketline_service.spec.ladder_kinds import DEFAULT_LADDER, MAX_TIERS, AnyLadder, SpecModel
+from bucketline_service.spec.maps import MAX_MAPS, MapSpec, Repeats, check_maps
 from bucketline_service.store.port import MAX_WORLD_SIZE
 
 _P = TypeVar("_P", bound="PlanFields")
@@ -106,8 +91,7 @@ class PlanFields(BatchSizes, Repeats):
     )
     planner: _PlannerName = Field(DEFAULT.name, description="the algorithm that plans the epochs")
     lockstep: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
-        None,
-        description="consecutive batches of one bucket, which the planner shuffles as a unit",
+        None, description="consecutive batches of one bucket, which the planner shuffles as a unit"
     )
     tails: _Tails | None = Field(None, description="what becomes of the images that do not fill a unit")
     ladder: AnyLadder = Field(default_factory=lambda: DEFAULT_LADDER(), description="which buckets exist")

@@ -19,12 +19,7 @@ from bucketline_service.http.map_uris import opened, path_of
 from bucketline_service.http.middleware import is_json
 from bucketline_service.http.problems import documented
 from bucketline_service.http.responses import as_json
-from bucketline_service.http.schemas.maps import (
-    MapDetail,
-    MapPutOut,
-    MapsOut,
-    UriIn,
-)
+from bucketline_service.http.schemas.maps import MapDetail, MapPutOut, MapsOut, UriIn
 from bucketline_service.http.schemas.shared import MapPath
 from bucketline_service.http.validation_errors import invalid_body
 from bucketline_service.maps import (

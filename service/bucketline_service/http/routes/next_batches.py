@@ -22,22 +22,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import BucketlineError
 from bucketline_service.http import problems
-from bucketline_service.http.auth import (
-    Guards,
-    Tokens,
-    bearer_token,
-    check_query,
-    check_token,
-)
+from bucketline_service.http.auth import Guards, Tokens, bearer_token, check_query, check_token
 from bucketline_service.http.body_limits import read_json
 from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.host_check import Hosts
-from bucketline_service.http.middleware import (
-    MAX_WORKER_BYTES,
-    HeadAsGet,
-    count,
-    too_large,
-)
+from bucketline_service.http.middleware import MAX_WORKER_BYTES, HeadAsGet, count, too_large
 from bucketline_service.http.problems import MethodNotAllowed, documented
 from bucketline_service.http.schemas.delivery import NextIn, NextOut
 from bucketline_service.http.schemas.shared import RankPath, RunPath

@@ -14,12 +14,7 @@ from bucketline_service.http.problems import documented
 from bucketline_service.http.responses import as_json, as_list
 from bucketline_service.http.schemas.delivery import Batches
 from bucketline_service.http.schemas.plan_costs import StatsOut
-from bucketline_service.http.schemas.runs import (
-    ImageOut,
-    RanksOut,
-    RunOut,
-    RunsOut,
-)
+from bucketline_service.http.schemas.runs import ImageOut, RanksOut, RunOut, RunsOut
 from bucketline_service.http.schemas.shared import RunPath
 from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.runs.batch_documents import INCLUDES, Include, Includes
@@ -43,8 +38,7 @@ WorldSizeQuery = Annotated[
     ),
 ]
 ForceQuery = Annotated[
-    bool,
-    Query(description="delete it although ranks were seen in the last minute; their workers fail"),
+    bool, Query(description="delete it although ranks were seen in the last minute; their workers fail")
 ]
 IncludeQuery = Annotated[
     str | None,

@@ -10,12 +10,7 @@ from bucketline_service.coordinator import Coordinator
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.problems import documented
 from bucketline_service.http.responses import as_json
-from bucketline_service.http.schemas.delivery import (
-    LeaseIn,
-    LeaseOut,
-    SessionIn,
-    SessionOut,
-)
+from bucketline_service.http.schemas.delivery import LeaseIn, LeaseOut, SessionIn, SessionOut
 from bucketline_service.http.schemas.shared import RankPath, RunPath, StateDictModel
 from bucketline_service.runs.run import Run
 from bucketline_service.store.port import Cursor

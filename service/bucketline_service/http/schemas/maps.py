@@ -39,10 +39,7 @@ class MapOut(BaseModel):
 
 
 class MapPutOut(MapOut):
-    notes: list[str] = Field(
-        default=[],
-        description="how ambiguous columns were read, if there are any",
-    )
+    notes: list[str] = Field(default=[], description="how ambiguous columns were read, if there are any")
     num_skipped: int | None = Field(
         None, description="rows without a size, which were left out; only with skip_missing_sizes"
     )

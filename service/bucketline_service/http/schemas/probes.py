@@ -15,8 +15,7 @@ class Health(Status):
 
 class Readiness(Status):
     store_risks: list[str] | None = Field(
-        None,
-        description="if there are any: why the store may lose acknowledged writes, and what to do",
+        None, description="if there are any: why the store may lose acknowledged writes, and what to do"
     )
     map_root: str | None = Field(
         None,

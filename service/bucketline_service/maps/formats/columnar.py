@@ -12,12 +12,7 @@ import pyarrow.parquet as pq
 
 from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns, resolve
 from bucketline_service.maps.decompression_limits import check_arrow_file, check_arrow_stream, check_parquet
-from bucketline_service.maps.file_source import (
-    CHUNK_ROWS,
-    FileSource,
-    RowChunk,
-    broken,
-)
+from bucketline_service.maps.file_source import CHUNK_ROWS, FileSource, RowChunk, broken
 
 _FILE_MAGIC = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"

@@ -18,13 +18,7 @@ import pyarrow.csv as pa_csv
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns, resolve
-from bucketline_service.maps.file_source import (
-    NOT_UTF8_HINT,
-    FileSource,
-    RowChunk,
-    broken,
-    is_utf8,
-)
+from bucketline_service.maps.file_source import NOT_UTF8_HINT, FileSource, RowChunk, broken, is_utf8
 
 _BLOCK_BYTES = 1 << 23
 _HEADER_CHARS = 1 << 20

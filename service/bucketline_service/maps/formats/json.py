@@ -15,24 +15,9 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from bucketline_service.errors import Invalid
-from bucketline_service.maps.column_names import (
-    OPTIONAL_NAMES,
-    RequestedColumns,
-    ResolvedColumns,
-    resolve,
-)
-from bucketline_service.maps.file_source import (
-    NOT_UTF8_HINT,
-    FileSource,
-    RowChunk,
-    broken,
-)
-from bucketline_service.maps.formats.json_rows import (
-    OBJECT_HINT,
-    JsonRows,
-    as_text,
-    open_rows,
-)
+from bucketline_service.maps.column_names import OPTIONAL_NAMES, RequestedColumns, ResolvedColumns, resolve
+from bucketline_service.maps.file_source import NOT_UTF8_HINT, FileSource, RowChunk, broken
+from bucketline_service.maps.formats.json_rows import OBJECT_HINT, JsonRows, as_text, open_rows
 from bucketline_service.maps.id_column import ID_HINT
 from bucketline_service.maps.numeric_columns import SIDE, NumberRule
 from bucketline_service.maps.optional_columns import OPTIONAL

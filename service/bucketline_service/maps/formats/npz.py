@@ -14,13 +14,7 @@ import pyarrow as pa
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps.column_names import RequestedColumns, ResolvedColumns, resolve
-from bucketline_service.maps.file_source import (
-    CHUNK_ROWS,
-    MAX_ID_BYTES,
-    FileSource,
-    RowChunk,
-    broken,
-)
+from bucketline_service.maps.file_source import CHUNK_ROWS, MAX_ID_BYTES, FileSource, RowChunk, broken
 
 _MAX_ITEM_BYTES = 4 * MAX_ID_BYTES  # numpy stores a character in four bytes
 _CHUNK_BYTES = 1 << 26

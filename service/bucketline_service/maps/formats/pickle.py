@@ -30,14 +30,7 @@ import pyarrow as pa
 
 from bucketline_service.errors import Invalid, TooLarge
 from bucketline_service.maps.column_names import FIND_ALL, RequestedColumns, ResolvedColumns
-from bucketline_service.maps.file_source import (
-    CHUNK_ROWS,
-    FileSource,
-    RowChunk,
-    broken,
-    is_utf8,
-    show,
-)
+from bucketline_service.maps.file_source import CHUNK_ROWS, FileSource, RowChunk, broken, is_utf8, show
 from bucketline_service.maps.id_column import ID_HINT
 from bucketline_service.maps.numeric_columns import SIDE
 

@@ -32,13 +32,7 @@ from bucketline_service.maps.shared_root.map_names import SharedMapNames
 from bucketline_service.maps.shared_root.root import SharedRoot
 from bucketline_service.maps.shared_root.verify_copy import verify_copy
 from bucketline_service.maps.sidecar import sidecar_path
-from bucketline_service.maps.store import (
-    STAGING_LIFE_S,
-    MapInfo,
-    MapStore,
-    digest_of,
-    taken,
-)
+from bucketline_service.maps.store import STAGING_LIFE_S, MapInfo, MapStore, digest_of, taken
 
 
 class SharedMapStore(MapStore):

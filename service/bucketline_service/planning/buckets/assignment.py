@@ -20,13 +20,7 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.buckets.ladder_generators import MAX_SIDE, Ladder
 from bucketline_service.planning.buckets.no_upscale import NoUpscale, indices
-from bucketline_service.planning.buckets.pruning import (
-    NO_BUCKET,
-    Limits,
-    Metric,
-    Targets,
-    prune,
-)
+from bucketline_service.planning.buckets.pruning import NO_BUCKET, Limits, Metric, Targets, prune
 
 _CHUNK = 1 << 17  # rows at a time: the working arrays stay in the cache, and are 10 MB at most
 _FAR = 2.0**19  # below it, float differences to distinct aspects of sides up to 65,536 are distinct

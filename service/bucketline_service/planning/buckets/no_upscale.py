@@ -24,12 +24,7 @@ from bucketline_service.planning.buckets.ladder_generators import (
     check_size,
     is_integer,
 )
-from bucketline_service.planning.buckets.pruning import (
-    NO_BUCKET,
-    Limits,
-    Targets,
-    prune,
-)
+from bucketline_service.planning.buckets.pruning import NO_BUCKET, Limits, Targets, prune
 
 _CHUNK = 1 << 17  # rows at a time: the working arrays stay in the cache, and are 15 MB at most
 

@@ -18,12 +18,7 @@ from bucketline_service.planning.line.units import (
     least_units,
 )
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner_kinds.kind import (
-    Checkpoints,
-    EpochServed,
-    Flows,
-    PlannerKind,
-)
+from bucketline_service.planning.planner_kinds.kind import Checkpoints, EpochServed, Flows, PlannerKind
 from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared_plan import Prepared
 

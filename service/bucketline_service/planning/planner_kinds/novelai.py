@@ -14,12 +14,7 @@ from bucketline_service.planning.line.image_classes import ImageClassifier
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.novelai.planner import NovelaiPlanner
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner_kinds.kind import (
-    Checkpoints,
-    EpochServed,
-    Flows,
-    PlannerKind,
-)
+from bucketline_service.planning.planner_kinds.kind import Checkpoints, EpochServed, Flows, PlannerKind
 from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared_plan import Prepared
 

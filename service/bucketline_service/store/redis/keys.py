@@ -46,14 +46,7 @@ tokens go up to 2^53, and ``tostring`` keeps 14 digits.
 from __future__ import annotations
 
 from bucketline_service.store.damage import sound_generation, sound_rank
-from bucketline_service.store.port import (
-    Cursor,
-    Generation,
-    GenerationId,
-    KeptEvent,
-    NewEvent,
-    RankRecord,
-)
+from bucketline_service.store.port import Cursor, Generation, GenerationId, KeptEvent, NewEvent, RankRecord
 
 RUNS = "bucketline:runs"
 EVENTS = "bucketline:events"

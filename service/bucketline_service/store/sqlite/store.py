@@ -12,19 +12,8 @@ from functools import partial
 from typing import Any
 
 from bucketline_service.errors import NotFound, StoreUnavailable
-from bucketline_service.store.damage import (
-    damaged,
-    reading,
-    sound_generation,
-    sound_rank,
-)
-from bucketline_service.store.lease_decisions import (
-    Held,
-    decide_begin,
-    decide_commit,
-    decide_lease,
-    no_run,
-)
+from bucketline_service.store.damage import damaged, reading, sound_generation, sound_rank
+from bucketline_service.store.lease_decisions import Held, decide_begin, decide_commit, decide_lease, no_run
 from bucketline_service.store.port import (
     MAX_EVENTS,
     Begun,
