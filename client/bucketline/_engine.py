@@ -50,9 +50,8 @@ class Engine:
         self.transport = transport
         self._run_name = run
         self._holder = holder
-        self._session: str | None = (
-            None  # the start of the job in which leases are taken; None: the present one
-        )
+        # the start of the job in which leases are taken; None: the present one
+        self._session: str | None = None
         self._start: Cursor | None = None
         self._is_from_start = False  # the session was started to begin the run at its first step
         self._size = window

@@ -191,9 +191,8 @@ def serve(settings: Settings) -> None:
     server = uvicorn.Server(config) if settings.workers == 1 else None
     _end_quietly(server)
     if settings.is_renewable and sys.platform != "win32":
-        signal.signal(
-            signal.SIGHUP, lambda *_: config.renew()
-        )  # until the event loop or ``Workers`` handles it
+        # until the event loop or ``Workers`` handles it
+        signal.signal(signal.SIGHUP, lambda *_: config.renew())
     _announce(bound, tokens, is_tls=settings.tls_cert is not None)
     if server is not None:
         server.run(sockets=[bound])

@@ -306,9 +306,8 @@ class BucketBatchSampler:
             return iter(())  # it was loaded at the end of its epoch
         if self._is_handed_over and not self._runs_on and self._is_rolled_over:
             self._is_rolled_over = False
-            return iter(
-                ()
-            )  # the framework's epoch has ended: the rest of the run's epoch is less than a step
+            # the framework's epoch has ended: the rest of the run's epoch is less than a step
+            return iter(())
         return self._all_epochs() if self._runs_on else self.client.epoch(self.rank, ahead=True)
 
     def _all_epochs(self) -> Iterator[Batch]:

@@ -103,9 +103,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not is_stuck:
             self._num_unsent_bytes, self._read_s = unsent, now_s
         begins = [self._read_s] if is_stuck else []
-        if (
-            self._since_s is not None and not self.flow.read_paused
-        ):  # otherwise the client waits for the server
+        # otherwise the client waits for the server
+        if self._since_s is not None and not self.flow.read_paused:
             begins.append(self._since_s)
         left_s = min(begins, default=now_s) + self._timeout_s - now_s
         if left_s <= 0:

@@ -66,11 +66,8 @@ def _open(root: Path, path: Path) -> int | None:
         root = root.resolve()
         inside = (root / path).resolve().relative_to(root)
         descriptor = _walk(root, inside.parts)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ):  # missing, outside the folder, not a valid name, a cycle of links
+    # missing, outside the folder, not a valid name, a cycle of links
+    except (OSError, ValueError, RuntimeError):
         return None
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor

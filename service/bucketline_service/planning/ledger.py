@@ -72,9 +72,8 @@ class Ledger:
         self._in_service = np.ones(spec.num_buckets, dtype=np.bool_)
         if isinstance(planner, LinePlanner):
             self._in_service = in_service(spec, quotas)
-        self._is_served = np.zeros(
-            len(groups.keys), dtype=np.bool_
-        )  # in one of the epochs that the answer covers
+        # in one of the epochs that the answer covers
+        self._is_served = np.zeros(len(groups.keys), dtype=np.bool_)
         self._is_served[quotas.groups[self._in_service[quotas.buckets]]] = True
         rounds = np.bincount(quotas.groups, weights=quotas.ends - quotas.begins, minlength=len(groups.keys))
         # rounded, so that an error in a sum of shares does not add a time

@@ -130,9 +130,8 @@ class Delivery:
             batch_size = run.plan.spec.most_images
             sharding = run.sharding
             left = 0 if sharding.is_over(start) else sharding.num_steps(start.epoch) - start.step
-            num = max(
-                count, min(left, num_ahead(batch_size))
-            )  # an epoch is not planned before it is requested
+            # an epoch is not planned before it is requested
+            num = max(count, min(left, num_ahead(batch_size)))
             planned = await self._batches(run, sharding, rank, start, num, include)
             batches = planned[: min(count, most_in_answer(batch_size))]
             if len(batches) < min(left, len(planned)):

@@ -151,9 +151,8 @@ class Runs:
             await map_deletion_guard.announce(
                 self.store, self._maps, name, birth, document.digests, self._clock
             )
-            with suppress(
-                Withdrawn
-            ):  # a map was about to be deleted, perhaps one that this run does not need
+            # a map was about to be deleted, perhaps one that this run does not need
+            with suppress(Withdrawn):
                 record, created = await self._create(name, document, birth)
                 if created and plan is not None:
                     self._open[name] = Run(name, document, record.document, plan, record.generation)

@@ -262,9 +262,8 @@ def _opened(image: Any) -> _Header:
 
     # of the base class, since PNG's own method reads the whole file for EXIF at its end
     orientation = _whole(Image.Image.getexif(image).get(ORIENTATION, 1))
-    if (
-        image.format == "TIFF"
-    ):  # its decoder applies the orientation, which only some releases include in its size
+    # its decoder applies the orientation, which only some releases include in its size
+    if image.format == "TIFF":
         sides = image.tag_v2[256], image.tag_v2[257]
         return _Header(*(sides[::-1] if orientation in _ON_ITS_SIDE else sides))
     width, height = image.size

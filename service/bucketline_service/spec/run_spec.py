@@ -174,9 +174,8 @@ class PlanFields(BatchSizes, Repeats):
         """With what the planner implies written out. Raises ``Invalid`` for anything else, rather than ignore it.
         ``repeats``: the field as the user wrote it."""
         wanted = [(field, _at(self, field), implied) for field, implied in kind.implies.items()]
-        if (
-            not kind.takes_repeats
-        ):  # name the field that the user wrote: a resolved spec has num_repeats alone
+        # name the field that the user wrote: a resolved spec has num_repeats alone
+        if not kind.takes_repeats:
             wrote_repeats = repeats is not None
             wanted.append(
                 ("repeats", repeats, 0.0) if wrote_repeats else ("num_repeats", self.num_repeats, 1.0)

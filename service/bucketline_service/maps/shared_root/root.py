@@ -223,9 +223,8 @@ class SharedRoot:
         try:
             yield
         except (OSError, pa.ArrowException) as exc:
-            raise StoreUnavailable(
-                f"the map root {self.shown} cannot be used: {self._clean(exc)}"
-            ) from None  # pyarrow's message may contain the URI
+            # pyarrow's message may contain the URI
+            raise StoreUnavailable(f"the map root {self.shown} cannot be used: {self._clean(exc)}") from None
 
     def _clean(self, error: BaseException) -> str:
         """The first line of an error message, without anything that could be a secret."""

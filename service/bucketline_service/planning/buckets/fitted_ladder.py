@@ -138,9 +138,8 @@ def histogram(
         aspects, counts = np.unique(ratios, return_counts=True)
         parts.append(Histogram(aspects, counts))
         num_held += len(aspects)
-        if num_held > _CHUNK + len(
-            found.aspects
-        ):  # as much again as is merged already: each row is moved log N times
+        # as much again as is merged already: each row is moved log N times
+        if num_held > _CHUNK + len(found.aspects):
             found = _merged(parts)
             parts, num_held = [found], len(found.aspects)
     return _merged(parts)

@@ -91,9 +91,8 @@ def novelai(
 
     longest_first = min(limit, area // low)  # a longer side leaves less than min_dim for the other one
     _check_count((longest_first - low) // step + 1, "ladder.divisible")
-    aspects: dict[
-        Size, float
-    ] = {}  # the order of first coming is kept, and a later coming overwrites the aspect
+    # the order of first coming is kept, and a later coming overwrites the aspect
+    aspects: dict[Size, float] = {}
     for width in range(low, longest_first + 1, step):
         height = _longest_other(width, area, low, step, limit)
         # The original adds its base size as a bucket of aspect 1 where it passes it on the way up, square or
@@ -174,9 +173,8 @@ def geometric(
     width, height = check_size("ladder.base_res", sides)
     step = check_side("ladder.divisible", divisible)
 
-    side = round(
-        math.sqrt(width * height), 3
-    )  # of the square of that area, to as many decimals as the original
+    # of the square of that area, to as many decimals as the original
+    side = round(math.sqrt(width * height), 3)
     aspects = np.unique(np.round(np.geomspace(low, high, num_ar_buckets), 3)).tolist()
     sizes = []
     for aspect in aspects:
