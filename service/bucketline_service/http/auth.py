@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from bucketline_service.errors import Invalid
 from bucketline_service.http.body_limits import JsonRequest
-from bucketline_service.http.problems import Forbidden, Unauthorized
+from bucketline_service.http.problems import Forbidden, Unauthorized, documented
 
 _bearer = HTTPBearer(auto_error=False, description="BUCKETLINE_TOKEN: a worker's or an operator's")
 
@@ -80,6 +80,16 @@ class Guards:
                 return guarded
 
         return cls(any_token, operator_token, GuardedRoute)
+
+    def readers(self, *statuses: int, also: dict[int | str, Any] | None = None) -> dict[str, Any]:
+        """How a route is declared that any token may call. ``statuses``: of its errors, besides those that every such
+        route can have: of the token, the parameters and the store. ``also``: its other answers, by status."""
+        responses = {**(also or {}), **documented(401, 422, 503, *statuses)}
+        return {"dependencies": [Depends(self.any)], "responses": responses}
+
+    def operators(self, *statuses: int, also: dict[int | str, Any] | None = None) -> dict[str, Any]:
+        """The same for a route that requires an operator's token."""
+        return {**self.readers(403, *statuses, also=also), "dependencies": [Depends(self.operator)]}
 
 
 def check_token(tokens: Tokens, given: bytes | None, *, operator: bool) -> None:

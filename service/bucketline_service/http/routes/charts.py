@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Annotated, Any, Literal
 
 from cachetools import LRUCache
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.browser_headers import DATA
-from bucketline_service.http.problems import documented
 from bucketline_service.http.schemas.shared import MapPath, RunPath
 
 MAX_ANSWERS = 4
@@ -69,14 +68,10 @@ def _drawn(name: str, theme: str, answer: dict[str, Any]) -> str:
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     router = APIRouter(tags=["figures"], route_class=guards.route)
     drawer = _Drawer()
-    readers = [Depends(guards.any)]
+    reads = guards.readers(404, 409)
 
     @router.get(
-        "/v1/runs/{run}/figures/{figure}",
-        summary="See a run as a chart",
-        dependencies=readers,
-        response_model=FigureOut,
-        responses=documented(401, 404, 409, 422, 503),
+        "/v1/runs/{run}/figures/{figure}", summary="See a run as a chart", response_model=FigureOut, **reads
     )
     async def run_figure(run: RunPath, figure: RunFigure, theme: ThemeQuery = "light") -> Response:
         """Plotly's JSON. ``ranks`` shows ``/ranks``, all others show ``/stats``."""
@@ -92,11 +87,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         return await drawer.draw(figure, theme, lambda: coordinator.queries.stats_of(found, epoch), key)
 
     @router.get(
-        "/v1/maps/{map}/figures/{figure}",
-        summary="See a map as a chart",
-        dependencies=readers,
-        response_model=FigureOut,
-        responses=documented(401, 404, 409, 422, 503),
+        "/v1/maps/{map}/figures/{figure}", summary="See a map as a chart", response_model=FigureOut, **reads
     )
     async def map_figure(map: MapPath, figure: MapFigure, theme: ThemeQuery = "light") -> Response:
         """Plotly's JSON of the map's histogram: ``sizes``, width by height, or ``aspects``."""

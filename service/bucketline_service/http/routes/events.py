@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from bucketline_service import names
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.http.auth import Guards
-from bucketline_service.http.problems import documented
 from bucketline_service.http.responses import as_json
 from bucketline_service.http.schemas.events import EventsOut
 from bucketline_service.names import check_name
@@ -19,14 +18,9 @@ DEFAULT_LIMIT = 100
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
-    router = APIRouter(tags=["operations"], dependencies=[Depends(guards.any)], route_class=guards.route)
+    router = APIRouter(tags=["operations"], route_class=guards.route)
 
-    @router.get(
-        "/v1/events",
-        summary="List recent events",
-        response_model=EventsOut,
-        responses=documented(401, 422, 503),
-    )
+    @router.get("/v1/events", summary="List recent events", response_model=EventsOut, **guards.readers())
     async def list_events(
         run: Annotated[
             str | None,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.middleware import IS_HEAD
-from bucketline_service.http.problems import documented
 from bucketline_service.http.routes.runs import WorldSizeQuery
 from bucketline_service.http.schemas.shared import RunPath
 from bucketline_service.planning.planner_port import MAX_EPOCH
@@ -33,7 +32,7 @@ FormatQuery = Annotated[Format, Query(description="of the file")]
 
 MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 
-_TABLE: dict[int | str, dict[str, Any]] = {
+_TABLE: dict[int | str, Any] = {
     200: {
         "description": "a table with the columns epoch, what, reason, map (if the run has several), id and num",
         "content": {
@@ -50,9 +49,8 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     @router.get(
         "/v1/runs/{run}/ledger",
         summary="List what epochs leave out and repeat",
-        dependencies=[Depends(guards.any)],
         response_class=StreamingResponse,
-        responses={**_TABLE, **documented(401, 404, 409, 422, 503)},
+        **guards.readers(404, 409, also=_TABLE),
     )
     async def ledger(
         request: Request,

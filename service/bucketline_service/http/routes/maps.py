@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from bucketline_service.coordinator import Coordinator
@@ -17,7 +17,6 @@ from bucketline_service.http.auth import Guards
 from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.map_uris import opened, path_of
 from bucketline_service.http.middleware import is_json
-from bucketline_service.http.problems import documented
 from bucketline_service.http.responses import as_json
 from bucketline_service.http.schemas.maps import MapDetail, MapPutOut, MapsOut, UriIn
 from bucketline_service.http.schemas.shared import MapPath
@@ -76,14 +75,12 @@ def _add_put(
     @router.put(
         "/v1/maps/{map}",
         summary="Upload a resolution map",
-        dependencies=[Depends(guards.operator)],
         status_code=201,
         response_model=MapPutOut,
-        responses={
-            200: {"model": MapPutOut, "description": "the same content again"},
-            **documented(401, 403, 409, 413, 422, 503),
-        },
         openapi_extra=_BODY,
+        **guards.operators(
+            409, 413, also={200: {"model": MapPutOut, "description": "the same content again"}}
+        ),
     )
     async def put_map(
         map: MapPath,
@@ -122,36 +119,18 @@ def _add_put(
 
 
 def _add_others(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
-    @router.get(
-        "/v1/maps",
-        summary="List all maps",
-        dependencies=[Depends(guards.any)],
-        response_model=MapsOut,
-        responses=documented(401, 422, 503),
-    )
+    @router.get("/v1/maps", summary="List all maps", response_model=MapsOut, **guards.readers())
     async def list_maps() -> Response:
         """Every map by name, with its digest and number of images."""
         return as_json({"maps": [_about(each.name, each) for each in await coordinator.list_maps()]})
 
-    @router.get(
-        "/v1/maps/{map}",
-        summary="Get a map",
-        dependencies=[Depends(guards.any)],
-        response_model=MapDetail,
-        responses=documented(401, 404, 422, 503),
-    )
+    @router.get("/v1/maps/{map}", summary="Get a map", response_model=MapDetail, **guards.readers(404))
     async def get_map(map: MapPath) -> Response:
         """A map with the histogram of its sizes and aspects."""
         stored = await coordinator.get_map(map)
         return as_json({**_about(map, stored), "histogram": stored.histogram()})
 
-    @router.delete(
-        "/v1/maps/{map}",
-        summary="Delete a map",
-        dependencies=[Depends(guards.operator)],
-        status_code=204,
-        responses=documented(401, 403, 404, 409, 422, 503),
-    )
+    @router.delete("/v1/maps/{map}", summary="Delete a map", status_code=204, **guards.operators(404, 409))
     async def delete_map(map: MapPath) -> Response:
         """Delete a map. If runs use it this is a conflict that names them."""
         await coordinator.delete_map(map)

@@ -13,7 +13,7 @@ from email.message import Message as MimeHeaders
 from typing import Any
 
 import orjson
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
@@ -27,7 +27,7 @@ from bucketline_service.http.body_limits import read_json
 from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.host_check import Hosts
 from bucketline_service.http.middleware import MAX_WORKER_BYTES, HeadAsGet, count, too_large
-from bucketline_service.http.problems import MethodNotAllowed, documented
+from bucketline_service.http.problems import MethodNotAllowed
 from bucketline_service.http.schemas.delivery import NextIn, NextOut
 from bucketline_service.http.schemas.shared import RankPath, RunPath
 from bucketline_service.http.validation_errors import invalid, located
@@ -57,9 +57,8 @@ class NextRoute(APIRoute):
             methods=["POST"],
             tags=["delivery"],
             summary="Acknowledge, and read on",
-            dependencies=[Depends(guards.any)],
             response_model=NextOut,
-            responses=documented(401, 404, 409, 413, 422, 503),
+            **guards.readers(404, 409, 413),
         )
 
     async def next_batches(self, run: RunPath, rank: RankPath, body: NextIn) -> Response:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.errors import Invalid
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.body_limits import while_wanted
-from bucketline_service.http.problems import documented, members
+from bucketline_service.http.problems import members
 from bucketline_service.http.responses import as_json
 from bucketline_service.http.schemas.plan_costs import PreviewsIn, PreviewsOut
 from bucketline_service.previews import comparison
@@ -31,15 +31,13 @@ NarrowQuery = Annotated[
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     router = APIRouter(tags=["previews"], route_class=guards.route)
-
     drawing = asyncio.Lock()
 
     @router.post(
         "/v1/previews",
         summary="Compare what plans would cost",
-        dependencies=[Depends(guards.operator)],
         response_model=PreviewsOut,
-        responses=documented(401, 403, 404, 413, 422, 503),
+        **guards.operators(404, 413),
     )
     async def preview(
         request: Request, body: PreviewsIn, figure: FigureQuery = None, narrow: NarrowQuery = False

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from bucketline_service.coordinator import Coordinator, RunSpec
 from bucketline_service.errors import Invalid
 from bucketline_service.http.auth import Guards
 from bucketline_service.http.browser_headers import DATA
-from bucketline_service.http.problems import documented
 from bucketline_service.http.responses import as_json, as_list
 from bucketline_service.http.schemas.delivery import Batches
 from bucketline_service.http.schemas.plan_costs import StatsOut
@@ -54,26 +53,18 @@ IncludeQuery = Annotated[
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
     router = APIRouter(tags=["runs"], route_class=guards.route)
     _add_writing(router, coordinator, guards)
-    _add_standing(router, coordinator, guards)
-    _add_plan(router, coordinator, guards)
+    _add_reading(router, coordinator, guards)
     return router
 
 
 def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
-    operators = [Depends(guards.operator)]
+    also: dict[int | str, Any] = {
+        200: {"model": RunOut, "description": "the same spec again"},
+        202: {"model": RunOut, "description": "accepted; the plan is being built"},
+    }
+    puts, deletes = guards.operators(404, 409, 413, also=also), guards.operators(404, 409)
 
-    @router.put(
-        "/v1/runs/{run}",
-        summary="Put a run",
-        dependencies=operators,
-        status_code=201,
-        response_model=RunOut,
-        responses={
-            200: {"model": RunOut, "description": "the same spec again"},
-            202: {"model": RunOut, "description": "accepted; the plan is being built"},
-            **documented(401, 403, 404, 409, 413, 422, 503),
-        },
-    )
+    @router.put("/v1/runs/{run}", summary="Put a run", status_code=201, response_model=RunOut, **puts)
     async def put_run(run: RunPath, spec: RunSpec) -> Response:
         """A map, a plan spec and a world size. The run starts with generation 1 at step 0 of epoch 0. Another spec
         under an existing name is a conflict."""
@@ -82,78 +73,43 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
         status = 202 if about["status"] == "planning" else 201 if created else 200
         return as_json(about, status)
 
-    @router.delete(
-        "/v1/runs/{run}",
-        summary="Delete a run",
-        dependencies=operators,
-        status_code=204,
-        responses=documented(401, 403, 404, 409, 422, 503),
-    )
+    @router.delete("/v1/runs/{run}", summary="Delete a run", status_code=204, **deletes)
     async def delete_run(run: RunPath, force: ForceQuery = False) -> Response:
         """Forget a run, its cursors and leases. Its map stays. A conflict while ranks are at work, unless forced."""
         await coordinator.delete_run(run, force=force)
         return Response(status_code=204, headers=DATA)
 
 
-def _add_standing(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
-    """Runs, and the progress of their ranks."""
-    readers = [Depends(guards.any)]
+def _add_reading(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
+    """Runs, the progress of their ranks, and what their plans hold and cost."""
+    queries = coordinator.queries
+    reads = guards.readers(404, 409)
 
-    @router.get(
-        "/v1/runs",
-        summary="List all runs",
-        dependencies=readers,
-        response_model=RunsOut,
-        responses=documented(401, 422, 503),
-    )
+    @router.get("/v1/runs", summary="List all runs", response_model=RunsOut, **guards.readers())
     async def list_runs() -> Response:
         """All runs by name. A run whose record in the store is damaged is ``failed``."""
-        return as_json({"runs": await coordinator.queries.runs()})
+        return as_json({"runs": await queries.runs()})
 
-    @router.get(
-        "/v1/runs/{run}",
-        summary="Get a run",
-        dependencies=readers,
-        response_model=RunOut,
-        responses=documented(401, 404, 409, 422, 503),
-    )
+    @router.get("/v1/runs/{run}", summary="Get a run", response_model=RunOut, **reads)
     async def get_run(run: RunPath) -> Response:
         """Its spec with every default, its status, and the state dict at the slowest rank's cursor."""
-        return as_json(await coordinator.queries.run(run))
+        return as_json(await queries.run(run))
 
-    @router.get(
-        "/v1/runs/{run}/ranks",
-        summary="List the ranks of a run",
-        dependencies=readers,
-        response_model=RanksOut,
-        responses=documented(401, 404, 409, 422, 503),
-    )
+    @router.get("/v1/runs/{run}/ranks", summary="List the ranks of a run", response_model=RanksOut, **reads)
     async def ranks(run: RunPath) -> Response:
         """Each rank's cursor and holder, how far it is behind the leader, and its speed."""
-        return as_json({"ranks": await coordinator.queries.ranks(run)})
+        return as_json({"ranks": await queries.ranks(run)})
 
-
-def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> None:
-    """What the plan holds and costs."""
-    readers = [Depends(guards.any)]
-
-    @router.get(
-        "/v1/runs/{run}/stats",
-        summary="Get what a plan costs",
-        dependencies=readers,
-        response_model=StatsOut,
-        responses=documented(401, 404, 409, 422, 503),
-    )
+    @router.get("/v1/runs/{run}/stats", summary="Get what a plan costs", response_model=StatsOut, **reads)
     async def stats(run: RunPath) -> Response:
         """What the plan costs, by bucket and in total. Exact for every epoch (``novelai``: for the current one)."""
-        return as_json(await coordinator.queries.stats(run))
+        return as_json(await queries.stats(run))
 
     @router.get(
         "/v1/runs/{run}/images/{id:path}",
         summary="Explain an image's place",
-        dependencies=readers,
         response_model=ImageOut,
-        responses=documented(401, 404, 409, 422, 503),
+        **reads,
     )
     async def image(
         run: RunPath,
@@ -162,15 +118,9 @@ def _add_plan(router: APIRouter, coordinator: Coordinator, guards: Guards) -> No
         map: MapQuery = None,
     ) -> Response:
         """Its bucket or why it is pruned, and at which steps and ranks an epoch serves it."""
-        return as_json(await coordinator.queries.image(run, id, epoch, map))
+        return as_json(await queries.image(run, id, epoch, map))
 
-    @router.get(
-        "/v1/runs/{run}/batches",
-        summary="Read the plan itself",
-        dependencies=readers,
-        response_model=Batches,
-        responses=documented(401, 404, 409, 422, 503),
-    )
+    @router.get("/v1/runs/{run}/batches", summary="Read the plan itself", response_model=Batches, **reads)
     async def batches(
         run: RunPath,
         epoch: EpochQuery,

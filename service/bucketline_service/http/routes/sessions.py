@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from bucketline_service.coordinator import Coordinator
 from bucketline_service.http.auth import Guards
-from bucketline_service.http.problems import documented
 from bucketline_service.http.responses import as_json
 from bucketline_service.http.schemas.delivery import LeaseIn, LeaseOut, SessionIn, SessionOut
 from bucketline_service.http.schemas.shared import RankPath, RunPath, StateDictModel
@@ -17,15 +16,10 @@ from bucketline_service.store.port import Cursor
 
 
 def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
-    router = APIRouter(tags=["delivery"], dependencies=[Depends(guards.any)], route_class=guards.route)
+    router = APIRouter(tags=["delivery"], route_class=guards.route, **guards.readers(404, 409, 413))
     delivery = coordinator.delivery
 
-    @router.post(
-        "/v1/runs/{run}/sessions",
-        summary="Start the whole job",
-        response_model=SessionOut,
-        responses=documented(401, 404, 409, 413, 422, 503),
-    )
+    @router.post("/v1/runs/{run}/sessions", summary="Start the whole job", response_model=SessionOut)
     async def start_session(run: RunPath, body: SessionIn) -> Response:
         """Begins a new generation, which fences all leases of older ones. Idempotent by ``session``."""
         resume = body.resume.to_state() if isinstance(body.resume, StateDictModel) else body.resume
@@ -37,12 +31,7 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         }
         return as_json({**_standing(session.run, session.cursor), **costs})
 
-    @router.post(
-        "/v1/runs/{run}/ranks/{rank}/lease",
-        summary="Take a rank's lease",
-        response_model=LeaseOut,
-        responses=documented(401, 404, 409, 413, 422, 503),
-    )
+    @router.post("/v1/runs/{run}/ranks/{rank}/lease", summary="Take a rank's lease", response_model=LeaseOut)
     async def lease(run: RunPath, rank: RankPath, body: LeaseIn) -> Response:
         """Gives the right to move a rank's cursor, and fences an older lease of another holder."""
         leased = await delivery.lease(run, rank, body.holder, body.session)
