@@ -6,8 +6,9 @@ Terminal, report and dashboard show this one table. Imports the standard library
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import takewhile
+from operator import getitem
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
@@ -37,11 +38,12 @@ class Row(NamedTuple):
 
 
 class _Cost(NamedTuple):
-    """``better``: whether 1, more, or -1, less, is; 0 where that depends on what one wants."""
+    """``value``: its dotted name in the stats, or a function of them. ``better``: whether 1, more, or -1, less, is; 0
+    where that depends on what one wants."""
 
     label: str
     level: int
-    value: Callable[[Json], Any]
+    value: str | Callable[[Json], Any]
     help: str
     form: str = "num"
     better: int = 0
@@ -56,9 +58,13 @@ def rows(answer: Json, separator: str = ",") -> list[Row]:
 
 
 def _row(cost: _Cost, stats: Sequence[Json | None], separator: str) -> Row:
-    values = [None if each is None else cost.value(each) for each in stats]
+    values = [None if each is None else _value(cost, each) for each in stats]
     cells = [None if value is None else _FORMS[cost.form](value, separator) for value in values]
     return Row(cost.label, cost.level, cost.help, cells, _best(values, cells, cost.better))
+
+
+def _value(cost: _Cost, stats: Json) -> Any:
+    return reduce(getitem, cost.value.split("."), stats) if isinstance(cost.value, str) else cost.value(stats)
 
 
 def _best(values: Sequence[Any], cells: Sequence[str | None], better: int) -> list[bool]:
@@ -72,10 +78,6 @@ def _best(values: Sequence[Any], cells: Sequence[str | None], better: int) -> li
 
 def _pruned_by(reason: str, stats: Json) -> int:
     return int(stats["pruned"].get(reason, 0))
-
-
-def _of(name: str, what: str, stats: Json) -> float:
-    return float(stats[name][what])
 
 
 def mean_area_px(stats: Json) -> float:
@@ -133,25 +135,25 @@ _FORMS: dict[str, Callable[[Any, str], str]] = {
 }
 
 _COSTS = (
-    _Cost("images", 0, lambda stats: stats["num_images"], "in the map"),
-    _Cost("assigned", 1, lambda stats: stats["num_assigned"], "images that have a bucket", better=1),
+    _Cost("images", 0, "num_images", "in the map"),
+    _Cost("assigned", 1, "num_assigned", "images that have a bucket", better=1),
     _Cost("pruned", 1, lambda stats: sum(stats["pruned"].values()), "images that have none", better=-1),
     *(_Cost(reason, 2, partial(_pruned_by, reason), "pruned for this reason") for reason in PRUNED),
     _Cost(
         "crop loss, mean",
         0,
-        partial(_of, "crop_loss", "mean"),
+        "crop_loss.mean",
         "the share of an image's pixels that is cut away in its own bucket",
         "share",
         -1,
     ),
-    _Cost("median", 1, partial(_of, "crop_loss", "median"), "half of the images lose no more", "share", -1),
-    _Cost("p95", 1, partial(_of, "crop_loss", "p95"), "95 of 100 images lose no more", "share", -1),
-    _Cost("max", 1, partial(_of, "crop_loss", "max"), "what the worst image loses", "share", -1),
+    _Cost("median", 1, "crop_loss.median", "half of the images lose no more", "share", -1),
+    _Cost("p95", 1, "crop_loss.p95", "95 of 100 images lose no more", "share", -1),
+    _Cost("max", 1, "crop_loss.max", "what the worst image loses", "share", -1),
     _Cost(
         "as served",
         1,
-        lambda stats: stats["crop_loss_served"],
+        "crop_loss_served",
         "the mean of what an epoch serves, images moved to another bucket included",
         "share",
         -1,
@@ -159,61 +161,43 @@ _COSTS = (
     _Cost(
         "aspect error, mean",
         0,
-        partial(_of, "aspect_error", "mean"),
+        "aspect_error.mean",
         "the difference of width / height between image and bucket",
         "error",
         -1,
     ),
-    _Cost("median", 1, partial(_of, "aspect_error", "median"), "of half of the images", "error", -1),
-    _Cost("p95", 1, partial(_of, "aspect_error", "p95"), "of 95 in 100 images", "error", -1),
-    _Cost("max", 1, partial(_of, "aspect_error", "max"), "of the worst image", "error", -1),
-    _Cost("batches an epoch", 0, lambda stats: stats["num_batches"], "of all ranks together"),
-    _Cost("steps", 0, lambda stats: stats["num_steps"], "of each rank in an epoch"),
+    _Cost("median", 1, "aspect_error.median", "of half of the images", "error", -1),
+    _Cost("p95", 1, "aspect_error.p95", "of 95 in 100 images", "error", -1),
+    _Cost("max", 1, "aspect_error.max", "of the worst image", "error", -1),
+    _Cost("batches an epoch", 0, "num_batches", "of all ranks together"),
+    _Cost("steps", 0, "num_steps", "of each rank in an epoch"),
     _Cost(
         "of mixed shapes",
         1,
-        lambda stats: stats["mixed_steps"],
+        "mixed_steps",
         "steps at which ranks may have different sizes, and wait for each other",
         better=-1,
     ),
     _Cost(
         "imbalance",
         1,
-        lambda stats: stats["step_imbalance"],
+        "step_imbalance",
         "pixels of each step's slowest rank over the ranks' mean; 1 is perfect",
         "ratio",
         -1,
     ),
-    _Cost("left out", 0, lambda stats: stats["dropped"], "images that an epoch does not serve", better=-1),
-    _Cost(
-        "in every epoch",
-        1,
-        lambda stats: stats["never_served"],
-        "those of buckets too small to be served, ever",
-        better=-1,
-    ),
-    _Cost("repeated", 0, lambda stats: stats["repeated"], "images served again to fill a batch", better=-1),
-    _Cost(
-        "spilled",
-        0,
-        lambda stats: stats["spilled"],
-        "images that an epoch serves in another bucket than their own",
-        better=-1,
-    ),
+    _Cost("left out", 0, "dropped", "images that an epoch does not serve", better=-1),
+    _Cost("in every epoch", 1, "never_served", "those of buckets too small to be served, ever", better=-1),
+    _Cost("repeated", 0, "repeated", "images served again to fill a batch", better=-1),
+    _Cost("spilled", 0, "spilled", "images that an epoch serves in another bucket than their own", better=-1),
     _Cost(
         "shapes",
         0,
-        lambda stats: stats["num_shapes"],
+        "num_shapes",
         "distinct sizes of batches: a compiled model is compiled for each",
         better=-1,
     ),
-    _Cost(
-        "largest",
-        1,
-        lambda stats: stats["largest_shape"],
-        "the size whose batches need the most memory",
-        "shape",
-    ),
+    _Cost("largest", 1, "largest_shape", "the size whose batches need the most memory", "shape"),
     _Cost(
         "size, mean",
         0,
