@@ -8,23 +8,10 @@ from typing import Annotated
 import typer
 
 from bucketline.operator._map_files import num_upload_bytes, parts_of
+from bucketline_service.cli import options
 from bucketline_service.cli.connection import call, connect, delete
 from bucketline_service.cli.errors import errors
-from bucketline_service.cli.options import (
-    LOCAL,
-    AsJson,
-    Format,
-    HeightColumn,
-    IdColumn,
-    MapName,
-    NumFramesColumn,
-    NumRepeatsColumn,
-    OrientationColumn,
-    SkipMissingSizes,
-    Url,
-    WidthColumn,
-    columns,
-)
+from bucketline_service.cli.options import LOCAL, AsJson, MapName, Url
 from bucketline_service.cli.output import print_answer
 from bucketline_service.cli.progress_bars import uploading
 from bucketline_service.terminal import maps as text
@@ -43,19 +30,19 @@ def map_put(
             "several files of one format, a folder of them or a quoted pattern.",
         ),
     ],
-    id_column: IdColumn = None,
-    width_column: WidthColumn = None,
-    height_column: HeightColumn = None,
-    orientation_column: OrientationColumn = None,
-    num_repeats_column: NumRepeatsColumn = None,
-    num_frames_column: NumFramesColumn = None,
-    format: Format = None,
-    skip_missing_sizes: SkipMissingSizes = False,
+    id_column: options.IdColumn = None,
+    width_column: options.WidthColumn = None,
+    height_column: options.HeightColumn = None,
+    orientation_column: options.OrientationColumn = None,
+    num_repeats_column: options.NumRepeatsColumn = None,
+    num_frames_column: options.NumFramesColumn = None,
+    format: options.Format = None,
+    skip_missing_sizes: options.SkipMissingSizes = False,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Upload a resolution map."""
-    named = columns(
+    named = options.columns(
         id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
     )
     with errors(), connect(url) as operator:

@@ -8,19 +8,9 @@ from typing import Annotated
 
 import typer
 
+from bucketline_service.cli import options
 from bucketline_service.cli.errors import errors
-from bucketline_service.cli.options import (
-    AsJson,
-    Format,
-    HeightColumn,
-    IdColumn,
-    NumFramesColumn,
-    NumRepeatsColumn,
-    OrientationColumn,
-    SkipMissingSizes,
-    WidthColumn,
-    columns,
-)
+from bucketline_service.cli.options import AsJson
 from bucketline_service.cli.output import print_answer, warn
 from bucketline_service.cli.spec_options import read_spec
 from bucketline_service.terminal import plan_costs
@@ -37,14 +27,14 @@ def preview(
             help="A run spec, a JSON file; several are shown side by side. Its map is not looked at."
         ),
     ] = None,
-    id_column: IdColumn = None,
-    width_column: WidthColumn = None,
-    height_column: HeightColumn = None,
-    orientation_column: OrientationColumn = None,
-    num_repeats_column: NumRepeatsColumn = None,
-    num_frames_column: NumFramesColumn = None,
-    format: Format = None,
-    skip_missing_sizes: SkipMissingSizes = False,
+    id_column: options.IdColumn = None,
+    width_column: options.WidthColumn = None,
+    height_column: options.HeightColumn = None,
+    orientation_column: options.OrientationColumn = None,
+    num_repeats_column: options.NumRepeatsColumn = None,
+    num_frames_column: options.NumFramesColumn = None,
+    format: options.Format = None,
+    skip_missing_sizes: options.SkipMissingSizes = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a report there as well: one page that works without a network.")
     ] = None,
@@ -60,7 +50,7 @@ def preview(
             f"{file}: the defaults, 8 ranks with batches of 8 (--spec FILE.json has others)"
         ]
         names = desk.names_of(spec) if spec else ["defaults"]
-        named = columns(
+        named = options.columns(
             id_column, width_column, height_column, orientation_column, num_repeats_column, num_frames_column
         )
         answer = desk.run(file, specs, sources, desk.Reading(named, format, skip_missing_sizes))

@@ -7,16 +7,10 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning.assignment_stats import tails
 from bucketline_service.planning.images import Images
+from bucketline_service.planning.line import units
 from bucketline_service.planning.line.image_classes import ImageClassifier
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
-from bucketline_service.planning.line.units import (
-    check_units,
-    in_service,
-    largest_first,
-    layout_of,
-    least_units,
-)
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner_kinds.kind import Checkpoints, EpochServed, Flows, PlannerKind
 from bucketline_service.planning.planner_port import Planner
@@ -34,19 +28,19 @@ def _new(
         prepared.order,
         prepared.groups,
         quotas,
-        lambda counts: layout_of(spec, counts),
+        lambda counts: units.layout_of(spec, counts),
         batch_sizes=spec.batch_sizes,
         lockstep=spec.lockstep,
         seed=spec.seed,
         find=lambda row: prepared.find(classifier, images, row),
-        largest_first=largest_first(spec) if spec.first == "largest" else [],
-        least_units=least_units(spec, quotas),
+        largest_first=units.largest_first(spec) if spec.first == "largest" else [],
+        least_units=units.least_units(spec, quotas),
     )
 
 
 def _flows(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> Flows:
-    check_units(spec, quotas, may_come)
-    return layout_of(spec, quotas.cuts(spec.seed, 0).counts).flows()
+    units.check_units(spec, quotas, may_come)
+    return units.layout_of(spec, quotas.cuts(spec.seed, 0).counts).flows()
 
 
 def _served(
@@ -67,7 +61,7 @@ def _served(
     spilled = sum(size * float(shares[target]) for bucket, target, size in layout.flows() if target != bucket)
     return EpochServed(
         layout.num_units * spec.lockstep,
-        tails(spec.num_buckets, layout, prepared.summary, spec.targets, in_service(spec, quotas)),
+        tails(spec.num_buckets, layout, prepared.summary, spec.targets, units.in_service(spec, quotas)),
         planner.num_served(epoch, num_dealt),
         planner.num_only_after(epoch, num_dealt) if spec.tails == "pad" else None,
         round(spilled),

@@ -37,21 +37,9 @@ from bucketline_service.store.port import (
     RunRecord,
     Withdrawn,
 )
-from bucketline_service.store.redis import keys, records
+from bucketline_service.store.redis import keys, records, scripts
 from bucketline_service.store.redis.clients import Client, ClusterClient, open_client
 from bucketline_service.store.redis.risks import Risks, find_risks
-from bucketline_service.store.redis.scripts import (
-    ANNOUNCE_RUN,
-    BEGIN,
-    COMMIT,
-    CREATE_RUN,
-    LEASE,
-    RANKS,
-    RECORD,
-    SESSION,
-    UNLIST_RUN,
-    Script,
-)
 from bucketline_service.store.store_kinds import StoreKind
 
 T = TypeVar("T")
@@ -126,7 +114,7 @@ class RedisStore:
         """The order of the steps matters: see ``keys.py``."""
         await self._ask("SADD", keys.announced(run), birth)
         index = [keys.RUNS, keys.ANNOUNCED, keys.CLOSED]
-        closed = await self._script(ANNOUNCE_RUN, index, [run, birth, float(now_s), *maps])
+        closed = await self._script(scripts.ANNOUNCE_RUN, index, [run, birth, float(now_s), *maps])
         return [map.decode() for map in closed]
 
     async def create_run(
@@ -142,7 +130,7 @@ class RedisStore:
             if not announced:
                 await self._announce_run(run, birth, [], 0.0)
             answer = await self._script(
-                CREATE_RUN,
+                scripts.CREATE_RUN,
                 [keys.generation(run), keys.document(run), keys.sessions(run), keys.announced(run)],
                 [
                     *(keys.pack_generation(first), first.number, keys.pack_name(first.session)),
@@ -201,18 +189,20 @@ class RedisStore:
         announcement = await self._ask("HGET", keys.ANNOUNCED, run)
         await self._ask("UNLINK", keys.announced(run))
         deleted: int = await self._ask("UNLINK", *keys.of_run(run))
-        await self._script(UNLIST_RUN, [keys.RUNS, keys.ANNOUNCED], [run, announcement or b""])
+        await self._script(scripts.UNLIST_RUN, [keys.RUNS, keys.ANNOUNCED], [run, announcement or b""])
         return deleted > 0
 
     async def session(self, run: str, session: str) -> tuple[GenerationId, int | None]:
-        script = self._script(SESSION, [keys.generation(run), keys.sessions(run)], [session, self._touch])
+        script = self._script(
+            scripts.SESSION, [keys.generation(run), keys.sessions(run)], [session, self._touch]
+        )
         packed, number = _found(run, await self._answer(script, run))
         with reading(run, "the generation"):
             return keys.unpack_generation(packed).id, None if number is None else int(number)
 
     async def begin(self, run: str, new: Generation, follows: GenerationId, slowest: Cursor | None) -> Begun:
         script = self._script(
-            BEGIN,
+            scripts.BEGIN,
             [keys.generation(run), keys.sessions(run), keys.ranks(run)],
             [
                 *(keys.pack_generation(new), new.number, keys.pack_id(follows)),
@@ -226,7 +216,7 @@ class RedisStore:
         self, run: str, rank: int, holder: str, generation: GenerationId, proposed: int, now_s: float
     ) -> RankRecord | None:
         script = self._script(
-            LEASE,
+            scripts.LEASE,
             [keys.generation(run), keys.ranks(run)],
             [
                 rank,
@@ -249,7 +239,7 @@ class RedisStore:
     async def _commit(self, run: str, requests: Sequence[CommitRequest]) -> list[Commit]:
         """One script call for several independent commits."""
         script = self._script(
-            COMMIT,
+            scripts.COMMIT,
             [keys.generation(run), keys.ranks(run)],
             [LEASE_STRIDE, SEEN_EVERY_S, self._touch, *map(records.pack_commit, requests)],
         )
@@ -258,7 +248,7 @@ class RedisStore:
         return [records.unpack_commit(answer, generation) for answer in answers]
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
-        script = self._script(RANKS, [keys.generation(run), keys.ranks(run)], [])
+        script = self._script(scripts.RANKS, [keys.generation(run), keys.ranks(run)], [])
         packed, fields = _found(run, await self._answer(script, run))
         generation = records.generation(run, packed)
         pairs = zip(fields[::2], fields[1::2], strict=True)
@@ -268,7 +258,7 @@ class RedisStore:
 
     async def record(self, events: Sequence[NewEvent], least_id: int) -> None:
         packed = [keys.pack_event(event) for event in events]
-        await self._answer(self._script(RECORD, [keys.EVENTS], [least_id, MAX_EVENTS, *packed]))
+        await self._answer(self._script(scripts.RECORD, [keys.EVENTS], [least_id, MAX_EVENTS, *packed]))
 
     async def events(self, run: str | None, after: int, limit: int) -> list[KeptEvent]:
         # Redis cannot filter by run, and there are few
@@ -295,7 +285,7 @@ class RedisStore:
             raise StoreUnavailable("the Redis store is closed")
         return await self._client.execute_command(*command)
 
-    async def _script(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _script(self, script: scripts.Script, names: Sequence[str], args: Sequence[Any]) -> Any:
         """One round trip, two if Redis does not have the script yet."""
         try:
             return await self._ask("EVALSHA", script.sha, len(names), *names, *args)
