@@ -182,7 +182,7 @@ def test_of_equal_ladders_it_is_the_narrower():
 
 
 def test_chunks_make_the_same_histogram(monkeypatch):
-    monkeypatch.setattr("bucketline_service.planning.buckets.fitted_ladder._CHUNK", 7)
+    monkeypatch.setattr("bucketline_service.planning.chunked_passes.CHUNK", 7)
     rng = np.random.default_rng(0)
     widths, heights = rng.integers(1, 30, (2, 500))
     aspects, counts = np.unique(widths / heights, return_counts=True)

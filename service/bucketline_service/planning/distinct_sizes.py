@@ -16,10 +16,6 @@ _U64 = NDArray[np.uint64]
 _I64 = NDArray[np.int64]
 _32 = np.uint64(32)
 
-_Counted = tuple[_U64, _I64]
-"""Sizes, packed, ascending; and how many images have each."""
-_NONE: _Counted = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
-
 
 def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX_DISTINCT) -> Part:
     """The distinct sizes of a part with their ``counts``, of ``rows`` int64[n] or of all images, found chunk by chunk.
@@ -35,7 +31,7 @@ def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX
         return _as_they_are(part, rows)
     num = len(part.widths if rows is None else rows)
     table = _Table(num if is_plain else 0)
-    sizes = _Sizes()
+    sizes = chunked_passes.ValueCounts(np.uint64)
     for begin in range(0, num, chunked_passes.CHUNK):
         chunk = slice(begin, begin + chunked_passes.CHUNK)
         taken = [each[chunk if rows is None else rows[chunk]] for each in columns]
@@ -49,29 +45,6 @@ def distinct_sizes(part: Part, rows: _I64 | None = None, max_distinct: int = MAX
     codes = None if part.codes is None else more.pop(0)
     frames = None if part.num_frames is None else more.pop(0)
     return Part(widths, heights, codes, part.repeats, frames, counts)
-
-
-class _Sizes:
-    """Packed sizes and their counts, merged when as many wait as are merged already: each is moved log N times."""
-
-    def __init__(self) -> None:
-        self._merged = _NONE
-        self._waiting: list[_Counted] = []
-        self._num_waiting = 0
-
-    @property
-    def num_merged(self) -> int:
-        return len(self._merged[0])
-
-    def add(self, packed: _U64) -> None:
-        self._waiting.append(_distinct(packed))
-        self._num_waiting += len(self._waiting[-1][0])
-        if self._num_waiting > chunked_passes.CHUNK + self.num_merged:
-            self._merged = _merged([self._merged, *self._waiting])
-            self._waiting, self._num_waiting = [], 0
-
-    def merged(self, more: _Counted) -> _Counted:
-        return _merged([self._merged, *self._waiting, more])
 
 
 def _pack(columns: Sequence[NDArray[Any]], bits: list[int]) -> _U64:
@@ -119,22 +92,8 @@ class _Table:
         np.add.at(self._counts, widths.astype(np.int64) * self.SIDE + heights, np.uint32(1))
         return large
 
-    def counted(self) -> _Counted:
+    def counted(self) -> chunked_passes.Counted:
+        """Sizes, packed; and how many images have each."""
         cells = np.flatnonzero(self._counts)
         widths, heights = np.divmod(cells.astype(np.uint64), np.uint64(self.SIDE))
         return (widths << _32) | heights, self._counts[cells].astype(np.int64)
-
-
-def _distinct(packed: _U64) -> _Counted:
-    found, counts = np.unique(packed, return_counts=True)
-    return found, counts.astype(np.int64, copy=False)
-
-
-def _merged(parts: list[_Counted]) -> _Counted:
-    """Each size once."""
-    packed = np.concatenate([each for each, _ in parts])
-    counts = np.concatenate([each for _, each in parts])
-    order = np.argsort(packed, kind="stable")
-    packed, counts = packed[order], counts[order]
-    firsts = np.flatnonzero(np.append(True, packed[1:] != packed[:-1])[: len(packed)])
-    return packed[firsts], np.add.reduceat(counts, firsts) if len(firsts) else counts

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
+from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.buckets.ladder_generators import (
     MAX_BUCKETS,
     Ladder,
@@ -27,7 +28,6 @@ from bucketline_service.planning.buckets.ladder_generators import (
 
 MAX_CANDIDATES = 2_048
 _MAX_SIZES = 1 << 20
-_CHUNK = 1 << 20
 _NO_GAIN = 1e-12  # of all pixels: what prefix sums of 10**9 images may be wrong by
 
 _Floats = NDArray[np.float64]
@@ -129,29 +129,12 @@ def histogram(
     if weights is not None:
         here = weights > 0
         aspects = np.divide(widths[here], heights[here], dtype=np.float64)
-        return _merged([Histogram(aspects, weights[here])])
-    found = Histogram(np.empty(0), np.empty(0, dtype=np.int64))
-    parts, num_held = [found], 0
-    for begin in range(0, len(widths), _CHUNK):
-        part = slice(begin, begin + _CHUNK)
-        ratios = np.divide(widths[part], heights[part], dtype=np.float64)
-        aspects, counts = np.unique(ratios, return_counts=True)
-        parts.append(Histogram(aspects, counts))
-        num_held += len(aspects)
-        # as much again as is merged already: each row is moved log N times
-        if num_held > _CHUNK + len(found.aspects):
-            found = _merged(parts)
-            parts, num_held = [found], len(found.aspects)
-    return _merged(parts)
-
-
-def _merged(parts: list[Histogram]) -> Histogram:
-    aspects = np.concatenate([part.aspects for part in parts])
-    counts = np.concatenate([part.counts for part in parts])
-    order = np.argsort(aspects, kind="stable")
-    aspects, counts = aspects[order], counts[order]
-    firsts = np.flatnonzero(np.append(True, aspects[1:] != aspects[:-1])[: len(aspects)])
-    return Histogram(aspects[firsts], np.add.reduceat(counts, firsts) if len(firsts) else counts)
+        return Histogram(*chunked_passes.merged((aspects, weights[here])))
+    found = chunked_passes.ValueCounts(np.float64)
+    for begin in range(0, len(widths), chunked_passes.CHUNK):
+        part = slice(begin, begin + chunked_passes.CHUNK)
+        found.add(np.divide(widths[part], heights[part], dtype=np.float64))
+    return Histogram(*found.merged())
 
 
 def choose(images: Histogram, aspects: _Floats, num_buckets: int) -> list[int]:
