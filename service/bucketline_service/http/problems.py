@@ -181,30 +181,22 @@ def _encode(about: dict[str, Any]) -> bytes:
 def install(app: FastAPI, metrics: Metrics) -> None:
     """Every error that a route raises becomes a problem document, which OpenAPI describes."""
 
-    async def ours(_: Request, error: Exception) -> Response:
-        assert isinstance(error, BucketlineError)
-        return refuse(error, metrics)
-
-    async def validation(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return answer(invalid(error.errors(), error.body))
-
-    async def framework(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return _of_framework(app, request, error)
-
-    async def gone(_: Request, error: Exception) -> Response:
-        return broken_off()
-
-    async def unexpected(request: Request, error: Exception) -> Response:
-        return defect(request.scope, error)
+    async def handle(request: Request, error: Exception) -> Response:
+        match error:
+            case BucketlineError():
+                return refuse(error, metrics)
+            case RequestValidationError():
+                return answer(invalid(error.errors(), error.body))
+            case HTTPException():
+                return _of_framework(app, request, error)
+            case ClientDisconnect():
+                return broken_off()
+            case _:
+                return defect(request.scope, error)
 
     _describe(app)
-    app.add_exception_handler(BucketlineError, ours)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(HTTPException, framework)
-    app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(Exception, unexpected)
+    for kind in (BucketlineError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, handle)
 
 
 def _of_framework(app: FastAPI, request: Request, error: HTTPException) -> Response:
