@@ -8,29 +8,11 @@ import signal
 import sys
 from types import FrameType
 
-EXTRA_MODULES = frozenset(
-    {
-        "cachetools",
-        "fastapi",
-        "fastapi_offline",
-        "httptools",
-        "ijson",
-        "numpy",
-        "orjson",
-        "plotly",
-        "prometheus_client",
-        "pyarrow",
-        "pydantic",
-        "pydantic_settings",
-        "pythonjsonlogger",
-        "redis",
-        "rich",
-        "starlette",
-        "typer",
-        "uvicorn",
-        "uvloop",
-    }
-)
+EXTRA_MODULES = {
+    *("cachetools", "fastapi", "fastapi_offline", "httptools", "ijson", "numpy", "orjson", "plotly"),
+    *("prometheus_client", "pyarrow", "pydantic", "pydantic_settings", "pythonjsonlogger", "redis", "rich"),
+    *("starlette", "typer", "uvicorn", "uvloop"),
+}
 """What ``bucketline[service]`` adds. Any other missing module is a bug, and its traceback is shown."""
 
 INTERRUPTED = 130

@@ -92,15 +92,8 @@ def run_epoch(
         ranks = []
         for rank in range(world_size):
             task = progress.add_task(f"rank {rank}", total=num_steps)
-            command = [
-                sys.executable,
-                "-m",
-                "bucketline_service.demo.worker",
-                url,
-                run,
-                str(rank),
-                str(step_s),
-            ]
+            module = "bucketline_service.demo.worker"
+            command = [sys.executable, "-m", module, url, run, str(rank), str(step_s)]
             ranks.append(_Rank(command, num_steps, progress, task))
         ranks[VICTIM].kill_after = int(num_steps * KILL_AT)
         try:

@@ -161,17 +161,8 @@ class _MapBuilder:
         digest = content_digest(ids, widths.to_numpy(), heights.to_numpy(), optional)
         histogram = self._histogram.as_json()
         assert self._source is not None
-        return CheckedMap(
-            digest,
-            ids,
-            widths,
-            heights,
-            by_id,
-            histogram,
-            optional,
-            self._source.names,
-            self._rows.num_skipped,
-        )
+        names, num_skipped = self._source.names, self._rows.num_skipped
+        return CheckedMap(digest, ids, widths, heights, by_id, histogram, optional, names, num_skipped)
 
 
 def _row_error(

@@ -11,22 +11,7 @@ from numpy.typing import NDArray
 from bucketline_service.maps.numeric_columns import MAX_SIDE_PX
 
 SIZE_EDGES_PX = (
-    1,
-    64,
-    128,
-    256,
-    384,
-    512,
-    640,
-    768,
-    1024,
-    1280,
-    1536,
-    2048,
-    3072,
-    4096,
-    8192,
-    16384,
+    *(1, 64, 128, 256, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 3072, 4096, 8192, 16384),
     MAX_SIDE_PX + 1,
 )
 ASPECT_STEPS_PER_OCTAVE = 8

@@ -162,17 +162,10 @@ def pieces(entries: Iterator[Entries], sources: Sources, format: Format) -> Iter
     yield sink.take()
 
 
-def _csv(sink: Any, schema: Any) -> TableWriter:
-    sheet: TableWriter = pyarrow.csv.CSVWriter(sink, schema)
-    return sheet
-
-
-def _parquet(sink: Any, schema: Any) -> TableWriter:
-    sheet: TableWriter = pyarrow.parquet.ParquetWriter(sink, schema)
-    return sheet
-
-
-_WRITERS: dict[Format, Callable[[Any, Any], TableWriter]] = {"csv": _csv, "parquet": _parquet}
+_WRITERS: dict[Format, Callable[[Any, Any], TableWriter]] = {
+    "csv": pyarrow.csv.CSVWriter,
+    "parquet": pyarrow.parquet.ParquetWriter,
+}
 
 
 class _Sink(io.RawIOBase):

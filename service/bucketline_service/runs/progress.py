@@ -13,6 +13,7 @@ from bucketline_service.store.port import Cursor, RankRecord
 QUIET_S = 60.0
 """A rank that was not seen for longer is not moving, unless a few of its steps take longer than that."""
 FEW_STEPS = 5
+_UNKNOWN = dict.fromkeys(("activity", "share", "steps_per_s", "left_s", "stuck_rank"))
 
 
 def epoch_progress(run: Run, records: Sequence[RankRecord], now_s: float) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def epoch_progress(run: Run, records: Sequence[RankRecord], now_s: float) -> dic
     slowest = min(records, key=_place) if len(records) == world_size else None
     cursor = sharding.normal(slowest.cursor if slowest else run.generation.origin)
     if sharding.is_over(cursor):
-        return _document("finished", share=1.0)
+        return {**_UNKNOWN, "activity": "finished", "share": 1.0}
     steps_per_s = _rate(run, slowest, now_s) if slowest else None
     last_seen_s = max((record.last_seen_s for record in records), default=None)
     is_active = last_seen_s is not None and now_s - last_seen_s < QUIET_S
@@ -39,29 +40,12 @@ def epoch_progress(run: Run, records: Sequence[RankRecord], now_s: float) -> dic
     num_left = sharding.num_steps(cursor.epoch) - cursor.step
     # of batches, not of steps: an epoch that began on another number of ranks has steps of more than one size
     num_done = sharding.consumed(cursor)
-    return _document(
-        activity,
-        share=num_done / (num_done + num_left * world_size) if num_done else 0.0,
-        steps_per_s=steps_per_s,
-        left_s=num_left / steps_per_s if steps_per_s else None,
-        stuck_rank=stuck_rank if is_active else None,
-    )
-
-
-def _document(
-    activity: str,
-    *,
-    share: float,
-    steps_per_s: float | None = None,
-    left_s: float | None = None,
-    stuck_rank: int | None = None,
-) -> dict[str, Any]:
     return {
         "activity": activity,
-        "share": share,
+        "share": num_done / (num_done + num_left * world_size) if num_done else 0.0,
         "steps_per_s": steps_per_s,
-        "left_s": left_s,
-        "stuck_rank": stuck_rank,
+        "left_s": num_left / steps_per_s if steps_per_s else None,
+        "stuck_rank": stuck_rank if is_active else None,
     }
 
 

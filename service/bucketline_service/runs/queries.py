@@ -155,20 +155,12 @@ def _ranks(run: Run, records: dict[int, RankRecord]) -> list[dict[str, Any]]:
 
 def _rank(sharding: Sharding, rank: int, record: RankRecord | None, leader: Cursor) -> dict[str, Any]:
     cursor = sharding.normal(record.cursor if record else sharding.origin)
-    about: dict[str, Any] = {
+    return {
         "rank": rank,
         "epoch": cursor.epoch,
         "step": cursor.step,
-        "holder": None,
-        "last_seen": None,
+        "holder": (record.holder or None) if record else None,
+        "last_seen": record.last_seen_s if record else None,
         "steps_behind": sharding.distance(cursor, leader),
-        "batches_per_s": None,
-    }
-    if record is None:
-        return about
-    return {
-        **about,
-        "holder": record.holder or None,
-        "last_seen": record.last_seen_s,
-        "batches_per_s": mean_rate(sharding, record),
+        "batches_per_s": mean_rate(sharding, record) if record else None,
     }

@@ -25,6 +25,8 @@ from bucketline_service.planning.buckets.pruning import Limits
 Pixels = Annotated[int, Field(strict=True, ge=1)]
 Size = tuple[Pixels, Pixels]
 Aspect = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+_Sides = NDArray[np.uint32]
+_Samples = NDArray[np.float64]
 if TYPE_CHECKING:
     _PresetName = str
 else:
@@ -66,13 +68,7 @@ class LadderSpec(SpecModel):
         """Whether ``fit`` chooses the buckets, for the images at hand."""
         return False
 
-    def fit(
-        self,
-        widths: NDArray[np.uint32],
-        heights: NDArray[np.uint32],
-        samples: NDArray[np.float64],
-        limits: Limits,
-    ) -> list[tuple[int, int]]:
+    def fit(self, widths: _Sides, heights: _Sides, samples: _Samples, limits: Limits) -> list[ladders.Size]:
         """(width, height) of each bucket, for images of these sizes, ``widths`` and ``heights`` [N]. ``samples``
         float64[N]: how often an epoch asks for each, 0 where it never does. Raises ``Invalid``."""
         raise NotImplementedError
@@ -140,13 +136,7 @@ class KohyaLadder(LadderSpec):
     def depends_on_images(self) -> bool:
         return self.bucket_no_upscale
 
-    def fit(
-        self,
-        widths: NDArray[np.uint32],
-        heights: NDArray[np.uint32],
-        samples: NDArray[np.float64],
-        limits: Limits,
-    ) -> list[tuple[int, int]]:
+    def fit(self, widths: _Sides, heights: _Sides, samples: _Samples, limits: Limits) -> list[ladders.Size]:
         assert self.rule is not None
         is_served = samples > 0  # an image that no epoch asks for needs no bucket
         return needed(self.rule, widths[is_served], heights[is_served], limits)
@@ -222,24 +212,9 @@ class FittedLadder(LadderSpec):
     def depends_on_images(self) -> bool:
         return True
 
-    def fit(
-        self,
-        widths: NDArray[np.uint32],
-        heights: NDArray[np.uint32],
-        samples: NDArray[np.float64],
-        limits: Limits,
-    ) -> list[tuple[int, int]]:
-        return fitted(
-            widths,
-            heights,
-            self.num_buckets,
-            self.max_size,
-            self.divisible,
-            self.min_dim,
-            self.dim_limit,
-            self.min_fill,
-            samples,
-        ).sizes
+    def fit(self, widths: _Sides, heights: _Sides, samples: _Samples, limits: Limits) -> list[ladders.Size]:
+        bounds = (self.max_size, self.divisible, self.min_dim, self.dim_limit, self.min_fill)
+        return fitted(widths, heights, self.num_buckets, *bounds, samples).sizes
 
 
 _SIMPLE = (NovelaiLadder, KohyaLadder, GeometricLadder, PresetLadder, FittedLadder, ExplicitLadder)

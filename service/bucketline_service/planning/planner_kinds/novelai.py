@@ -14,7 +14,7 @@ from bucketline_service.planning.line.image_classes import ImageClassifier
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.novelai.planner import NovelaiPlanner
 from bucketline_service.planning.plan_spec import PlanSpec
-from bucketline_service.planning.planner_kinds.kind import Checkpoints, EpochServed, Flows, PlannerKind
+from bucketline_service.planning.planner_kinds.kind import Checkpoints, EpochServed, PlannerKind
 from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared_plan import Prepared
 
@@ -32,10 +32,6 @@ def _new(
     buckets = np.full(images.num_rows, -1, dtype=np.int32)
     buckets[prepared.order] = np.repeat(quotas.buckets.astype(np.int32), groups.counts)
     return NovelaiPlanner(int_ids, buckets, spec.ladder, spec.batch_size, spec.seed, checkpoints=checkpoints)
-
-
-def _flows(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> Flows:
-    return []
 
 
 def _served(
@@ -81,7 +77,7 @@ def _served(
 NOVELAI = PlannerKind(
     name="novelai",
     new=_new,
-    flows=_flows,
+    flows=lambda spec, quotas, may_come: [],
     served=_served,
     has_units=False,
     takes_repeats=False,

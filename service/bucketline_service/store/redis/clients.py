@@ -134,12 +134,7 @@ def _sentinel(url: str, timeout_s: float) -> Redis:
         "socket_connect_timeout": share_s,
         "retry": Retry(NoBackoff(), 0),
     }
-    options = {
-        **_options(timeout_s),
-        **_keepalive(),
-        "max_connections": MAX_CONNECTIONS,
-        "timeout": timeout_s,
-    }
+    options = _options(timeout_s) | _keepalive() | {"max_connections": MAX_CONNECTIONS, "timeout": timeout_s}
     sentinel = Sentinel(addresses, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     client: SentinelClient = sentinel.master_for(
         unquote(service),
