@@ -206,7 +206,7 @@ class RedisStore:
             [keys.generation(run), keys.sessions(run), keys.ranks(run)],
             [
                 *(keys.pack_generation(new), new.number, keys.pack_id(follows)),
-                *(keys.pack_name(new.session), *_cursor_args(slowest)),
+                *(keys.pack_name(new.session), *(slowest or ("", ""))),
             ],
         )
         begun, packed = _found(run, await self._answer(script, run))
@@ -315,10 +315,6 @@ class RedisStore:
         error = StoreUnavailable(detail)
         self._on_unavailable(error)
         return error
-
-
-def _cursor_args(cursor: Cursor | None) -> list[str]:
-    return ["", ""] if cursor is None else [str(cursor.epoch), str(cursor.step)]
 
 
 def _found(run: str, answer: Any) -> Any:

@@ -53,27 +53,24 @@ local function commit(packed)
     end
     local is_ahead = from_epoch ~= '-' and before(epoch, step, from_epoch, from_step)
     local moves = to_epoch ~= '-' and before(epoch, step, to_epoch, to_step)
-    if not is_present or lease ~= held then
+    local is_held = is_present and lease == held
+    if not is_held then
         -- An older generation's token is still a lower bound: that lease was given, and fenced by begin.
         local is_newer = not held or tonumber(lease) > tonumber(held)
         if not (is_newer and trusted == '1') then
             return answer('fenced')
         end
-        if is_ahead then
-            return answer('ahead')
-        end
-        if moves then
-            epoch, step = to_epoch, to_step
-        end
-        since, holder = table.concat({now, epoch, step}, ' '), ''
-        write()
-        return answer('adopted')
     end
     if is_ahead then
         return answer('ahead')
     end
     if moves then
         epoch, step = to_epoch, to_step
+    end
+    if not is_held then
+        since, holder = table.concat({now, epoch, step}, ' '), ''
+        write()
+        return answer('adopted')
     end
     if moves or tonumber(now) - tonumber(seen) >= seen_every then
         write()
