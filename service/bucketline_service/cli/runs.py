@@ -94,16 +94,11 @@ def run_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
 @app.command("show")
 def run_show(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Show a run: its progress, its buckets, its slowest ranks."""
-
-    def ask(operator: Operator) -> dict[str, Any]:
+    with errors(), connect(url) as operator:
         document: dict[str, Any] = {"run": operator.run(name)}
         if document["run"]["status"] == "ready":
             document["stats"] = operator.stats(name)
             document["ranks"] = operator.ranks(name)
-        return document
-
-    with errors(), connect(url) as operator:
-        document = ask(operator)
         print_answer(document, as_json, text.show)
         if document["run"]["status"] == "failed":
             raise typer.Exit(1)

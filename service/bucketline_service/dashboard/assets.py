@@ -40,22 +40,15 @@ class Assets:
     @classmethod
     def load(cls) -> Assets:
         """Read them from the package, and plotly.js from the plotly package."""
-        found = {each.name: each.read_bytes() for each in _files() if _suffix(each.name) in _TYPES}
+        static = Path(__file__).parent / "static"
+        found = {each.name: each.read_bytes() for each in sorted(static.iterdir()) if each.suffix in _TYPES}
         found[PLOTLY] = (files("plotly") / "package_data" / PLOTLY).read_bytes()
         whole = hashlib.sha256()
         for name in sorted(found):
             whole.update(f"{name} {len(found[name])} ".encode() + found[name])
         digest = whole.hexdigest()[:16]
         found[PAGE] = found[PAGE].replace(_WHERE.encode(), f"assets/{digest}".encode())
-        made = {name: Asset(_TYPES[_suffix(name)], data) for name, data in found.items()}
+        made = {name: Asset(_TYPES[Path(name).suffix], data) for name, data in found.items()}
         for asset in made.values():
             _ = asset.packed  # compress now, in this thread
         return cls(digest, made)
-
-
-def _files() -> list[Path]:
-    return sorted((Path(__file__).parent / "static").iterdir())
-
-
-def _suffix(name: str) -> str:
-    return name[name.rfind(".") :]

@@ -75,14 +75,6 @@ class RowChunk(NamedTuple):
         return RowChunk(self.ids.filter(mask), self.widths.filter(mask), self.heights.filter(mask), optional)
 
 
-def _no_line(row: int) -> int | None:
-    return None
-
-
-def _same(row: int) -> int:
-    return row
-
-
 @dataclass(frozen=True)
 class FileSource:
     """An opened file. Rows are counted from 0 here, and from 1 in messages.
@@ -94,9 +86,9 @@ class FileSource:
     names: ResolvedColumns
     chunks: Iterator[RowChunk]
     is_text: bool = False
-    line: Callable[[int], int | None] = _no_line
+    line: Callable[[int], int | None] = lambda row: None
     part: str | None = None
-    row_of: Callable[[int], int] = _same
+    row_of: Callable[[int], int] = lambda row: row
 
     def row_error(self, column: str, row: int, detail: str, value: Any, hint: str | None = None) -> Invalid:
         """The error for a value: it names the column, the row, the line where known, and the value, which replaces

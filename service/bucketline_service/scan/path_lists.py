@@ -36,7 +36,8 @@ def read(file: IO[bytes], name: str, columns: ListColumns) -> Iterator[ListedFil
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
         if suffix in (".csv", ".tsv"):
-            yield from _objects(_csv(text, "\t" if suffix == ".tsv" else ","), name, columns)
+            rows = csv.DictReader(text, delimiter="\t" if suffix == ".tsv" else ",")
+            yield from _objects(rows, name, columns)
         elif suffix == ".txt":
             yield from (ListedFile(line, None) for line in map(str.strip, text) if line)
         elif suffix == ".json":
@@ -49,10 +50,6 @@ def read(file: IO[bytes], name: str, columns: ListColumns) -> Iterator[ListedFil
         raise Invalid(name, f"cannot be read as a list: {exc}") from exc
     finally:
         text.detach()  # the caller closes the file
-
-
-def _csv(text: Iterable[str], delimiter: str) -> Iterator[Mapping[str, Any]]:
-    yield from csv.DictReader(text, delimiter=delimiter)
 
 
 def _json(document: Any, name: str) -> Iterable[Any]:

@@ -112,21 +112,8 @@ class ScanRecord:
     def found(self, files: Iterable[FoundFile]) -> None:
         """Add files. Those that are new, or whose size or time has changed, are to be opened."""
         with self._transaction():
-            self._db.executemany(
-                _FOUND,
-                (
-                    (
-                        *each[:2],
-                        each.id,
-                        each.num_bytes,
-                        each.mtime_ns,
-                        each.reason,
-                        self.scan,
-                        each.kind != FileKind.BAD,
-                    )
-                    for each in files
-                ),
-            )
+            rows = ((*each, self.scan, each.kind != FileKind.BAD) for each in files)
+            self._db.executemany(_FOUND, rows)
 
     def reasons(self) -> set[str]:
         """All reasons why images have no size."""
