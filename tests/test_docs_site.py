@@ -1,4 +1,4 @@
-"""The documentation holds together: pages are on a shelf and in the menu, and links lead somewhere, also into code.
+"""The documentation is consistent: pages are on a shelf and in the menu, and links, also to code, have targets.
 
 Links are looked up in the repository, as its browser does; ``make site`` looks them up on the site.
 """
@@ -120,17 +120,17 @@ def test_a_link_that_leads_nowhere_is_noticed() -> None:
     assert broken(DOCS / "how-to" / "pytorch.md", text) == nowhere
 
 
-ROOMS = sorted(
+LAYERS = sorted(
     path.name
     for path in (ROOT / "service" / "bucketline_service").iterdir()
     if (path / "__init__.py").is_file()
 )
 
 
-def test_the_architecture_names_every_room() -> None:
+def test_the_architecture_names_every_layer() -> None:
     text = (DOCS / "concepts" / "architecture.md").read_text()
-    table = text.split("| room | what is inside | may use |")[1].split("\n\n")[0]
-    assert sorted(re.findall(r"\[`(\w+)`\]", table)) == ROOMS
+    table = text.split("| layer | what is inside | may use |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"\[`(\w+)`\]", table)) == LAYERS
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
