@@ -2,9 +2,9 @@
 
     python benchmarks/client.py [--batches 20000] [--batch-size 8]
 
-Prints: importing; ``next_batch`` with batches at hand (the budget is 20 µs, median) while the thread rests; batches a
-second through one client, with a window and without; what both cost the training process of CPU; and the round trip of
-one request.
+Prints: importing; ``next_batch`` with prefetched batches (the budget is 20 µs, median) while the thread is idle;
+batches per second through one client, with a window and without; the CPU time that both cost the training process; and
+the round trip of one request.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def show(what: str, taken: list[float], unit: float = 1e6, name: str = "µs") ->
 
 
 def show_cpu(what: str, cpu_s: float, num_batches: int) -> None:
-    print(f"  CPU of the training process, {what:<46} {cpu_s / num_batches * 1e6:9.2f} µs a batch")
+    print(f"  CPU of the training process, {what:<46} {cpu_s / num_batches * 1e6:9.2f} µs per batch")
 
 
 def importing() -> None:

@@ -1,7 +1,7 @@
 """A map of 10^8 or 10^9 images through the real service: put, planned, killed in between, read. `make bench-large`.
 
-The map is made in chunks and read by the service from its file. Memory is the server's: anonymous, and what of the
-files it maps is resident (Linux only). Linux takes away the latter when others need the memory.
+The map is made in chunks and read by the service from its file. Memory is the server's: anonymous, and the resident
+part of the files it maps (Linux only). Linux reclaims the latter when other processes need memory.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def plan(server: Server, kills: list[float]) -> tuple[float, list[float]]:
-    """Seconds from the put to ready, and the progress that was told right after each kill's new start."""
+    """Seconds from the put to ready, and the progress reported right after the restart that follows each kill."""
     begin = time.perf_counter()
     server.ask("PUT", "/v1/runs/run", json={"map": "large", **SPEC})
     after: list[float] = []

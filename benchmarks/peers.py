@@ -1,11 +1,11 @@
-"""bucketline's planner beside others, in one run: `make bench-peers`. Who they are: benchmarks/peers/__init__.py.
+"""bucketline's planner compared with others, in one run: `make bench-peers`. benchmarks/peers/__init__.py lists them.
 
 For each peer and number of images: what a run makes once (build), the time to the first batch of an epoch (start), the
 time to the next batch at half of an epoch after a restart (resume), all of one rank of 8 with batches of 8, and for
-those that answer at any place the cost of an id in blocks of 4,096. Each measurement runs in a process of its own,
-``--limit`` seconds at most. Times are of the wall clock, medians where there was time for several runs; what stands
-before (imports, reading the sizes, for start and resume the build) is not in them. Peak memory is the process's
-``ru_maxrss``, all in. Nothing is downloaded; the same seeds give the same images and the same orders every time.
+peers that can start at any position the cost per id in blocks of 4,096. Each measurement runs in its own process, for
+at most ``--limit`` seconds. Times are wall-clock times, medians if there was time for several runs; what precedes
+(imports, reading the sizes, for start and resume also the build) is not included. Peak memory is the ``ru_maxrss`` of
+the whole process. Nothing is downloaded; the same seeds give the same images and the same orders every time.
 
     python benchmarks/peers.py --sizes 1e5,1e6 --peers bucketline,torch --out peers.json
     python benchmarks/peers.py --read peers.json --plot peers.svg

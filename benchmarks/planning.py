@@ -1,4 +1,4 @@
-"""How long planning takes, and that it stays flat: `make bench`. What it printed stands in benchmarks/RESULTS.md.
+"""How long planning takes, and that it does not depend on N: `make bench`. benchmarks/RESULTS.md records the output.
 
 Times are of CPU, by one thread, as an idle core would take; each is the median of several runs. ``--large`` adds
 100,000,000 images (8 GB of memory).
@@ -64,7 +64,8 @@ def ready(sizes: Sizes, spec: PlanSpec = SPEC) -> Planner:
 
 
 def blocks(planner: Planner, times: int = 60) -> Iterator[tuple[str, float]]:
-    """A block at the first, middle and last steps of two epochs: warm, and cold (an epoch nobody has asked for)."""
+    """A block at the first, middle and last steps of two epochs: warm, and cold (an epoch that was not requested
+    before)."""
     num = planner.num_batches(0, WORLD_SIZE)
     for base in (0, 1000):
         for where, first in (("first", 0), ("middle", (num - BLOCK) // 2), ("last", num - BLOCK)):
@@ -130,13 +131,13 @@ def details(num: int = 10**6) -> None:
     print(
         f"  {'where one image comes in an epoch':<36} {median_ms(lambda: planner.locate(0, next(rows), 8), 200):.2f}"
     )
-    print("\nthe whole planner, ns an id in blocks of 4,096 ids (512 batches of 8)")
+    print("\nthe whole planner, ns per id in blocks of 4,096 ids (512 batches of 8)")
     positions = planner.num_batches(0, WORLD_SIZE) // 2 + np.arange(4096 // BATCH_SIZE)
     fresh = iter(range(1000))
-    for name, epochs in (("an epoch asked for before", iter([0] * 200)), ("a fresh epoch", fresh)):
+    for name, epochs in (("an epoch requested before", iter([0] * 200)), ("a fresh epoch", fresh)):
         took = median_ms(lambda: planner.batches(next(epochs), positions, WORLD_SIZE), 200)  # noqa: B023
         print(f"  {name:<36} {took * 1e6 / 4096:.0f}")
-    print("\nkeyed permutation, ns an id in blocks of 4,096 ids")
+    print("\nkeyed permutation, ns per id in blocks of 4,096 ids")
     for n in (100, 1000, 10**4, 10**6, 10**9, 10**12):
         print(f"  n = {n:<17,} {ns_an_id(n):.0f}")
 

@@ -1,10 +1,10 @@
-"""How fast `bucketline scan` finds sizes, beside a loop of Pillow: `make bench`.
+"""How fast `bucketline scan` finds sizes, compared with a loop that uses Pillow: `make bench`.
 
 The images are made here, 1280 x 960 with EXIF, as large as photographs of that size: as files, and the JPEGs in tar
-shards of 250. *Warm*: in the page cache, so that what is measured is work; `--num` of each, most of them links.
-*Cold*: `--own` files, of which the system is told to forget all pages before each run; names and inodes stay in its
-memory. Wall time, each work three times in turn with the others, and the least of them. (Pillow's loops with the
-orientation decode PNG, WebP or all: some tens of images tell how long that takes.)
+shards of 250. *Warm*: in the page cache, so that what is measured is work; `--num` of each, most of them links. *Cold*:
+`--own` files, whose pages the system drops before each run; names and inodes stay cached. Wall time, the fastest of
+three runs, made in turn with the others. (Pillow's loops with the orientation decode PNG, WebP or all formats: a few
+dozen images show how long that takes.)
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def picture(format: str) -> bytes:
 
 
 def make(folder: Path, kind: str, num_own: int) -> list[Path]:
-    """Files of their own, written to the disk, with ``num_own`` images in all."""
+    """Distinct files, written to the disk, with ``num_own`` images in all."""
     folder.mkdir()
     data = picture("JPEG" if kind == "tar" else kind)
     if kind != "tar":
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=20_000, help="images of each kind, warm")
     parser.add_argument(
-        "--own", type=int, default=500, help="files of their own of each kind, which are read cold"
+        "--own", type=int, default=500, help="distinct files of each kind, which are read cold"
     )
     given = parser.parse_args()
     works: dict[str, Work] = {

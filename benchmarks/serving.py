@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py [--seconds 10] [--ranks 10000 --minutes 10]
 
-A closed loop of ``next`` with acknowledgements, on a real Redis that writes each to disk before it answers, beside a
-bare Starlette endpoint in the same run. With ``--ranks`` the long run: so many ranks at a step a second.
+A closed loop of ``next`` with acknowledgements, on a real Redis that writes each to disk before it answers, compared
+with a bare Starlette endpoint in the same run. With ``--ranks``, the long run: that many ranks at one step per second.
 """
 
 from __future__ import annotations

@@ -57,38 +57,39 @@ PEERS = {
         "32-bit rows, and the memory of this machine",
         True,
         "The `line` planner, `spill`, lockstep 8. Build: two passes over sizes in memory. Start: the first batch of an "
-        "epoch nobody has asked for. Resume: 64 batches at half of such an epoch. It answers for all ranks.",
+        "epoch that was not requested before. Resume: 64 batches in the middle of such an epoch. It serves all ranks.",
         ids=True,
     ),
     "novelai": Peer(
         "novelai",
         ("numpy",),
         10**7,
-        "a dict of a tuple an image",
+        "a dict with a tuple per image",
         True,
-        "NovelAI's BucketManager (bucketmanager.py, 2022) restated in plain loops, equal to its recorded sequences. "
-        "Buckets; ranks draw buckets each by itself, so a step has mixed resolutions. It has no resume: half of the "
-        "epoch is drawn again, and epoch e after a restart costs e starts before that (not counted here).",
+        "NovelAI's BucketManager (bucketmanager.py, 2022) reimplemented in plain loops; it gives the "
+        "recorded sequences. It buckets, but each rank draws its own buckets, so a step has mixed resolutions. It "
+        "cannot resume: half of the epoch is drawn again, and epoch e after a restart costs e starts before that (not "
+        "counted here).",
     ),
     "kohya": Peer(
         "kohya",
         ("numpy",),
         10**6,
-        "an object and a dict entry an image",
+        "an object and a dict entry per image",
         True,
-        "Bucket building of kohya-ss/sd-scripts (library/train_util.py) restated in plain loops, with NovelAI's "
-        "ladder. Buckets; partial batches are kept; ranks take turns in the shuffled batches, so a step has mixed "
-        "resolutions. Resume: one shuffle and the skipped indices; epoch e after a restart shuffles e times (not "
-        "counted here).",
+        "Bucket building of kohya-ss/sd-scripts (library/train_util.py) reimplemented in plain loops, "
+        "with NovelAI's ladder. It buckets, and keeps partial batches; ranks take the shuffled batches in turn, so a "
+        "step has mixed resolutions. Resume: one shuffle and the skipped indices; epoch e after a restart shuffles e "
+        "times (not counted here).",
     ),
     "bucketsampler": Peer(
         "bucketsampler_",
         ("bucketsampler", "torch", "numpy"),
         10**7,
-        "assignment alone holds two float64 a bucket and image: 30 GB at 10^8",
+        "assignment alone holds two float64 per bucket and image: 30 GB at 10^8",
         True,
-        "`FixedBuckets.assign_many_indices` and `BucketBatchSampler` with NovelAI's ladder. Buckets; no state to "
-        "resume from: a fresh sampler is iterated to half. Ranks do not share a resolution at a step.",
+        "`FixedBuckets.assign_many_indices` and `BucketBatchSampler` with NovelAI's ladder. It buckets, but has no "
+        "state to resume from: a fresh sampler is iterated to half. Ranks do not share a resolution at a step.",
     ),
     "lhotse": Peer(
         "lhotse_",
@@ -97,8 +98,8 @@ PEERS = {
         "a resume reads half of the images through the sampler",
         True,
         "`DynamicBucketingSampler` over a lazy CutSet whose durations are the aspects, 19 buckets, `max_cuts=8`, "
-        "`buffer_size=20000` (its default). Buckets by one number; shuffles within its buffer only, which is why an "
-        "epoch starts at once. Resume: a fresh sampler and `load_state_dict`.",
+        "`buffer_size=20000` (its default). It buckets by one number, and shuffles only within its buffer, which is "
+        "why an epoch starts immediately. Resume: a fresh sampler and `load_state_dict`.",
     ),
     "torch": Peer(
         "torch_",
@@ -106,7 +107,7 @@ PEERS = {
         10**8,
         "a Python list of all ids",
         False,
-        "`DistributedSampler` and `BatchSampler`. Does not bucket. Resume: a fresh sampler, `islice` to half.",
+        "`DistributedSampler` and `BatchSampler`. It does not bucket. Resume: a fresh sampler, `islice` to half.",
         sizes=False,
     ),
     "streaming": Peer(
@@ -116,9 +117,9 @@ PEERS = {
         "several int64 arrays of all ids",
         False,
         "mosaicml-streaming's own `generate_work` (`resample_streams`, `get_partitions` relaxed, `get_shuffle` py1e, "
-        "its defaults): one stream, shards of 1,000, one node of 8 ranks, one worker each; work is made once a node. "
-        "Does not bucket; shuffles in blocks of 4,000,000 over the node's shards. Resume: the same with "
-        "`sample_in_epoch` at half. Without the shared memory and the barriers of the real thing.",
+        "its defaults): one stream, shards of 1,000, one node of 8 ranks, one worker each; work is generated once per "
+        "node. It does not bucket, and shuffles in blocks of 4,000,000 over the node's shards. Resume: the same with "
+        "`sample_in_epoch` at half. The shared memory and the barriers of the real loader are left out.",
         sizes=False,
     ),
     "grain": Peer(
@@ -127,8 +128,8 @@ PEERS = {
         10**9,
         "32-bit indices",
         False,
-        "`MapDataset.range(N).seed().shuffle()[0::8].repeat().batch(8)` and random access. Does not bucket: what is "
-        "compared is its `index_shuffle`, with no memory of the ids either.",
+        "`MapDataset.range(N).seed().shuffle()[0::8].repeat().batch(8)` and random access. It does not bucket: what "
+        "is compared is its `index_shuffle`, which keeps no list of ids either.",
         sizes=False,
         ids=True,
     ),

@@ -1,4 +1,5 @@
-"""The bucket building of kohya-ss/sd-scripts, restated as its trainer has it: an object an image, lists of keys.
+"""The bucket building of kohya-ss/sd-scripts, reimplemented with its trainer's data structures: an object per image,
+lists of keys.
 
 After library/train_util.py: ``BucketManager.select_bucket`` (upscaling allowed), ``make_buckets``, ``shuffle_buckets``,
 and the order in which ``--skip_until_initial_step`` passes over what was trained on. The ladder is NovelAI's, as for

@@ -1,8 +1,9 @@
-"""NovelAI's BucketManager restated as a trainer has it: a dict of sizes, an argmin an image, sets and lists an epoch.
+"""NovelAI's BucketManager, reimplemented as in a trainer: a dict of sizes, an argmin per image, sets and lists per
+epoch.
 
-After NovelAI/novelai-aspect-ratio-bucketing, bucketmanager.py (2022). tests/planning/test_peers_novelai.py holds it
-against sequences recorded from the original. In one thing it is faster: a batch is deleted from the front of its list
-in place, where the original copies the rest of the list for every batch.
+After NovelAI/novelai-aspect-ratio-bucketing, bucketmanager.py (2022). tests/planning/test_peers_novelai.py compares it
+with sequences recorded from the original. In one thing it is faster: a batch is deleted from the front of its list in
+place, where the original copies the rest of the list for every batch.
 """
 
 from __future__ import annotations

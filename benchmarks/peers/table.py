@@ -10,13 +10,14 @@ from peers import OURS, PEERS, QUANTITIES, missing
 Row = dict[str, Any]
 
 HEADER = """\
-| peer | buckets | build | start of an epoch | x ours | resume at half | x ours | an id | peak memory |
+| peer | buckets | build | start of an epoch | x ours | resume at half | x ours | per id | peak memory |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 LEGEND = """\
-Times: wall clock, one rank, the median of up to 15 runs in one process, each of another epoch; in brackets the very
-first run where it took 1 ms or more and twice the median. "x ours": how many times bucketline's median. "an id": of
-those that answer at any place, in blocks of 4,096. Peak memory: the most of the measurements of the row, in brackets
-what of it was there after the imports, and the images' sizes as input. What each is, and what it does not do:"""
+Times are wall-clock times for one rank: the median of up to 15 runs in one process, each of another epoch, and in
+brackets the very first run, if it took at least 1 ms and more than twice the median. "x ours" is the multiple of
+bucketline's median. "per id" is measured in blocks of 4,096, for peers that can start at any position. Peak memory is
+the highest of the row's measurements; in brackets are the parts of it that the imports and the images' sizes take.
+What each peer is, and what it does not do:"""
 
 
 def table(results: dict) -> str:

@@ -29,7 +29,7 @@ class Rank:
 
 
 async def leases(port: int, token: str, world_size: int, num_connections: int = 64) -> list[Rank]:
-    """Every rank's, each to a holder of its own."""
+    """Every rank's lease, each with its own holder."""
     ranks: list[Rank] = []
 
     async def take(numbers: range) -> None:

@@ -50,8 +50,8 @@ def plan(policy: str, lockstep: int = WORLD_SIZE) -> Line:
 
 
 def epoch_of(policy: str, epoch: int = EPOCH) -> Epoch:
-    """What ``LinePlanner.batches`` gives for a whole epoch. The keyed permutations are asked which place of the tape an
-    image stands in, and which unit it belongs to."""
+    """What ``LinePlanner.batches`` gives for a whole epoch. The keyed permutations say which place of the tape an image
+    has, and which unit it belongs to."""
     it = plan(policy)
     layout, num, block = it.layout, it.num_batches, it.epoch(epoch)
     sizes = np.append(layout.num_units.sum(), COUNTS)

@@ -1,9 +1,8 @@
 """How random the keyed permutations are, by rounds and size: measured, and recorded in quality.json.
 
 The statistics and the keys are the tests' own (``tests/planning/randomness.py``): what is recorded here is what
-docs/concepts/mathematics.md
-states. Other rounds than the planner's are the planner's own code with its two constants changed for
-the while: nothing is restated. ``python -m docs.pictures.quality`` measures anew, in some minutes.
+docs/concepts/mathematics.md states. Other rounds than the planner's are the planner's own code with its two constants
+changed temporarily: nothing is reimplemented. ``python -m docs.pictures.quality`` measures again, in a few minutes.
 """
 
 from __future__ import annotations

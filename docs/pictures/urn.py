@@ -1,7 +1,7 @@
 """NovelAI's weighted draw and a uniform permutation of the units, both run and counted.
 
-The planner's half is the planner itself; the urn's is restated here for many epochs at once. A third rule, each
-bucket that has something left with the same chance, shows what another law looks like.
+The planner's half is the planner itself; the urn's is restated here for many epochs at once. A third rule, which gives
+each bucket that has something left the same chance, shows another distribution.
 """
 
 from __future__ import annotations
