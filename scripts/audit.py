@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Ask whether anything that constraints.txt pins has a known vulnerability, for every Python that it is for.
+"""Check whether anything that constraints.txt pins has a known vulnerability, for every supported Python.
 
-`make audit` calls this. pip-audit asks PyPI, and OSV where PyPI does not tell; it is installed into a temporary
-directory and is needed for nothing else. Exit status: 0 nothing found, 1 something found, 2 (with `--strict`) not all
-could be asked for. Without `--strict` that is said, and passes: a mirror of the package index knows no vulnerabilities.
+`make audit` calls this. pip-audit asks PyPI, and OSV if PyPI has no answer; it is installed into a temporary directory
+and needed for nothing else. Exit status: 0 nothing found, 1 something found, 2 (with `--strict`) not every pin could be
+checked. Without `--strict` that is reported, but passes: a mirror of the package index knows no vulnerabilities.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pythons() -> list[str]:
 
 
 def pins_for(python: str, constraints: str) -> list[str]:
-    """The pins that count on this Python, without their markers."""
+    """The pins that apply to this Python, without their markers."""
     environment = {"python_version": python, "python_full_version": f"{python}.0"}
     lines = [line for line in constraints.splitlines() if line and not line.startswith("#")]
     pins = [Requirement(line) for line in lines]
@@ -64,7 +64,7 @@ def ask(command: list[str], pins: list[str], directory: Path) -> list[dict[str, 
 def judge(told: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """What was found, a line each, and what nobody knew."""
     found = [
-        f"{each['name']} {each['version']}: {flaw['id']}, mended in {' or '.join(flaw['fix_versions']) or 'no version'}"
+        f"{each['name']} {each['version']}: {flaw['id']}, fixed in {' or '.join(flaw['fix_versions']) or 'no version'}"
         for each in told
         for flaw in each.get("vulns", [])
     ]
@@ -90,10 +90,10 @@ def main(arguments: list[str]) -> int:
                 told = ask(command, pins, directory)
                 if not isinstance(told, str):
                     break
-                print(f"audit: {command[-1]} does not tell: {told}", file=sys.stderr)
+                print(f"audit: {command[-1]} has no answer: {told}", file=sys.stderr)
             else:
                 print(
-                    "audit: NOT DONE: no service that knows vulnerabilities can be asked from here",
+                    "audit: NOT DONE: no vulnerability service can be reached from here",
                     file=sys.stderr,
                 )
                 return 2 if "--strict" in arguments else 0
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"audit: {command[-1]} does not know {', '.join(sorted(unknown))}", file=sys.stderr)
     if not found:
-        print(f"audit: nothing known against {'the others' if unknown else 'any pin'} ({command[-1]})")
+        print(f"audit: no known vulnerability in {'the others' if unknown else 'any pin'} ({command[-1]})")
     return 1 if found else 2 if unknown and "--strict" in arguments else 0
 
 

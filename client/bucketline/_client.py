@@ -261,7 +261,7 @@ class BucketClient(ProcessBound):
         return self._start(None, world_size, session)
 
     def dealt_to(self) -> int:
-        """The number of ranks over which the run shards its batches at present."""
+        """The number of ranks over which the run currently shards its batches."""
         return self._ask_run(_wire.present_world_size_from)
 
     def _ask_run(self, reader: Callable[[Json], int]) -> int:

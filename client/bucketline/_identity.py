@@ -93,7 +93,7 @@ def session_name(world_size: int, environ: Mapping[str, str]) -> str:
 
     The first of these that exists: ``BUCKETLINE_SESSION`` unchanged; torchrun's run id and restart count; a random
     name for a job of one rank whose launcher knows of no other process; Slurm's job id, restart count and step, as
-    every srun is a start of its own. A random name is right only if one process starts the job. A job of several ranks
+    every srun is a separate start. A random name is right only if one process starts the job. A job of several ranks
     or processes without the others is refused, because each process would start the job again and fence the others.
     Whether one process serves all ranks is unknown here, so such a process passes a name too.
 

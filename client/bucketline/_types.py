@@ -45,8 +45,8 @@ class Batch:
         step: of the epoch, counted from 0.
         rank: whose batch it is.
         bucket: index in the run's ladder.
-        repeats: for each id whether it comes more often in this epoch than the map asks for, to fill the batch; None
-            if none does.
+        repeats: for each id whether it is served more often in this epoch than the map asks for, to fill the batch;
+            None if none is.
         num_frames: the length of each clip, in frames; None if the run has no frame buckets.
         maps: the map of each id in a run of several maps, else None.
         original_sizes: (width, height) of each image in the map; None unless the client passed
@@ -103,7 +103,7 @@ class Deal:
         return self.origin_lockstep if epoch == self.origin.epoch else self.lockstep
 
     def consumed(self, cursor: Cursor) -> int:
-        """How many batches of the epoch's stream the whole job has finished when every rank stands at `cursor`."""
+        """How many batches of the epoch's stream the whole job has finished when every rank is at `cursor`."""
         if cursor.epoch == self.origin.epoch:
             return self.offset + (cursor.step - self.origin.step) * self.world_size
         return cursor.step * self.world_size

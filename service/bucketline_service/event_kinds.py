@@ -1,4 +1,4 @@
-"""The events that operators are told about, each registered once, and the log line that an event writes.
+"""The events that are reported to operators, each registered once, and the log line that an event writes.
 
 ``log`` only writes the line. It serves the rooms that have no event log (maps, the store) and events that are not
 kept. Everything else calls ``EventLog.emit`` (``observability/event_log.py``), which writes the line and also keeps the
@@ -58,7 +58,7 @@ KEPT_EVENTS = [name for name, kind in EVENTS.items() if kind.is_kept]
 
 
 def log(event: str, **fields: Any) -> None:
-    """Write the log line of a registered event; ``fields`` stand beside ``event`` in its JSON object.
+    """Write the log line of a registered event; ``fields`` are next to ``event`` in its JSON object.
 
     Fields are numbers and names: no token, header or request body. They must not have the name of an attribute that
     every ``logging.LogRecord`` has.

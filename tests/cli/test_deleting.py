@@ -1,4 +1,4 @@
-"""``run delete`` of a run that is at work: a person is asked, a script is refused."""
+"""``run delete`` of an active run: a person is asked, a script is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def run(server: ServerProcess) -> Iterator[str]:
-    """One of 2 ranks, of which rank 1 is at work."""
+    """A run of 2 ranks, of which rank 1 is active."""
     api = server.api()
     api.put("/v1/runs/busy", {"map": "coco", "world_size": 2, "batch_size": 64}, 201)
     api.lease("busy", 1, "host-1")

@@ -1,4 +1,4 @@
-"""What others have named themselves, on an operator's terminal: shown, and never obeyed."""
+"""Names that others have chosen are shown on an operator's terminal, and never executed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.cli.commands import Terminal, run_here
 from tests.server import ServerProcess
 
 EVIL = "\x1b]52;c;ZXZpbA==\x1b\\\x1b[31mRED\x9b2J\x07\x7f\u202egnp.\u2066\u2028\u200f\r\nrank 0 is fine"
-"""Writes to the clipboard, colours, clears the screen, turns the order of what follows, begins a line of its own."""
+"""Writes to the clipboard, colours, clears the screen, reverses the order of what follows, begins a new line."""
 SHOWN = r"\x1b]52;c;ZXZpbA==\x1b\\x1b[31mRED\x9b2J\x07\x7f\u202egnp.\u2066\u2028\u200f\r\nrank 0 is fine"
 
 
@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def url(server: ServerProcess) -> Iterator[str]:
-    """Of a coordinator that an attacker has got at, or of a release that took any name: ``NAME`` is ``EVIL``."""
+    """Of a coordinator under an attacker's control, or of a release that accepted any name: ``NAME`` is ``EVIL``."""
     evil = json.dumps(EVIL)[1:-1].encode()
 
     class Handler(BaseHTTPRequestHandler):

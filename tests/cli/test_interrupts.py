@@ -1,4 +1,4 @@
-"""Ctrl-C, whatever a command is about: no traceback, and the exit status that shells have for it."""
+"""Ctrl-C at any point of a command: no traceback, and the exit status that shells use for it."""
 
 from __future__ import annotations
 

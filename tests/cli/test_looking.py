@@ -1,4 +1,4 @@
-"""What commands say of runs and of the coordinator, in what they were given and in what goes wrong."""
+"""What commands say about runs, the coordinator, their arguments and errors."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_options_count_before_the_files_fields(server: ServerProcess, tmp_path: 
         ),
         (["{file}", "--set", "ladder.max_size=[64,"], "--set ladder.max_size: '[64,' is not JSON"),
         (["{file}", "--set", "tails=dorp"], "--set tails: must be 'spill', "),
-        (["{file}", "--set", "seed"], "--set seed: is no FIELD=VALUE"),
+        (["{file}", "--set", "seed"], "--set seed: is not FIELD=VALUE"),
         (["{file}", "--set", "seed.low=1", "--seed", "7"], "--set seed.low: seed is 7, which has no fields"),
         (["{bad}"], "{bad}: ladder: kind must be one of novelai, "),
         (["{bad}", "--ladder", "kohya", "--batch-size", "0"], "--batch-size: must be at least 1, got 0\n"),

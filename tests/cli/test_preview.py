@@ -1,4 +1,4 @@
-"""``bucketline preview``: without a server, and nothing is kept."""
+"""``bucketline preview``: no server is needed, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def specs(tmp_path: Path) -> list[str]:
 
 
 def preview(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """With a temporary folder of its own, which is empty again afterwards."""
+    """In its own temporary folder, which is empty again afterwards."""
     scratch = folder / "scratch"
     scratch.mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -78,7 +78,7 @@ def test_without_a_spec_it_is_the_defaults(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("{", "spec.json: is not JSON"),
-        ("[]", "spec.json: is no JSON object"),
+        ("[]", "spec.json: is not a JSON object"),
         ('{"world_size": 4}', "spec.json: batch_size: "),
         ('{"world_size": 4, "batch_size": 8, "tail": 1}', "spec.json: tail: "),
     ],
@@ -114,7 +114,7 @@ def test_too_few_images_for_the_defaults_and_what_would_do(tmp_path: Path) -> No
     status, out, errors = preview(tmp_path, str(tmp_path / "few.csv"))
     assert (status, out, errors.count("\n")) == (1, "", 1)
     assert (
-        "few.csv: the defaults, 8 ranks with batches of 8 (--spec FILE.json has others): batch_size: "
+        "few.csv: the defaults, 8 ranks with batches of 8 (for others: --spec FILE.json): batch_size: "
         in errors
     )
 
@@ -205,7 +205,7 @@ def test_reasons_are_the_planners() -> None:
 def test_four_specs_stand_in_eighty_columns(
     capsys: pytest.CaptureFixture[str], one: dict[str, Any], names: str
 ) -> None:
-    """Names that would not fit are shortened, and are told apart; one column has nothing to mark."""
+    """Names that do not fit are shortened but stay distinct; a single column has no best."""
     console = Console(width=80, markup=False, emoji=False, highlight=False)
     plan_costs.comparison_table(
         console, {**one, "previews": one["previews"] * 4}, [names.format(num) for num in (4, 8, 16, 32)]

@@ -141,7 +141,7 @@ def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_what_is_left_of_uploads_is_swept_when_old(tmp_path: Path) -> None:
-    """Of a coordinator that was killed: a body may have 16 GiB."""
+    """Left by a coordinator that was killed: a body may have 16 GiB."""
     uploads = tmp_path / "data" / "uploads"
     uploads.mkdir(parents=True)
     for name, age_s in (("upload-old", STAGING_LIFE_S + 60), ("upload-young", STAGING_LIFE_S - 3600)):

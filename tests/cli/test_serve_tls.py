@@ -1,4 +1,5 @@
-"""``bucketline serve --tls-cert --tls-key``: what cannot work is refused at the start, in one line that names it."""
+"""``bucketline serve --tls-cert --tls-key``: files that cannot work are refused at the start, in one line that names
+them."""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ def test_it_does_not_start(
         if file
         for word in (name, str(files / file))
     ]
-    # on a port that is taken: what is not refused for its certificate is refused for that, and does not go on for ever
+    # on a port that is taken: a run that is not refused for its certificate is refused for that, and ends
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, out, errors = run_here(

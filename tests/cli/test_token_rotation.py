@@ -36,7 +36,7 @@ class Guarded:
         self.wait_for("Application startup complete", self.num_workers)
 
     def ask(self, token: str, method: str = "GET", path: str = "/v1/runs") -> int:
-        """On a connection of its own, so that any worker may get it."""
+        """On a new connection, so that any worker may get it."""
         headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
         answer = self.http.request(method, path, headers=headers)
         self.bodies.append(answer.text + str(answer.headers))
@@ -93,7 +93,7 @@ def test_a_rotation_without_a_pause(guarded: Guarded) -> None:
 
 
 def test_a_file_that_can_not_be_used_changes_nothing(guarded: Guarded) -> None:
-    """Above all an empty one does not open the door. Nothing of the other file is taken either."""
+    """Above all, an empty one does not grant access. Nothing of the other file is used either."""
     guarded.operator.write_text("operator-s3cret-2\n")
     for content in (b"", b"\n \n", b"\xff\xfe", None):
         if content is None:
@@ -106,14 +106,14 @@ def test_a_file_that_can_not_be_used_changes_nothing(guarded: Guarded) -> None:
         assert '"level": "ERROR"' in line
         assert [guarded.ask(secret) for secret in SECRETS] == [200, 401, 200, 401, 200]
         assert guarded.http.get("/v1/runs").status_code == 401
-    # and once it is mended, it counts
+    # once it is repaired, it counts
     guarded.worker.write_text("worker-s3cret-2\n")
     guarded.rotate()
     assert guarded.ask("operator-s3cret-2") == 200
 
 
 def test_without_files_sighup_ends_it(tmp_path: Path) -> None:
-    """As it ends every program that has nothing to read again: a terminal that is closed leaves nothing behind."""
+    """As it ends every program that has nothing to read again, for example when a terminal is closed."""
     server = ServerProcess(tmp_path, "--workers", "2")
     server.process.send_signal(signal.SIGHUP)
     server.process.communicate()
@@ -122,7 +122,8 @@ def test_without_files_sighup_ends_it(tmp_path: Path) -> None:
 
 
 def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ``hmac.compare_digest``, and with each, whichever it is: neither a first wrong letter nor a place tells."""
+    """With ``hmac.compare_digest``, and always with all of them: timing shows neither a wrong letter nor a token's
+    place."""
     compared: list[tuple[bytes, bytes]] = []
     real = hmac.compare_digest
 

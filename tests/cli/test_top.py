@@ -1,4 +1,4 @@
-"""``bucketline top``: on a real terminal, beside a run that is consumed."""
+"""``bucketline top`` on a real terminal, while a run is consumed."""
 
 from __future__ import annotations
 

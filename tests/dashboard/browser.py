@@ -1,4 +1,4 @@
-"""A headless Chromium, and pages that are watched: what their console says, and whom they ask."""
+"""A headless Chromium, and pages that are watched: their console, and the hosts that they contact."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Browser:
 
 class Watch:
     """One page. ``faults``: errors on its console, breaches of its policy, and requests that leave the coordinator.
-    ``forgiven``: HTTP statuses that the console may tell of, where the page is meant to meet them."""
+    ``forgiven``: HTTP statuses that the console may report, because the page is meant to get them."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.url = url

@@ -53,7 +53,7 @@ def fresh(tmp_path: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    # of the package alone: while it is open no other test of this process could run a loop of its own
+    # for this package alone: while it is open no other test of this process could run its own loop
     try:
         with Browser() as browser:
             yield browser
@@ -65,8 +65,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(chromium: Browser, server: ServerProcess) -> Iterator[OpenPage]:
-    """Opens ``hash`` in a context of its own, logged in with ``token`` unless that is None. Every page is checked at
-    the end: no error on the console, nothing asked of anybody else."""
+    """Opens ``hash`` in a new context, logged in with ``token`` unless that is None. Every page is checked at the end:
+    no error on the console, nothing asked of anybody else."""
     opened: list[Watch] = []
 
     def open_(

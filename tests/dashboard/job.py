@@ -1,4 +1,4 @@
-"""A training job that moves when it is told to: real clients, one for each rank."""
+"""A training job that advances on command: real clients, one for each rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's files: who gets them, what their headers say, and what they do not ask for."""
+"""The page's files: who gets them, what their headers say, and that they contact no other host."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_page_itself_is_asked_for_again(client: httpx.Client) -> None:
 
 
 def test_a_page_of_another_release_gets_what_is_here(client: httpx.Client) -> None:
-    """In the midst of an update, with an older replica behind the same address."""
+    """During an update, with an older replica behind the same address."""
     found = client.get("/assets/0123456789abcdef/app.js")
     assert (found.status_code, found.headers["cache-control"]) == (200, "no-store")
 

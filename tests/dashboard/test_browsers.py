@@ -1,4 +1,4 @@
-"""What a browser does with the docs, and with pages of others that ask a coordinator on its own machine."""
+"""What a browser does with the docs, and with foreign pages that call a coordinator on its own machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans compared in the dashboard: written, refused, weighed and taken away as a command."""
+"""Plans compared in the dashboard: written, refused, compared and copied as a command."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_what_is_wrong_is_told_at_its_plan(open_page: OpenPage) -> None:
     expect(page.get_by_role("status").filter(has_text="1 plan cannot be met")).to_be_visible()
     assert cells(page, "images") == ["–", "5,000"]  # noqa: RUF001 - as it is shown
     one.get_by_label("Run spec").fill(json.dumps(SPEC))
-    expect(page.get_by_text("Changed since: compare again.")).to_be_visible()
+    expect(page.get_by_text("The comparison is out of date: compare again.")).to_be_visible()
     compare(page)
     expect(page.get_by_text("Compared 2 plans.")).to_be_visible()
     expect(one.locator(".wrong")).to_be_empty()
@@ -105,7 +105,7 @@ def test_all_presets_are_plans_and_there_is_an_end(open_page: OpenPage) -> None:
     for _ in range(3):
         add.select_option(presets[0])
     expect(add).to_be_disabled()
-    expect(page.get_by_text("There can be 16 plans.")).to_be_visible()
+    expect(page.get_by_text("At most 16 plans can be compared.")).to_be_visible()
     compare(page)
     expect(page.get_by_text("Compared 16 plans.")).to_be_visible()
 
@@ -140,7 +140,7 @@ def test_on_a_phone_in_the_dark_and_by_a_worker(open_page: OpenPage, server: Ser
     refused.forgiven = {403}
     expect(plan(refused.page, "novelai")).to_be_visible()
     compare(refused.page)
-    expect(refused.page.get_by_role("alert")).to_contain_text("needs an operator's token")
+    expect(refused.page.get_by_role("alert")).to_contain_text("requires an operator's token")
     page = open_page("#/compare", token="operator", **phone).page
     page.get_by_label("Map of images").select_option("coco")
     compare(page)

@@ -1,4 +1,4 @@
-"""Charts: of the API's answers, by the API and in a notebook, each with the numbers of what it is of."""
+"""Charts from the API and in a notebook: each shows the numbers of the answer that it is drawn from."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_sizes_are_width_by_height(api: Api) -> None:
 
 
 def test_charts_follow_the_run(api: Api) -> None:
-    """What is remembered is of this plan and these ranks: put anew under its name, a run has other charts."""
+    """The cache belongs to this plan and these ranks: a run that is put again under its name has other charts."""
     api.put("/v1/runs/again", {**SPEC, "batch_size": 4}, 201)
     before = api.get("/v1/runs/again/figures/buckets")
     assert api.get("/v1/runs/again/figures/buckets") == before

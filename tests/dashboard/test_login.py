@@ -1,4 +1,4 @@
-"""Who may look: a token, which this tab alone keeps."""
+"""Who may see the dashboard: a token is required, and only this tab keeps it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How the page looks and is used: light and dark, on a phone, by keyboard, with assistive technology, and when there is
-very much of everything."""
+"""How the page looks and is used: light and dark, on a phone, by keyboard, with assistive technology, and with very
+large runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ground(page: Page) -> int:
 
 
 def ready(page: Page, view: str) -> None:
-    """All that the view has is there."""
+    """The view is complete."""
     expect(page.get_by_role("status").first).to_have_text("Live")
     if view.startswith(("#/runs", "#/maps")):
         expect(page.locator(".plot[data-drawn]")).to_have_count(6 if "runs" in view else 2)
@@ -84,7 +84,7 @@ def test_a_page_that_asked_elsewhere_or_ran_foreign_code_would_be_noticed(open_p
 
 
 def test_everything_can_be_done_by_keyboard(open_page: OpenPage) -> None:
-    """From the address to a found image, by Tab and Enter alone; what has the focus is seen to have it."""
+    """From the address to a found image, with only Tab and Enter; the focus is visible."""
     page = open_page().page
     expect(page.get_by_role("link", name=RUN, exact=True).first).to_be_visible()
 

@@ -50,7 +50,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 @contextmanager
 def opened(chromium: Browser, report: Report, **options: Any) -> Iterator[Page]:
-    """Without a network; nothing is asked for but the file, and nothing is wrong."""
+    """Without a network: only the file is read, without errors."""
     context = chromium.context(**options)
     context.set_offline(True)
     watch = Watch(context, "nobody")

@@ -48,7 +48,7 @@ def test_progress_moves_while_one_looks(open_page: OpenPage, job: Job) -> None:
 
 
 def test_the_slowest_rank_comes_first(open_page: OpenPage, job: Job) -> None:
-    """A rank that goes no further is seen to fall behind, with who holds it."""
+    """A rank that does not advance is shown to fall behind, with its holder."""
     job.advance(1, 0, 1, 2, 3)
     page = open_page(f"#/runs/{RUN}").page
     ranks = page.get_by_role("region", name="Ranks, slowest first")
@@ -127,7 +127,7 @@ def test_an_image_that_is_pruned_and_one_that_is_not_there(
 
 
 def test_ids_that_are_markup_are_text(open_page: OpenPage) -> None:
-    """Both what is asked for and what is answered; a dialog or a request for ``x`` would be a fault."""
+    """In requests and in answers; a dialog or a request for ``x`` would be a fault."""
     watch = open_page("#/runs/nasty")
     page = watch.page
     page.get_by_label("Image id").fill(f"{NASTY}1")
@@ -156,7 +156,7 @@ def test_what_happened_is_told(open_page: OpenPage, server: ServerProcess) -> No
 
 @pytest.mark.exhaustive
 def test_a_run_that_is_not_there_yet(open_page: OpenPage, server: ServerProcess) -> None:
-    """It appears when it is put, and again as another one where it is deleted and put anew."""
+    """It appears when it is put, and as another run when it is deleted and put again."""
     watch = open_page("#/runs/later")
     watch.forgiven = {404}
     page = watch.page
@@ -177,7 +177,7 @@ def test_a_run_that_is_not_there_yet(open_page: OpenPage, server: ServerProcess)
 def test_a_run_begun_on_other_ranks_and_one_whose_rank_has_no_worker(
     open_page: OpenPage, server: ServerProcess
 ) -> None:
-    """Progress is of batches, not of steps; that a rank is missing is told; and which map an id is of can be said."""
+    """Progress counts batches, not steps; a missing rank is reported; and the map of an id can be chosen."""
     api = as_operator(server)
     spec = {"maps": [{"map": "coco"}, {"map": "twin"}], "world_size": 4, "batch_size": 8}
     api.put_csv("twin", "id,width,height\n397,512,512\n", 201)

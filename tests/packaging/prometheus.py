@@ -36,7 +36,7 @@ class Asked:
 
 
 def asked(expr: str) -> Asked:
-    """What stands in an expression; it is taken to be well-formed, which promtool and Prometheus check."""
+    """What an expression contains; promtool and Prometheus check that it is well-formed."""
     tokens: list[str] = _TOKEN.findall(expr)
     found, at = Asked(), 0
     while at < len(tokens):
@@ -58,7 +58,7 @@ def asked(expr: str) -> Asked:
 
 
 def tool(name: str) -> str:
-    """Its path; skips where it is not installed, but in CI."""
+    """Its path; skips if it is not installed, except in CI."""
     path = shutil.which(name)
     if path is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no {name} is installed here")
@@ -78,7 +78,7 @@ def until(found: Callable[[], T], what: str) -> T:
 
 
 class Prometheus:
-    """The real one, with a configuration of ours but for its targets, and for being quicker."""
+    """The real one, with our configuration except for targets and shorter intervals."""
 
     def __init__(self, config: Path, target: str, folder: Path) -> None:
         yaml = YAML(typ="safe", pure=True)

@@ -1,4 +1,4 @@
-"""constraints.txt pins all that pyproject.toml asks for, on every Python, and says nothing about where from."""
+"""constraints.txt pins everything that pyproject.toml requires, on every Python, and names no source."""
 
 import re
 import tomllib

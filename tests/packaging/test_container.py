@@ -70,7 +70,7 @@ def test_services_can_write_to_their_volume_only(root: Path, name: str) -> None:
 
 
 def test_each_service_has_one_health_check(root: Path) -> None:
-    """The coordinator's is its image's, which asks at the port that it is told to listen on."""
+    """The coordinator's is its image's, which uses the configured port."""
     for name in ("redis", "proxy", "prometheus", "grafana"):
         assert services(root)[name]["healthcheck"]["test"]
     for name in ("coordinator", "coordinator-b"):

@@ -203,7 +203,7 @@ def test_every_setting_is_one_of_the_servers(rendered: list[Resource]) -> None:
 
 
 def test_times_fit_each_other(rendered: list[Resource]) -> None:
-    """What was begun can be finished, and a store that is late is told by the server, not by a probe's own time-out."""
+    """What was begun can be finished, and a late store is reported by the server, not by a probe's own timeout."""
     [pod] = [each["spec"]["template"]["spec"] for each in of(rendered, "Deployment")]
     sleep, seconds = coordinator(rendered)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"

@@ -20,7 +20,7 @@ PASSWORD = secrets.token_hex(32)
 
 
 class DeployedRedis(RedisServer):
-    """The StatefulSet's container, in a folder of this machine and on a port of its own."""
+    """The StatefulSet's container, in a folder of this machine and on its own port."""
 
     def _arguments(self, port: int) -> list[str]:
         [config] = YAML(typ="safe").load_all((DEPLOY / "redis" / "kustomization.yaml").read_text())

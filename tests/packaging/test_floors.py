@@ -1,4 +1,4 @@
-"""The floors that pyproject.toml states hold, and each contract notices an import that breaks it."""
+"""The layers that pyproject.toml states are kept, and each contract notices an import that breaks it."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def lint(tree: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def report(root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a copy of the house with all these imports is told, without its line breaks."""
+    """The report on a copy of the checkout with all these imports, without its line breaks."""
     copy = tmp_path_factory.mktemp("floors")
     shutil.copyfile(root / "pyproject.toml", copy / "pyproject.toml")
     for folder in ["client", "service"]:

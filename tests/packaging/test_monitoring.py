@@ -62,7 +62,7 @@ def exprs() -> dict[str, str]:
 
 
 class Traffic:
-    """A service in a process of its own, and all that a job does to it."""
+    """A service as a process, and everything that a job does to it."""
 
     def __init__(self, folder: Path) -> None:
         self.server = ServerProcess(folder / "data")

@@ -1,4 +1,4 @@
-"""SECURITY.md, and the audit of what is pinned: it fails on what was found, and says what it could not ask."""
+"""SECURITY.md, and the audit of the pins: it fails if it finds something, and says what it could not check."""
 
 import importlib.util
 import json
@@ -51,7 +51,7 @@ def test_what_was_found_names_the_version_that_mends_it(audit: ModuleType, tmp_p
     told = audit.ask(
         says(json.dumps({"dependencies": [FLAWED, SKIPPED]}), status=1), ["httpx==0.28.1"], tmp_path
     )
-    assert audit.judge(told) == (["httpx 0.28.1: PYSEC-1, mended in 0.29 or 1.0"], ["rich"])
+    assert audit.judge(told) == (["httpx 0.28.1: PYSEC-1, fixed in 0.29 or 1.0"], ["rich"])
     assert audit.judge([CLEAN]) == ([], [])
 
 

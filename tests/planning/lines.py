@@ -19,8 +19,8 @@ from bucketline_service.planning.planner_port import Place
 
 @dataclass(frozen=True)
 class Line:
-    """``buckets`` int32[M]: the group of each row of the map, which is its bucket in a line without quotas of its
-    own; -1 where it is pruned. ``layout``: epoch 0's. ``make``: the same planner, that nobody has asked yet."""
+    """``buckets`` int32[M]: the group of each row of the map, which is its bucket in a line without quotas of its own;
+    -1 where it is pruned. ``layout``: epoch 0's. ``make``: the same planner, not used yet."""
 
     planner: LinePlanner
     quotas: SampleQuotas
@@ -44,7 +44,7 @@ class Line:
         return self.planner.batches(epoch, np.arange(self.planner.num_batches(epoch, 1)), 1)
 
     def asked(self, epoch):
-        """Rows that the epoch asks for, once for each time: those served and left out, but for what is repeated."""
+        """Rows that the epoch asks for, once for each time: those served and left out, except repeats."""
         block, planner = self.epoch(epoch), self.planner
         assert block.repeats.sum() == planner.layout(epoch).repeated.sum()
         return np.append(block.rows[~block.repeats], self.left_out(epoch))

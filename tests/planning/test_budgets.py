@@ -74,9 +74,9 @@ def test_as_many_pixels_as_fit(budget, frame_buckets):
         assert caught.value.field == ("max_pixels_per_batch" if possible else impossible)
         if possible:
             # what it says would do does, and nothing less
-            enough = int(re.search(r"Take at least ([\d,]+)", str(caught.value)).group(1).replace(",", ""))
+            enough = int(re.search(r"Use at least ([\d,]+)", str(caught.value)).group(1).replace(",", ""))
             sizes_of(frame_buckets=frame_buckets, **{**fields, "max_pixels_per_batch": enough})
-            with pytest.raises(Invalid, match="hold fewer"):
+            with pytest.raises(Invalid, match="is too small for"):
                 sizes_of(frame_buckets=frame_buckets, **{**fields, "max_pixels_per_batch": enough - 1})
     else:
         assert sizes_of(frame_buckets=frame_buckets, **fields) == expected

@@ -133,7 +133,7 @@ def test_enough_images_but_no_bucket_with_a_unit():
     with pytest.raises(Invalid) as raised:
         prepare(spec(2, 2, "drop"), images)
     assert raised.value.field == "tails"
-    assert "no bucket holds as many" in raised.value.detail
+    assert "no bucket has as many" in raised.value.detail
     for tails in ("spill", "pad", "catch_all"):
         prepared = prepare(spec(2, 2, tails), images)
         assert layout_of(spec(2, 2, tails), samples_of(spec(2, 2, tails), images, prepared)).num_units.sum()

@@ -1,4 +1,4 @@
-"""A ladder that depends on the images depends on those that are served, as often as they are served."""
+"""A ladder that depends on the images counts each as often as it is served."""
 
 from __future__ import annotations
 
@@ -81,8 +81,13 @@ ALL_OUT = [
         "frame_buckets",
         "longest clip has 60 fr",
     ),
-    ({"frame_buckets": [17]}, part((WIDE, 0, 1, 5)), "frame_buckets", "all are stills"),
-    ({"frame_buckets": [1]}, part((WIDE, 0, 9, 5), frames=True), "frame_buckets", "1 is for stills alone"),
+    ({"frame_buckets": [17]}, part((WIDE, 0, 1, 5)), "frame_buckets", "all of them are still images"),
+    (
+        {"frame_buckets": [1]},
+        part((WIDE, 0, 9, 5), frames=True),
+        "frame_buckets",
+        "1 is for still images only",
+    ),
     ({}, part((WIDE, 0, 1, 5), repeats=(0.0,)), "num_repeats", "5 by num_repeats"),
     ({"assign": {"min_size": 5000}}, part((WIDE, 0, 1, 5)), "assign", "5 by min_size"),
 ]

@@ -229,7 +229,7 @@ def test_what_can_not_be_used_is_named(make, field):
     with pytest.raises(Invalid) as caught:
         make()
     assert caught.value.field == field
-    assert "Take" in str(caught.value) or "Give" in str(caught.value)
+    assert "Use" in str(caught.value) or "Give" in str(caught.value)
 
 
 def test_the_hint_of_a_grid_that_is_too_fine_is_true():

@@ -1,4 +1,4 @@
-"""Clips: each to the longest length that it fills, and of those that come to a tier as many as it is to keep."""
+"""Clips: each is assigned to the longest length that it fills, and a tier keeps its share of them."""
 
 from __future__ import annotations
 

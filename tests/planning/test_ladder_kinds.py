@@ -190,4 +190,4 @@ def test_what_can_not_be_used_is_named(make, field):
     with pytest.raises(Invalid) as caught:
         make()
     assert caught.value.field == field
-    assert "Take" in str(caught.value) or "Give" in str(caught.value)
+    assert "Use" in str(caught.value) or "Give" in str(caught.value)

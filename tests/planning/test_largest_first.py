@@ -44,7 +44,7 @@ def test_epoch_0_begins_with_a_unit_of_each_shape(given):
     assert np.all(units == units[:, :1])
     # the same units in another order
     assert sorted(batches_of(it, 0)) == sorted(batches_of(plain, 0))
-    # all others but for those that made room stand where they stood
+    # all others except those that made room are where they were
     moved = np.flatnonzero(units[:, 0] != plain.epoch(0).buckets.reshape(-1, it.lockstep)[:, 0])
     assert len(moved) <= 2 * len(expected)
 

@@ -1,5 +1,5 @@
-"""The original draws a bucket with probability proportional to what it has left; we permute the units uniformly. The
-two are one law (docs/concepts/mathematics.md proves it); here both are run and counted."""
+"""The original draws a bucket with probability proportional to what it has left; we permute the units uniformly. Both
+have the same distribution (docs/concepts/mathematics.md proves it); here both are run and counted."""
 
 from __future__ import annotations
 

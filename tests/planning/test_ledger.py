@@ -61,7 +61,7 @@ class Case:
         return epoch_stats(self.spec, self.prepared, self.images, self.planner, epoch, world_size)
 
     def dealt(self, epoch, world_size):
-        """(times that each row comes at a step, that it stands in the rest of the stream)."""
+        """(times that each row is served at a step, times that it is in the rest of the stream)."""
         num = self.planner.num_batches(epoch, world_size)
         block = self.planner.batches(epoch, np.arange(num), world_size)
         cut = block.bounds[num - num % world_size]
@@ -315,14 +315,14 @@ def test_it_takes_no_more_for_eight_times_the_images(tails):
     assert peaks[1] < 1.5 * peaks[0] + (1 << 20)
 
 
-# --- it falls on all alike ----------------------------------------------------------------------------------------
+# --- all images are treated equally --------------------------------------------------------------------------------
 
 P = 1e-6
 NUM_EPOCHS = 600
 
 
 def times_told(case, what, world_size, num_epochs=NUM_EPOCHS):
-    """[epochs, rows]: in how many times each row is told of."""
+    """[epochs, rows]: how many times each row is reported."""
     ledger = case.ledger(world_size)
     found = np.zeros((num_epochs, case.images.num_rows))
     for epoch in range(num_epochs):

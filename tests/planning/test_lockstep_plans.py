@@ -49,7 +49,7 @@ def test_each_step_has_one_shape_wherever_it_had_one_as_planned(world_size, own,
         assert lockstep == own
     elif own % planned_for == 0:
         assert lockstep % world_size == 0
-        # as many steps of one shape: what accumulates gradients over them goes on to
+        # as many steps of one shape, so that gradients can still be accumulated over them
         assert lockstep // world_size == own // planned_for
     else:
         assert lockstep == own

@@ -190,9 +190,9 @@ def test_area_and_step_are_all_that_the_rule_knows():
 @pytest.mark.parametrize(
     ("make", "field", "hint"),
     [
-        (lambda: NoUpscale.of(0, 64), "ladder.resolution", "Take"),
+        (lambda: NoUpscale.of(0, 64), "ladder.resolution", "Use"),
         (lambda: NoUpscale.of((512,), 64), "ladder.resolution", "Give"),
-        (lambda: NoUpscale.of(512, 0), "ladder.bucket_reso_steps", "Take"),
+        (lambda: NoUpscale.of(512, 0), "ladder.bucket_reso_steps", "Use"),
         (
             lambda: needed(SQUARE, np.array([63]), np.array([640]), NO_LIMITS),
             "ladder.bucket_reso_steps",
@@ -206,7 +206,7 @@ def test_area_and_step_are_all_that_the_rule_knows():
         (
             lambda: needed(SQUARE, np.array([64]), np.array([64]), Limits(min_size=-1)),
             "assign.min_size",
-            "Take",
+            "Use",
         ),
     ],
 )

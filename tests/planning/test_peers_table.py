@@ -1,4 +1,4 @@
-"""The benchmark of the peers: what it says of what it measured, and that it runs (how fast is no test's matter)."""
+"""The benchmark of the peers: how it reports its measurements, and that it runs (speed is not tested)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Coverage is not randomness: a plan that serves each image once may still serve them nearly in order.
 
-Keys are fixed, so that these tests fail always or never. About 200 p-values are looked at: 1e-6 is no chance.
+Keys are fixed, so that these tests fail always or never. Of about 200 p-values, none below 1e-6 is chance.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_the_tail_is_what_does_not_fill_a_unit(policy):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("counts", [[3, 9, 2, 0, 4], [2, 1, 0, 6, 3], [6, 0, 0, 0, 0], [1, 0, 4, 0, 1]])
 def test_never_served_is_what_no_epoch_serves(counts, policy):
-    """Which images stand in a tail changes each epoch: only those whose bucket is never drawn from are lost."""
+    """Which images are in a remainder changes each epoch: only those whose bucket is never drawn from are lost."""
     case = Case(counts, policy, 4)
     served = np.zeros(len(case.bucket), dtype=bool)
     for epoch in range(60):
@@ -105,7 +105,7 @@ def test_never_served_is_what_no_epoch_serves(counts, policy):
 EXACT = [
     ("spill", [4, 8, 4, 0, 4]),  # whole units: nothing moves
     ("pad", [4, 8, 4, 0, 4]),
-    ("spill", [4, 1, 10, 5, 0]),  # every stretch is whole buckets but for 4's, and all is served
+    ("spill", [4, 1, 10, 5, 0]),  # every stretch except 4's is whole buckets, and everything is served
     ("catch_all", [1, 0, 2, 1, 0]),  # all in the catch-all
 ]
 

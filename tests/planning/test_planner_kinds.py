@@ -1,4 +1,4 @@
-"""A planner is registered once, and its name is compared nowhere else."""
+"""A planner is registered once, and nothing else compares its name."""
 
 from __future__ import annotations
 

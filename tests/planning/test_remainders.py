@@ -19,7 +19,7 @@ from tests.planning.lines import epochs, line, lines
 def test_what_is_served_repeated_and_left_out_is_what_the_layout_declares(it, epoch):
     block, layout = it.epoch(epoch), it.layout
     first = block.rows[~block.repeats]
-    assert len(np.unique(first)) == len(first)  # once at most but for what is marked as a repeat
+    assert len(np.unique(first)) == len(first)  # at most once, except what is marked as a repeat
     assert np.all(it.buckets[block.rows] >= 0)
     assert len(first) + layout.left_out.sum() == it.counts.sum()
     assert block.repeats.sum() == layout.repeated.sum()
@@ -115,7 +115,7 @@ def test_whole_units_cost_nothing_under_any_policy(policy, exact, unit):
     assert layout.num_units[: len(exact)].tolist() == exact
 
 
-# Left out: the buckets whose images stand in the one stretch that has a rest, and how many of them an epoch leaves out.
+# Left out: the buckets whose images are in the one stretch with a remainder, and how many of them an epoch leaves out.
 FAIR = {
     "drop": (line([11, 8], 4, 2, "drop"), [0], 3),
     "spill": (line([3, 20, 5], 4, 2, "spill"), [0, 1, 2], 4),

@@ -1,4 +1,4 @@
-"""What a refusal names is a field that the user gave, and what it says would do does."""
+"""A refusal names a field that the user gave, and the remedy that it suggests works."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def tiers(*sides, **fields):
         (
             {"ladder": {"kind": "tiers", "ladders": [{"kind": "kohya", "resolution": 5}]}},
             "ladder.ladders.0.resolution",
-            "Take sides",
+            "Use sides",
         ),
         (
             {"frame_buckets": [{"num_frames": 1, "keep_prob": [0.5, 0.5]}]},

@@ -1,4 +1,4 @@
-"""Up to 2**32 - 1 rows, and not one more. Nothing here is as large as that: arrays of stride zero, and an order that is
+"""Up to 2**32 - 1 rows, and not one more. Nothing here is that large: arrays have stride zero, and the order is
 computed."""
 
 from __future__ import annotations

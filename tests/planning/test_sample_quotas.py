@@ -115,7 +115,7 @@ def test_whole_repeats_are_whole_in_every_epoch(given, epoch):
 
 @given(st.integers(1, 40), st.lists(st.floats(0.01, 0.99), min_size=1, max_size=4), st.integers(1, 3), epochs)
 def test_a_group_that_is_divided_comes_here_or_there(count, cuts, times, epoch):
-    """Each border is rounded alike on both its sides: no image comes twice, and none is missed."""
+    """Each border is rounded in the same way on both sides: no image is served twice, and none is missed."""
     bounds = [0.0, *sorted(cut * times for cut in cuts), float(times)]
     table = [(i, 0, *bounds[i : i + 2]) for i in range(len(bounds) - 1)]
     it = portioned([count], table, len(table), policy="drop")
@@ -179,7 +179,7 @@ def test_a_whole_number_is_whole_whatever_the_digits_of_floats(times, count):
 )
 @example(Portioned(portioned([18], [(0, 0, 0.0, 0.53)], 1, [10, 3], policy="catch_all"), {0: 0.53}, False))
 def test_no_epoch_has_fewer_batches_than_the_least(given):
-    """Nor is any without a batch, where the least is one: no one who looks for the next step looks in vain."""
+    """If the least is one batch, no epoch is without one: there is always a next step."""
     it = given.line
     least = it.planner.least_batches(1)
     assert all(it.planner.num_batches(epoch, 1) >= least for epoch in range(60))

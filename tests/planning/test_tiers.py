@@ -1,4 +1,4 @@
-"""Which tiers an image comes to: what ``groups.ImageClassifier`` says, against one image and one ladder at a time."""
+"""Which tiers an image is assigned to: ``ImageClassifier`` compared with one image and one ladder at a time."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_what_a_tier_keeps_only_in_part_goes_on_to_the_next_that_it_fills(images
             assert begin == 1 - left
             assert end - begin == left * keep[tier]
             left -= end - begin
-        # it ends where nothing is left to go on, or no tier
+        # it ends when nothing is left, or no tier
         assert len(ways) == len(asked) or left == 0
 
 

@@ -1,4 +1,4 @@
-"""A plan some of whose epochs would have no batch is refused, in words that help: what they say would do does."""
+"""A plan with epochs that may have no batch is refused, and the suggested remedy works."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def test_images_that_hardly_ever_come_are_no_plan():
 
 def test_a_budget_is_named_by_its_own_name():
     of = Images([Part(np.full(2, 600, np.uint32), np.full(2, 600, np.uint32))])
-    with pytest.raises(Invalid, match="batch sizes from 4 on = 4 images, and only 2 are assigned") as caught:
+    with pytest.raises(Invalid, match="batch sizes from 4 up = 4 images, but only 2 are assigned") as caught:
         prepare(spec(batch_size=Budget("max_tokens_per_batch", 8192, 16, most=16)), of)
     assert caught.value.field == "max_tokens_per_batch"

@@ -1,4 +1,4 @@
-"""Every kind of ladder in a run spec: planned, named where it is wrong, and what was fitted is kept."""
+"""Every kind of ladder in a run spec: planned, errors named, and fitted sizes stored."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_fitted_is_for_the_ids_that_count(small: Api) -> None:
 
 
 def test_what_was_fitted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coordinator that opens the run asks nothing of the images again: a later version may choose otherwise."""
+    """A coordinator that opens the run does not look at the images again: a later version may choose otherwise."""
     world = World(f"sqlite:///{tmp_path / 'state.sqlite'}", tmp_path / "data")
     first = world.replica().api
     first.put_csv("small", SMALL)

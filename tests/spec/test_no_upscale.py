@@ -99,7 +99,7 @@ def test_images_that_are_pruned_need_no_bucket(mixed: Api) -> None:
     assert (stats["pruned"]["min_size"], "bucket_no_upscale" in stats["pruned"]) == (40, False)
     about = mixed.get("/v1/runs/run/images/3")
     assert (about["pruned"], about["bucket"], about["served"]) == ("min_size", None, [])
-    # its own bucket is not there: the nearest aspect is told
+    # its own bucket does not exist: the nearest aspect is shown
     assert (about["nearest"]["width"], about["nearest"]["height"]) == (192, 128)
 
 
@@ -180,7 +180,7 @@ def test_more_buckets_than_there_may_be_are_refused(api: Api) -> None:
     fine = {**LADDER, "bucket_reso_steps": 1}
     problem = put(api, status=422, ladder=fine)
     assert problem["field"] == "ladder.bucket_reso_steps"
-    assert "Take larger steps, or prune small images with assign.min_size" in problem["detail"]
+    assert "Use larger steps, or prune small images with assign.min_size" in problem["detail"]
     preview = api.post(
         "/v1/previews", {"map": "mixed", "specs": [{"world_size": 1, "batch_size": 1, "ladder": fine}]}
     )

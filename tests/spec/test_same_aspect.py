@@ -1,4 +1,4 @@
-"""Ladders with several sizes of one aspect: which of them an image comes to, and runs of before there was a choice."""
+"""Ladders with several sizes of one aspect: which one an image is assigned to, and runs from before this rule."""
 
 from __future__ import annotations
 

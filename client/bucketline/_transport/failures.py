@@ -14,13 +14,13 @@ class Reason(enum.Enum):
     UNREACHABLE = "the connection failed or timed out"
     UNTRUSTED = "the certificate is not trusted"
     FOREIGN = "something other than a coordinator answered"
-    UNAVAILABLE = "502, 503 or 504: gone, overloaded, or behind a gap"
+    UNAVAILABLE = "502, 503 or 504: down, overloaded, or unreachable from a proxy"
     BUSY = "asked to try again here: 408, 429, 500, or a plan that is being built"
 
     @property
     def tries_another_replica(self) -> bool:
-        """A 500 would be a 500 at another replica as well, a plan is no further there, and a client that is asked to
-        slow down (429) does not go elsewhere to be fast."""
+        """Another replica would answer 500 as well, its plan is no further, and a client that is asked to slow down
+        (429) does not evade that elsewhere."""
         return self is not Reason.BUSY
 
 

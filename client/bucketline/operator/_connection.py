@@ -49,7 +49,7 @@ class Connection:
 
     @property
     def url(self) -> str:
-        """The replica that is asked at present, without a name and password in its address."""
+        """The replica that is currently asked, without a name and password in its address."""
         return self._transport.url
 
     def close(self) -> None:

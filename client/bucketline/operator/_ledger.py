@@ -40,9 +40,9 @@ class LedgerCalls(Connection):
         Args:
             run: the run's name.
             target: the path of a file, or a binary stream.
-            from_epoch: the first epoch; the present one unless given.
+            from_epoch: the first epoch; the current one unless given.
             to_epoch: the last epoch, inclusive; `from_epoch` unless given.
-            world_size: the number of ranks; the present one unless given.
+            world_size: the number of ranks; the current one unless given.
             format: `csv` or `parquet`; unless given it follows from the file's suffix.
             timeout_s: the limit of the whole call, and how long the coordinator may be silent, in seconds.
 

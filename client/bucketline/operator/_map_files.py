@@ -84,8 +84,8 @@ def content_type_of(path: Path | None, format: str | None) -> str:
         format = format_of(path)
         if format is None:
             raise UsageError(
-                f"{path}: its name does not say its format: name it {', '.join(SUFFIXES)} (packed text with .gz after "
-                f"it), or pass format=NAME, one of {known}"
+                f"{path}: its name does not say its format: name it {', '.join(SUFFIXES)} (compressed text with .gz "
+                f"after it), or pass format=NAME, one of {known}"
             )
     if format not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")

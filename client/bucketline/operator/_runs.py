@@ -116,7 +116,7 @@ class RunCalls(Connection):
             step: the first step, counted from 0.
             rank: whose batches.
             count: how many, up to 1,024.
-            world_size: the number of ranks to shard over; the present one unless given.
+            world_size: the number of ranks to shard over; the current one unless given.
             include: as in `BucketClient`.
         """
         what = _wire.run_path(run, "batches")

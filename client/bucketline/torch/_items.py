@@ -27,7 +27,7 @@ class Item:
         epoch: counted from 0.
         step: of the epoch, counted from 0.
         bucket: index in the run's ladder.
-        is_repeat: whether the image comes more often in this epoch than the map asks for, to fill the batch.
+        is_repeat: whether the image is served more often in this epoch than the map asks for, to fill the batch.
         num_frames: the length of the clip, in frames; None if the run has no frame buckets.
         map: the image's map in a run of several maps, else None.
         original_size: (width, height) in the map; None unless the client passed `include=["original_size"]`.

@@ -1,4 +1,4 @@
-"""Plans beside each other, from the answer of ``POST /v1/previews``: what decides between them, on one page."""
+"""Plans side by side, from the answer of ``POST /v1/previews``: what decides between them, on one page."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _steps(plans: Sequence[_Plan]) -> list[_Part]:
 def _bars(
     figure: go.Figure, plans: Sequence[_Plan], colours: Palette, at: tuple[int, int], parts: Sequence[_Part]
 ) -> None:
-    """Stretches one after the other, and behind them what they come to."""
+    """Stretches one after the other, and then their sum."""
     rows = [plan.row for plan in plans]
     for part in parts:
         figure.add_trace(

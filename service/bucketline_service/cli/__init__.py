@@ -59,7 +59,7 @@ app = typer.Typer(
     cls=_Panels,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # help is text: defaults stand in brackets, which would be markup
+    rich_markup_mode=None,  # help is text: defaults are in brackets, which would be markup
 )
 
 

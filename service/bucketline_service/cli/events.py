@@ -29,9 +29,11 @@ OptionalRun = Annotated[
 def events(
     run: OptionalRun = None,
     most: Annotated[
-        int, typer.Option("--most", help="How many to show, the newest.", min=1, max=MAX_EVENTS)
+        int, typer.Option("--most", help="How many of the newest events to show.", min=1, max=MAX_EVENTS)
     ] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new events until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Also show new events, until Ctrl-C.")
+    ] = False,
     url: Url = LOCAL,
     as_json: Annotated[
         bool, typer.Option("--json", help="As JSON, for scripts; with --follow a line for each event.")

@@ -26,7 +26,7 @@ DEFAULT = {"world_size": 8, "batch_size": 8}
 
 
 class Reading(NamedTuple):
-    """How to read the file: ``columns`` are those that are named, ``format`` None where the name tells it."""
+    """How to read the file: ``columns`` are those that are named, ``format`` None if the name shows it."""
 
     columns: Mapping[str, str] = {}
     format: str | None = None
@@ -36,7 +36,7 @@ class Reading(NamedTuple):
 def run(
     file: Path, specs: Sequence[Mapping[str, Any]], names: Sequence[str], reading: Reading
 ) -> dict[str, Any]:
-    """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is not looked at. What is wrong
+    """The answer of ``POST /v1/previews`` for the map in ``file``. A spec's ``map`` is ignored. What is wrong
     with one spec is its own problem, and begins with where it is from, of ``names``. Raises ``UsageError`` for a folder
     that is no map, and ``Invalid`` for a file that cannot be read as one and for too many specs."""
     parts = parts_of(file)
@@ -97,8 +97,8 @@ def _plan(spec: Mapping[str, Any], name: str) -> PlanFields | Invalid:
     """The plan to preview, or why it cannot be previewed."""
     given = {field: value for field, value in spec.items() if field != "map"}
     if given.get("maps") is not None:
-        hint = 'Say "map", or nothing; several maps are previewed by the server, POST /v1/previews'
-        return Invalid(f"{name}: maps", "is of several maps, and one file is one map", hint)
+        hint = 'Give "map", or neither; only the server previews several maps (POST /v1/previews)'
+        return Invalid(f"{name}: maps", "lists several maps, but one file is one map", hint)
     given.pop("maps", None)
     try:
         plan = PlanFields.model_validate(given)

@@ -33,7 +33,7 @@ NumRepeatsColumn = Annotated[
     str | None,
     typer.Option(
         help="The column of how many times an image is served in an epoch; a column named repeats counts the "
-        f"further times [{_OPTIONAL}]."
+        f"additional times [{_OPTIONAL}]."
     ),
 ]
 NumFramesColumn = Annotated[

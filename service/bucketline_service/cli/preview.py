@@ -23,9 +23,7 @@ def preview(
     ],
     spec: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="A run spec, a JSON file; several are shown side by side. Its map is not looked at."
-        ),
+        typer.Option(help="A run spec in a JSON file; several are shown side by side. Its map is ignored."),
     ] = None,
     id_column: options.IdColumn = None,
     width_column: options.WidthColumn = None,
@@ -36,7 +34,8 @@ def preview(
     format: options.Format = None,
     skip_missing_sizes: options.SkipMissingSizes = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write a report there as well: one page that works without a network.")
+        Path | None,
+        typer.Option(help="Also write a report to this file: one page that works without a network."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +46,7 @@ def preview(
     with errors():
         specs = [read_spec(each) for each in spec or []] or [desk.DEFAULT]
         sources = [str(each) for each in spec or []] or [
-            f"{file}: the defaults, 8 ranks with batches of 8 (--spec FILE.json has others)"
+            f"{file}: the defaults, 8 ranks with batches of 8 (for others: --spec FILE.json)"
         ]
         names = desk.names_of(spec) if spec else ["defaults"]
         named = options.columns(

@@ -29,7 +29,7 @@ def run_put(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new run.")],
     spec: Annotated[
         Path | None,
-        typer.Argument(metavar="[SPEC.json]", help="A run spec, a JSON file; options override its fields."),
+        typer.Argument(metavar="[SPEC.json]", help="A run spec in a JSON file; options override its fields."),
     ] = None,
     map: Annotated[
         str | None, typer.Option(help="Name of the resolution map.", autocompletion=completion.maps)
@@ -44,7 +44,7 @@ def run_put(
             autocompletion=completion.ladders,
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed of everything random [42].")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of all random choices [42].")] = None,
     set: Annotated[
         list[str] | None,
         typer.Option(
@@ -133,7 +133,7 @@ def run_explain(
     epoch: Annotated[int | None, typer.Option(help="The epoch to look at [the current one].", min=0)] = None,
     map: Annotated[
         str | None,
-        typer.Option(help="The map to look in, where a run has several.", autocompletion=completion.maps),
+        typer.Option(help="The map to look in, if the run has several.", autocompletion=completion.maps),
     ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
@@ -179,7 +179,7 @@ def run_delete(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", "--yes", "-y", help="Delete it without asking, also while its ranks are active."
+            "--force", "--yes", "-y", help="Delete it without asking, even while its ranks are active."
         ),
     ] = False,
     url: Url = LOCAL,

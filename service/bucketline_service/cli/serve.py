@@ -46,7 +46,7 @@ def serve(
     map_timeout_s: Annotated[
         float | None, typer.Option(help="How long reading a map may take [60], plus 1 s for each MB of it.")
     ] = None,
-    max_json_bytes: Annotated[int | None, typer.Option(help="Longest JSON body [8388608, 8 MiB].")] = None,
+    max_json_bytes: Annotated[int | None, typer.Option(help="Largest JSON body [8388608, 8 MiB].")] = None,
     max_runs: Annotated[int | None, typer.Option(help="Maximum number of runs in the store [1000].")] = None,
     max_connections: Annotated[
         int | None, typer.Option(help="Connections to one process; further ones get 503 [20000].")

@@ -13,7 +13,7 @@ from bucketline_service.errors import Invalid
 _NEEDED = {"map": "--map", "world_size": "--world-size", "batch_size": "--batch-size"}
 """Options of fields that a spec must have."""
 _WORD = re.compile(r"[A-Za-z][\w.-]*")
-"""What may stand without JSON's quotes: --set tails=drop."""
+"""What may be given without JSON's quotes: --set tails=drop."""
 
 
 class Spec:
@@ -25,7 +25,7 @@ class Spec:
         self._options: dict[str, str] = {}  # of a field, dotted
 
     def set(self, field: str, value: Any, option: str) -> None:
-        """Raise ``Invalid`` where the field stands in what is no object."""
+        """Raise ``Invalid`` if the field is inside something that is not an object."""
         *above, name = field.split(".")
         place = self.document
         for depth, part in enumerate(above, start=1):
@@ -53,7 +53,7 @@ class Spec:
             if not equals or not all(field.split(".")):
                 raise Invalid(
                     f"--set {each}",
-                    "is no FIELD=VALUE",
+                    "is not FIELD=VALUE",
                     "Write --set seed=7, or --set ladder.max_size=[1024,1024]",
                 )
             option = f"--set {field}"
@@ -77,7 +77,7 @@ def read_spec(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Invalid(str(file), f"is not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise Invalid(str(file), "is no JSON object", 'Write {"map": …, "world_size": …, "batch_size": …}')
+        raise Invalid(str(file), "is not a JSON object", 'Write {"map": …, "world_size": …, "batch_size": …}')
     return document
 
 
@@ -92,6 +92,6 @@ def _json(text: str, option: str, *, may_be_word: bool = False) -> Any:
 
 def _loads(text: str) -> Any:
     def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not a number of JSON")
+        raise ValueError(f"{name} is not a JSON number")
 
     return json.loads(text, parse_constant=refuse)

@@ -40,12 +40,12 @@ class Misdirected(BucketlineError):  # noqa: N818 - HTTP's own word
 
 
 class MethodNotAllowed(BucketlineError):  # noqa: N818 - HTTP's own word
-    """The path exists, but does not take the method. ``allowed``: those that it takes, as ``Allow`` lists them."""
+    """The path exists, but not for this method. ``allowed``: those that it supports, as ``Allow`` lists them."""
 
     code = "method_not_allowed"
 
     def __init__(self, path: str, method: str, allowed: str) -> None:
-        super().__init__(f"{path[:200]} does not take {method} but {allowed}")
+        super().__init__(f"{path[:200]} does not support {method}, only {allowed}")
         self.allowed = allowed
 
 
@@ -145,7 +145,7 @@ def refuse(error: BucketlineError, metrics: Metrics) -> Response:
 
 
 def broken_off() -> Response:
-    """For a request whose caller is gone: nobody reads it."""
+    """For a request whose caller has disconnected: nobody reads it."""
     detail = "the request broke off before its end"
     return _response(_members(400, "The request broke off", "invalid", detail, {}))
 

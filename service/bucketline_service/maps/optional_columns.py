@@ -1,11 +1,11 @@
-"""The columns that a map may have beside ids and sizes: the values of each, and how it is stored.
+"""The columns that a map may have besides ids and sizes: the values of each, and how it is stored.
 
 Their names in files are ``column_names.OPTIONAL_NAMES``; ``column_writers`` writes those that are stored.
 
 - ``orientation`` is EXIF's. Width and height are swapped on reading where it turns an image by a quarter, and only the
   result is stored.
 - ``num_repeats`` is how many times an image occurs in an epoch, as in kohya's scripts: 1 is once, 0 never, and
-  fractions are allowed. SimpleTuner's ``repeats`` counts the further times, so 0 is once.
+  fractions are allowed. SimpleTuner's ``repeats`` counts the additional times, so 0 is once.
 - ``num_frames`` is the length of a video; a still image has 1."""
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A parser in C that is given a hostile file may hold the interpreter's lock for any time, take any amount of memory, or
 crash. In the coordinator's process each of these would stop every training job. A reader process reads one map at a
-time. It is killed on a timeout or when the coordinator ends, and it ends by itself when the coordinator is gone. Idle
+time. It is killed on a timeout or when the coordinator ends, and it ends by itself when the coordinator has ended. Idle
 readers are kept for a minute, since starting one takes a quarter of a second.
 
 Messages are pickles over standard input and output: a ``ReadTask``, answered by a ``ReadResult`` or an error; then
@@ -253,7 +253,7 @@ def main() -> None:
 
 
 def _listen(messages: queue.SimpleQueue[Any]) -> None:
-    """Receive messages in a separate thread, so that a busy reader notices when its coordinator is gone."""
+    """Receive messages in a separate thread, so that a busy reader notices when its coordinator has ended."""
     while True:
         try:
             messages.put(pickle.load(sys.stdin.buffer))

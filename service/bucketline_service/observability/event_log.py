@@ -1,4 +1,4 @@
-"""The event log: what operators are told about, kept in the store, so that every replica shows the same list.
+"""The event log: what is reported to operators, kept in the store, so that every replica shows the same list.
 
 ``EventLog.emit`` never waits. It writes the event's log line (``event_kinds.py``) and notes the event; a task writes
 all noted events in one call to the store, at most once per ``PACE_S``. What the store does not accept stays here until
@@ -35,7 +35,7 @@ MANY_RANKS = 8
 """If more ranks of a run than this have the same event at a time, one event stands for all of them."""
 
 MAX_NOTED = 20_000
-"""Repeated events that are told apart by run and rank at a time."""
+"""Repeated events that are distinguished by run and rank at a time."""
 
 MAX_WRITTEN = 200
 """Events in one write."""
@@ -187,8 +187,8 @@ class _Noted:
 class _Repeats:
     """Occurrences on their way to become events.
 
-    The first occurrence of a run and rank is taken at once. Those that follow are gathered into one event with a
-    count, after a time that doubles while they go on: a worker that calls in a tight loop must not fill the list.
+    The first occurrence of a run and rank is taken at once. Those that follow are gathered into one event with a count,
+    after a time that doubles while they continue: a worker that calls in a tight loop must not fill the list.
     """
 
     def __init__(self) -> None:

@@ -43,9 +43,9 @@ RUN_COUNTERS = {
 """Counters of each run: help text by name."""
 
 RUN_GAUGES = {
-    "ranks": "Ranks of the run's present start",
+    "ranks": "Ranks of the run's current start",
     "leased_ranks": "Ranks that have taken a lease in it",
-    "generation": "Number of the run's present start",
+    "generation": "Number of the run's current start",
     "rank_lag_steps": "Steps of the slowest rank behind the leader",
     "slowest_rank": "The slowest rank; of several, the one seen least recently",
     "slowest_epoch": "Epoch of the slowest rank",

@@ -38,14 +38,14 @@ def prepare(
     checkpoint: Checkpoint | None = None,
     num_threads: int = 1,
 ) -> Prepared:
-    """Assign every image and sort the rows by group, in two passes over chunks of rows: beside the result that takes
-    2 bytes an image. ``num_threads`` changes nothing but the time.
+    """Assign every image and sort the rows by group, in two passes over chunks of rows: besides the result, that takes
+    2 bytes per image. ``num_threads`` changes only the time.
 
     Errors: ``Invalid`` where no image is left, or too few for a single unit.
     """
     checkpoint = checkpoint or NoCheckpoint()
     if not PLANNERS[spec.planner].takes_repeats and (images.repeats != 1).any():
-        detail = f"{spec.planner} serves every image once an epoch, but the map has a num_repeats column"
+        detail = f"{spec.planner} serves every image once per epoch, but the map has a num_repeats column"
         hint = f"Use planner: {DEFAULT.name}, or put the map without its num_repeats column"
         raise Invalid("planner", detail, hint)
     classification = Classification(spec, images, valid_rows, checkpoint, num_threads)
@@ -118,9 +118,11 @@ def check_world_size(planner: Planner, world_size: int) -> None:
     """Raise ``Invalid`` where an epoch has no step for so many ranks."""
     num = planner.least_batches(world_size)
     if num < world_size:
-        detail = f"{world_size} ranks, and an epoch has {'' if planner.is_steady else 'at least '}{num} "
+        detail = (
+            f"{world_size} ranks are too many: an epoch has {'' if planner.is_steady else 'at least '}{num} "
+        )
         detail += "batch" if num == 1 else "batches"
-        sure = "" if planner.is_steady else ", the number that every epoch is sure to have"
+        sure = "" if planner.is_steady else ", the number of batches that every epoch has"
         raise Invalid("world_size", detail, f"It may be at most {num}{sure}")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 1 << 20
-"""Rows that are looked at together: what a pass needs beside its result is in proportion to this, not to N."""
+"""Rows that are processed together: the memory of a pass besides its result is proportional to this, not to N."""
 
 _T = TypeVar("_T")
 Counted = tuple[NDArray[Any], NDArray[Any]]

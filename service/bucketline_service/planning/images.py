@@ -56,7 +56,9 @@ class Images:
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.num_rows = int(self._ends[-1])
         if self.num_rows > MAX_ROWS:
-            detail = f"the maps have {self.num_rows:,} images together, and a run takes {MAX_ROWS:,}"
+            detail = (
+                f"the maps have {self.num_rows:,} images together, but a run may have at most {MAX_ROWS:,}"
+            )
             raise Invalid("maps", detail, "Plan them as several runs")
         self.num_parts = len(parts)
         self.parts = np.repeat(np.arange(len(parts)), [len(part.repeats) for part in parts])

@@ -20,7 +20,7 @@ from bucketline_service.planning.planner_port import Planner
 from bucketline_service.planning.prepared_plan import Prepared
 
 NUM_KEPT = 8
-"""Planners that are cached, beside the plan's own."""
+"""Planners that are cached, besides the plan's own."""
 
 
 class LockstepPlan(NamedTuple):

@@ -1,4 +1,4 @@
-"""All that a plan depends on beside the images."""
+"""Everything that a plan depends on besides the images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Budget(NamedTuple):
 
 
 class FrameBucket(NamedTuple):
-    """A length of clips. ``keep`` [T]: of the clips that come to each tier, the share that it takes in an epoch."""
+    """A length of clips. ``keep`` [T]: of the clips that are assigned to each tier, the share that it takes in an
+    epoch."""
 
     num_frames: int
     keep: tuple[float, ...]
@@ -149,7 +150,7 @@ class PlanSpec:
         largest = int(np.argmax(areas))
         if areas[largest] * (budget if isinstance(budget, int) else 1) >= _MAX_PIXELS:
             detail = f"a batch of {self._shape(largest)} has more pixels than can be counted"
-            raise Invalid("frame_buckets", detail, "Take shorter clips, or smaller batches and buckets")
+            raise Invalid("frame_buckets", detail, "Use shorter clips, or smaller batches and buckets")
         if isinstance(budget, int):
             return np.full(len(self.targets), budget, dtype=np.int64)
         cost = self._costs
@@ -158,8 +159,8 @@ class PlanSpec:
         least = max(budget.least, 1)
         at = int(np.argmax(cost))  # where fewest fit
         if sizes[at] < least:
-            detail = f"{budget.limit:,} hold fewer than the {least} images that a batch must have"
-            hint = f"Take at least {self.least_limit:,}, or smaller buckets"
+            detail = f"{budget.limit:,} is too small for the {least} images that a batch must have"
+            hint = f"Use at least {self.least_limit:,}, or smaller buckets"
             raise Invalid(budget.field, f"{detail} at {self._shape(at)}", hint)
         return sizes
 

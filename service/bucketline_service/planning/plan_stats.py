@@ -20,8 +20,8 @@ _ALWAYS = ("max_ar_error", "max_crop_loss", "min_size")  # reasons that are list
 def epoch_stats(
     spec: PlanSpec, prepared: Prepared, images: Images, planner: Planner, epoch: int, world_size: int
 ) -> dict[str, Any]:
-    """The stats of ``epoch``, JSON-able, as an epoch is dealt to ``world_size`` ranks from its start. For ``line``
-    they need no ``order``; where samples and batch sizes are whole numbers and one, every epoch has the same but for
+    """The stats of ``epoch``, JSON-able, as an epoch is dealt to ``world_size`` ranks from its start. For ``line`` they
+    need no ``order``; where samples and batch sizes are whole numbers and one, every epoch has the same except for
     ``dropped`` and ``repeated`` of ``pad``.
 
     ``num_samples``: how often the epoch asks for images, repeats counted. ``dropped`` of these are not served.

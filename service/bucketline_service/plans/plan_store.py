@@ -180,7 +180,8 @@ class PlanStore:
         return None if job is None else job.took_s
 
     def forget(self, fingerprint: str) -> None:
-        """Delete a plan that no run uses any more, and stop its build. Processes that have its files mapped go on."""
+        """Delete a plan that no run uses any more, and stop its build. Processes that have its files mapped
+        continue."""
         job = self._jobs.pop(fingerprint, None)
         if job is not None:
             job.forgotten.set()

@@ -101,8 +101,8 @@ def named(answer: Json, names: Sequence[str] | None = None) -> list[str]:
 
 
 def short_names(names: Sequence[str], most: int) -> list[str]:
-    """Each in at most so many letters, and told apart where they can be: without the middle, or, where that is what
-    they differ in, without what they all begin and end with."""
+    """Each in at most so many letters, and distinct where possible: without the middle, or, where that is what they
+    differ in, without what they all begin and end with."""
     short = [_without_middle(name, most) for name in names]
     if len(set(short)) == len(set(names)):
         return short
@@ -187,7 +187,13 @@ _COSTS = (
         -1,
     ),
     _Cost("left out", 0, "dropped", "images that an epoch does not serve", better=-1),
-    _Cost("in every epoch", 1, "never_served", "those of buckets too small to be served, ever", better=-1),
+    _Cost(
+        "in every epoch",
+        1,
+        "never_served",
+        "images of buckets that are too small to be served in any epoch",
+        better=-1,
+    ),
     _Cost("repeated", 0, "repeated", "images served again to fill a batch", better=-1),
     _Cost("spilled", 0, "spilled", "images that an epoch serves in another bucket than their own", better=-1),
     _Cost(

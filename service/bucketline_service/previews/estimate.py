@@ -40,7 +40,7 @@ def estimate_from_sizes(
 def classify(
     spec: PlanSpec, images: Images, num_invalid: int | None = None, num_threads: int = 1
 ) -> Prepared:
-    """What ``prepare`` finds, but for the order, which is empty; in 2 bytes a distinct size."""
+    """What ``prepare`` finds, except the order, which is empty; in 2 bytes per distinct size."""
     found = Classification(spec, images, num_threads=num_threads)
     found.run()
     pruned = {**found.pruned, "valid_ids": num_invalid or 0}

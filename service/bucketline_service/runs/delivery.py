@@ -86,7 +86,7 @@ class Delivery:
                 raise self._fence(
                     run,
                     rank,
-                    f"session {session!r} is not the run's present session {generation.session!r} (generation "
+                    f"session {session!r} is not the run's current session {generation.session!r} (generation "
                     f"{generation.number}). It has not been started, or a newer one has replaced it",
                     session=session,
                 )
@@ -210,7 +210,7 @@ class Delivery:
         self._event_log.emit("store_lost_state", run.name, request.rank, generation=request.generation)
         return Fenced(
             f"the store has lost lease {request.lease} of rank {request.rank} (generation {request.generation}), and "
-            f"with it {what}; its present generation is {number}. Nothing was changed. Start a new session from the "
+            f"with it {what}; its current generation is {number}. Nothing was changed. Start a new session from the "
             "checkpoint",
             generation=number,
         )
@@ -340,5 +340,5 @@ def _why_fenced(rank: int, lease: int) -> str:
     return (
         f"lease {lease} of rank {rank} is no longer valid: another holder or a newer generation has replaced it, or it "
         "was never given. Nothing was changed. Stop this worker, or take the lease again if this is the right worker; "
-        "the list of ranks shows the present holder (bucketline run ranks)"
+        "the list of ranks shows the current holder (bucketline run ranks)"
     )

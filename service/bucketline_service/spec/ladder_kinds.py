@@ -65,7 +65,7 @@ class LadderSpec(SpecModel):
 
     @property
     def depends_on_images(self) -> bool:
-        """Whether ``fit`` chooses the buckets, for the images at hand."""
+        """Whether ``fit`` chooses the buckets, for the run's images."""
         return False
 
     def fit(self, widths: _Sides, heights: _Sides, samples: _Samples, limits: Limits) -> list[ladders.Size]:
@@ -282,7 +282,7 @@ class TiersLadder(LadderSpec):
         step = self.bucket_reso_steps
         if step <= MAX_SIDE and not step <= side <= MAX_SIDE // 2:
             detail = f"{side} is out of range, with bucket_reso_steps {step}"
-            raise Invalid("ladder.resolution", detail, f"Take sides from {step} to {MAX_SIDE // 2}")
+            raise Invalid("ladder.resolution", detail, f"Use sides from {step} to {MAX_SIDE // 2}")
         return ladders.kohya(side, max(side // 2, step), side * 2, step)
 
 

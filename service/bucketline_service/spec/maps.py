@@ -45,7 +45,7 @@ class Repeats(SpecModel):
         description="how often each image is served in an epoch; with 1.5, half of the images are served twice",
     )
     repeats: Annotated[float, Field(strict=True, ge=0, lt=MAX_REPEATS, allow_inf_nan=False)] | None = Field(
-        None, description="further times, as SimpleTuner counts: 0 is once. Not with num_repeats"
+        None, description="additional times, as SimpleTuner counts: 0 is once. Not with num_repeats"
     )
     valid_ids: ValidIds | None = Field(
         None,

@@ -87,7 +87,7 @@ class PlanFields(BatchSizes, Repeats):
         description="number of ranks, as in torch.distributed"
     )
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(
-        42, description="seed of everything random"
+        42, description="seed of all random choices"
     )
     planner: _PlannerName = Field(DEFAULT.name, description="the algorithm that plans the epochs")
     lockstep: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
@@ -290,7 +290,7 @@ def _at(spec: SpecModel, field: str) -> Any:
 
 
 def _with(spec: _M, field: str, value: object) -> _M:
-    """The same spec but for one field."""
+    """The same spec with one field changed."""
     name, _, rest = field.partition(".")
     return spec.model_copy(update={name: _with(getattr(spec, name), rest, value) if rest else value})
 

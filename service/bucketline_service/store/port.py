@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 from bucketline_service.errors import StoreUnavailable
 
 LEASE_STRIDE = 1 << 14
-"""A lease token is ``tick * LEASE_STRIDE + rank``, so a token tells its rank."""
+"""A lease token is ``tick * LEASE_STRIDE + rank``, so a token contains its rank."""
 
 MAX_LEASE = 2**53 - 1
 """The largest token: JSON and Lua represent no larger integer exactly."""

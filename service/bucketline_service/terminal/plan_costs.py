@@ -52,7 +52,7 @@ def buckets(console: Console, stats: Json) -> None:
 
 
 def comparison_table(console: Console, answer: Json, names: list[str]) -> None:
-    """A column for each plan; those that do not fit beside each other follow in a table below."""
+    """A column for each plan; those that do not fit side by side follow in a table below."""
     rows = comparison.rows(answer, separator="")
     labels = ["  " * row.level + row.label for row in rows]
     first = max(map(len, labels))
@@ -92,5 +92,5 @@ def _coloured(cell: str) -> Text:
 
 
 def _min_name_width(width: int, num: int) -> int:
-    """Wide enough to distinguish names, and wider where all columns still fit beside each other."""
+    """Wide enough to distinguish names, and wider if all columns still fit side by side."""
     return min(_NAME_WIDTH, max(_SHORT_NAME_WIDTH, width // num - 2))

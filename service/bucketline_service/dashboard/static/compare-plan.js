@@ -51,7 +51,7 @@ export function planCard({ name, text }, on) {
       button("Duplicate", () => on.duplicate(plan)),
       button("Remove", () => on.remove(plan)),
     ),
-    h("div", { class: "field" }, h("label", { for: ids.spec }, "Run spec without its map, JSON"), area),
+    h("div", { class: "field" }, h("label", { for: ids.spec }, "Run spec in JSON, without its map"), area),
     wrong,
     h(
       "div", { class: "plan-foot" },

@@ -26,7 +26,7 @@ function table(rows, names) {
 function words(rows) {
   return h(
     "details", {},
-    h("summary", {}, "What the rows say"),
+    h("summary", {}, "What the rows mean"),
     h("dl", { class: "words" }, rows.flatMap((row) => [h("dt", {}, row.label), h("dd", {}, row.help)])),
   );
 }

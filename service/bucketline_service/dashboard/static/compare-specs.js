@@ -9,7 +9,7 @@ export const PRESETS = [
   { name: "sdxl", about: "SDXL's 40 sizes", fields: { ladder: { kind: "preset", name: "sdxl" } } },
   { name: "pixart-512", about: "PixArt's sizes at 512", fields: { ladder: { kind: "preset", name: "pixart-512" } } },
   { name: "kohya-1024", about: "kohya's buckets at 1024", fields: { ladder: { kind: "kohya", resolution: 1024, max_bucket_reso: 2048 } } },
-  { name: "no-upscale", about: "kohya's, no image scaled up", fields: { ladder: { kind: "kohya", resolution: 1024, bucket_no_upscale: true } } },
+  { name: "no-upscale", about: "kohya's, without scaling images up", fields: { ladder: { kind: "kohya", resolution: 1024, bucket_no_upscale: true } } },
   { name: "geometric", about: "diffusion-pipe's seven aspects", fields: { ladder: { kind: "geometric", base_res: 1024 } } },
   { name: "fitted-8", about: "the 8 sizes that crop least, to 1024", fields: { ladder: { kind: "fitted", num_buckets: 8, ...NEAR_1024 } } },
   { name: "fitted-16", about: "the 16 sizes that crop least, to 1024", fields: { ladder: { kind: "fitted", num_buckets: 16, ...NEAR_1024 } } },
@@ -69,6 +69,6 @@ export async function copy(text) {
   area.select();
   const done = document.execCommand("copy");
   area.remove();
-  if (!done) throw new Error("this browser does not let a page copy");
+  if (!done) throw new Error("this browser does not allow copying");
   return undefined;
 }

@@ -12,7 +12,7 @@ const KEPT = "bucketline.compare";
 const AGAIN_MS = 3000;
 const FIRST = ["novelai", "fitted-8"];
 const NEEDS_OPERATOR =
-  "Comparing plans needs an operator's token, and this one is a worker's: log out, and log in with an operator's.";
+  "Comparing plans requires an operator's token, but you are logged in with a worker's: log out, and log in with an operator's.";
 
 export function mount(element, api) {
   const page = new Page(api);
@@ -71,7 +71,7 @@ class Page {
     this.elements = [
       this.style,
       h("h1", {}, "Compare plans"),
-      h("p", { class: "quiet" }, "What each of several run specs would cost on a map: cropping, images left out, steps, shapes. Nothing is kept on the server."),
+      h("p", { class: "quiet" }, "What each of several run specs would cost on a map: cropping, images left out, steps, shapes. Nothing is stored on the server."),
       form,
       this.results,
     ];
@@ -145,9 +145,9 @@ class Page {
     const presets = PRESETS.map(({ name, about }) => h("option", { value: `preset ${name}` }, `${name}: ${about}`));
     const runs = this.#runs.filter(({ spec }) => spec !== null).map(({ run }) => h("option", { value: `run ${run}` }, run));
     this.add.replaceChildren(
-      h("option", { value: "" }, "Choose what it begins with…"),
+      h("option", { value: "" }, "Choose a spec to start from…"),
       h("optgroup", { label: "Ladders" }, presets),
-      ...(runs.length ? [h("optgroup", { label: "Runs that are here" }, runs)] : []),
+      ...(runs.length ? [h("optgroup", { label: "Existing runs" }, runs)] : []),
     );
   }
 
@@ -210,13 +210,13 @@ class Page {
     this.list.classList.toggle("full", is_full);
     this.add.disabled = is_full;
     this.go.disabled = !this.#plans.length;
-    setText(this.status, is_full ? `There can be ${MAX_PLANS} plans.` : "");
+    setText(this.status, is_full ? `At most ${MAX_PLANS} plans can be compared.` : "");
   }
 
   #changed() {
     const plans = this.#plans.map((plan) => ({ name: plan.name(), text: plan.text() }));
     sessionStorage.setItem(KEPT, JSON.stringify({ maps: this.#chosen, plans }));
-    if (this.#asked) setText(this.status, "Changed since: compare again.");
+    if (this.#asked) setText(this.status, "The comparison is out of date: compare again.");
     this.results.classList.toggle("stale", Boolean(this.#asked));
   }
 
@@ -269,7 +269,7 @@ class Page {
     answer.previews.forEach((each, index) => plans[index].fail(each.problem?.detail));
     const met = answer.previews.filter((each) => each.stats).length;
     const failed = plans.length - met;
-    const told = failed ? `${plural(failed, "plan")} cannot be met; see the message on each.` : `Compared ${plural(met, "plan")}.`;
+    const told = failed ? `${plural(failed, "plan")} cannot be met; see the message of each.` : `Compared ${plural(met, "plan")}.`;
     setText(this.status, told);
     this.results.classList.remove("stale");
   }

@@ -5,7 +5,7 @@ import { duration, enc, h, newId, num, percent, plural, runLink, section, setTex
 import { tiles } from "./tiles.js";
 
 const LEFT_OUT = {
-  not_drawn: "It is served less than once an epoch, and not in this one.",
+  not_drawn: "It is served less than once per epoch, and not in this one.",
   small_bucket: "Its bucket has fewer images than a unit, and this tails policy never serves it.",
   tail: "It is in the remainder of its bucket, which does not fill a unit in this epoch.",
   last_step: "It is in the batches that do not fill a last step of all ranks.",
@@ -130,7 +130,7 @@ function soon(about, present, ranks) {
   if (!coming) return "";
   const rank = ranks[coming.rank];
   if (!rank || rank.epoch < about.epoch) return "";
-  if (rank.epoch > about.epoch || coming.step < rank.step) return `Rank ${rank.rank} is past it.`;
+  if (rank.epoch > about.epoch || coming.step < rank.step) return `Rank ${rank.rank} has passed it.`;
   const left = coming.step - rank.step;
   const time = present?.per_s > 0 ? `, in about ${duration(left / present.per_s)}` : "";
   return left ? `That is ${plural(left, "step")} ahead of rank ${rank.rank}${time}.` : `Rank ${rank.rank} is there now.`;
@@ -144,7 +144,7 @@ function picture({ nearest }) {
   return svg(
     "svg", {
       viewBox: `${-line} ${-line} ${resize_width + 2 * line} ${resize_height + 2 * line}`, class: "crop", role: "img",
-      "aria-label": `${size(width, height)} is kept of the scaled ${size(resize_width, resize_height)}`,
+      "aria-label": `${size(width, height)} of the scaled ${size(resize_width, resize_height)} is kept`,
     },
     svg("rect", { class: "cut", width: resize_width, height: resize_height }),
     svg("rect", { class: "kept", x: crop_left, y: crop_top, width, height, "stroke-width": line }),

@@ -139,7 +139,7 @@ export function ranksCard() {
       });
       const num_silent = is_over ? 0 : shown.filter((rank) => is_silent(rank, now)).length;
       silent.hidden = !num_silent;
-      setText(silent.lastElementChild, `Silent for over a minute: ${plural(num_silent, "rank")}`);
+      setText(silent.lastElementChild, `Silent for more than a minute: ${plural(num_silent, "rank")}`);
       const slowest = shown[0];
       canvas.setAttribute("aria-label", `${plural(shown.length, "rank")}, the slowest is ${slowest.rank}, ${plural(slowest.steps_behind, "step")} behind. The table below lists them all.`);
       draw();

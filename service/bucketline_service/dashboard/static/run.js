@@ -120,7 +120,7 @@ function summary(at, ranks, slow) {
     ["Time left", at.left, "in this epoch"],
     ["Ranks", num(about.world_size), ranks.length ? `${num(held)} held` : ""],
     slow
-      ? ["Largest lag", plural(slow.steps_behind, "step"), slow.steps_behind ? `rank ${slow.rank}` : held ? "all ranks level" : "", slow.steps_behind > 100 ? "bad" : ""]
+      ? ["Largest lag", plural(slow.steps_behind, "step"), slow.steps_behind ? `rank ${slow.rank}` : held ? "all ranks at the same step" : "", slow.steps_behind > 100 ? "bad" : ""]
       : ["Largest lag", "–"],
     ["Generation", num(about.generation), about.session ? `session ${about.session}` : "no session yet"],
   ];

@@ -43,14 +43,12 @@ class LeaseIn(Strict):
 
 
 class NextIn(Strict):
-    lease: Annotated[int, Field(strict=True, ge=0, le=MAX_LEASE)] = Field(
-        description="from the response of lease"
-    )
+    lease: Annotated[int, Field(strict=True, ge=0, le=MAX_LEASE)] = Field(description="as returned by lease")
     generation: Annotated[int, Field(strict=True, ge=1, lt=2**53)] | None = Field(
-        None, description="of the lease"
+        None, description="of the lease, as returned by lease"
     )
     generation_id: GenerationIdField | None = Field(
-        None, description="of the lease; restores a lease that the store has lost"
+        None, description="of the lease, as returned by lease; restores a lease that the store has lost"
     )
     ack: Ack | None = Field(None, description="the last finished step")
     begin: CursorModel | None = Field(None, alias="from", description="the first step, by default the cursor")
@@ -79,10 +77,12 @@ class BatchOut(BaseModel):
     bucket: int
     width: int
     height: int
-    num_frames: int | None = Field(None, description="of each clip; only if the run has frame_buckets")
+    num_frames: int | None = Field(None, description="frames of each clip; only if the run has frame_buckets")
     ids: list[int] | list[str] | list[int | str]
-    maps: list[str] | None = Field(None, description="of each id; only if the run has several maps")
-    repeats: list[bool] | None = Field(None, description="only if an id is repeated to fill a batch")
+    maps: list[str] | None = Field(None, description="the map of each id; only if the run has several maps")
+    repeats: list[bool] | None = Field(
+        None, description="whether each id is a repeat; only if one is, to fill a batch"
+    )
     original_sizes: list[tuple[int, int]] | None = Field(
         None, description="(width, height) of each id in the map; with include original_size"
     )
@@ -106,8 +106,8 @@ class NextOut(BaseModel):
     generation_id: str | None = Field(description=_GENERATION_ID)
     batches: list[BatchOut]
     cursor: CursorModel
-    num_steps: int = Field(description="of the cursor's epoch")
-    done: bool = Field(description="no batch follows")
+    num_steps: int = Field(description="number of steps of the cursor's epoch")
+    done: bool = Field(description="whether no batch follows")
 
 
 class Origin(BaseModel):
@@ -117,9 +117,9 @@ class Origin(BaseModel):
     origin: CursorModel
     offset: int
     origin_lockstep: int | None = Field(
-        description="of the stream of epoch origin.epoch; null: planner novelai has none"
+        description="lockstep of the stream of epoch origin.epoch; null with planner novelai, which has none"
     )
-    lockstep: int | None = Field(description="of all other epochs")
+    lockstep: int | None = Field(description="lockstep of all other epochs")
     fingerprint: str
 
 
@@ -130,9 +130,9 @@ class SessionOut(Origin):
     cursor: CursorModel
     num_steps: int
     left_out_batches: int = Field(
-        description="of this epoch: batches that do not fill a last step of all ranks"
+        description="batches of this epoch that do not fill a last step of all ranks"
     )
-    mixed_steps: int = Field(description="of this epoch: steps that may have more than one resolution")
+    mixed_steps: int = Field(description="steps of this epoch that may have more than one resolution")
     rolled_over_batches: int | None = Field(
         description="batches that the state dict left of its epoch, if this start begins with the next one; else null"
     )

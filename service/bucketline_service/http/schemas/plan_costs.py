@@ -51,7 +51,7 @@ class Tail(BaseModel):
     left_out: int
     repeated: int
     never_served: int = Field(
-        description="of those left out: the bucket is smaller than a unit in every epoch"
+        description="those of left_out that no epoch serves, because the bucket is smaller than a unit"
     )
 
 
@@ -65,7 +65,7 @@ class BucketStats(BaseModel):
     num_samples: float = Field(description="how often an epoch has them here, repeats included")
     batch_size: int
     num_batches: int
-    crop_loss: Loss | None = Field(description="over the bucket's images")
+    crop_loss: Loss | None = Field(description="distribution over the bucket's images")
     crop_loss_served: float | None = Field(
         description="mean over what the bucket serves, spilled images included"
     )
@@ -82,14 +82,14 @@ class MapStats(BaseModel):
     map: str
     num_assigned: int
     num_samples: float = Field(description="how often an epoch has its images, repeats included")
-    share: float = Field(description="of all samples of an epoch")
+    share: float = Field(description="share of all samples of an epoch")
 
 
 class EpochStats(BaseModel):
     num_images: int
     num_assigned: int = Field(description="images in a bucket")
     num_samples: int = Field(description="how often the epoch has images, repeats included")
-    pruned: dict[str, int] = Field(description="by reason")
+    pruned: dict[str, int] = Field(description="number of pruned images by reason")
     aspect_error: Spread
     crop_loss: Spread
     crop_loss_served: float
@@ -147,7 +147,7 @@ class PreviewsIn(BaseModel):
         min_length=1, max_length=MAX_SPECS, description="run specs without their map"
     )
     names: Annotated[list[PlanName], Field(min_length=1, max_length=MAX_SPECS)] | None = Field(
-        None, description="of the specs, for charts; by default spec 1 and so on"
+        None, description="names of the specs, for charts; by default spec 1 and so on"
     )
 
 
@@ -155,7 +155,7 @@ class PreviewOut(BaseModel):
     """``stats`` or ``problem``, never both."""
 
     spec: PlanFields | None = Field(description="with all defaults; null if it is not a spec at all")
-    stats: EpochStats | None = Field(None, description="of epoch 0")
+    stats: EpochStats | None = Field(None, description="stats of epoch 0")
     problem: Problem | None = Field(None, description="why the spec cannot be met")
     figure: FigureOut | None = Field(None, description="with ?figure: images and batches of each bucket")
 

@@ -19,5 +19,5 @@ class Readiness(Status):
     )
     map_root: str | None = Field(
         None,
-        description="if there is one: ready, or unavailable (runs whose maps are local go on, others wait)",
+        description="if there is one: ready, or unavailable (runs whose maps are local continue, others wait)",
     )

@@ -15,14 +15,14 @@ class EpochProgress(BaseModel):
         description="running: the slowest rank moves; waiting: ranks were seen in the last minute, but the slowest "
         "does not move; idle: no rank was seen in the last minute; finished: all epochs are done"
     )
-    share: float = Field(description="of the epoch's batches that are done, 0 to 1")
+    share: float = Field(description="share of the epoch's batches that are done, 0 to 1")
     steps_per_s: float | None = Field(
-        description="of the slowest rank: the mean since its lease was taken until it was last seen; 0 where it has "
+        description="of the slowest rank: the mean since its lease was taken until it was last seen; 0 if it has "
         "stopped; null before its first step"
     )
     left_s: float | None = Field(description="seconds until the end of the epoch at this rate")
     stuck_rank: int | None = Field(
-        description="the slowest rank, where others are ahead of it and it has no worker or was not seen for a minute"
+        description="the slowest rank, if others are ahead of it and it has no worker or was not seen for a minute"
     )
 
 
@@ -30,7 +30,7 @@ class RunOut(BaseModel):
     run: str
     status: Literal["planning", "ready", "failed"]
     detail: str | None = Field(description="why it failed")
-    progress: float | None = Field(description="of planning, 0 to 1")
+    progress: float | None = Field(description="share of planning that is done, 0 to 1")
     fingerprint: str
     spec: RunSpec = Field(description="with every default written out")
     map_digests: list[str] = Field(description="in the order of the maps in the spec")
@@ -38,7 +38,7 @@ class RunOut(BaseModel):
     generation: int
     session: str | None
     world_size: int
-    num_steps: int | None = Field(description="of the slowest rank's epoch")
+    num_steps: int | None = Field(description="number of steps of the slowest rank's epoch")
     state: StateDictModel | None = Field(description="the state dict at the slowest rank's cursor")
     last_seen: float | None = Field(description="when any rank was last seen, in Unix seconds, exact to 10")
     epoch_progress: EpochProgress | None = Field(description="null unless the status is ready")
@@ -74,7 +74,7 @@ class RankOut(BaseModel):
     step: int
     holder: str | None
     last_seen: float | None = Field(description="Unix seconds, exact to 10")
-    steps_behind: int = Field(description="the leader")
+    steps_behind: int = Field(description="steps behind the leader")
     batches_per_s: float | None = Field(description="mean since the lease was taken")
 
 
@@ -107,10 +107,10 @@ class Coming(_Fitted):
 
     step: int | None
     rank: int | None
-    position: int = Field(description="of its batch in the epoch's stream")
-    slot: int = Field(description="of the image in its batch")
-    bucket: int = Field(description="that serves it; not the image's own if it is spilled")
-    repeat: bool = Field(description="repeated to fill a batch")
+    position: int = Field(description="position of its batch in the epoch's stream")
+    slot: int = Field(description="index of the image in its batch")
+    bucket: int = Field(description="the bucket that serves it; not the image's own if it is spilled")
+    repeat: bool = Field(description="whether it is repeated to fill a batch")
 
 
 class Way(BaseModel):

@@ -72,11 +72,11 @@ def assign(
     - ``min_size``: where the shorter side is below so many pixels.
     - ``bucket_no_upscale``: where the rule has no bucket for it, or one that is not in the ladder.
 
-    Memory beside the result is bounded. Raises ``Invalid`` for parameters out of range and for sides below 1.
+    Memory besides the result is bounded. Raises ``Invalid`` for parameters out of range and for sides below 1.
     """
     limits = Limits(metric, max_ar_error, max_crop_loss, min_size).checked()
     if widths.shape != heights.shape or widths.ndim != 1:
-        raise ValueError(f"widths {widths.shape} and heights {heights.shape} must be of one length")
+        raise ValueError(f"widths {widths.shape} and heights {heights.shape} must have the same length")
     num = len(widths)
     result = Assignment(np.empty(num, dtype=np.int32), np.zeros(num, dtype=np.uint8))
     for start in range(0, num, _CHUNK):
@@ -104,7 +104,7 @@ def _check_sides(widths: NDArray[np.int64], heights: NDArray[np.int64], start: i
     is_wrong = np.minimum(widths, heights) < 1
     if is_wrong.any():
         at = int(np.argmax(is_wrong))
-        detail = f"{widths[at]} x {heights[at]} is no size"
+        detail = f"{widths[at]} x {heights[at]} is not a size"
         raise Invalid(f"row {start + at}", detail, "Give sides of at least 1 pixel")
 
 

@@ -3,7 +3,7 @@
 An image of aspect a loses ``1 - min(a, b) / max(a, b)`` of its pixels to a bucket of aspect b (``geometry``), so the
 nearest bucket by ratio (``assign`` with metric ``log``) is also the one that loses least. The images between two
 neighbouring buckets depend on these two alone, split at the geometric mean of their aspects; what they lose is then two
-differences of prefix sums, of a and of 1 / a. The least loss of a ladder that ends in a given size is hence that of
+differences of prefix sums, of a and of 1 / a. The least loss of a ladder that ends in a given size is therefore that of
 a shorter ladder and one such stretch: a shortest path, which dynamic programming finds exactly.
 """
 
@@ -57,15 +57,15 @@ def fitted(
     nearest to square. ``counts`` [N]: how many images each one stands for, or how often it comes, one unless
     given; those with 0 have no say.
 
-    Chosen among the sizes of ``candidates``, and exactly: no other choice loses less, but for the rounding of
-    float64 sums. Where fewer buckets do as well, there are fewer. Of equal choices it is always the same one.
-    Memory: some 50 bytes for each distinct aspect among the images, and 120 MB at most beside.
+    Chosen among the sizes of ``candidates``, and exactly: no other choice loses less, except for the rounding of
+    float64 sums. Where fewer buckets do as well, there are fewer. Of equal choices it is always the same one. Memory:
+    about 50 bytes for each distinct aspect among the images, and at most 120 MB more.
 
     Raises ``Invalid`` for invalid parameters, ``ValueError`` if no image counts.
     """
     if not is_integer(num_buckets) or not 1 <= num_buckets <= MAX_BUCKETS:
-        detail = f"{num_buckets!r} is no number of buckets"
-        raise Invalid("ladder.num_buckets", detail, f"Take an integer from 1 to {MAX_BUCKETS}")
+        detail = f"{num_buckets!r} is not a number of buckets"
+        raise Invalid("ladder.num_buckets", detail, f"Use an integer from 1 to {MAX_BUCKETS}")
     sizes = candidates(max_size, divisible, min_dim, dim_limit, min_fill)
     chosen = choose(histogram(widths, heights, counts), sizes[:, 0] / sizes[:, 1], num_buckets)
     return explicit(sizes[chosen].tolist())
@@ -85,15 +85,15 @@ def candidates(
     limit = check_side("ladder.dim_limit", dim_limit) // step
     width, height = check_size("ladder.max_size", max_size)
     if isinstance(min_fill, bool) or not isinstance(min_fill, (int, float)) or not 0 <= min_fill <= 1:
-        raise Invalid("ladder.min_fill", f"{min_fill!r} is no share", "Take a number from 0 to 1")
+        raise Invalid("ladder.min_fill", f"{min_fill!r} is not a share", "Use a number from 0 to 1")
     if low > limit:
-        detail = f"no multiple of divisible {step} lies from min_dim {min_dim} to {dim_limit}"
-        raise Invalid("ladder.dim_limit", detail, f"Take at least {low * step}")
+        detail = f"there is no multiple of divisible {step} from min_dim {min_dim} to {dim_limit}"
+        raise Invalid("ladder.dim_limit", detail, f"Use at least {low * step}")
     area = width * height // step**2  # all below counts in cells of divisible x divisible
     if low**2 > area:
-        detail = f"the least size, {low * step} x {low * step}, does not fit in {width} x {height}"
+        detail = f"the smallest size, {low * step} x {low * step}, does not fit in {width} x {height}"
         smaller = f", or a min_dim of at most {math.isqrt(area) * step}" if area else ""
-        raise Invalid("ladder.max_size", detail, f"Take at least {low * step} x {low * step}{smaller}")
+        raise Invalid("ladder.max_size", detail, f"Use at least {low * step} x {low * step}{smaller}")
     sides = np.arange(low, min(limit, area // low) + 1)
     longest = np.minimum(limit, area // sides)
     fills = math.ceil(min_fill * width * height / step**2)
@@ -117,8 +117,8 @@ def _one_of_each_aspect(across: _Ints, down: _Ints, step: int) -> _Ints:
 
 
 def _too_many(num: int, step: int) -> Invalid:
-    detail = f"a grid of {step} pixels leaves {num} sizes to choose from, and {MAX_CANDIDATES} is the most"
-    return Invalid("ladder.divisible", detail, "Take larger steps, a larger min_fill or closer bounds")
+    detail = f"a grid of {step} pixels leaves {num} sizes to choose from, more than {MAX_CANDIDATES}"
+    return Invalid("ladder.divisible", detail, "Use larger steps, a larger min_fill or narrower bounds")
 
 
 def histogram(

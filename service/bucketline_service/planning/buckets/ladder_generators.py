@@ -84,9 +84,9 @@ def novelai(
     base = check_size("ladder.base_res", base_res)
     area = max_width * max_height
     if low > limit:
-        raise Invalid("ladder.dim_limit", f"{limit} is below min_dim {low}", f"Take at least {low}")
+        raise Invalid("ladder.dim_limit", f"{limit} is below min_dim {low}", f"Use at least {low}")
     if low * low > area:
-        hint = f"Take a max_size of at least {low} x {low} pixels, or a min_dim of at most {math.isqrt(area)}"
+        hint = f"Use a max_size of at least {low} x {low} pixels, or a min_dim of at most {math.isqrt(area)}"
         raise Invalid("ladder.max_size", f"no side of min_dim {low} fits in {max_width} x {max_height}", hint)
 
     longest_first = min(limit, area // low)  # a longer side leaves less than min_dim for the other one
@@ -127,16 +127,16 @@ def kohya(
     high = -(-check_side("ladder.max_bucket_reso", max_bucket_reso) // step) * step
     if low == 0:
         detail = f"{min_bucket_reso} is below one step of {step}, and is rounded down to 0"
-        raise Invalid("ladder.min_bucket_reso", detail, f"Take at least {step}")
+        raise Invalid("ladder.min_bucket_reso", detail, f"Use at least {step}")
     if low > high:
         detail = f"{min_bucket_reso} is above max_bucket_reso {max_bucket_reso}"
-        raise Invalid("ladder.min_bucket_reso", detail, f"Take at most {high}")
+        raise Invalid("ladder.min_bucket_reso", detail, f"Use at most {high}")
     if min(width, height) < low:
         detail = f"{width} x {height} has a side below min_bucket_reso {low}"
-        raise Invalid("ladder.resolution", detail, f"Take sides from {low} to {high}")
+        raise Invalid("ladder.resolution", detail, f"Use sides from {low} to {high}")
     if max(width, height) > high:
         detail = f"{width} x {height} has a side above max_bucket_reso {high}"
-        raise Invalid("ladder.resolution", detail, f"Take sides from {low} to {high}")
+        raise Invalid("ladder.resolution", detail, f"Use sides from {low} to {high}")
 
     area = width * height
     square = math.isqrt(area) // step * step
@@ -165,10 +165,10 @@ def geometric(
     """
     low, high = _aspect("ladder.min_ar", min_ar), _aspect("ladder.max_ar", max_ar)
     if low > high:
-        raise Invalid("ladder.max_ar", f"{max_ar} is below min_ar {min_ar}", f"Take at least {min_ar}")
+        raise Invalid("ladder.max_ar", f"{max_ar} is below min_ar {min_ar}", f"Use at least {min_ar}")
     if not is_integer(num_ar_buckets) or not 1 <= num_ar_buckets <= MAX_BUCKETS:
-        detail = f"{num_ar_buckets!r} is no number of buckets"
-        raise Invalid("ladder.num_ar_buckets", detail, f"Take an integer from 1 to {MAX_BUCKETS}")
+        detail = f"{num_ar_buckets!r} is not a number of buckets"
+        raise Invalid("ladder.num_ar_buckets", detail, f"Use an integer from 1 to {MAX_BUCKETS}")
     sides = (base_res, base_res) if is_integer(base_res) else base_res
     width, height = check_size("ladder.base_res", sides)
     step = check_side("ladder.divisible", divisible)
@@ -182,7 +182,9 @@ def geometric(
         size = (round(across / step) * step, round(side**2 / across / step) * step)
         if not 1 <= min(size) <= max(size) <= MAX_SIDE:
             detail = f"at aspect {aspect} it rounds to {size[0]} x {size[1]}, in steps of divisible {step}"
-            hint = f"Take a size with sides from 1 to {MAX_SIDE} at every aspect, or a narrower min_ar and max_ar"
+            hint = (
+                f"Use a size with sides from 1 to {MAX_SIDE} at every aspect, or a narrower min_ar and max_ar"
+            )
             raise Invalid("ladder.base_res", detail, hint)
         sizes.append(size)
     return _ladder(sizes, aspects, _squarest(sizes), "ladder.num_ar_buckets")
@@ -240,7 +242,7 @@ def _ladder(sizes: list[Size], aspects: list[float], base: Size, field: str) -> 
 
 def _check_count(count: int, field: str) -> None:
     if count > MAX_BUCKETS:
-        raise Invalid(field, f"makes more than {MAX_BUCKETS} buckets", "Take larger steps or fewer sizes")
+        raise Invalid(field, f"makes more than {MAX_BUCKETS} buckets", "Use larger steps or fewer sizes")
 
 
 def is_integer(value: object) -> bool:
@@ -251,19 +253,19 @@ def is_integer(value: object) -> bool:
 def _aspect(field: str, value: object) -> float:
     """An aspect that three decimals can tell from 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise Invalid(field, f"{value!r} is not a number", f"Take an aspect from {1 / MAX_AR} to {MAX_AR}")
+        raise Invalid(field, f"{value!r} is not a number", f"Use an aspect from {1 / MAX_AR} to {MAX_AR}")
     if not 1 / MAX_AR <= value <= MAX_AR:
-        raise Invalid(field, f"{value} is out of range", f"Take an aspect from {1 / MAX_AR} to {MAX_AR}")
+        raise Invalid(field, f"{value} is out of range", f"Use an aspect from {1 / MAX_AR} to {MAX_AR}")
     return float(value)
 
 
 def check_side(field: str, value: object) -> int:
     """A side in pixels, 1 to ``MAX_SIDE``. Raises ``Invalid`` naming the field otherwise."""
     if not is_integer(value):
-        raise Invalid(field, f"{value!r} is not an integer", f"Take one from 1 to {MAX_SIDE}")
+        raise Invalid(field, f"{value!r} is not an integer", f"Use an integer from 1 to {MAX_SIDE}")
     side = operator.index(value)  # type: ignore[arg-type]  # is_integer has looked
     if not 1 <= side <= MAX_SIDE:
-        raise Invalid(field, f"{side} is out of range", f"Take an integer from 1 to {MAX_SIDE}")
+        raise Invalid(field, f"{side} is out of range", f"Use an integer from 1 to {MAX_SIDE}")
     return side
 
 

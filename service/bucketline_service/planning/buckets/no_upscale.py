@@ -110,9 +110,9 @@ def indices(own: Own, ladder: Ladder) -> NDArray[np.int32]:
 def needed(
     rule: NoUpscale, widths: NDArray[np.integer], heights: NDArray[np.integer], limits: Limits
 ) -> list[Size]:
-    """(width, height) of every bucket that images of ``widths``, ``heights`` (positive integers[N], pixels) come to,
-    those that are pruned left out; by aspect, then area. Raises ``Invalid`` where there are none, or more than
-    ``MAX_BUCKETS``."""
+    """(width, height) of every bucket that images of ``widths``, ``heights`` (positive integers[N], pixels) are
+    assigned to, those that are pruned left out; by aspect, then area. Raises ``Invalid`` where there are none, or more
+    than ``MAX_BUCKETS``."""
     field = "ladder.bucket_reso_steps"
     limits = limits.checked()
     found = np.empty(0, dtype=np.int64)
@@ -124,10 +124,10 @@ def needed(
         found = np.unique(np.concatenate([found, here]))
         if len(found) > MAX_BUCKETS:
             detail = f"in steps of {rule.step} the images need more than {MAX_BUCKETS} buckets"
-            raise Invalid(field, detail, "Take larger steps, or prune small images with assign.min_size")
+            raise Invalid(field, detail, "Use larger steps, or prune small images with assign.min_size")
     if not len(found):
         detail = f"all images are pruned, and none is left that fills a step of {rule.step} on both sides"
-        raise Invalid(field, detail, "Take smaller steps, or loosen the limits")
+        raise Invalid(field, detail, "Use smaller steps, or loosen the limits")
     sizes = [(each >> 32, each & (2**32 - 1)) for each in found.tolist()]
     return sorted(sizes, key=lambda size: (size[0] / size[1], size[0] * size[1]))
 

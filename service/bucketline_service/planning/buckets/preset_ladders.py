@@ -55,5 +55,5 @@ PRESETS: dict[str, tuple[Size, ...]] = {
 def preset(name: str) -> Ladder:
     """The ladder of that name, by aspect, then area; its base is the square. Raises ``Invalid`` for an unknown name."""
     if name not in PRESETS:
-        raise Invalid("ladder.name", f"{name!r} is not known", f"Take one of {', '.join(PRESETS)}")
+        raise Invalid("ladder.name", f"{name!r} is not known", f"Use one of {', '.join(PRESETS)}")
     return explicit(PRESETS[name])

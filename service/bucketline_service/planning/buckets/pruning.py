@@ -1,4 +1,4 @@
-"""Limits: which images a run prunes for how they fit the bucket that they would come to."""
+"""Limits: which images a run prunes because they fit their bucket badly."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Limits(NamedTuple):
     def checked(self) -> Limits:
         """Itself. Raises ``Invalid`` naming the field of ``assign`` that is out of range."""
         if self.metric not in ("log", "abs"):
-            raise Invalid("assign.metric", f"{self.metric!r} is not known", "Take log or abs")
+            raise Invalid("assign.metric", f"{self.metric!r} is not known", "Use log or abs")
         error, loss = self.max_ar_error, self.max_crop_loss
         if error is not None and not (_is_real(error) and 0 < error < math.inf):
-            hint = "Take a number above 0, or null for none"
-            raise Invalid("assign.max_ar_error", f"{error!r} is no limit", hint)
+            hint = "Use a number above 0, or null for none"
+            raise Invalid("assign.max_ar_error", f"{error!r} is not a limit", hint)
         if loss is not None and not (_is_real(loss) and 0 <= loss <= 1):
-            hint = "Take a share from 0 to 1, or null for none"
-            raise Invalid("assign.max_crop_loss", f"{loss!r} is no limit", hint)
+            hint = "Use a share from 0 to 1, or null for none"
+            raise Invalid("assign.max_crop_loss", f"{loss!r} is not a limit", hint)
         if self.min_size is not None and not (is_integer(self.min_size) and self.min_size >= 0):
-            hint = "Take a number of pixels, or null for none"
-            raise Invalid("assign.min_size", f"{self.min_size!r} is no limit", hint)
+            hint = "Use a number of pixels, or null for none"
+            raise Invalid("assign.min_size", f"{self.min_size!r} is not a limit", hint)
         return self
 
 

@@ -1,7 +1,7 @@
 """ImageClasses: the images that go the same way through an epoch, to the same buckets and equally often.
 
 An image has one nearest bucket in each tier. Which of the tiers it may come to, and which class it is of, make its
-*key*; images of one key are a group, which stands in the line as one run of rows. What an epoch does with a group is
+*key*; images of one key are a group, which is a contiguous run of rows in the line. What an epoch does with a group is
 its quotas (``sample_quotas.py``).
 """
 
@@ -79,7 +79,7 @@ class ImageClassifier:
             self._space *= radix
         if self._space >= MAX_KEYS:
             num = self._tiers_told_apart()
-            detail = f"{len(spec.tiers)} tiers of up to {max(self._radices) - 1} buckets cannot be numbered"
+            detail = f"{len(spec.tiers)} tiers of up to {max(self._radices) - 1} buckets have too many combinations"
             enough = (
                 f"{num} {'tier' if num == 1 else 'tiers'}" if num else "shorter lists of repeats and lengths"
             )
@@ -182,8 +182,8 @@ class ImageClassifier:
         return found.buckets, found.reasons
 
     def ways(self, key: int) -> list[tuple[int, float, float]]:
-        """The buckets that images of a key come to: each with the share, from where to where, of every round over the
-        group that goes there."""
+        """The buckets that images of a key are assigned to: each with the share, from where to where, of every round
+        over the group that goes there."""
         key //= self._num_classes
         digits = []
         for radix in reversed(self._radices):
@@ -241,7 +241,7 @@ def factors(maps: Sequence[MapShare], asked: NDArray[np.float64]) -> list[float]
         factor = share.repeats
         if share.weight is not None:
             if not asked[index]:
-                detail = "all images of the map are pruned, and none is left to give it its weight"
+                detail = "all images of the map are pruned, so it cannot have its share of the epoch"
                 raise Invalid(f"maps.{index}.weight", detail, "Loosen the limits, or leave the map out")
             total = sum(each.weight or 0.0 for each in maps)
             factor *= share.weight / total * float(asked.sum()) / float(asked[index])
@@ -296,11 +296,11 @@ def none_left(pruned: Mapping[str, int], lengths: Sequence[FrameBucket], images:
     if not any(pruned[reason] for reason in REASONS[1:]):
         if pruned["num_frames"] and (longest := images.longest) == 1:
             hint = "Leave it out, give 1 as well, or put the map with a num_frames column"
-            return Invalid("frame_buckets", f"{detail}, and all are stills", hint)
+            return Invalid("frame_buckets", f"{detail}, and all of them are still images", hint)
         if pruned["num_frames"]:
-            only = ", and length 1 is for stills alone" if lengths[0].num_frames == 1 else ""
+            only = ", and length 1 is for still images only" if lengths[0].num_frames == 1 else ""
             detail += f"; the longest clip has {longest} frames{only}"
-            return Invalid("frame_buckets", detail, f"Take a length of at most {longest}")
+            return Invalid("frame_buckets", detail, f"Use a length of at most {longest}")
         if pruned["num_repeats"]:
             hint = "Put the map with a number above 0 for some of its images"
             return Invalid("num_repeats", f"{detail}, which is 0 for them in the map", hint)

@@ -55,8 +55,10 @@ class SampleQuotas:
         sizes = groups.counts[self.groups]
         self._borders = _whole_where_meant(np.stack([self.begins * sizes, self.ends * sizes]))
         if self.samples.sum() > MAX_SAMPLES:
-            detail = f"an epoch would have {self.samples.sum():,.0f} samples, and may have {MAX_SAMPLES:,}"
-            raise Invalid("num_repeats", detail, "Take fewer repeats, of images or of maps")
+            detail = (
+                f"an epoch would have {self.samples.sum():,.0f} samples, but may have at most {MAX_SAMPLES:,}"
+            )
+            raise Invalid("num_repeats", detail, "Use fewer repeats, of images or of maps")
         self._wholes = np.floor(self._borders)
         self._fractions = self._borders - self._wholes
         self._num_groups = len(groups.keys)

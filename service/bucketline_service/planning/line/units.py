@@ -47,7 +47,7 @@ def check_units(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> None:
     if least_units(spec, quotas) > 0:
         return
     if not quotas.least_together:
-        detail = f"an epoch asks for {quotas.samples.sum():.3g} images, and may have none"
+        detail = f"an epoch asks for {quotas.samples.sum():.3g} images, and so may have none"
         if may_come:
             hint = "Let a length keep more of its clips: give it a larger keep_prob, or 1"
             raise Invalid("frame_buckets", f"keep_prob is so small that {detail}", hint)
@@ -56,21 +56,21 @@ def check_units(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> None:
     num_samples = int(counts.sum())
     small, large = int(spec.batch_sizes.min()), int(spec.batch_sizes.max())
     unit = spec.lockstep * small
-    batch = f"batch_size {small}" if small == large else f"batch sizes from {small} on"
+    batch = f"batch_size {small}" if small == large else f"batch sizes from {small} up"
     what = f"a unit is lockstep {spec.lockstep} x {batch} = {unit} images"
     field = spec.batch_size.field if isinstance(spec.batch_size, Budget) else "batch_size"
     if num_samples >= unit:
         if spec.tails == "drop" and least_units(replace(spec, tails="spill"), quotas):
-            raise Invalid("tails", f"{what}, and no bucket holds as many", "Use tails: spill or pad")
-        which = "no bucket holds" if spec.tails == "drop" else "no tier or length is sure to hold"
-        raise Invalid("tails", f"{what}, and {which} as many", "Use tails: pad")
+            raise Invalid("tails", f"{what}, but no bucket has as many", "Use tails: spill or pad")
+        which = "no bucket has" if spec.tails == "drop" else "no tier or length is certain to have"
+        raise Invalid("tails", f"{what}, but {which} as many", "Use tails: pad")
     # drop takes no image from one bucket to another, and spill none from one section
     most = int(counts.max() if spec.tails == "drop" else np.add.reduceat(counts, _edges(spec)[:-1]).max())
     smaller = f"lockstep x batch_size may be at most {most}" if most else "Plan more images"
     if isinstance(spec.batch_size, Budget):
         limit = _largest_limit(spec, quotas)
-        smaller = f"It may be at most {limit:,}" if limit else "Plan more images, take a smaller lockstep"
-    raise Invalid(field, f"{what}, and only {num_samples} are assigned", f"{smaller}, or use tails: pad")
+        smaller = f"It may be at most {limit:,}" if limit else "Plan more images, use a smaller lockstep"
+    raise Invalid(field, f"{what}, but only {num_samples} are assigned", f"{smaller}, or use tails: pad")
 
 
 def _largest_limit(spec: PlanSpec, quotas: SampleQuotas) -> int | None:

@@ -78,9 +78,9 @@ class NovelaiPlanner:
         max_replay: int = 1000,
     ) -> None:
         if batch_size < 1:
-            raise Invalid("batch_size", f"{batch_size} is out of range", "Take at least 1")
+            raise Invalid("batch_size", f"{batch_size} is out of range", "Use at least 1")
         if not 0 <= seed < 2**32:
-            raise Invalid("seed", f"{seed} is out of range", "The novelai planner takes 0 to 4294967295")
+            raise Invalid("seed", f"{seed} is out of range", "The novelai planner accepts 0 to 4294967295")
         self.targets: list[Size] = [*ladder.sizes, ladder.base]
         # The catch-all may have the size of a bucket: the first target of the same size stands for each.
         first = {target: i for i, target in reversed(list(enumerate(self.targets)))}
@@ -110,7 +110,7 @@ class NovelaiPlanner:
         if epoch < 0:
             raise Invalid("epoch", f"{epoch} is out of range", "Epochs count from 0")
         if world_size < 1:
-            raise Invalid("world_size", f"{world_size} is out of range", "Take at least 1")
+            raise Invalid("world_size", f"{world_size} is out of range", "Use at least 1")
         steps = len(self._by_id) // (self._batch_size * world_size)
         if steps == 0:
             raise _too_few("world_size", len(self._by_id), self._batch_size, world_size)
@@ -172,8 +172,8 @@ class NovelaiPlanner:
         """Plan on from the latest good checkpoint to the end of ``epoch``."""
         first, states = self._restore(epoch, world_size)
         if epoch - first > self._max_replay:
-            detail = f"{epoch} is {epoch - first} epochs after the last that is planned"
-            hint = f"Ask for at most {first + self._max_replay}: epochs are planned in sequence"
+            detail = f"{epoch} is {epoch - first} epochs after the last one that is planned"
+            hint = f"Request at most {first + self._max_replay}: epochs are planned in sequence"
             raise Invalid("epoch", detail, hint)
         for current in range(first, epoch + 1):
             stream = self._plan(states, world_size)
@@ -293,4 +293,4 @@ def _too_few(field: str, num_images: int, batch_size: int, world_size: int) -> I
     detail = f"{num_images} images do not fill one batch of {batch_size} on each of {world_size} ranks"
     if num_images == 0:
         return Invalid(field, detail, "Every image is pruned: widen max_ar_error, valid_ids or the ladder")
-    return Invalid(field, detail, f"Take batch_size * world_size of at most {num_images}, or prune less")
+    return Invalid(field, detail, f"Use batch_size * world_size of at most {num_images}, or prune less")
