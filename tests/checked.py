@@ -1,4 +1,4 @@
-"""Requests whose every answer is held against the app's own OpenAPI document: status, content type, body."""
+"""Requests whose answers are all checked against the app's own OpenAPI document: status, content type, body."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Contract:
             _check_problem(response)
 
     def _validator(self, schema: dict[str, Any]) -> Any:
-        """To make one takes longer than most answers."""
+        """Making one takes longer than most answers."""
         from jsonschema_rs import Draft202012Validator  # the venvs of torch and of Ray do without
 
         key = repr(schema)
@@ -74,7 +74,7 @@ def _check_problem(response: httpx.Response) -> None:
     problem = response.json()
     assert problem["status"] == response.status_code
     assert problem["detail"].strip()
-    assert problem["title"].strip() != problem["code"], "a code without a title of its own"
+    assert problem["title"].strip() != problem["code"], "a code without its own title"
     assert problem["type"] == f"urn:bucketline:problem:{problem['code']}"
     assert ("Retry-After" in response.headers) == (response.status_code == 503)
     assert ("WWW-Authenticate" in response.headers) == (response.status_code == 401)
@@ -83,7 +83,7 @@ def _check_problem(response: httpx.Response) -> None:
 
 
 class Api:
-    """Asks, checks, and hands on. ``send`` is httpx's ``request`` of whatever stands behind."""
+    """Sends, checks, and returns. ``send`` is httpx's ``request`` of the server under test."""
 
     def __init__(self, send: Callable[..., httpx.Response], contract: Contract) -> None:
         self._send = send

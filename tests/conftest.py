@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a real Redis, real sentinels and a real cluster, shared or of one's own."""
+"""Fixtures for all tests: a real Redis, real sentinels and a real cluster, shared or for one test alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 T = TypeVar("T", RedisServer, SentinelSet, ClusterSet)
 
 SOON_MS = 500
-"""How long a server may be silent before the others take it for dead, where a test kills it."""
+"""How long a server may be silent before the others consider it dead, if a test kills it."""
 
 
 def _started(make: Callable[[], T]) -> Iterator[T]:
@@ -51,13 +51,13 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def sentinel_set() -> Iterator[SentinelSet]:
-    """One for the whole session, likewise. Its sentinels leave a master that is slow alone."""
+    """Also one for the whole session. Its sentinels do not replace a slow master."""
     yield from _started(SentinelSet)
 
 
 @pytest.fixture(scope="session")
 def cluster_set() -> Iterator[ClusterSet]:
-    """One for the whole session, likewise."""
+    """Also one for the whole session."""
     yield from _started(ClusterSet)
 
 
@@ -75,5 +75,5 @@ def own_sentinel_set() -> Iterator[SentinelSet]:
 
 @pytest.fixture
 def own_cluster_set() -> Iterator[ClusterSet]:
-    """Nodes for this test alone; they serve their own slots whatever becomes of the others."""
+    """Nodes for this test alone; they serve their own slots whatever happens to the others."""
     yield from _started(lambda: ClusterSet(cluster_node_timeout=SOON_MS, cluster_require_full_coverage="no"))

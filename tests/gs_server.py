@@ -1,4 +1,4 @@
-"""A real server of Google's storage protocol, in a process of its own, which keeps its buckets in memory."""
+"""A real server of Google's storage protocol, in a separate process, with its buckets in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.stdin.read()
 
 
 class GsServer:
-    """On a free port; it ends with whoever started it."""
+    """On a free port; it ends with the process that started it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -37,7 +37,7 @@ class GsServer:
         self._buckets = itertools.count()
 
     def new_root(self) -> str:
-        """The URI of a prefix in a bucket of its own."""
+        """The URI of a prefix in a new bucket."""
         bucket = f"bucket-{next(self._buckets)}"
         options = {"anonymous": True, "scheme": "http", "endpoint_override": self._place, "project_id": "p"}
         fs.GcsFileSystem(**options).create_dir(bucket)

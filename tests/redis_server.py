@@ -1,6 +1,6 @@
 """A real Redis or Valkey for tests: started on a free port, killed, paused and restarted as a test likes.
 
-It writes every acknowledged command to disk (``appendfsync always``) in a directory of its own.
+It writes every acknowledged command to disk (``appendfsync always``) in its own directory.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class SentinelSet:
         return [self.state(number) for number in range(NUM_SENTINELS)]
 
     def _make_sentinels(self) -> list[SentinelProcess]:
-        # They are told of each other and of the replica, which to find out takes them seconds.
+        # They are given each other and the replica, because discovering them takes seconds.
         ids = [secrets.token_hex(20) for _ in range(NUM_SENTINELS)]
         ports = free_ports(NUM_SENTINELS)
         of = f"sentinel {{}} {SERVICE}".format

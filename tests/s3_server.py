@@ -1,4 +1,4 @@
-"""A real S3 over HTTP: moto's server in a process of its own, which keeps its buckets in memory."""
+"""A real S3 over HTTP: moto's server in a separate process, with its buckets in memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class S3Server:
         self._buckets = itertools.count()
 
     def new_root(self) -> str:
-        """The URI of a prefix in a bucket of its own."""
+        """The URI of a prefix in a new bucket."""
         return self.uri(self.make(f"bucket-{next(self._buckets)}"))
 
     def uri(self, bucket: str) -> str:

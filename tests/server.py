@@ -36,7 +36,7 @@ _contracts: list[Contract] = []
 
 
 def _contract(document: Callable[[], dict[str, Any]]) -> Contract:
-    """Every coordinator has the same; to generate it takes longer than most tests, so that only the first is asked."""
+    """Every coordinator has the same; generating it takes longer than most tests, so only the first one is asked."""
     if not _contracts:
         _contracts.append(Contract(document()))
     return _contracts[0]
@@ -152,7 +152,7 @@ class ServerProcess:
         self._end(signal.SIGKILL)
 
     def stop(self) -> tuple[int, str]:
-        """End it kindly: its exit status, and what it has logged."""
+        """End it with SIGTERM: its exit status, and its log."""
         return self._end(signal.SIGTERM)
 
     def close(self) -> None:

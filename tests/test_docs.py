@@ -116,7 +116,7 @@ def is_public(node: ast.stmt) -> TypeGuard[ast.ClassDef | ast.FunctionDef]:
 
 
 def undocumented(file: Path) -> list[str]:
-    """Public classes, functions, methods and properties of a file without a docstring, but for overridden hooks."""
+    """Public classes, functions, methods and properties of a file without a docstring, except overridden hooks."""
     tops = [node for node in ast.parse(file.read_text()).body if is_public(node)]
     members = [
         each for node in tops if isinstance(node, ast.ClassDef) for each in node.body if is_public(each)

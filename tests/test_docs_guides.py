@@ -1,4 +1,5 @@
-"""The guides in docs/how-to are true: their specs are taken, their code runs, and what they call the same is."""
+"""The guides in docs/how-to are true: their specs are accepted, their code runs, and what they call the same is the
+same."""
 
 from __future__ import annotations
 
@@ -219,7 +220,7 @@ def test_images_go_to_the_buckets_that_they_go_to_there(operator: Operator, metr
 def test_turned_photos_as_well_once_they_are_scanned_as_the_guide_says(
     operator: Operator, tmp_path: Path
 ) -> None:
-    """sd-scripts reads sizes with imagesize.get, or Image.open(path).size, and turns nothing."""
+    """sd-scripts reads sizes with imagesize.get, or Image.open(path).size, and rotates nothing."""
     (shell,) = (text for text in blocks("from-kohya", "bash") if "bucketline scan" in text)
     folder = tmp_path / "portraits"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""README.md is true: its examples run on other ports, and its figures are what the service says."""
+"""README.md is true: its examples run, on other ports, and its figures are those of the service."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_calls_of_an_operator_answer(shell: Shell) -> None:
 
 
 def test_curl_drives_a_rank(shell: Shell) -> None:
-    """From the first step on: a session of its own, whatever the other examples have consumed."""
+    """From the first step on, in its own session, whatever the other examples have consumed."""
     with BucketClient(shell.url, run="sdxl-base") as client:
         client.begin(None, session="of curl")
     (line,) = shell.run(block("bash", "RANK="))

@@ -1,7 +1,7 @@
 """A coordinator over each of both stores, as fixtures: ``from tests.worlds import *`` in a conftest.
 
-That the stores behave alike is proven in ``tests/store``. `make test` therefore runs only ``ON_BOTH`` on Redis as well;
-`make test-all` runs the rest.
+``tests/store`` proves that both stores behave in the same way. `make test` therefore runs only ``ON_BOTH`` on Redis as
+well; `make test-all` runs the rest.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _worlds(request: pytest.FixtureRequest, folder: Path) -> Iterator[World]:
         store_url = f"sqlite:///{folder / 'state.sqlite'}"
     else:
         server: RedisServer = request.getfixturevalue("redis_server")
-        # a database is taken anew every 15 tests: by then its runs are deleted
+        # a new database is used every 15 tests: by then the runs of the old one are deleted
         store_url = server.url.rpartition("/")[0] + f"/{next(_databases) % 15 + 1}"
     world = World(store_url, folder / "data")
     yield world

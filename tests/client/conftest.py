@@ -23,7 +23,7 @@ LAUNCHERS = (
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
-    """One coordinator for all tests that leave it alone; each test has a run of its own in it."""
+    """One coordinator for all tests that do not disturb it; each test has its own run in it."""
     coordinator = Coordinator(tmp_path_factory.mktemp("coordinator"))
     yield coordinator
     coordinator.stop()
@@ -61,7 +61,7 @@ def proxy(url: str) -> Iterator[Proxy]:
 
 @pytest.fixture
 def canned() -> Iterator[Proxy]:
-    """In front of nothing: it gives only what it is told to."""
+    """In front of nothing: it returns only the answers that it is given."""
     proxy = Proxy()
     yield proxy
     proxy.close()

@@ -76,7 +76,7 @@ class Coordinator:
 
 @dataclass(frozen=True)
 class Canned:
-    """An answer that no coordinator has a hand in."""
+    """An answer that does not come from a coordinator."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)

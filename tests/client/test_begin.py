@@ -19,7 +19,7 @@ def steps(client, rank, count):
 
 @pytest.fixture
 def used(url, run, connect):
-    """A run that another training has left in its midst: the rank's first batches, and the state after two of them."""
+    """A run that another job has left in the middle: the rank's first batches, and the state after two of them."""
     with BucketClient(url, run) as client:
         batches = [client.next_batch(0) for _ in range(5)]
         return batches, client.state_dict(0, after=batches[1])
@@ -59,7 +59,7 @@ def test_every_process_of_a_job_begins_it_and_none_fences_another(connect):
 
 
 def test_a_crash_loop_without_a_checkpoint_begins_again_each_time(used, connect):
-    """Under a name that does not change as well, where the weights are new and the cursors are not."""
+    """Even under a name that does not change: the weights are new, the cursors are not."""
     batches, _ = used
     name = next(_names)
     for count in (4, 2, 5):

@@ -31,7 +31,7 @@ def program(name):
 
 
 def documented(proxy, listen, servers):
-    """The configuration in the documentation, with this test's addresses in the place of its own."""
+    """The configuration in the documentation, with this test's addresses in place of its own."""
     [text] = re.findall(rf"```{proxy}\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
     text, num_listens = re.subn(r"(bind|listen) [^\s;]+", rf"\1 {listen}", text)
     names = iter(servers)
@@ -123,7 +123,7 @@ def test_one_killed_mid_epoch_and_then_the_other(replicas, front):
 
 
 def test_both_killed_and_back_and_then_a_large_upload(replicas, front, tmp_path):
-    """The upload has more than the 1 MiB that nginx takes unless it is told."""
+    """The upload has more than the 1 MiB that nginx accepts by default."""
     expected = planned(replicas[0].url, "run", 19)
     with BucketClient(front, "run", window=2) as client:
         served = [client.next_batch(0) for _ in range(6)]

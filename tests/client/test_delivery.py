@@ -13,7 +13,7 @@ COMES_BACK = pytest.mark.filterwarnings("ignore::bucketline.StartWarning")
 
 
 def planned(url, run, rank, epoch=0):
-    """The plan's own word on a rank's epoch."""
+    """A rank's epoch as the plan has it."""
     with Operator(url) as operator:
         num_steps = operator.stats(run)["num_steps"]
         return operator.batches(run, epoch, 0, rank, num_steps)
@@ -26,7 +26,7 @@ def cursors(url, run):
 
 @pytest.mark.parametrize("window", [1, 2, 1024])
 def test_an_epoch_is_exact(url, run, connect, window):
-    """As planned on every rank, and over all ranks no image twice, and none left out but those that the plan names."""
+    """As planned on every rank; over all ranks no image twice, and none left out except those that the plan names."""
     client = connect(window=window)
     served = {rank: list(client.epoch(rank)) for rank in (0, 1)}
     assert served == {rank: planned(url, run, rank) for rank in (0, 1)}
@@ -172,10 +172,10 @@ def test_a_second_process_takes_the_rank_over(url, run, connect):
     old, new = connect(), connect()
     assert old.next_batch(0).step == 0
     assert new.next_batch(0).step == 0
-    assert old.next_batch(0).step == 1  # at hand, and nobody has told it yet
+    assert old.next_batch(0).step == 1  # prefetched, and it does not know yet
     with pytest.raises(Fenced, match="bucketline run ranks"):
         old.flush()
-    for _ in range(2):  # though there are batches at hand: for good, and without taking the rank back
+    for _ in range(2):  # although batches are prefetched: for good, and without taking the rank back
         with pytest.raises(Fenced):
             old.next_batch(0)
     assert new.next_batch(0).step == 1

@@ -25,14 +25,14 @@ def planned(url, run, count, rank=0):
 
 
 def persist(call):
-    """What a short deadline asks of a caller: a coordinator that is slow today is not what these tests are about."""
+    """A caller with a short deadline has to retry: a slow coordinator is not what these tests are about."""
     while True:
         with contextlib.suppress(CoordinatorUnavailable):
             return call()
 
 
 def test_a_coordinator_killed_between_two_calls(own):
-    """SIGKILL, and the same data directory again: the loop sees nothing of it, and no batch is lost or comes twice."""
+    """SIGKILL, and a restart on the same data directory: the loop does not notice, and no batch is lost or repeated."""
     expected = planned(own.url, "run", 19)
     with BucketClient(own.url, "run", window=2) as client:
         served = []
@@ -60,7 +60,7 @@ def test_prefetched_batches_need_no_coordinator(own):
     state = client.state_dict()
     assert state["step"] == 16
     own.start()
-    assert persist(lambda: client.next_batch(0)).step == 16  # the same client goes on
+    assert persist(lambda: client.next_batch(0)).step == 16  # the same client continues
     persist(client.flush)
     client.close()
 
@@ -123,7 +123,7 @@ def test_an_answer_that_contradicts_itself(proxy, run, connect):
     body = b'{"batches": [], "cursor": {"epoch": 0, "step": 0}, "num_steps": 19, "done": false}'
     proxy.script["/next"] = [Canned(200, {"Content-Type": "application/json"}, body)]
     client = connect(proxy.url)
-    client.begin(None, session="the call that asks is the one that is told")
+    client.begin(None, session="the waiting call gets the error")
     with pytest.raises(ProtocolError):
         client.next_batch(0)
     assert client.next_batch(0).step == 0

@@ -57,7 +57,7 @@ def refusal(status, code):
 
 
 def until_answered(proxy, path):
-    """Whatever the client's thread was to be told, it has asked for."""
+    """The client's thread has requested every scripted answer."""
     deadline_s = time.monotonic() + 60
     while proxy.script[path]:
         assert time.monotonic() < deadline_s
@@ -175,7 +175,7 @@ def test_of_several_addresses_all_must_be_wrong(canned):
 
 
 def test_a_waiting_call_asks_no_more_often_than_the_backoff(canned, monkeypatch):
-    """However often the thread has news of failures for it."""
+    """However often the thread reports failures to it."""
     monkeypatch.setattr("bucketline._transport.retry.BACKOFF_BASE_S", 1e9)
     monkeypatch.setattr("bucketline._transport.retry.BACKOFF_CAP_S", 1e9)
     canned.script["/lease"] = [NOT_FOUND] * 10_000
@@ -212,7 +212,7 @@ def test_a_contradiction_that_met_an_ack_is_tried_again_too(proxy, url, run, con
     served = [client.next_batch(0)]
     client.flush()
     proxy.script["/next"] = [Canned(200, JSON, body)]
-    client.ack(0)  # which takes a fetch along, as only one batch is at hand
+    client.ack(0)  # which also fetches, because only one batch is prefetched
     until_answered(proxy, "/next")
     served += [client.next_batch(0) for _ in range(18)]
     assert served == planned(url, run, 19)
@@ -224,7 +224,7 @@ def test_what_is_raised_is_the_answer_to_a_try_of_that_call(proxy, run, connect)
     client.flush()
     for first in ("the first call", "and the next, for which the thread has tried again by itself"):
         proxy.script["/next"] = [refusal(401, "unauthorized")]
-        assert client.next_batch(0), first  # at hand, but the ack of the one before it is refused
+        assert client.next_batch(0), first  # prefetched, but the ack of the one before it is refused
         until_answered(proxy, "/next")
         proxy.script["/next"] = [refusal(403, "forbidden")]
         with pytest.raises(Forbidden):

@@ -46,7 +46,7 @@ def test_it_is_what_the_coordinator_tells_of_an_image(url, run):
 
 
 def test_batches_bring_it_along_where_the_client_asks(url, run, connect):
-    """Through every door, and the same: what is handed out, what is read ahead, and the plan."""
+    """Through every call, and the same: what is handed out, what is read ahead, and the plan."""
     client = connect(include=["crop", "original_size"])
     handed = [client.next_batch(0) for _ in range(3)]
     assert handed == list(itertools.islice(client.reader(0, holder=client.holder).epoch(Cursor(0, 0)), 3))
@@ -99,7 +99,7 @@ def test_every_place_is_drawn_alike():
 
 
 def test_a_crop_is_the_same_in_another_process():
-    """And so on another machine: nothing of Python's own hashes, which each process salts anew."""
+    """And therefore on another machine: Python's own hashes, which each process salts, are not used."""
     text = "from bucketline.geometry import fit; print(fit((9, 1), (1, 1), 'random', 7, epoch=3, id='a').crop_left)"
     out = {
         subprocess.run([sys.executable, "-c", text], capture_output=True, check=True).stdout for _ in range(2)

@@ -83,7 +83,7 @@ def test_floats_are_refused():
 
 
 def half(mode, colour, alpha):
-    """Its left column transparent (black below it), its right one opaque, and one of ``alpha`` between them."""
+    """A transparent left column (black), an opaque right one, and one of ``alpha`` between them."""
     image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
     image.putpixel((1, 0), (*colour, alpha))
     image.putpixel((2, 0), (*colour, 255))

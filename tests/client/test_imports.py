@@ -1,6 +1,6 @@
-"""A training process pays for the client alone: the standard library, and httpx once it asks for something.
+"""A training process loads only what the client needs: the standard library, and httpx for the first request.
 
-The proof is a subprocess, for this one has loaded everything. The second test proves that the first can fail.
+A subprocess proves it, because this process has loaded everything. The second test proves that the first can fail.
 """
 
 import json
@@ -63,7 +63,7 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_nothing_is_loaded_but_the_standard_library_until_a_request():
-    """httpx takes several times as long to import as all of bucketline, and a client that asks nothing needs none."""
+    """httpx takes several times as long to import as bucketline, and a client without requests does not need it."""
     assert loaded(UNASKED) == {"bucketline"}
 
 

@@ -58,7 +58,7 @@ for _ in range(4):
 
 
 def script(text, *args):
-    """The standard output of a program, which must end well and complain of nothing."""
+    """The standard output of a program, which must succeed without warnings."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", text, *args], capture_output=True, text=True, timeout=60
     )
@@ -67,7 +67,8 @@ def script(text, *args):
 
 
 def test_a_forked_child_has_a_connection_and_a_lease_of_its_own(url, run):
-    """It goes on at the cursor: the parent's third batch is not finished. And the parent has lost the rank to it."""
+    """It continues at the cursor, because the parent's third batch is not finished. The parent has lost the rank to
+    it."""
     assert script(FORK, url, run) == ["parent 0 1 2", "child 2 0", "parent fenced"]
 
 

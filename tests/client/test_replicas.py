@@ -46,13 +46,13 @@ def two(url):
 
 @pytest.fixture(autouse=True)
 def _first(monkeypatch):
-    """Clients begin at the first, unless a test says otherwise."""
+    """Clients begin at the first replica, unless a test says otherwise."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("SLURM_PROCID", raising=False)
 
 
 def asked(client, replicas):
-    """The one that the client is with, and the others."""
+    """The replica that the client uses, and the others."""
     url = client._engine.transport.url
     return sorted(replicas, key=lambda each: each.url != url)
 
@@ -66,7 +66,7 @@ def urls_of(replicas):
 
 @pytest.mark.parametrize("replicas", ["sqlite", "redis"], indirect=True)
 def test_a_replica_killed_and_started_again_again_and_again(replicas):
-    """Always the one that is being asked: the loop sees nothing of it, and no batch is lost or comes twice."""
+    """Always the one that is being used: the loop does not notice, and no batch is lost or repeated."""
     expected = planned(replicas[0].url, "run", 19)
     left = []
     with BucketClient(urls_of(replicas), "run", window=2) as client:
@@ -109,7 +109,7 @@ def test_both_dead_then_back(replicas):
 
 
 def test_two_workers_one_on_each(replicas, monkeypatch):
-    """Of a job of two ranks each begins at another replica; what one moves, the other one's replica knows."""
+    """The two ranks of a job begin at different replicas; each replica sees what the other one's rank has moved."""
     clients = []
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))
@@ -155,7 +155,7 @@ def test_the_command_line_takes_several(url, run):
     ],
 )
 def test_it_is_asked_of_another(two, url, run, connect, path, fault):
-    """Also what took effect at the first, whose answer was lost: it is the same to the store."""
+    """Even if it took effect at the first, whose answer was lost: the store treats both the same."""
     two[0].script[path] = [fault]
     client = connect(urls_of(two), window=2)
     assert client.start_session(2, "start", session="s").generation == 2
@@ -264,7 +264,7 @@ def route(num_urls, home=0):
 
 
 def visits(path, outcomes):
-    """Whom it asks, one after the other, while ``outcomes`` says who of them answers: (when, who)."""
+    """The replicas that it asks, in order, while ``outcomes`` says which of them answer: (when, which)."""
     asked = []
     for now_s, alive in outcomes:
         at = path.choose(now_s)
@@ -300,7 +300,7 @@ def test_it_never_gives_its_home_up():
 
 
 def test_a_try_at_home_in_vain_ends_where_there_was_an_answer():
-    """Not at the one in between, which was seen dead before."""
+    """Not at the one in between, which did not answer before."""
     assert visits(route(3), [(0, {2})] * 3 + [(1e6, {2}), (1e6, {2})]) == [0, 1, 2, 0, 2]
 
 

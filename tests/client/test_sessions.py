@@ -14,7 +14,7 @@ SMALL = 8  # steps of the small epochs below, about
 
 @pytest.fixture
 def small(url):
-    """A run whose epoch is walked many times: 2 ranks, 9 steps."""
+    """A run whose epoch is trained many times: 2 ranks, 9 steps."""
     put_run(url, "small", batch_size=256)
     return "small"
 
@@ -54,7 +54,7 @@ def test_resume_from_every_step(small, connect):
 
 @pytest.mark.parametrize("world_size", [1, 3, 5])
 def test_resume_on_another_number_of_ranks(url, small, connect, world_size):
-    """Two ranks, then others: together each image once, but for those that the session says are left out."""
+    """Two ranks, then others: together each image once, except those that the session says are left out."""
     with Operator(url) as operator:
         num_batches = operator.stats(small)["num_batches"]
     for done in range(SMALL):

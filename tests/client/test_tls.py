@@ -17,7 +17,7 @@ from .test_faults import persist
 
 
 class House:
-    """A CA of one's own, its certificate in ``ca``, and what a coordinator needs in ``cert`` and ``key``."""
+    """A private CA, its certificate in ``ca``, and what a coordinator needs in ``cert`` and ``key``."""
 
     def __init__(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def house(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):
-    """Another CA, of which the coordinator knows nothing."""
+    """Another CA, which the coordinator does not use."""
     return House(tmp_path_factory.mktemp("stranger"))
 
 
@@ -111,7 +111,7 @@ def test_the_ca_goes_along_in_a_pickle(secure, house):
 
 @pytest.mark.parametrize("use", ["another", "none"])
 def test_the_wrong_ca_is_reported_at_once_with_what_would_do(secure, stranger, use):
-    """Not at the deadline, which is 300 s away: it would be the same then."""
+    """Not at the deadline, 300 s later: the error would be the same."""
     verify = stranger.ca if use == "another" else None
     client = BucketClient(secure.url, "run", verify=verify)
     for call in (lambda: client.next_batch(0), lambda: client.start_session(2, session="s")):
@@ -186,7 +186,7 @@ def test_the_command_line(secure, house, stranger):
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_certificate_is_renewed_under_a_training(tmp_path, workers):
-    """SIGHUP: the loop hears nothing of it, and new connections get the new one."""
+    """SIGHUP: the loop does not notice, and new connections get the new certificate."""
     house = House(tmp_path)
     coordinator = Coordinator(tmp_path, "--workers", workers, "--log-level", "info", *house.flags)
     put_run(coordinator.url, "run", verify=house.ca)

@@ -69,7 +69,7 @@ def test_the_deadline_says_what_was_tried(canned):
 
 
 def test_nobody_listens():
-    """One line, which ends with what would do."""
+    """One line, which ends with what to do."""
     operator = Operator("http://127.0.0.1:9", timeout_s=0.2)
     with operator, pytest.raises(CoordinatorUnavailable, match=r"`bucketline serve`.*url$") as caught:
         operator.runs()
@@ -140,7 +140,7 @@ def test_a_token_is_sent_and_not_shown(canned, monkeypatch):
 
 
 def test_a_token_is_in_no_log_and_no_error(canned, caplog):
-    """Of ours and of httpx's, at any level, whatever goes wrong."""
+    """In ours and in httpx's, at any level, whatever goes wrong."""
     caplog.set_level(logging.DEBUG)
     logging.getLogger("bucketline").setLevel(logging.DEBUG)
     canned.script["/v1/"] = [

@@ -45,7 +45,7 @@ def place(batch):
 
 
 def step(window):
-    """What ``next_batch`` does once a batch is at hand."""
+    """What ``next_batch`` does once a batch is prefetched."""
     window.finish_last(0.0)
     return place(window.take())
 
@@ -65,7 +65,7 @@ def test_asking_for_the_next_finishes_the_one_before():
     assert window.is_acknowledged
     step(window)
     assert not window.is_acknowledged
-    # half a window is at hand, so it fetches, and the ack travels along
+    # half a window is left, so it fetches, and sends the ack with it
     assert serve(window) == Ask(Cursor(0, 0), 1, Cursor(0, 4), 2)
     assert window.is_acknowledged
     assert window.ack_due_s == NEVER_S
@@ -91,14 +91,14 @@ def test_half_a_window_is_acknowledged_at_once():
 
 
 def test_what_is_acknowledged_is_said_again():
-    """Of a store that has lost this lease a request without an ack would be fenced: only an ack is adopted."""
+    """A store that has lost this lease would fence a request without an ack: only an ack is adopted."""
     window = make()
     serve(window)
     step(window), step(window)
     window.finish_last(0.0)
     assert serve(window, flush=True) == Ask(Cursor(0, 1), 2, Cursor(0, 4), 2)
     assert window.is_acknowledged
-    window.take(), window.take()  # nothing more is finished, and half of the window is gone
+    window.take(), window.take()  # nothing more is finished, and half of the window is used up
     assert window.is_acknowledged
     assert window.ask(0.0, flush=False).finished == (0, 1)
 
@@ -117,7 +117,7 @@ def test_what_is_finished_while_an_ack_travels_is_still_to_be_acknowledged():
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 10, 64])
 @pytest.mark.parametrize("limit", [1, 2, 5, 1024])
 def test_every_batch_once_through_all_epochs(size, limit):
-    """Also where the ends of epochs are found before the cursor is there, and where the coordinator gives fewer."""
+    """Even if the ends of epochs are known before the cursor is there, and if the coordinator returns fewer batches."""
     window = make(size=size)
     seen = []
 
@@ -135,7 +135,7 @@ def test_every_batch_once_through_all_epochs(size, limit):
 
 
 def test_the_cursor_stays_behind_what_may_be_acknowledged():
-    """The coordinator takes an ack for at most 1,024 steps: never may more be handed out than that."""
+    """The coordinator accepts an ack of at most 1,024 steps, so no more may be handed out."""
     window = Window(RANK, 1024, 1.0)
     window.leased(Lease(1, 1, Cursor(0, 0), 10**6, Deal(Cursor(0, 0), 0, 2), "f"))
     fetched, acknowledged = 0, 0
@@ -158,7 +158,7 @@ def test_the_end_of_an_epoch():
     step(window)
     assert window.is_end_of_epoch(0) is False
     step(window)
-    assert window.is_end_of_epoch(0) is True  # known from num_steps, though nothing is at hand
+    assert window.is_end_of_epoch(0) is True  # known from num_steps, although nothing is prefetched
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ PROOF = (
 
 
 def test_the_demo_shows_its_proof_whatever_the_users_settings(tmp_path: Path) -> None:
-    """Those of another coordinator, and of a proxy: nothing is written there, and none of it is in the way."""
+    """Settings of another coordinator and of a proxy: nothing is written there, and none of them has an effect."""
     theirs = {
         "BUCKETLINE_STORE": f"sqlite:///{tmp_path / 'theirs.sqlite'}",
         "BUCKETLINE_DATA_DIR": str(tmp_path / "theirs"),

@@ -1,4 +1,4 @@
-"""The demo's proof can fail: each kind of wrong delivery is seen."""
+"""The demo's proof can fail: each kind of wrong delivery is found."""
 
 from __future__ import annotations
 

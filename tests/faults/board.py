@@ -1,4 +1,4 @@
-"""Where workers tell the driver how far they are, without a message: a few numbers for each rank in a shared file."""
+"""How workers report their progress to the driver without messages: a few numbers per rank in a shared file."""
 
 from __future__ import annotations
 

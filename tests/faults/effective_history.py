@@ -1,4 +1,4 @@
-"""What of a history counts, over all ranks and generations, and the rules about it."""
+"""The part of a history that counts, over all ranks and generations, and its rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of one rank in one generation: what a worker does, and how the next one follows it."""
+"""Rules for one rank in one generation: what a worker does, and how the next one continues."""
 
 from __future__ import annotations
 

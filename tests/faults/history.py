@@ -1,12 +1,12 @@
-"""The history checker: from the log of a job alone (``record.py`` has its format), whether nothing was lost and nothing
-came twice. ``check(read(folder))``.
+"""The history checker: from the log of a job alone (``record.py`` has its format), whether anything was lost or served
+twice. ``check(read(folder))``.
 
 What counts. A generation deals each epoch's stream, so a rank's step *is* a position of the stream. The workers of one
 rank in one generation follow each other; each counts from its first batch to the first batch of the next, and what it
 has trained past that is *taken back*: it was not committed, and is handed out again. Of a generation counts what lies
 before the point from which any later one was resumed; the rest is *rolled back* with its model. What is left of all
 generations is the effective history. A step is *committed* when the coordinator has confirmed a cursor past it (to the
-worker, ``acked``, or to whoever asked, ``observed``), or when a checkpoint that holds it was resumed from.
+worker, ``acked``, or in answer to a query, ``observed``), or when a checkpoint that holds it was resumed from.
 
 What is proven, each with its own kind of violation:
 
@@ -23,7 +23,7 @@ What is proven, each with its own kind of violation:
     backwards        cursors and generations never fall back, unless the store was ``restored``
     start            a generation begins exactly where the checkpoint stands that it was resumed from
     checkpoint       a state dict says what its worker has trained, and is the same on all ranks
-    fence            who was replaced is told so, and nobody else is
+    fence            a worker that was replaced is fenced, and no other one is
     unavailable      no deadline passed but within a fault that lasts longer
     exception        nothing else ever reached a training loop
     final            at the end the coordinator's cursors stand where the workers ended

@@ -53,7 +53,7 @@ def coordinator_killed(job: Job, fault: Fault) -> None:
 
 
 def coordinator_killed_in_request(job: Job, fault: Fault) -> None:
-    """When it has a request in hand, and before anyone knows what became of that."""
+    """While it handles a request, before anyone knows the result."""
     lock, killed = threading.Lock(), list[Coordinator]()
 
     def kill(coordinator: Coordinator) -> None:
@@ -103,7 +103,7 @@ def redis_restored(job: Job, fault: Fault) -> None:
 
 
 def redis_stopped(job: Job, fault: Fault) -> None:
-    """It takes commands and answers none, for longer than coordinators wait; then it does them all."""
+    """It accepts commands but answers none, for longer than coordinators wait; then it executes them all."""
     with job.fault(fault.name, fault.kind):
         job.world.redis.pause()
         _is_told_to_come_back(job)  # when the coordinator has waited for long enough
@@ -117,7 +117,7 @@ def redis_slow(job: Job, fault: Fault) -> None:
 
 
 def _is_told_to_come_back(job: Job) -> None:
-    """A coordinator without its store says so, and when to ask again."""
+    """A coordinator without its store says so, and when to retry."""
     told = httpx.get(f"{_replica(job).url}/v1/runs/{job.run}/ranks", timeout=60)
     assert (told.status_code, told.json()["code"]) == (503, "store_unavailable"), told.text
     assert int(told.headers["Retry-After"]) > 0
@@ -131,7 +131,7 @@ def worker_killed(job: Job, fault: Fault) -> None:
 
 
 def worker_stopped(job: Job, fault: Fault) -> None:
-    """The one that was stopped goes on when another one has long had its rank."""
+    """The stopped worker continues long after another one has taken its rank."""
     rank = fault.rank % job.world_size
     with job.fault(fault.name, fault.kind):
         zombie = job.stop(rank)

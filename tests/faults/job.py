@@ -103,7 +103,7 @@ class Job:
             self.generation, self.world_size, rank, holder, self._timeout_s, self._steps_per_epoch,
         )  # fmt: skip
         self.log.write("started", holder=holder, rank=rank, generation=self.generation)
-        # a name of the process is how it is told of
+        # a process is reported by its name
         self.workers[rank] = processes.Process(target=work, args=(orders,), name=holder, daemon=True)
         self.workers[rank].start()
         self._all.append(self.workers[rank])
@@ -141,7 +141,7 @@ class Job:
     def restart(
         self, resume: Any, world_size: int, timeout_s: float = PATIENT_S, zombie: int | None = None
     ) -> BaseProcess | None:
-        """End all workers, but for one that is only stopped, and begin anew."""
+        """End all workers except one that is only stopped, and begin again."""
         stopped = self.stop(zombie) if zombie is not None else None
         for rank in list(self.workers):
             self.kill(rank)
@@ -171,7 +171,7 @@ class Job:
         return lambda: all(self.board.get(rank, column) >= old + num for rank, old in before.items())
 
     def recover(self) -> None:
-        """Return when every rank has committed a step from now on; ask the coordinator what it thinks of it."""
+        """Return when every rank has committed another step; ask the coordinator for its cursors."""
         self.wait("every rank has committed a step", self.grown(ACKS))
         self.observe("observed")
 
@@ -214,7 +214,7 @@ class Job:
         self.log.write("run", lockstep=LOCKSTEP, epochs=None, image_ids=list(range(num_images)))
 
     def close(self) -> None:
-        """Whatever has happened, leave no process behind."""
+        """Leave no process behind, whatever has happened."""
         for worker in self._all:
             worker.kill()
             worker.join()

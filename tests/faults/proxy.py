@@ -3,7 +3,7 @@
 It knows where a request and where an answer ends (HTTP with a Content-Length, RESP), so that it can let a request take
 effect and spoil its answer alone. One request of a connection is under way at a time, as both clients do it.
 
-Not from a library: on PyPI there are clients of proxies that are no Python packages, and proxies that only pass on.
+There is no library for this: PyPI has clients for proxies that are not in Python, and proxies that only forward.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Order:
 
 
 class Proxy:
-    """Listens on ``port`` in a thread of its own, which ``start`` and ``close`` begin and end."""
+    """Listens on ``port`` in a separate thread, which ``start`` and ``close`` begin and end."""
 
     def __init__(self, port: int, read: Read, target: tuple[str, int]) -> None:
         self.port = port
@@ -94,7 +94,7 @@ class Proxy:
         self._wait(self._refuse())
 
     def silence(self) -> None:
-        """Take connections and requests, pass nothing on and answer nothing until ``heal``, which breaks them."""
+        """Accept connections and requests, but forward and answer nothing until ``heal``, which breaks them."""
         self._silent = True
 
     def heal(self) -> None:
@@ -168,13 +168,13 @@ class Proxy:
         writer: asyncio.StreamWriter,
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> bool:
-        """One request and its answer. Whether the connection goes on."""
+        """One request and its answer. Whether the connection continues."""
         request = await self._read(reader)
         if self._silent:
             await asyncio.sleep(LONG_S)  # until heal
         order = self._orders.popleft() if self._orders else None
         if order is not None and order.action == LATE:
-            # the sender need not wait for it: it is told nothing, and the request arrives all the same
+            # the sender need not wait: it gets no answer, and the request arrives anyway
             asyncio.get_running_loop().create_task(self._send_late(request, order.delay_s))
             return False
         upstream[1].write(request)

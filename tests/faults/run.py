@@ -26,7 +26,7 @@ NUM_TOLD = 20
 
 @dataclass
 class Tally:
-    """What several jobs come to."""
+    """The totals of several jobs."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     recovery_s: list[float] = field(default_factory=list)
@@ -95,7 +95,7 @@ def run_job(world: World, folder: Path, faults: list[Fault], run: str, num_repli
 
 
 def run_schedule(folder: Path, faults: list[Fault]) -> Tally:
-    """Jobs one after the other, each on coordinators and a Redis of its own, with two replicas and one in turn."""
+    """Jobs one after the other, each on its own coordinators and Redis, with two replicas and with one in turn."""
     tally = Tally()
     for number, begin in enumerate(range(0, len(faults), FAULTS_PER_JOB)):
         part = faults[begin : begin + FAULTS_PER_JOB]

@@ -1,4 +1,4 @@
-"""A file system of a few MiB of its own, to be filled and emptied."""
+"""A separate file system of a few MiB, which can be filled and emptied."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SmallDisk:
         self._ballast = root / "ballast"
 
     def fill(self, leave_bytes: int = 0) -> None:
-        """Take what is free, but for so much."""
+        """Fill the free space except for that much."""
         status = os.statvfs(self.root)
         taken = self._ballast.stat().st_size if self._ballast.exists() else 0
         size = taken + max(0, status.f_bavail * status.f_frsize - leave_bytes)
@@ -29,7 +29,7 @@ class SmallDisk:
 
 
 def files(folder: Path) -> set[str]:
-    """All that is there, but for the ballast and SQLite's own."""
+    """All files except the ballast and SQLite's own."""
     found = (str(path.relative_to(folder)) for path in folder.rglob("*"))
     return {name for name in found if name != "ballast" and "sqlite" not in name}
 

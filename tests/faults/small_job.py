@@ -50,13 +50,13 @@ class Job:
         )
 
     def began(self, generation: int, answer: Mapping[str, Any], resume: Any) -> None:
-        """Write a session down. ``generation``: by the job's own count, which goes on where the store's falls back."""
+        """Log a session. ``generation``: by the job's own count, which continues when the store's falls back."""
         origin = [answer["origin"]["epoch"], answer["origin"]["step"]]
         told = {name: answer[name] for name in ("world_size", "offset", "mixed_steps")}
         self._log.write("session", generation=generation, origin=origin, resume=resume, **told)
 
     def start(self, generation: int, session: str, **more: Any) -> dict[str, Any]:
-        """Start the job anew, and write that down."""
+        """Start the job again, and log it."""
         answer: dict[str, Any] = self.api.session(RUN, session, **more)
         self.began(generation, answer, more["resume"])
         return answer

@@ -1,6 +1,6 @@
-"""A worker in a process of its own that trains as many steps as it is told to, through the public client.
+"""A worker process that trains the requested number of steps through the public client.
 
-It reads one command a line, answers each with one JSON line, and writes all that it does to a log (record.py)::
+It reads one command a line, answers each with one JSON line, and logs everything that it does (record.py)::
 
     train N         N batches, and wait until they are acknowledged; {"done": cursor}
     train           to the end of the run
@@ -24,11 +24,11 @@ from tests.faults.record import Log
 
 ROOT = Path(__file__).parents[2]
 WINDOW = 4
-"""Batches at hand: few, so that it needs the coordinator soon."""
+"""Prefetched batches: few, so that it needs the coordinator soon."""
 
 
 class Stepped:
-    """The worker, seen from the test. What is sent to one that is stopped, it does when it goes on."""
+    """The worker, seen from the test. A stopped worker carries out its commands when it continues."""
 
     def __init__(
         self, log_dir: Path, url: str, run: str, rank: int, holder: str, generation: int = 1

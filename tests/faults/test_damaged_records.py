@@ -1,4 +1,4 @@
-"""One record in the store that is not what was written there: its run says so, and everything else goes on."""
+"""One record in the store is not what was written: its run says so, and everything else continues."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", ["seed", pytest.param("batch_size", marks=pytest.mark.exhaustive)])
 def test_a_document_that_can_be_read_and_is_another(world: World, change: str) -> None:
-    """A byte that has changed: it would be served, under the fingerprint of what was put."""
+    """With one changed byte it would be served under the fingerprint of the run that was put."""
     old, new = CHANGES[change]
 
     def damage(world: World) -> None:

@@ -1,5 +1,5 @@
-"""A SQLite file that is damaged, and a write-ahead log that is taken away: noticed, and told with what would do. What
-was acknowledged is kept where anybody has it still."""
+"""A damaged SQLite file and a removed write-ahead log are noticed, and reported with a remedy. What was acknowledged is
+kept if any process still has it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def acked(api: Api) -> int:
 def test_a_log_that_is_taken_away_takes_nothing_along(
     server: ServerProcess, data: Path, suffixes: list[str], is_replaced: bool
 ) -> None:
-    """Until the next restart nothing would tell: then the file would be as old as its last checkpoint."""
+    """Without a check, nobody would notice until the next restart, when the file would be as old as its last
+    checkpoint."""
     api = server.api()
     lease = api.lease("run", 0)["lease"]
     for suffix in suffixes:
@@ -192,7 +193,7 @@ def test_a_file_that_is_damaged_is_not_served_from(
     metrics = api.ask("GET", "/metrics", 200).text
     assert "bucketline_store_up 0.0" in metrics
     api.get("/healthz")
-    assert database(data).read_bytes() == content  # for whoever wants to save what is left
+    assert database(data).read_bytes() == content  # so that somebody can save what is left
     _, errors = server.stop()
     assert DAMAGED in errors
 
@@ -234,7 +235,7 @@ async def _checkpoint(store: Any) -> None:
 
 @pytest.mark.anyio
 async def test_a_log_that_somebody_has_brought_in_is_no_damage(tmp_path: Path) -> None:
-    """As programs for backups do: it is empty, and what it held is in the file."""
+    """As backup programs do: it is empty, and what it held is in the file."""
     url = f"sqlite:///{tmp_path / 'state.db'}"
     store, other = (open_store(url, timeout_s=30.0) for _ in range(2))
     job = await Job.create(store, "run")

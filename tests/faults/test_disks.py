@@ -1,4 +1,5 @@
-"""A disk that is full, under the store and under maps and plans: refused, nothing lost, and on when there is room."""
+"""A full disk under the store, maps and plans: requests are refused, nothing is lost, and it continues once there is
+space."""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def names(job: Job, kind: str) -> list[str]:
 
 
 def test_no_room_for_a_map(maps_on_it: tuple[Job, SmallDisk]) -> None:
-    """Wherever it comes to an end: as the body comes in, while it is checked, where it is to be kept."""
+    """Wherever the space runs out: while the body arrives, while it is checked, or where it is stored."""
     job, disk = maps_on_it
     before = files(disk.root), names(job, "map")
     for leave_bytes in (700_000, 400_000, 100_000, 0):

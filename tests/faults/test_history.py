@@ -1,4 +1,5 @@
-"""The history checker finds what is wrong: a true history, broken in one place by each of these, and told where."""
+"""The history checker finds faults: a valid history is broken in one place by each of these, and the place is
+reported."""
 
 import copy
 
@@ -170,7 +171,7 @@ def rank_behind_the_checkpoint(events):
 
 
 def epoch_left_unfinished(events):
-    """A generation goes on with the next epoch, though more than a step was left of the one before."""
+    """A generation continues with the next epoch, although more than a step was left of the previous one."""
     number, sessions = min(restarts(events).items())
     epoch = sessions[0]["resume"]["epoch"]
     for session in sessions:

@@ -1,5 +1,5 @@
 """The store forgets what it has acknowledged: an older append-only file is put back, or a replica that missed writes
-takes over. Workers go on, it is told, and nobody is served twice in silence."""
+takes over. Workers continue, the loss is reported, and nobody is served twice without notice."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_replaced_worker_that_is_served_before_it_is_noticed(ours: Job, loss: 
 
 @one
 def test_a_start_of_the_job_that_is_lost(ours: Job, loss: Loss) -> None:
-    """Its workers cannot go on: the store knows nothing of how it dealt the epoch. Their checkpoint does."""
+    """Its workers cannot continue: the store does not know how it sharded the epoch. Their checkpoint does."""
     for rank in range(2):
         ours.worker(rank, f"first-{rank}").ask("train", 3)
     loss.mark()

@@ -1,4 +1,5 @@
-"""A data directory that cannot be written: said at the start, refused while serving, and on when it can be again."""
+"""A data directory that is not writable: reported at the start, refused while serving, and used again once it is
+writable."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ def test_it_does_not_start(tmp_path: Path) -> None:
 
 
 def test_permissions_that_are_taken_away(serving: Job) -> None:
-    """Maps and plans are refused. The SQLite file is open, and goes on taking acks."""
+    """Maps and plans are refused. The SQLite file is open, and still accepts acks."""
     serving.api.put_csv("spare", SMALL, 201)
     worker = serving.worker(0, "worker")
     worker.ask("train", 3)
@@ -90,7 +91,7 @@ def test_permissions_that_are_taken_away(serving: Job) -> None:
 
 @pytest.fixture
 def freeze(tmp_path: Path) -> Iterator[Callable[[list[Path]], None]]:
-    """Makes files and folders so that nobody may write them, not even who has them open. ``freeze([])`` undoes it."""
+    """Makes files and folders read-only, even for processes that have them open. ``freeze([])`` undoes it."""
     frozen: list[Path] = []
 
     def change(sign: str, paths: list[Path]) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What a history is found guilty of."""
+"""A rule that a history breaks."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ different places."""
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is told. ``began`` is what the session was resumed from, ``resume`` the same, but "cursor" for a
+    """A worker's instructions. ``began`` is what the session was resumed from, ``resume`` the same, but "cursor" for a
     worker that takes over a rank."""
 
     folder: Path
@@ -125,7 +125,7 @@ class Worker:
             return
 
     def _next(self) -> Batch | None:
-        """As a training loop would: a deadline that has passed is no reason to end."""
+        """As a training loop would: a passed deadline is not a reason to end."""
         while True:
             try:
                 return self._client.next_batch(self._rank)
@@ -169,6 +169,6 @@ class Worker:
         return batch.epoch > epoch + 1 or batch.step + (num_steps or 0) > step + LEAD
 
     def _end_with_the_driver(self) -> None:
-        """Where it is gone nobody will ever go on."""
+        """Without the driver, nobody would end this process."""
         if os.getppid() != self._parent:
             os._exit(1)

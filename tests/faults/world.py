@@ -1,4 +1,4 @@
-"""What is put under faults: a real Redis, coordinators on it, and a proxy before each of them."""
+"""The system under faults: a real Redis, coordinators on it, and a proxy in front of each of them."""
 
 from __future__ import annotations
 

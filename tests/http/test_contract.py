@@ -57,7 +57,7 @@ class TestDocument:
         assert len({each["operationId"] for each in operations}) == len(operations)
         assert len({each["summary"] for each in operations}) == len(operations)
         assert [each["operationId"] for each in operations if not each.get("description")] == []
-        # FastAPI makes both from the function's name unless it is told
+        # FastAPI makes both from the function's name by default
         made = [
             each["summary"]
             for each in operations
@@ -76,7 +76,7 @@ class TestDocument:
         assert [name for name, words in found.items() if not words] == []
 
     def test_what_comes_out_has_types(self, document: dict[str, Any]) -> None:
-        """No bare object, but for the counts of pruned images by reason, and what is plotly's own."""
+        """No bare object, except the counts of pruned images by reason and plotly's own."""
         bare = {
             f"{name}.{field}"
             for name, schema in document["components"]["schemas"].items()

@@ -1,4 +1,4 @@
-"""A run whose ranks are at work is deleted only by who says so."""
+"""A run whose ranks are active is deleted only with ``force``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_run_at_work_is_kept_and_told_with_what_would_do(world: World) -> None
     ("silent_s", "status"), [(0.0, 409), (59.0, 409), (69.0, 409), (71.0, 204), (3600.0, 204)]
 )
 def test_for_a_minute_after_it_was_heard_of(world: World, silent_s: float, status: int) -> None:
-    """And 10 s more, as the store may know of an earlier time only."""
+    """And 10 s more, because stored times are that coarse."""
     clock = Clock()
     api = world.replica(clock=clock).api
     put(api)

@@ -1,4 +1,4 @@
-"""``GET /v1/events``: what the coordinator tells of, which all replicas and restarts show alike."""
+"""``GET /v1/events``: what the coordinator reports, the same on all replicas and after a restart."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_plan_that_can_not_be_made(api: Api, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_store_that_was_put_back_to_an_older_state(tmp_path: Path) -> None:
-    """Rank 1 of ``adopted`` changed hands since, ``lost`` was started anew."""
+    """Rank 1 of ``adopted`` changed hands since, ``lost`` was started again."""
     state, copy = tmp_path / "state", tmp_path / "copy"
     state.mkdir()
 
@@ -222,6 +222,6 @@ def test_every_event_and_field_is_in_the_document(shared_api: Api) -> None:
     schemas = shared_api.contract.document["components"]["schemas"]
     assert set(schemas["EventOut"]["properties"]["event"]["enum"]) == set(KEPT_EVENTS)
     told = " ".join(each["description"] for each in schemas["EventFields"]["properties"].values())
-    # these are told by their name and their run alone
+    # these are identified by name and run alone
     bare = {"coordinator_stopped", "run_deleted", "map_root_back"}
     assert {name for name in KEPT_EVENTS if name in told} == set(KEPT_EVENTS) - bare

@@ -1,4 +1,4 @@
-"""``bucketline serve`` in a process of its own: killed, ended, without its store, its disk or its port."""
+"""``bucketline serve`` as a process: killed, ended, without its store, its disk or its port."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 def test_settings_that_are_wrong(
     tmp_path: Path, flags: list[str], environ: dict[str, str], word: str
 ) -> None:
-    # on a port that is taken: what is not refused for its settings is refused for that, and does not go on for ever
+    # on a port that is taken: a run that is not refused for its settings is refused for that, and ends
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = ["--port", str(taken.getsockname()[1])]
         arguments = ["serve", "--data-dir", str(tmp_path / "data"), *port, *flags]
@@ -289,7 +289,7 @@ def test_two_workers_share_one_port_and_their_counts(start: Callable[..., Server
     lease = put(api)
     first = api.next("run", 0, lease)["batches"]
     for step in range(8):
-        # a connection of its own each time, so that either worker may get it
+        # a new connection each time, so that either worker may get it
         with httpx.Client() as client:
             body = {"lease": lease, "ack": {"epoch": 0, "step": step}}
             answer = client.post(f"{server.url}/v1/runs/run/ranks/0/next", json=body, timeout=WAIT_S).json()

@@ -1,4 +1,4 @@
-"""What every answer says of itself to a browser."""
+"""The headers of every answer that concern browsers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check(response: httpx.Response) -> None:
 
 
 def test_every_call_of_the_api(api: Api, put_run: PutRun) -> None:
-    """Whether it is met or not. Those that delete come last, of a map after its run."""
+    """Whether it succeeds or not. Deletions come last, that of a map after that of its run."""
     put_run()
     operations = api.contract.document["paths"].items()
     calls = [(method.upper(), path) for path, methods in operations for method in methods]

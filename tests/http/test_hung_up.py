@@ -1,4 +1,4 @@
-"""Callers who hang up, over real sockets: nobody works for them any longer."""
+"""Callers who hang up, over real sockets: work for them stops."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Gate:
 
 @contextmanager
 def served(replica: Replica) -> Iterator[int]:
-    """The app of a replica on a port of its own."""
+    """The app of a replica on its own port."""
     bound = socket.create_server(("127.0.0.1", 0))
     http = connection_limits.protocol(timeout_s=60)
     server = uvicorn.Server(uvicorn.Config(replica.app, lifespan="off", http=http, log_config=None))
@@ -82,5 +82,5 @@ def test_previews_that_nobody_waits_for_leave_the_queue(world: World) -> None:
         answer = last.makefile("rb").read()
         last.close()
     assert answer.startswith(b"HTTP/1.1 200 ")
-    # the first for its map but for none of its specs, the last for its map and its spec, the others for nothing
+    # the first for its map but none of its specs, the last for its map and its spec, the others for nothing
     assert gate.num_passed == 1 + 2

@@ -1,4 +1,4 @@
-"""``include``: batches that tell each image's size and crop, which are the map's and the geometry's own."""
+"""``include``: batches with each image's size and crop, which are those of the map and of ``geometry``."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_what_is_asked_for_is_told_and_nothing_else(api: Api, put: Any, include:
 
 
 def test_nothing_asked_for_is_the_answer_as_it_was(api: Api, put: Any) -> None:
-    """Byte for byte: older clients, and what is kept of batches planned ahead, know no more fields."""
+    """Byte for byte: older clients, and batches planned ahead, do not have further fields."""
     put({"map": "clips"})
     lease = api.lease("run", 0)["lease"]
     path, body = "/v1/runs/run/ranks/0/next", {"lease": lease, "count": 2}

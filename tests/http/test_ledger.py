@@ -1,4 +1,4 @@
-"""The ledger as it goes out: both formats, every kind of map, its errors, and its end."""
+"""The ledger as it is sent: both formats, every kind of map, its errors, and its end."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_another_world_size_is_dealt_from_the_epochs_start(put_run: PutRun, api:
 
 
 def test_a_resumed_epoch_is_told_as_if_it_were_dealt_from_its_start(put_run: PutRun, api: Api) -> None:
-    """As the stats are: what the generation before has dealt of it is not told apart."""
+    """As in the stats: what the previous generation has handed out of it is not described separately."""
     put_run(lockstep=1)
     lease = api.lease("run", 0)["lease"]
     api.lease("run", 1)

@@ -1,4 +1,4 @@
-"""A job on another world size: which lockstep each epoch has, and that every answer goes by it."""
+"""A job on another world size: which lockstep each epoch has, and that every answer uses it."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def test_an_image_is_where_the_batches_have_it(two: Api) -> None:
 
 
 def test_the_ledger_tells_each_epoch_as_it_is_laid_out(two: Api) -> None:
-    """What the squares have no unit for on 4 ranks is left out of those epochs, where one is told that serves them, and
-    never served where none is."""
+    """What the squares have no unit for on 4 ranks is left out of those epochs if another described epoch serves them,
+    and otherwise never served."""
     two.session("run", "s", world_size=4)
     own, four = (
         {("0", "left_out", "tail"): WIDE % 8 + SQUARE % 8, ("0", "left_out", "last_step"): 0},

@@ -247,7 +247,7 @@ def test_an_upload_in_json_lines_may_be_longer_than_a_spec(world: World) -> None
 
 
 def test_a_malformed_npz_header_names_its_array(api: Api) -> None:
-    """Each of these raises something else in numpy."""
+    """Each of these raises a different error in numpy."""
     headers = {"Content-Type": "application/x-npz"}
     for header in (
         "'''",

@@ -1,4 +1,4 @@
-"""``next`` has a route of its own, in front of FastAPI's: that it reads, refuses and counts as all others do."""
+"""``next`` has its own route in front of FastAPI's: it must read, refuse and count as all others do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A preview says before what the stats of a run say after."""
+"""A preview shows in advance what a run's stats show later."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_novelai_is_for_integer_ids_and_not_too_many(api: Api, monkeypatch: pyte
 
 
 def test_people_get_a_table_and_charts(shared_api: Api) -> None:
-    """Where they ask for them; the numbers are the same, and the best of a row is marked."""
+    """On request; the numbers are the same, and the best of a row is marked."""
     specs = [SPEC, {**SPEC, "tails": "drop"}, {**SPEC, "assign": {"min_size": 5000}}]
     body = {"map": "small", "specs": specs}
     plain = shared_api.post("/v1/previews", body)

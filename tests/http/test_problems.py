@@ -1,4 +1,4 @@
-"""Every error has a status and a title, and stands in the tree that ``errors.py`` opens with."""
+"""Every error has a status and a title, and is in the tree at the top of ``errors.py``."""
 
 from __future__ import annotations
 

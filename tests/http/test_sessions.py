@@ -143,7 +143,7 @@ def test_a_rest_that_is_less_than_a_step_is_rolled_over_and_told(put_run: PutRun
 
 
 def test_another_start_than_the_states_tells_how_much_the_state_had_left(put_run: PutRun, api: Api) -> None:
-    """Under a name that was used before: a client sees that going on there would lose them."""
+    """Under a name that was used before: a client sees that continuing there would lose them."""
     num_batches = put_run(world_size=1, lockstep=1)["num_steps"]
     late = {**state(api), "step": num_batches - 10, "offset": num_batches - 10}
     api.session("run", "s", world_size=4, resume={**late, "step": num_batches, "offset": num_batches})

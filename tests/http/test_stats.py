@@ -1,4 +1,4 @@
-"""What an operator asks of a run is what was really served."""
+"""The stats of a run are what was really served."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def served(
 @pytest.mark.parametrize("tails", ["pad", "spill", "catch_all"])
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_dropped_and_repeated_are_exact(shared_api: Api, lockstep: int, tails: str, world_size: int) -> None:
-    """Also where the ranks do not divide the units, and what is repeated stands in the batches that are not dealt."""
+    """Also if the ranks do not divide the units and the repeats are in batches that no rank gets."""
     spec = {"map": "small", "world_size": world_size, "batch_size": 4, "tails": tails, "lockstep": lockstep}
     shared_api.put("/v1/runs/run", spec, 201)
     try:

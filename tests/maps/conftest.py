@@ -77,7 +77,7 @@ def root_uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture
 def replica(root_uri: str, tmp_path: Path) -> Callable[..., SharedMapStore]:
-    """A store with copies of its own, on the root; its name tells whose copies."""
+    """A store with its own copies, on the root; its name says whose copies."""
 
     def open_one(name: str = "a", **options: Any) -> SharedMapStore:
         return SharedMapStore(tmp_path / f"copies-{name}", SharedRoot(root_uri), **options)
@@ -87,7 +87,7 @@ def replica(root_uri: str, tmp_path: Path) -> Callable[..., SharedMapStore]:
 
 @pytest.fixture(params=["own", "folder", pytest.param("s3", marks=EXHAUSTIVE)])
 def any_store(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> MapStore:
-    """Every layout that there is: in a folder of its own, or at a root with copies."""
+    """Every layout: in its own folder, or at a root with copies."""
     if request.param == "own":
         return MapStore(root)
     if request.param == "s3":

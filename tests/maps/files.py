@@ -69,7 +69,7 @@ def write_json(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More =
 
 
 def write_coco(path: Path, ids: Ids, widths: Sides, heights: Sides, more: More = NONE) -> None:
-    """With other objects, which have ids of their own, before and after the images."""
+    """With other objects, which also have ids, before and after the images."""
     images = objects(ids, widths, heights, more)
     annotations = [{"id": 1, "image_id": 2, "bbox": [0, 0.5, 1, 1e3], "images": [{"id": 3, "width": 1}]}]
     document = {

@@ -85,7 +85,7 @@ def test_what_one_puts_the_other_has(replica: NewReplica, source: Path) -> None:
 
 
 def test_a_copy_is_what_the_map_is(replica: NewReplica, source: Path, tmp_path: Path) -> None:
-    """Byte for byte; what stands beside it was made from it."""
+    """Byte for byte; the files beside it were made from it."""
     MapStore(tmp_path / "alone").put("map", source, "csv")
     alone = {k: v for k, v in contents(tmp_path / "alone").items() if k.startswith("objects")}
     replica("a").put("map", source, "csv")
@@ -180,7 +180,7 @@ def test_a_damaged_object_is_refused_and_leaves_nothing(
             two.get("map")
         assert str(tmp_path / "copies-b") not in caught.value.detail
         assert contents(tmp_path / "copies-b") == before
-    assert one.put("map", source, "csv")[1] is False  # which mends it
+    assert one.put("map", source, "csv")[1] is False  # which repairs it
     assert SharedRoot(root_uri).read(path) == sound
     assert two.get("map").num_images == 3
 
@@ -413,7 +413,7 @@ def test_a_claim_of_the_dead_is_taken_away(bucket: Bucket, rival: str) -> None:
 
 
 def test_a_claim_that_was_taken_for_dead_is_not_acted_upon(bucket: Bucket) -> None:
-    """The process had stood still: another has taken its claim away, and may have its own by now."""
+    """The process was paused: another one has removed its claim, and may have its own by now."""
     looks = 0
 
     def take_away() -> None:

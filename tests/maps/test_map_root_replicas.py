@@ -1,4 +1,4 @@
-"""Coordinators that share maps through a root and nothing else but the store, each with a data directory of its own."""
+"""Coordinators that share only the store and the maps at a root; each has its own data directory."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def batches(api: Api, run: str = "run") -> Any:
 
 
 def test_two_processes_over_s3(s3_server: S3Server, tmp_path: Path) -> None:
-    """What one is given the other plans and serves, the same to the byte; and no secret is told."""
+    """What one is given, the other plans and serves, the same to the byte; and no secret is shown."""
     uri = s3_server.new_root().replace("s3://", f"s3://{KEY}:{SECRET}@")
     environ = {**ENVIRON, "BUCKETLINE_MAP_ROOT": uri}
     flags = ("--store", f"sqlite:///{tmp_path / 'state.sqlite'}", "--log-level", "debug")

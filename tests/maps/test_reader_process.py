@@ -1,4 +1,4 @@
-"""Whatever becomes of the process that reads a map, the coordinator goes on, and says what was."""
+"""Whatever happens to the process that reads a map, the coordinator continues, and says what happened."""
 
 from __future__ import annotations
 

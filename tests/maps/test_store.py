@@ -217,7 +217,7 @@ def test_a_name_whose_file_is_damaged(store: MapStore, root: Path, one: Path) ->
 
 
 def test_an_object_that_lost_its_name_is_adopted(store: MapStore, root: Path, one: Path) -> None:
-    """What a crash between the two moves leaves."""
+    """As a crash between the two moves leaves it."""
     store.put("map", one, "csv")
     before = contents(root)
     (root / "names" / "map.json").unlink()

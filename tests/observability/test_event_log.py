@@ -1,4 +1,4 @@
-"""Events on their way into the store: what repeats becomes one with a count, and an outage costs none."""
+"""Events on their way into the store: repeated ones become one with a count, and an outage loses none."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ async def test_a_long_outage_keeps_the_newest(tmp_path: Path, clock: Clock) -> N
     for number in range(MAX_EVENTS + 200):
         clock.now_s += 1
         event_log.emit("map_put", map=str(number))
-    await event_log.close()  # in vain, and soon
+    await event_log.close()  # without success, and soon
     (tmp_path / "file").unlink()
     await event_log.close()
     events = await event_log.read(None, 0, 2 * MAX_EVENTS)
@@ -207,7 +207,7 @@ def test_every_event_is_documented() -> None:
 
 
 async def test_emitting_waits_for_nobody(store: Store, clock: Clock) -> None:
-    """The task is the only one that asks the store, and ends when there is no more to tell."""
+    """The task is the only one that calls the store, and ends when there are no more events."""
     event_log = EventLog(store, clock, clock, EVERY_S)
     before = len(asyncio.all_tasks())
     for rank in range(100):

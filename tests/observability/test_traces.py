@@ -1,4 +1,4 @@
-"""OpenTelemetry's traces: sent by a coordinator to a real receiver, and nothing of them where nobody asked."""
+"""OpenTelemetry traces: sent by a coordinator to a real receiver, and only if switched on."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ print(*sorted(name for name in sys.modules if name.startswith(("opentelemetry.sd
 
 
 def test_off_nothing_of_it_runs(receiver: Receiver, tmp_path: Path) -> None:
-    """Also where the environment tells others where to send theirs."""
+    """Even if the environment configures other programs' traces."""
     code = [sys.executable, "-c", OFF, str(tmp_path), f"00-{TRACE_ID}-{PARENT_ID}-01"]
     environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
     done = subprocess.run(code, check=True, capture_output=True, text=True, env=environ)

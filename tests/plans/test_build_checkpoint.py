@@ -1,4 +1,4 @@
-"""A plan's building goes on after a kill, from what was on the disk, and from nothing else."""
+"""Building a plan resumes after a kill, from what was on the disk and nothing else."""
 
 from __future__ import annotations
 
@@ -164,6 +164,6 @@ def test_what_a_killed_process_has_built_another_goes_on_with(
         if process.returncode == 0:
             break
     assert lines[-1] == expected
-    # it was killed, and did not begin anew each time
+    # it was killed, and did not start over each time
     assert len(first) > 1
     assert len(lines) - 1 < num_steps

@@ -1,4 +1,4 @@
-"""The shelf of plans: what is on disk is whole or built again."""
+"""Plans on disk: each is complete or built again."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_plan_that_is_built_tells_how_far_it_is(
 
 
 def test_an_order_that_is_cut_short_under_a_run_is_built_again(world: World) -> None:
-    """In place: whoever reads past the new end of a mapped file is ended by the kernel."""
+    """In place: the kernel ends a process that reads past the new end of a mapped file."""
     api, folder = put(world)
     expected = api.get("/v1/runs/run/batches", **QUESTION)
     lease = api.lease("run", 1)["lease"]
@@ -196,7 +196,7 @@ def edit(file: Path, content: bytes) -> None:
 def test_a_map_whose_ids_change_under_a_run_stops_it_and_comes_back_with_it(
     world: World, is_live: bool
 ) -> None:
-    """At the same size: nothing but the ids that are served would tell."""
+    """With the same size, so that only the served ids would show it."""
     api, _ = put(world)
     expected = api.get("/v1/runs/run/batches", **QUESTION)
     (map_file,) = (world.data_dir / "maps" / "objects").glob("*.arrow")
@@ -343,7 +343,7 @@ def test_a_plan_on_disk_is_opened_while_another_is_built(
 
 
 def test_a_plan_on_disk_is_ready_at_the_first_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a restart nothing is planned, however short the look is."""
+    """After a restart nothing is planned, however short the wait is."""
     put(world)
     monkeypatch.setattr(registry, "STATUS_WAIT_S", 0.0)
     assert [run["status"] for run in world.replica().api.get("/v1/runs")["runs"]] == ["ready"]

@@ -1,6 +1,6 @@
-"""A whole job that stops, goes on elsewhere and stops again: every start is the real coordinator's, and what it was
-dealt is held against one number, the first position of the epoch's stream that nobody has had yet. How that stream is
-laid out is held against a run of its own, which was put with that lockstep."""
+"""A whole job that stops, continues elsewhere and stops again. Every start is the real coordinator's, and what it hands
+out is compared with one number, the first position of the epoch's stream that nobody has had yet. The layout of that
+stream is compared with that of another run, which was put with that lockstep."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ class Desk:
         return self.wait(self.coordinator.runs.open(run, wait_s=60.0))
 
     def start(self, run: str, world_size: int, resume: Literal["cursor", "start"] | StateDict) -> Session:
-        """Under a name of its own. Every later call of the same start is answered alike."""
+        """Under a new name. Every later call of the same start gets the same answer."""
         name = next(self._names)
         answers = [self.wait(self.coordinator.sessions.start(run, name, world_size, resume)) for _ in "12"]
-        if isinstance(resume, dict):  # of a start at the cursor, what is rolled over is told once
+        if isinstance(resume, dict):  # for a start at the cursor, what is rolled over is reported once
             assert answers[0].left_out_batches == answers[1].left_out_batches
             assert answers[0].rolled_over_batches == answers[1].rolled_over_batches
         alike = [replace(each, left_out_batches=0, rolled_over_batches=None, run=None) for each in answers]  # type: ignore[arg-type]
@@ -317,8 +317,8 @@ class Job:
         return list(self.run.plan.spec.targets)
 
     def check(self) -> None:
-        """Every epoch that is over: each position once but for the last, as many as were declared; each image as often
-        as the ledger says, but for those in these."""
+        """Every finished epoch: each position once, except as many of the last as were declared; each image as often as
+        the ledger says, except those in these positions."""
         for epoch, (left_out, world_size, lockstep) in self.tape.ended.items():
             pieces = [np.empty(0, dtype=np.int64), *self.tape.had.get(epoch, [])]
             positions = np.concatenate(pieces)

@@ -1,4 +1,4 @@
-"""Whose lease it is that the store does not know: only an equal generation id proves that the store has lost it."""
+"""A lease that the store does not know: only an equal generation id proves that the store has lost it."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def test_nothing_but_an_equal_id_is_adopted(
     assert api.next("run", 0, lease["lease"] + LATER, 409, **asked)["code"] == "fenced"
     assert api.cursors("run")[0] == (0, 0)
     assert num_adoptions(api) == 0
-    api.ack("run", 0, lease["lease"], 0, 0)  # the holder goes on
+    api.ack("run", 0, lease["lease"], 0, 0)  # the holder continues
 
 
 def test_a_start_of_the_same_number_is_another(api: Api) -> None:
-    """A worker of generation 2 of a run that was put anew, and is in its own generation 2."""
+    """A worker of generation 2 of a run that was put again, and is in its own generation 2."""
     api.session("run", "a", resume="start")
     old = api.lease("run", 0, "old")
     api.ask("DELETE", "/v1/runs/run?force=true", 204)
@@ -194,7 +194,7 @@ class Overtaken:
 def test_a_replaced_worker_beside_a_start_is_fenced_and_nothing_is_lost(
     world: World, caplog: pytest.LogCaptureFixture, nth: int, names: tuple[str, ...]
 ) -> None:
-    """Whatever the start comes between: nobody may say that the store has lost state."""
+    """Whenever the start happens: nobody may report that the store has lost state."""
     one, two = world.replica(), world.replica().api
     one.api.put_csv("small", SMALL, 201)
     one.api.put("/v1/runs/run", SPEC, 201)

@@ -1,4 +1,4 @@
-"""Batches that were planned together with others are the batches of the plan, whoever asks for how many."""
+"""Batches that were planned together with others are the batches of the plan, for any request."""
 
 from __future__ import annotations
 

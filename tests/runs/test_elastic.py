@@ -1,5 +1,5 @@
-"""Random chains of world sizes and stops: over the starts that counted every image of an epoch comes once, but for what
-is declared."""
+"""Random chains of world sizes and stops: over the starts that counted, every image of an epoch is served once, except
+those declared."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def world_sizes(most: int) -> st.SearchStrategy[int]:
 
 
 def live(job: Job, data: st.DataObject, num_starts: int) -> None:
-    """A job that is started so many times: each goes on to a stop, and the next begins at one of the stops so far."""
+    """A job with that many starts: each continues to a stop, and the next begins at one of the stops so far."""
     stops = []
     most = min(4096, job.planner.least_batches(1))
     for _ in range(num_starts):
@@ -170,8 +170,8 @@ def test_a_world_size_that_divides_lockstep_is_told_of_a_start_within_a_step(des
 
 @pytest.mark.parametrize("tails", TAILS)
 def test_after_the_epoch_of_a_change_every_step_has_one_shape_again(desk, tails):
-    """4 ranks, then 6 and 3 and 6 in the midst of one epoch: its stream is laid out for 4 all through it, and so say
-    the states that are saved in it. The epochs after are laid out for 6; and back on 4 it is the plan's own again."""
+    """4 ranks, then 6, 3 and 6 within one epoch: its stream is planned for 4 throughout, and the states saved in it say
+    so. Later epochs are planned for 6; back on 4, the plan's own lockstep returns."""
     job = Job(desk, desk.run(**SMALL, tails=tails, lockstep=8))
     job.go(2)
     for world_size, num_steps in ((6, 1), (3, 3), (6, 2)):

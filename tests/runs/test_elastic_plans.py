@@ -1,4 +1,4 @@
-"""A state of another plan is refused, and told in what the two differ."""
+"""A state of another plan is refused, with what differs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_error_says_what_differs(one: Api, spec: Any, differs: list[str], fi
     for told in (*fields, "'saved'", "resume: start"):
         assert told in problem["detail"]
     assert one.get("/v1/runs/run") == before
-    # the run of that plan is gone: the fingerprints alone still tell the parts
+    # the run of that plan was deleted: the fingerprints alone still show which parts differ
     one.ask("DELETE", "/v1/runs/saved", 204)
     alone = one.session("run", "s", 409, resume=state)
     assert alone["differs"] == differs
@@ -117,6 +117,6 @@ def test_what_is_rolled_over_is_told_to_every_rank_of_a_start(one: Api) -> None:
     late = {**state, "step": num // 2 - 1, "offset": num - 2}
     answers = [one.session("run", "s", world_size=5, resume=late) for _ in range(3)]
     assert answers[0]["cursor"] == {"epoch": 1, "step": 0}
-    # and the epoch that begins is laid out for 5, so that none of its own is left out
+    # and the epoch that begins is planned for 5, so that it leaves none out
     assert (answers[0]["left_out_batches"], answers[0]["rolled_over_batches"]) == (2, 2)
     assert answers[1:] == answers[:1] * 2

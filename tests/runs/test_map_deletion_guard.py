@@ -1,4 +1,4 @@
-"""A run that is put while its map is deleted, through two replicas: whoever wins, no run is left without its map."""
+"""A run that is put while its map is deleted, through two replicas: either way, no run is left without its map."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def replicas(
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is overtaken waits for whoever overtakes it: that must not wait in turn."""
+    """The overtaken replica waits for the other one, which must not wait in turn."""
     monkeypatch.setattr(map_deletion_guard, "WAIT_S", 0.0)
 
 

@@ -1,4 +1,4 @@
-"""A store whose runs another release has planned: they are refused and told of, and nothing of them is changed."""
+"""A store whose runs another release has planned: they are refused and reported, and nothing of them is changed."""
 
 from __future__ import annotations
 

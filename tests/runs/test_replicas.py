@@ -1,4 +1,4 @@
-"""Two coordinators over one store and one data directory: neither may serve what the other has done away with."""
+"""Two coordinators over one store and one data directory: neither may serve what the other has deleted."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_what_a_lease_and_a_batch_cost(world: World) -> None:
     for step in range(3):
         api.next("run", 0, lease, ack={"epoch": 0, "step": step})
     assert watched.verbs[2:] == ["commit"] * 3
-    api.put("/v1/runs/run", SPEC, 200)  # creates again: what a crash has left out of it is mended
+    api.put("/v1/runs/run", SPEC, 200)  # creates again, which repairs what a crash has left out
     assert "create_run" in watched.verbs[5:]
 
 
@@ -214,7 +214,8 @@ def test_deleted_is_deleted_at_both(replicas: tuple[Api, Api]) -> None:
 
 
 def test_the_plan_of_a_deleted_run_goes_on_where_it_is_open(replicas: tuple[Api, Api]) -> None:
-    """The same plan under another name: deleted through one, and put anew, while the other has its files mapped."""
+    """The same plan under another name: deleted and put again through one replica while the other has its files
+    mapped."""
     one, two = replicas
     expected = two.get("/v1/runs/run/batches", epoch=5, step=0, rank=0, count=20)
     one.ask("DELETE", "/v1/runs/run?force=true", 204)

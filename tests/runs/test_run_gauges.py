@@ -1,4 +1,4 @@
-"""What is read for ``/metrics``: where each run stands, cheaply, the same on every replica, and nothing that is old."""
+"""What is read for ``/metrics``: the place of each run, cheaply, the same on every replica, and never stale."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_who_scrapes_at_once_shares_one_reading(world: World) -> None:
 
 @pytest.mark.parametrize("has_root", [False, True])
 def test_many_may_ask_at_once(world: World, tmp_path: Path, has_root: bool) -> None:
-    """Who has an answer asks again at once, while others wait for what it has shared with them."""
+    """A caller that has its answer asks again at once, while others wait for the shared one."""
     (root := tmp_path / "root").mkdir()
     replica = world.replica(map_root=f"file://{root}" if has_root else None)
 

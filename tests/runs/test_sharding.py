@@ -26,7 +26,7 @@ def deal_to(planner, world_size, origin=START, offset=0, end_epoch=MAX_EPOCH):
 
 
 def resized(sharding, cursor, world_size):
-    """The deal of a new session that goes on at ``cursor`` with another world size."""
+    """The sharding of a new session that continues at ``cursor`` with another world size."""
     return deal_to(sharding.planner, world_size, cursor, sharding.consumed(cursor), sharding.end_epoch)
 
 

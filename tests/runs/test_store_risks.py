@@ -1,4 +1,4 @@
-"""A Redis that may lose what it has acknowledged: refused where that can happen at any moment, else told."""
+"""A Redis that may lose what it has acknowledged: refused if that can happen at any moment, otherwise reported."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_what_may_be_lost_is_told_and_served(
         replica._wait(replica.coordinator._checkup.check())
         assert api.get("/readyz") == {"status": "ready"}
         return
-    until("it is told", lambda: "store_risks" in api.get("/readyz"))
+    until("it is reported", lambda: "store_risks" in api.get("/readyz"))
     (risk,) = api.get("/readyz")["store_risks"]
     assert told in risk
 
@@ -150,7 +150,7 @@ async def test_a_master_that_evicts(own_sentinel_set: SentinelSet) -> None:
 
 @pytest.mark.parametrize("forbidden", [["-config"], ["-config", "-info"]])
 def test_who_may_not_ask_serves(own_redis_server: RedisServer, tmp_path: Path, forbidden: list[str]) -> None:
-    """As where a managed service gives out a user who may do little."""
+    """As with a managed service whose user has few permissions."""
     ask(own_redis_server, "CONFIG", "SET", "appendonly", "no")
     user = ("ACL", "SETUSER", "u", "on", ">p", "~bucketline:*", "+@all", *forbidden)
     ask(own_redis_server, *user)

@@ -1,4 +1,4 @@
-"""Sizes are those that Pillow shows after ``exif_transpose``, or without it, whoever reads them."""
+"""Sizes are those that Pillow shows after ``exif_transpose``, or without it, by every way to read them."""
 
 from __future__ import annotations
 

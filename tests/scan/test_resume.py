@@ -111,7 +111,7 @@ def test_where_there_is_nothing_no_record_is_left(folder: Path, output: Path, na
 
 
 class Stopping(Unseen):
-    """As by Ctrl-C, once so many chunks are noted."""
+    """As by Ctrl-C, once that many chunks are recorded."""
 
     def __init__(self, after: int) -> None:
         self.left = after

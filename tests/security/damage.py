@@ -1,6 +1,6 @@
 """Reads damaged Parquet and Arrow files, as maps and as img2dataset's tables: ``python -m tests.security.damage SEED``
-tells how many of each kind were read, refused, and bad, as JSON. For a process of its own: what the readers' C++ does
-not catch ends it."""
+prints as JSON how many of each kind were read, refused, and bad. It runs as a separate process, because what the
+readers' C++ does not catch ends it."""
 
 from __future__ import annotations
 

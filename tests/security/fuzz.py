@@ -29,7 +29,7 @@ def fuzz(
         *("run", f"{server.url}/openapi.json", *authorization),
         *("--checks", "all", "--exclude-checks", NOT_ASKED, "-n", str(num_examples), "--no-color", *flags),
     ]
-    # in a folder of its own: it keeps what it has found
+    # in its own folder: it keeps what it has found
     with tempfile.TemporaryDirectory() as folder:
         environ = {**os.environ, **TOKENS, "SCHEMATHESIS_HOOKS": str(HOOKS)}
         return subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, check=False)

@@ -1,5 +1,5 @@
-"""What schemathesis is told besides: how calls follow each other, and what every refusal must be. It loads this file
-itself (``SCHEMATHESIS_HOOKS``)."""
+"""What schemathesis cannot know by itself: how calls follow each other, and what every refusal must be. It loads this
+file (``SCHEMATHESIS_HOOKS``)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def is_documented_problem(
 ) -> None:
     """Every refusal is a problem document whose code is of its status; and no answer tells a token."""
     for name in ("BUCKETLINE_WORKER_TOKEN", "BUCKETLINE_OPERATOR_TOKEN"):
-        assert os.environ[name].encode() not in response.content, f"{name} is told"
+        assert os.environ[name].encode() not in response.content, f"{name} is shown"
     if response.status_code < 400:
         return
     kind = response.headers["content-type"][0]

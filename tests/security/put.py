@@ -1,5 +1,5 @@
-"""Puts files as maps, in a process that may have only so much memory: ``python -m tests.security.put MEGABYTES FILE…``
-tells of each what became of it, as JSON."""
+"""Puts files as maps, in a process with limited memory: ``python -m tests.security.put MEGABYTES FILE…`` prints the
+result for each, as JSON."""
 
 from __future__ import annotations
 

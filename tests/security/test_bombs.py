@@ -1,4 +1,4 @@
-"""Files of a few kB that say that they are gigabytes, or that are without an end. Each is refused in little memory."""
+"""Files of a few kB that claim to be gigabytes, or never end. Each is refused in little memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from tests.maps.files import WRITERS
 
 MEMORY_MB = 1024
-"""What reading any of these may take: a process of its own, blocks of text of up to 64 MiB, and copies of them."""
+"""What reading any of these may take: a process, blocks of text of up to 64 MiB, and copies of them."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits a process as Linux does")
 
@@ -165,7 +165,7 @@ def long_zeros() -> pa.Table:
 
 
 def pickle_of_tuples(depth: int) -> bytes:
-    """Each of ten times the one before: 10^depth to whoever writes it out."""
+    """Each holds the previous one ten times: 10^depth when written out."""
     return b"\x80\x04)\x94" + b"".join(b"(" + bytes([104, at]) * 10 + b"t\x94" for at in range(depth)) + b"."
 
 

@@ -1,4 +1,4 @@
-"""What one caller may ask of a coordinator: bounded, and told what the bound is."""
+"""What one caller may request: it is bounded, and the error states the bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that mean no good, before any token is asked for: each connection is bounded, and the others are served."""
+"""Malicious clients, before any token is checked: each connection is bounded, and the others are served."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_client_that_falls_silent_is_let_go(server: ServerProcess, sent: bytes
 
 
 def test_a_head_that_comes_byte_by_byte_has_a_deadline(server: ServerProcess) -> None:
-    """Each byte comes in time, and all of them never."""
+    """Each byte comes in time, but the head never ends."""
     client = connect(server)
     client.settimeout(TIMEOUT_S / 10)
     client.sendall(HEAD)

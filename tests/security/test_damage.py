@@ -1,4 +1,4 @@
-"""A wrong byte in a file costs its sender an error, and never the process."""
+"""A wrong byte in a file gives its sender an error, and never ends the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def test_no_damage_ends_the_process() -> None:
-    """In one of its own: it would take the other tests with it."""
+    """In a separate process, because a crash would end the other tests too."""
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.security.damage", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[:2000]

@@ -1,4 +1,4 @@
-"""Programs of some bytes whose values would take for ever to hash, compare, print or grow. Each is refused at once, and
+"""Programs of a few bytes whose values would take forever to hash, compare, print or grow. Each is refused at once, and
 the coordinator answers others meanwhile and afterwards."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ONE_HASH = 2**61 - 1
 
 
 def shared(depth: int, pair: bytes = b")", double: bytes = b"2\x86") -> bytes:
-    """A tuple of twice the same, of twice the same, …: 2^depth to whoever looks at each."""
+    """A tuple of the same tuple twice, and so on: 2^depth when each is visited."""
     return pair + double * depth
 
 

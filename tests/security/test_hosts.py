@@ -1,4 +1,4 @@
-"""While there is no token: who is meant, and whose page asks. A browser on the operator's machine may be anybody's."""
+"""Without a token, ``Host`` and origin are checked: any page may use a browser on the operator's machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies in JSON that are made to cost: each is refused in a few words, before it has cost much."""
+"""JSON bodies that are made to be expensive: each is refused with a short error, before it has cost much."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ TYPICAL = {
 
 
 def peak_bytes(server: ServerProcess) -> int:
-    """The most memory that the process has held so far; 0 where nobody tells."""
+    """The most memory that the process has held so far; 0 if that is unknown."""
     status = Path(f"/proc/{server.process.pid}/status")
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024 if status.exists() else 0
 
@@ -115,7 +115,7 @@ def peak_at_rest(server: ServerProcess) -> int:
     [pytest.param(name, marks=[] if name in TYPICAL else [pytest.mark.exhaustive]) for name in COSTLY],
 )
 def test_it_is_refused_in_brief(api: Api, server: ServerProcess, peak_at_rest: int, name: str) -> None:
-    """And takes little memory; gigabytes, before it was bounded."""
+    """And takes little memory, where it took gigabytes before it was bounded."""
     (method, path), make = COSTLY[name]
     response = api.ask(method, path, content=make(), headers=JSON)
     assert response.status_code in (413, 422)

@@ -43,7 +43,7 @@ def test_every_answer_is_as_documented(server: ServerProcess) -> None:
     found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert found, done.stdout
     assert int(found[1]) == int(found[2]) > MIN_CASES
-    # it got further than the door: every call was met, but for those that would take away what the others need
+    # it got past authentication: every call succeeded, except those that would remove what the others need
     answers: Counter[tuple[str, str]] = Counter()
     for method, route, status, num in REQUESTS.findall(server.api().ask("GET", "/metrics").text):
         answers[f"{method} {route}", status[0]] += int(float(num))

@@ -1,4 +1,4 @@
-"""Whatever the bytes are, a reader ends in a right map or in an error that is told, and nothing is left behind."""
+"""Whatever the bytes are, a reader returns a valid map or a documented error, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_an_array_of_any_header_is_read_or_named(root: Path, seed: int) -> None:
 
 
 def test_the_check_can_fail(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another error than those that are told is no answer."""
+    """An undocumented error is not an answer."""
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError

@@ -1,4 +1,5 @@
-"""A run that is deleted and put anew under its name, all the same but for its birth: nothing of the old one counts."""
+"""A run that is deleted and put again under its name, the same except for its birth: nothing of the old one is
+valid."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ NEW = replace(FIRST, birth="fedcba9876543210")
 
 @pytest.fixture(params=[FIRST.birth, ""], ids=["born", "before there were births"])
 async def old(request: pytest.FixtureRequest, job: Job) -> Job:
-    """What a coordinator remembers of a run that is no more: it stands put anew."""
+    """What a coordinator remembers of a deleted run, which was put again."""
     before = Job(job.store, job.run, replace(FIRST, birth=request.param))
     await job.store.delete_run(job.run)
     await job.store.create_run(job.run, b"document", before.first)

@@ -1,4 +1,4 @@
-"""What is a cluster's alone: a node that dies, slots that move."""
+"""What only a cluster has: a node that dies, slots that move."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ async def test_a_trusted_larger_token_is_adopted(job: Job) -> None:
     assert (commit.outcome, commit.cursor, commit.generation) == (Outcome.ADOPTED, Cursor(0, 8), FIRST)
     adopted = RankRecord(0, Cursor(0, 8), token(99), "", 20.0, Cursor(0, 8), 20.0)
     assert await job.record() == adopted
-    # the earlier holder by name gets a lease of its own, never the adopted one
+    # the earlier holder by name gets a new lease, never the adopted one
     again = await job.lease(holder="kept", now_s=30.0)
     assert again.lease > token(99)
     assert (await job.commit(token(99), Cursor(0, 9))).outcome is Outcome.FENCED

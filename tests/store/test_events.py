@@ -1,4 +1,4 @@
-"""What operators hear of: one list for all, in one order, bounded, and nothing in it twice."""
+"""The event log: one list for all, in one order, bounded, and without duplicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beginning a generation: who may, and what it does to the leases before it."""
+"""Beginning a generation: who may, and its effect on earlier leases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer of a write that was done is lost on its way: asked again, it changes nothing more."""
+"""The answer to a successful write is lost: repeated, it changes nothing more."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ async def test_an_announced_run(road: LossyRoad, store: Store, name: str) -> Non
 
 
 async def test_on_a_cluster(own_cluster_set: ClusterSet, name: str) -> None:
-    """Its client has retries of its own."""
+    """Its client retries by itself."""
     servers = own_cluster_set
     node = servers.node_of(keys.generation(name))
     road = LossyRoad(node.port)

@@ -1,4 +1,4 @@
-"""Runs that are announced and maps that are closed: of the two, one comes first, and the other is told."""
+"""Announced runs and closed maps: one of the two comes first, and the other is refused."""
 
 from __future__ import annotations
 

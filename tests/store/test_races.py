@@ -213,7 +213,7 @@ def test_processes_share_a_store(url: str, name: str) -> None:
 
 
 def test_abandoned_requests_leave_the_store_in_order(url: str, name: str) -> None:
-    """A caller that goes away in the middle: the next ones still get their own answers."""
+    """A caller disconnects in the middle: the next ones still get their own answers."""
 
     async def scenario(store: Store) -> None:
         job = await Job.create(store, name)

@@ -1,4 +1,4 @@
-"""What is Redis' alone: the keys, the round trips, the errors of a server that is up but does not serve."""
+"""What only Redis has: the keys, the round trips, the errors of a server that is up but does not serve."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_keys_from_before_there_were_births_go_on(store: Store, server: re
 async def test_a_generation_with_a_lockstep_is_nothing_to_who_knows_of_none(
     store: Store, server: redis.Redis
 ) -> None:
-    """An older replica must not deal the epoch otherwise. One without reads as it always did."""
+    """An older replica must not shard the epoch differently. A generation without one reads as it always did."""
     job = await Job.create(store, "run")
     packed = server.get(keys.generation("run"))
     assert packed == "1.0123456789abcdef 4 0 0 0 -"

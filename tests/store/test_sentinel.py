@@ -1,4 +1,4 @@
-"""What is a Sentinel set's alone: another master."""
+"""What only a Sentinel set has: another master."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is SQLite's alone: durability, locks, the file's version, a full disk."""
+"""What only SQLite has: durability, locks, the file's version, a full disk."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_an_operation_that_fails_takes_nothing_of_its_group_along(job: Job
 
 
 async def test_events_that_can_not_be_written_take_no_commit_along(job: Job) -> None:
-    """A group whose transaction fails fails as a whole: they are in one of their own."""
+    """A group whose transaction fails fails as a whole, so events have their own."""
     store = job.store
     assert isinstance(store, SqliteStore)
     lease = (await job.lease()).lease

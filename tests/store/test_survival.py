@@ -40,7 +40,7 @@ def write_until(url: str, run: str, end: Callable[[subprocess.Popen[str]], None]
 
 
 def check(url: str, run: str, acknowledged: dict[int, int]) -> None:
-    """Nothing acknowledged is missing, at most one commit in flight is there besides, and the run goes on."""
+    """Nothing acknowledged is missing, at most one commit in flight is there as well, and the run continues."""
 
     async def scenario(store: Store) -> None:
         job = Job(store, run)

@@ -1,4 +1,4 @@
-"""A store that is gone, late, full or not writable: ``StoreUnavailable``, and as soon as it is back, it works."""
+"""A store that is down, late, full or not writable: ``StoreUnavailable``, until it is back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``wait_replicas``: what is answered is on a replica, and outlives the master that answered."""
+"""``wait_replicas``: what was answered is on a replica, and survives the master that answered."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def store(pair: Pair) -> AsyncIterator[Store]:
 
 
 def writes(job: Job, lease: int) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
-    """Each verb that a caller goes on from, asked again: nothing is left to be done."""
+    """Each verb that a caller continues from, repeated: nothing is left to be done."""
     return {
         "commit": lambda: job.commit(lease, Cursor(0, 1)),
         "proof": lambda: job.commit(lease),

@@ -1,4 +1,4 @@
-"""Many threads against one store, each with an event loop and a store object of its own."""
+"""Many threads against one store, each with its own event loop and store object."""
 
 from __future__ import annotations
 

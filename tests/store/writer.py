@@ -1,8 +1,8 @@
 """A process that writes to a store, for tests that run several, or kill one.
 
-``writer.py lease URL RUN N``: take rank 0's lease N times, each time as another holder; print the tokens.
-``writer.py commit URL RUN``: move four ranks on at once until the store is gone; print each rank and step when, and
-only when, it was acknowledged.
+``writer.py lease URL RUN N``: take rank 0's lease N times, each time as another holder; print the tokens. ``writer.py
+commit URL RUN``: advance four ranks at once until the store is down; print each rank and step when, and only when, it
+was acknowledged.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def plan(url: str) -> list[tuple[int, int, list[Any]]]:
 
 @pytest.fixture
 def start(url: str) -> Iterator[Callable[..., BucketClient]]:
-    """Clients of the small run. Each is a start of the job of its own; one that ``resumes`` begins no session by
+    """Clients of the small run. Each is a separate start of the job; one that ``resumes`` begins no session by
     itself."""
     clients: list[BucketClient] = []
 

@@ -61,7 +61,7 @@ class _Looped:
         self.loader: Any = _kind(stateful)(**over, **options)
 
     def _made(self, client: BucketClient, rank: int, world_size: int | None) -> tuple[Any, dict[str, Any]]:
-        """The source, and what the loader is told of it."""
+        """The source, and the loader's arguments for it."""
         raise NotImplementedError
 
     def epoch(self) -> Iterator[Seen]:

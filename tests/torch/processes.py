@@ -13,7 +13,7 @@ DEADLINE_S = 120
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it has started: torchrun's are in no group of its own."""
+    """A process and all that it has started: torchrun's have no separate process group."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(each for child in children for each in family(int(child)))]
 

@@ -78,7 +78,7 @@ def test_who_loads_a_state_gets_no_warning(
 def test_on_another_number_of_ranks_nothing_is_reported_before_the_state_has_arrived(
     kind: Any, num_ranks: int, start: Callable[..., BucketClient]
 ) -> None:
-    """The run's own ranks and those that it has not yet say the same, whoever asks first."""
+    """The run's own ranks and those that it does not have yet say the same, in any order."""
     first = [kind(client, rank) for client in [start()] for rank in (0, 1)]
     for job in first:
         some(job.epoch(), 4)

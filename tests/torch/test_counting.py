@@ -23,7 +23,7 @@ WORKERS = pytest.mark.parametrize("num_workers", [0, 2])
 
 
 class Steps(data.Dataset):
-    """What a batch becomes says nothing of its place to who looks for an ``Item``."""
+    """The result of a batch does not contain an ``Item`` with its place."""
 
     def __getitem__(self, item: Any) -> int:
         return item.step

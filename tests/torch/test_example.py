@@ -60,7 +60,7 @@ def test_killed_and_resumed_on_three_processes(photographs: Path, tmp_path: Path
             declared = operator.stats("train-sdxl-buckets")["dropped"]
         resumed, whole = [[int(number) for number in numbers] for _, *numbers in told]
         assert whole == [num_images - declared, 0, declared]
-        # of the epoch that was dealt anew, besides: at most what does not fill a last step of three ranks
+        # of the epoch that was sharded again, too: at most what does not fill a last step of three ranks
         assert resumed[1] == 0
         assert resumed[0] + resumed[2] == num_images
         assert resumed[2] <= 2 * 2 + 1

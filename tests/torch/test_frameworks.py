@@ -24,7 +24,7 @@ Line = tuple[int, int, int, int, list[int]]
 
 
 def torchrun(job: str, *arguments: str, num_ranks: int = 2) -> tuple[int, list[Line], str]:
-    """Exit status, the lines that the ranks printed in order of (rank, epoch, step), and what they complained of."""
+    """Exit status, the lines that the ranks printed in order of (rank, epoch, step), and their warnings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETLINE_")}
     done = subprocess.run(
         [
@@ -57,7 +57,7 @@ def test_accelerate_with_the_loader_left_alone(url: str) -> None:
 def test_a_loader_that_accelerate_would_distribute_again_is_refused(
     start: Callable[..., BucketClient],
 ) -> None:
-    """Of [0, 1, 2, 3 ...] each process would get every other batch of its own share."""
+    """Of its own batches 0, 1, 2, 3 … each process would get only every other one."""
     from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
 
     loader = Sampled(start()).loader

@@ -79,7 +79,7 @@ def test_ten_lines_to_a_batch_then_torchrun_killed_and_resumed_on_three(shell: S
 
     job = torchrun(shell, 3)
     epochs = range(at["epoch"] + 2)
-    # whoever is in an epoch has waited for the others' last step of the one before
+    # a rank that is in an epoch has waited for the others' last step of the previous one
     said_after = lines_until(job, lambda line: f"epoch {len(epochs)}, " in line)
     row.get_by_role("link", name="first").click()
     ranks = watch.page.get_by_role("region", name="Ranks, slowest first")

@@ -80,7 +80,7 @@ def test_a_stateful_loader_resumes_from_before_its_first_batch(
 def test_on_another_number_of_ranks(
     kind: Any, stateful: bool, url: str, start: Callable[..., BucketClient]
 ) -> None:
-    """Two ranks, then three: each image once, but for the batches that do not fill a last step of three."""
+    """Two ranks, then three: each image once, except the batches that do not fill a last step of three."""
     first = [kind(client, rank) for client in [start()] for rank in (0, 1)]
     served = [ids for job in first for _, _, ids in some(job.epoch(), 4)]
     state = first[0].source.state_dict()
