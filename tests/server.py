@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -48,6 +48,52 @@ def _maps(data_dir: Path, root: str | None) -> MapStore:
     )
 
 
+class _Current:
+    """Stands for whatever ``find`` gives when it is used."""
+
+    def __init__(self, find: Callable[[], Any]) -> None:
+        self._find = find
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._find(), name)
+
+    def __fspath__(self) -> str:
+        return os.fspath(self._find())
+
+
+class _Front:
+    """The app and its loop, for one coordinator after another: to make an app takes longer than most tests."""
+
+    _free: ClassVar[dict[str, list[_Front]]] = {}
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> _Front:
+        free = cls._free.setdefault(repr(settings), [])
+        return free.pop() if free else cls(settings, free)
+
+    def __init__(self, settings: dict[str, Any], free: list[_Front]) -> None:
+        self._others = free
+        self.replica: Replica | None = None
+        coordinator: Any = _Current(lambda: self._coordinator)
+        for kept in ("metrics", "delivery"):  # the app's parts keep these
+            setattr(coordinator, kept, _Current(partial(lambda kept: getattr(self._coordinator, kept), kept)))
+        uploads: Any = _Current(lambda: self.replica and self.replica.uploads)
+        self.app = create_app(coordinator, ApiSettings(uploads, **settings), "test")
+        transport = httpx.ASGITransport(CutBodies(self.app), raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    @property
+    def _coordinator(self) -> Coordinator:
+        assert self.replica, "used after it was closed"
+        return self.replica.coordinator
+
+    def give_back(self) -> None:
+        self.replica = None
+        self._others.append(self)
+
+
 class Replica:
     """One coordinator in a thread of this process. Several may share a store's URL and a data directory."""
 
@@ -70,21 +116,15 @@ class Replica:
         )
         store = open_store(store_url, timeout_s=timeout_s)
         self.coordinator = Coordinator(store, maps, plans, self.metrics, clock)
-        self.app = create_app(self.coordinator, ApiSettings(self.uploads, **settings), "test")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._stack = AsyncExitStack()
-        self._client: httpx.AsyncClient = self._wait(self._open())
+        self._front = _Front.of(settings)
+        self._front.replica = self
+        self.app, self._loop, self._client = self._front.app, self._front.loop, self._front.client
+        self._lifespan = self.app.router.lifespan_context(self.app)
+        self._wait(self._lifespan.__aenter__())
         self.api = Api(self.send, _contract(self.app.openapi))
 
-    async def _open(self) -> httpx.AsyncClient:
-        await self._stack.enter_async_context(self.app.router.lifespan_context(self.app))
-        transport = httpx.ASGITransport(CutBodies(self.app), raise_app_exceptions=False)
-        client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-        return await self._stack.enter_async_context(client)
-
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        assert self._front.replica is self, "used after it was closed"
         response: httpx.Response = self._wait(self._client.request(method, path, **request))
         return response
 
@@ -92,14 +132,12 @@ class Replica:
         """In the coordinator's own loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def _wait(self, coroutine: Any) -> Any:
+    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.start(coroutine).result()
 
     def close(self) -> None:
-        self._wait(self._stack.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._wait(self._lifespan.__aexit__(None, None, None))
+        self._front.give_back()
 
 
 class ServerProcess:

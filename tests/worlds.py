@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 ON_BOTH = {
-    *("test_adoption", "test_leases", "test_map_deletion_guard"),
+    *("test_leases", "test_map_deletion_guard"),
     *("test_replicas", "test_sessions", "test_store_risks"),
 }
 """Modules whose rules depend on what the store does under concurrent or lost writes."""
@@ -39,7 +39,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     redis = pytest.param("redis", marks=[] if is_on_both else pytest.mark.exhaustive)
     marks = [*metafunc.definition.iter_markers("parametrize")]
     for name, scope in (("world", "function"), ("shared_world", "session")):
-        if name in metafunc.fixturenames and not any(name in mark.args[0] for mark in marks):
+        is_own = getattr(metafunc.module, name, globals()[name]) is not globals()[name]
+        is_given = is_own or any(name in mark.args[0] for mark in marks)
+        if name in metafunc.fixturenames and not is_given:
             metafunc.parametrize(name, ["sqlite", redis], indirect=True, scope=scope)
 
 
@@ -56,8 +58,8 @@ class World:
         return self._replicas[-1]
 
     def close(self) -> None:
-        for replica in self._replicas:
-            replica.close()
+        while self._replicas:
+            self._replicas.pop().close()
 
     def clean(self) -> None:
         """Delete all runs and maps, so that the next test finds none."""
@@ -77,7 +79,8 @@ def _worlds(request: pytest.FixtureRequest, folder: Path) -> Iterator[World]:
         store_url = server.url.rpartition("/")[0] + f"/{next(_databases) % 15 + 1}"
     world = World(store_url, folder / "data")
     yield world
-    world.clean()
+    if request.param == "redis":
+        world.clean()
     world.close()
 
 
