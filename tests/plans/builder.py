@@ -1,9 +1,11 @@
-"""A process that builds a plan in a folder, for tests that kill it: ``builder.py FOLDER``. Prints a line for each chunk
-that is done, and at the end a digest of the plan."""
+"""A process that builds a plan in a folder: ``builder.py FOLDER [NUM]``. Prints a line for each chunk that is done, and
+at the end a digest of the plan. It kills itself after the given number of chunks."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,9 +17,17 @@ from tests.planning.checkpoints import content, job
 CHUNK = 100
 
 
-def build(folder: Path) -> str:
+def build(folder: Path, num_chunks: int = 0) -> str:
+    heard: list[float] = []
+
+    def tell(share: float) -> None:
+        heard.append(share)
+        print(share, flush=True)
+        if len(heard) == num_chunks:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     spec, images, valid = job()
-    checkpoint = BuildCheckpoint(folder, lambda share: print(share, flush=True), keep_every_s=0)
+    checkpoint = BuildCheckpoint(folder, tell, keep_every_s=0)
     prepared = prepare(spec, images, valid_rows=valid, checkpoint=checkpoint, num_threads=2)
     checkpoint.finish()
     arrays, summary = content(prepared)
@@ -26,4 +36,4 @@ def build(folder: Path) -> str:
 
 if __name__ == "__main__":
     chunked_passes.CHUNK = CHUNK
-    print(build(Path(sys.argv[1])))
+    print(build(Path(sys.argv[1]), *map(int, sys.argv[2:])))
