@@ -40,6 +40,13 @@ def test_it_sees_and_leaves_what_a_started_process_does(tmp_path: Path) -> None:
     assert run(warm.Popen) == run(subprocess.Popen)
 
 
+def test_a_function_runs_before_it() -> None:
+    command = [sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"]
+    for before in (os.setsid, lambda: os.setsid()):
+        with warm.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=before) as process:
+            assert process.communicate()[0] == "True\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_a_signal_ends_it(number: signal.Signals) -> None:
     program = "import signal; print('ready', flush=True); signal.pause()"

@@ -41,15 +41,18 @@ _EXECUTE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[at
 class Popen(subprocess.Popen[str]):
     """``subprocess.Popen`` of ``[sys.executable, "-m", MODULE, ...]`` or ``[sys.executable, "-c", PROGRAM, ...]``.
 
-    The child has its own streams, environment, working directory and signal handlers. With ``preexec_fn``, and on
-    systems other than Linux, a new interpreter is started instead. PYTHON... variables have no effect in a fork.
+    The child has its own streams, environment, working directory and signal handlers. With a ``preexec_fn`` that cannot
+    be imported, and on systems other than Linux, a new interpreter is started instead. PYTHON... variables have no
+    effect in a fork.
     """
 
     _status: socket.socket | None = None
 
     def _execute_child(self, *arguments: Any) -> None:
         given = _EXECUTE.bind(self, *arguments).arguments
-        if given["preexec_fn"] is not None or sys.platform != "linux":
+        before = given["preexec_fn"]
+        name = before and f"{before.__module__}:{before.__qualname__}"
+        if "<" in (name or "") or sys.platform != "linux":
             super()._execute_child(*arguments)  # type: ignore[misc]
             return
         self._status, theirs = socket.socketpair()
@@ -59,6 +62,7 @@ class Popen(subprocess.Popen[str]):
             "folder": os.path.abspath(given["cwd"] or os.curdir),
             "environ": dict(os.environ if given["env"] is None else given["env"]),
             "is_session": bool(given["start_new_session"]),
+            "before": name,
         }
         with theirs:
             fds = [own if fd == -1 else fd for own, fd in enumerate(streams)]
@@ -161,7 +165,7 @@ def _tell(fd: int, number: int) -> None:
         os.write(fd, number.to_bytes(4, "little"))
 
 
-def become(folder: str, environ: dict[str, str], is_session: bool) -> None:
+def become(folder: str, environ: dict[str, str], is_session: bool, before: str | None) -> None:
     """Set what an interpreter takes from its surroundings when it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if is_session:
@@ -173,6 +177,9 @@ def become(folder: str, environ: dict[str, str], is_session: bool) -> None:
     tempfile.tempdir = None
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(line_buffering=stream.isatty())  # type: ignore[union-attr]
+    if before:
+        module, _, name = before.partition(":")
+        getattr(importlib.import_module(module), name)()
 
 
 def main() -> None:

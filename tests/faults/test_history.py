@@ -11,6 +11,8 @@ from tests.faults.run import run_job
 from tests.faults.schedule import Fault
 from tests.faults.world import World
 
+pytestmark = pytest.mark.exhaustive
+
 NUM_ACKS = 2
 """The fewest acknowledgements of every rank before each fault: so many times ``FLUSH_EVERY`` steps."""
 

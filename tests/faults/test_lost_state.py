@@ -85,7 +85,9 @@ def ours(loss: Loss, tmp_path: Path) -> Iterator[Job]:
         yield started
 
 
-either = pytest.mark.parametrize("loss", ["older_file", "failover"], indirect=True)
+FAILOVER = pytest.param("failover", marks=pytest.mark.exhaustive)
+
+either = pytest.mark.parametrize("loss", ["older_file", FAILOVER], indirect=True)
 one = pytest.mark.parametrize("loss", ["older_file"], indirect=True)
 
 

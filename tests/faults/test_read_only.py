@@ -3,8 +3,6 @@ writable."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.history import check, read
+from tests.faults.permissions import obey_permissions
 from tests.faults.small_disk import files
 from tests.faults.small_job import (
     END,
@@ -23,15 +22,7 @@ from tests.redis_sets import until
 from tests.server import run_command
 from tests.worlds import SMALL
 
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 ACK = {"epoch": 0, "step": 3}
-
-
-def obey_permissions() -> None:
-    """Run in a child before it starts: permissions count for root as well from then on."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0) == 0, os.strerror(ctypes.get_errno())
 
 
 def change_mode(folder: Path, mode: str) -> None:

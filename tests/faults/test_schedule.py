@@ -12,8 +12,8 @@ from tests.faults.world import World
 
 SEED = 20
 TYPICAL = [
-    *("coordinator_killed_in_request", "redis_killed", "redis_restored", "worker_killed"),
-    *("job_restarted_over_a_zombie", "client_lose", "client_double", "store_lose", "store_cut"),
+    *("coordinator_killed_in_request", "redis_killed", "worker_killed"),
+    *("job_restarted_over_a_zombie", "client_lose", "store_lose"),
 ]
 
 
