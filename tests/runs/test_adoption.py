@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from bucketline_service.runs.lease_tokens import MAX_LEASE_AHEAD_S, TICKS_PER_S
 from bucketline_service.runs.sharding import MAX_COUNT
 from bucketline_service.store import LEASE_STRIDE, Store
 from tests.checked import Api
+from tests.runs.test_replicas import NAMES
 from tests.worlds import SMALL, World
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
@@ -71,23 +73,18 @@ def test_a_lease_that_the_store_has_lost_is_adopted(api: Api) -> None:
     assert api.cursors("run")[0] == (0, 7)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_nothing_but_an_equal_id_is_adopted(api: Api) -> None:
+    lease = api.lease("run", 0)
+    changes: tuple[dict[str, Any], ...] = (
         {"generation_id": None},
         {"generation_id": None, "generation": None},
         {"generation": None},
         {"generation": 2},
         {"generation_id": "0123456789abcdef"},
-    ],
-)
-@pytest.mark.parametrize("ack", [{"epoch": 0, "step": 6}, None])
-def test_nothing_but_an_equal_id_is_adopted(
-    api: Api, changes: dict[str, Any], ack: dict[str, int] | None
-) -> None:
-    lease = api.lease("run", 0)
-    asked = {**named(lease), **changes, "ack": ack}
-    assert api.next("run", 0, lease["lease"] + LATER, 409, **asked)["code"] == "fenced"
+    )
+    for change, ack in itertools.product(changes, ({"epoch": 0, "step": 6}, None)):
+        asked = {**named(lease), **change, "ack": ack}
+        assert api.next("run", 0, lease["lease"] + LATER, 409, **asked)["code"] == "fenced", asked
     assert api.cursors("run")[0] == (0, 0)
     assert num_adoptions(api) == 0
     api.ack("run", 0, lease["lease"], 0, 0)  # the holder continues
@@ -137,20 +134,16 @@ def test_a_forged_lease_does_not_spoil_the_rank(api: Api, forged: int | None) ->
         api.next("run", 0, again["lease"], ack={"epoch": 0, "step": 1}, **named(lease))
 
 
-@pytest.mark.parametrize("lease", [2**53, 2**60, 10**30])
-def test_a_lease_that_none_can_be(api: Api, lease: int) -> None:
-    assert api.next("run", 0, lease, 422)["field"] == "lease"
+def test_leases_and_ids_that_cannot_exist(api: Api) -> None:
+    for lease in (2**53, 10**30):
+        assert api.next("run", 0, lease, 422)["field"] == "lease"
+    lease, state = api.lease("run", 0)["lease"], api.get("/v1/runs/run")["state"]
+    for wrong in ("", "a b", "é", "x" * 65, 1, "a.b"):
+        assert api.next("run", 0, lease, 422, generation_id=wrong)["field"] == "generation_id", wrong
+        assert api.session("run", "s", 422, resume={**state, "start": wrong})["field"] == "resume.start"
 
 
-@pytest.mark.parametrize("wrong", ["", "a b", "é", "x" * 65, 1, "a.b"])
-def test_an_id_that_none_can_be(api: Api, wrong: Any) -> None:
-    lease = api.lease("run", 0)["lease"]
-    assert api.next("run", 0, lease, 422, generation_id=wrong)["field"] == "generation_id"
-    state = {**api.get("/v1/runs/run")["state"], "start": wrong}
-    assert api.session("run", "s", 422, resume=state)["field"] == "resume.start"
-
-
-@pytest.mark.parametrize("ack", [None, 0, 40])
+@pytest.mark.parametrize("ack", [None, pytest.param(0, marks=pytest.mark.exhaustive), 40])
 def test_batches_are_asked_for_so_far_ahead_and_no_further(api: Api, ack: int | None) -> None:
     lease = api.lease("run", 0)
     num_steps = lease["num_steps"]
@@ -174,6 +167,9 @@ def test_an_acknowledgement_too_far_ahead_is_told_before_what_is_wanted(api: Api
     assert api.next("run", 0, lease["lease"], 422, ack=far, from_=far)["field"] == "ack"
 
 
+OLDER = [pytest.param(names, marks=pytest.mark.exhaustive) for names in NAMES[:-1]]
+
+
 class Overtaken:
     """A coordinator's store. Just before its ``nth`` call, counted from 1, ``overtake`` is done."""
 
@@ -190,7 +186,7 @@ class Overtaken:
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])
-@pytest.mark.parametrize("names", [(), ("generation",), ("generation", "generation_id")])
+@pytest.mark.parametrize("names", [*OLDER, NAMES[-1]])
 def test_a_replaced_worker_beside_a_start_is_fenced_and_nothing_is_lost(
     world: World, caplog: pytest.LogCaptureFixture, nth: int, names: tuple[str, ...]
 ) -> None:

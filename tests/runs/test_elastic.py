@@ -35,6 +35,14 @@ LARGE_LINES = [
 NOVELAI = [{**SMALL, "planner": "novelai"}, {**SMALL, "planner": "novelai", "epochs": 2}]
 WALKED_EPOCHS = 4
 
+by_tails = pytest.mark.parametrize(
+    "tails",
+    [
+        *("spill", "drop"),
+        *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("pad", "catch_all")),
+    ],
+)
+
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
@@ -112,19 +120,19 @@ def walk_on(job: Job) -> None:
     job.check()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=settings().max_examples // 2)
 @given(st.sampled_from(LINES), st.data())
 def test_a_chain_of_starts_serves_every_image_once_but_for_what_is_declared(desk, spec, data):
     live(Job(desk, desk.run(**spec)), data, data.draw(st.integers(1, 6)))
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=settings().max_examples // 5)
 @given(st.sampled_from(LARGE_LINES), st.data())
 def test_so_it_does_on_up_to_4096_ranks(desk, spec, data):
     live(Job(desk, desk.run(**spec)), data, data.draw(st.integers(1, 4)))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=settings().max_examples // 2)
 @given(st.sampled_from(NOVELAI), st.data())
 def test_novelai_changes_its_world_size_between_epochs_alone(desk, spec, data):
     job = Job(desk, desk.run(**spec))
@@ -145,6 +153,7 @@ def test_novelai_changes_its_world_size_between_epochs_alone(desk, spec, data):
     walk_on(job)
 
 
+@pytest.mark.exhaustive
 def test_novelai_begins_on_4096_ranks(desk):
     job = Job(desk, desk.run(**LARGE, planner="novelai"))
     job.start(4096, job.state(), job.tape)
@@ -168,7 +177,7 @@ def test_a_world_size_that_divides_lockstep_is_told_of_a_start_within_a_step(des
     walk_on(job)
 
 
-@pytest.mark.parametrize("tails", TAILS)
+@by_tails
 def test_after_the_epoch_of_a_change_every_step_has_one_shape_again(desk, tails):
     """4 ranks, then 6, 3 and 6 within one epoch: its stream is planned for 4 throughout, and the states saved in it say
     so. Later epochs are planned for 6; back on 4, the plan's own lockstep returns."""
@@ -247,7 +256,7 @@ def test_a_state_of_a_lockstep_that_no_epoch_can_have_is_refused(desk, lockstep)
     assert desk.open(job.name).generation == before
 
 
-@pytest.mark.parametrize("tails", TAILS)
+@by_tails
 def test_every_last_step_of_a_run_leads_to_its_end(desk, tails):
     """With ``epochs``: from behind the last step, and from before it on more ranks than there are batches left."""
     job = Job(desk, desk.run(**SMALL, tails=tails, epochs=2))

@@ -34,10 +34,10 @@ def one(api: Api) -> Api:
     [
         ({"map": "other"}, ["map"], ["map"]),
         ({"valid_ids": list(range(100))}, ["valid_ids"], ["valid_ids"]),
-        ({"seed": 7}, ["spec"], ["seed"]),
+        pytest.param({"seed": 7}, ["spec"], ["seed"], marks=pytest.mark.exhaustive),
         ({"seed": 7, "tails": "pad", "epochs": 3}, ["spec"], ["seed", "tails"]),
         ({"world_size": 4}, ["spec"], ["lockstep"]),
-        ({"batch_size": 4}, ["buckets"], ["batch_size"]),
+        pytest.param({"batch_size": 4}, ["buckets"], ["batch_size"], marks=pytest.mark.exhaustive),
         ({"ladder": {"max_size": [512, 512]}}, ["buckets"], ["ladder"]),
         (
             {"map": "other", "batch_size": 4, "seed": 7},
@@ -80,12 +80,12 @@ def test_a_map_of_the_same_content_is_the_same_plan(one: Api) -> None:
     assert one.session("run", "s", resume=state)["generation"] == 2
 
 
-@pytest.mark.parametrize("given", ["0" * 64, "", "1-2", "x" * 1000])
-def test_a_fingerprint_of_another_form_is_of_another_version(one: Api, given: str) -> None:
+def test_a_fingerprint_of_another_form_is_of_another_version(one: Api) -> None:
     state = one.get("/v1/runs/run")["state"]
-    problem = one.session("run", "s", 409, resume={**state, "fingerprint": given})
-    assert (problem["code"], problem["differs"]) == ("plan_mismatch", ["version"])
-    assert "version" in problem["detail"]
+    for given in ("0" * 64, "", "1-2", "x" * 1000):
+        problem = one.session("run", "s", 409, resume={**state, "fingerprint": given})
+        assert (problem["code"], problem["differs"]) == ("plan_mismatch", ["version"])
+        assert "version" in problem["detail"]
 
 
 def test_every_part_of_a_fingerprint_is_told_by_itself(one: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,25 @@ USES: dict[str, dict[str, Any]] = {
 """Specs of runs that need the map ``small``."""
 
 
-@pytest.fixture(params=["folder", "root"])
+STORES_AND_MAPS = [
+    *(("sqlite", "root"), ("redis", "folder")),
+    *(
+        pytest.param(*each, marks=pytest.mark.exhaustive)
+        for each in (("sqlite", "folder"), ("redis", "root"))
+    ),
+]
+on_replicas = pytest.mark.parametrize(("world", "replicas"), STORES_AND_MAPS, indirect=True)
+
+VERBS = ("find", "announce_run", "create_run")
+IN_TEST = [*zip(VERBS, USES, strict=True)]
+MOMENTS = [
+    pytest.param(*each, marks=[] if each in IN_TEST else pytest.mark.exhaustive)
+    for each in itertools.product(VERBS, USES)
+]
+"""What the store or the maps are asked as the other comes between, and how the run uses the map."""
+
+
+@pytest.fixture
 def replicas(
     world: World, request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[tuple[Replica, Replica]]:
@@ -85,11 +104,12 @@ def is_there(api: Api, path: str) -> bool:
     return api.ask("GET", path).status_code == 200
 
 
-@pytest.mark.parametrize("spec", USES.values(), ids=USES)
-@pytest.mark.parametrize("verb", ["find", "announce_run", "create_run"])
+@pytest.mark.parametrize(("verb", "uses"), MOMENTS)
+@on_replicas
 def test_a_map_that_is_deleted_in_the_midst_of_putting_a_run(
-    replicas: tuple[Replica, Replica], verb: str, spec: dict[str, Any]
+    replicas: tuple[Replica, Replica], verb: str, uses: str
 ) -> None:
+    spec = USES[uses]
     one, two = replicas
     for name, csv in (("small", SMALL), ("kept", OTHER)):
         one.api.put_csv(name, csv, 201)
@@ -103,6 +123,7 @@ def test_a_map_that_is_deleted_in_the_midst_of_putting_a_run(
 
 
 @pytest.mark.parametrize("verb", ["find", "close_map", "list_runs", "delete", "open_map"])
+@on_replicas
 def test_a_run_that_is_put_in_the_midst_of_deleting_its_map(
     replicas: tuple[Replica, Replica], verb: str
 ) -> None:
@@ -123,7 +144,8 @@ def test_a_run_that_is_put_in_the_midst_of_deleting_its_map(
     assert is_there(two.api, "/v1/runs/run") == is_there(two.api, "/v1/maps/small") == came_first
 
 
-@pytest.mark.parametrize("verb", ["find", "announce_run", "create_run"])
+@pytest.mark.parametrize("verb", VERBS)
+@on_replicas
 def test_a_map_that_is_put_anew_in_the_midst_of_putting_a_run(
     replicas: tuple[Replica, Replica], verb: str
 ) -> None:
@@ -141,6 +163,7 @@ def test_a_map_that_is_put_anew_in_the_midst_of_putting_a_run(
     put_ready(one.api, "run", SPEC)
 
 
+@on_replicas
 def test_a_run_is_put_again_while_a_deletion_of_its_map_is_refused(replicas: tuple[Replica, Replica]) -> None:
     one, two = replicas
     one.api.put_csv("small", SMALL, 201)
@@ -150,6 +173,7 @@ def test_a_run_is_put_again_while_a_deletion_of_its_map_is_refused(replicas: tup
     put_ready(two.api, "other", {**SPEC, "seed": 1})
 
 
+@on_replicas
 def test_another_map_is_deleted_in_the_midst_of_putting_a_run(replicas: tuple[Replica, Replica]) -> None:
     one, two = replicas
     for name, csv in (("small", SMALL), ("other", OTHER)):
@@ -203,7 +227,7 @@ def test_two_processes_race(store: str, request: pytest.FixtureRequest, tmp_path
         one, two = (each.api() for each in servers)
         outcomes = set()
         with ThreadPoolExecutor(2) as threads:
-            for i in range(40):
+            for i in range(20):
                 one.put_csv("small", SMALL)
                 start = threading.Barrier(2)
 

@@ -51,7 +51,10 @@ def set_policy(server: RedisServer, policy: str, maxmemory: int = FULL) -> None:
     ask(server, "CONFIG", "SET", "maxmemory", maxmemory)
 
 
-@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+ALSO = [pytest.param(f"allkeys-{how}", marks=pytest.mark.exhaustive) for how in ("lfu", "random")]
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", *ALSO])
 def test_one_that_evicts_is_refused_until_it_does_not(
     started: Callable[..., Replica], policy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,7 +151,10 @@ async def test_a_master_that_evicts(own_sentinel_set: SentinelSet) -> None:
     await store.close()
 
 
-@pytest.mark.parametrize("forbidden", [["-config"], ["-config", "-info"]])
+ONLY_CONFIG = pytest.param(["-config"], marks=pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize("forbidden", [ONLY_CONFIG, ["-config", "-info"]])
 def test_who_may_not_ask_serves(own_redis_server: RedisServer, tmp_path: Path, forbidden: list[str]) -> None:
     """As with a managed service whose user has few permissions."""
     ask(own_redis_server, "CONFIG", "SET", "appendonly", "no")
