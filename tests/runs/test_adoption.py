@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ import pytest
 from bucketline_service.runs.delivery import MAX_FROM_AHEAD
 from bucketline_service.runs.lease_tokens import MAX_LEASE_AHEAD_S, TICKS_PER_S
 from bucketline_service.runs.sharding import MAX_COUNT
-from bucketline_service.store import LEASE_STRIDE, Store
+from bucketline_service.store import LEASE_STRIDE
 from tests.checked import Api
-from tests.runs.test_replicas import NAMES
+from tests.runs.test_replicas import NAMES, Watched
 from tests.worlds import SMALL, World
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
@@ -170,22 +169,7 @@ def test_an_acknowledgement_too_far_ahead_is_told_before_what_is_wanted(api: Api
 OLDER = [pytest.param(names, marks=pytest.mark.exhaustive) for names in NAMES[:-1]]
 
 
-class Overtaken:
-    """A coordinator's store. Just before its ``nth`` call, counted from 1, ``overtake`` is done."""
-
-    def __init__(self, store: Store, nth: int, overtake: Callable[[], None]) -> None:
-        self._store = store
-        self._left = nth
-        self._overtake = overtake
-
-    def __getattr__(self, name: str) -> Any:
-        self._left -= 1
-        if self._left == 0:
-            self._overtake()
-        return getattr(self._store, name)
-
-
-@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("nth", [1, 2, 3], ids=["commit", "read_run", "commit again"])
 @pytest.mark.parametrize("names", [*OLDER, NAMES[-1]])
 def test_a_replaced_worker_beside_a_start_is_fenced_and_nothing_is_lost(
     world: World, caplog: pytest.LogCaptureFixture, nth: int, names: tuple[str, ...]
@@ -199,7 +183,7 @@ def test_a_replaced_worker_beside_a_start_is_fenced_and_nothing_is_lost(
     one.api.lease("run", 0, "new")
     runs = one.coordinator.runs
     begin = lambda: two.session("run", "second", resume="start")  # noqa: E731
-    runs.store = Overtaken(runs.store, nth, begin)  # type: ignore[assignment]
+    runs.store = Watched(runs.store, nth, begin)  # type: ignore[assignment]
     problem = one.api.next("run", 0, old["lease"], 409, **{name: old[name] for name in names})
     assert problem["code"] == "fenced"
     assert "lost" not in problem["detail"]

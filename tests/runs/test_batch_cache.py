@@ -51,17 +51,6 @@ def test_any_questions_are_answered_by_the_plan(api: Api, seed: int) -> None:
                     assert elsewhere["batches"] == planned(api, rank, begin, count)
 
 
-def test_a_run_put_anew_is_answered_by_its_own_plan(api: Api) -> None:
-    for seed in range(2):
-        api.put("/v1/runs/run", {"map": "small", "world_size": 1, "batch_size": 4, "seed": seed})
-        lease = api.lease("run", 0)["lease"]
-        found = [
-            api.next("run", 0, lease, from_={"epoch": 0, "step": step})["batches"][0] for step in range(8)
-        ]
-        assert found == planned(api, 0, {"epoch": 0, "step": 0}, 8)
-        api.ask("DELETE", "/v1/runs/run?force=true", 204)
-
-
 def test_ids_that_look_like_json(api: Api) -> None:
     api.put_csv("strings", STRINGS)
     api.put("/v1/runs/run", {"map": "strings", "world_size": 1, "batch_size": 4})

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.server import Replica
+from tests.worlds import World
 
 
 class Clock:
@@ -22,13 +23,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def replica(tmp_path: Any, clock: Clock) -> Any:
-    replica = Replica(f"sqlite:///{tmp_path / 'state.sqlite'}", tmp_path / "data", clock=clock)
+def replica(world: World, clock: Clock) -> Replica:
+    replica = world.replica(clock=clock)
     rows = "id,width,height\n" + "".join(f"{i},512,512\n" for i in range(80))
     replica.api.put_csv("even", rows, 201)
     replica.api.put("/v1/runs/run", {"map": "even", "world_size": 2, "batch_size": 4, "epochs": 1}, 201)
-    yield replica
-    replica.close()
+    return replica
 
 
 def progress(replica: Any) -> dict[str, Any]:

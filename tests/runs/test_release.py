@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +10,10 @@ from bucketline_service.plans import fingerprint
 from tests.checked import Api
 from tests.worlds import SMALL, World
 
+pytestmark = pytest.mark.parametrize("world", ["sqlite"], indirect=True)
+
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
 PLACE = {"epoch": 0, "step": 0, "rank": 0}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(f"sqlite:///{tmp_path / 'state.sqlite'}", tmp_path / "data")
-    yield world
-    world.close()
 
 
 @pytest.fixture

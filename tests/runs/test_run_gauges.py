@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,44 +103,38 @@ def test_every_run_counts_from_zero_and_has_its_status(world: World) -> None:
     assert not [name for name, samples in told.items() if ("run",) in samples or ("run", "ready") in samples]
 
 
-def test_a_run_that_fails_hides_no_other(world: World) -> None:
-    api = world.replica().api
-    api.put_csv("small", SMALL, 201)
-    api.put("/v1/runs/a-gone", SPEC, 201)
+def lose(maps: Path) -> None:
     for part in ("objects", "names"):
-        for file in (world.data_dir / "maps" / part).iterdir():
+        for file in (maps / part).iterdir():
             file.unlink()
-    api.put_csv("other", SMALL.replace("512", "576"), 201)
-    api.put("/v1/runs/run", {**SPEC, "map": "other"}, 201)
-    fresh = world.replica().api
-    while ("run", "ready") not in (statuses := scraped(fresh)["bucketline_run_status"]):
-        pass  # each scrape waits a moment for the plan
-    assert ("a-gone", "failed") in statuses
-    assert of_run(fresh)["ranks"] == 3
-    assert not of_run(fresh, "a-gone")
 
 
-def test_a_damaged_map_keeps_its_own_run_alone_waiting(world: World) -> None:
+def damage(maps: Path) -> None:
+    """One bit, in the midst of the columns."""
+    for file in (maps / "objects").iterdir():
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.chmod(0o600)
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize(("harm", "status"), [(lose, "failed"), (damage, "planning")])
+def test_a_run_that_cannot_be_planned_hides_no_other(
+    world: World, harm: Callable[[Path], None], status: str
+) -> None:
     api = world.replica().api
     api.put_csv("small", SMALL, 201)
-    api.put("/v1/runs/a-damaged", SPEC, 201)
-    for file in (world.data_dir / "maps" / "objects").iterdir():
-        damage(file)
+    api.put("/v1/runs/a-harmed", SPEC, 201)
+    harm(world.data_dir / "maps")
     api.put_csv("other", SMALL.replace("512", "576"), 201)
     api.put("/v1/runs/run", {**SPEC, "map": "other"}, 201)
     fresh = world.replica().api
     while ("run", "ready") not in (statuses := scraped(fresh)["bucketline_run_status"]):
         pass  # each scrape waits a moment for the plan
-    assert ("a-damaged", "planning") in statuses
+    assert ("a-harmed", status) in statuses
+    assert of_run(fresh)["ranks"] == 3
+    assert not of_run(fresh, "a-harmed")
     assert scraped(fresh)["bucketline_store_up"] == {(): 1}
-
-
-def damage(file: Path) -> None:
-    """One bit, in the midst of the columns."""
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.chmod(0o600)
-    file.write_bytes(data)
 
 
 def test_who_scrapes_at_once_shares_one_reading(world: World) -> None:
