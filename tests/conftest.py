@@ -17,7 +17,7 @@ try:
 except ImportError:  # the venvs of torch and of Ray do without
     pass
 else:
-    settings.register_profile("suite", max_examples=int(os.environ.get("BUCKETLINE_TEST_EXAMPLES", "25")))
+    settings.register_profile("suite", max_examples=int(os.environ.get("BUCKETLINE_TEST_EXAMPLES", "15")))
     settings.load_profile("suite")
 
 if hasattr(signal, "SIGHUP"):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 from bucketline_service.planning.line import permutation
 from bucketline_service.planning.line.permutation import KeyedPermutations, epoch_words
+from tests.planning import distributions as stats
 
 GRID = 16
 

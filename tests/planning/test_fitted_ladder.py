@@ -89,7 +89,7 @@ def test_candidates_are_the_largest_of_each_aspect_unless_they_are_too_many(grid
     assert caught.value.field == "ladder.divisible"
 
 
-@given(images, st.integers(1, 4), st.floats(0, 1))
+@given(images, st.integers(1, 3), st.floats(0, 1))
 def test_fitted_is_the_best_of_all_ladders(sizes, num_buckets, min_fill):
     widths, heights = sizes
     grid = {**SMALL_GRID, "min_fill": min_fill}

@@ -6,10 +6,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from scipy import stats
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.build_plan import new_planner, prepare
@@ -67,7 +66,6 @@ clips = st.lists(
 )
 
 
-@settings(max_examples=30)
 @given(clips, st.sets(st.integers(1, 60), min_size=1, max_size=4), st.sampled_from([ONE, TIERS]))
 def test_a_clip_goes_to_the_longest_length_that_it_fills(clips, lengths, ladder):
     fields = {"frame_buckets": sorted(lengths, reverse=True), "ladder": ladder}
@@ -121,17 +119,17 @@ def test_what_a_tier_does_not_keep_comes_to_the_next_lower_one():
     clips = [(*LARGE, 40)] * 31 + [(*SMALL, 40)] * 12
     epochs = Epochs(clips, ladder=TIERS, frame_buckets=[{"num_frames": 33, "keep_prob": [1.0, 0.3]}])
     kept = []
-    for epoch in range(300):
+    for epoch in range(100):
         rows, _, tiers = epochs.served(epoch)
         assert sorted(rows.tolist()) == list(range(43))
         assert set(tiers[rows >= 31].tolist()) == {0}
         kept.append(frozenset(rows[tiers == 1].tolist()))
     sizes = [len(each) for each in kept]
     assert set(sizes) == {9, 10}  # 0.3 of 31 is 9.3
-    assert stats.binomtest(sizes.count(10), 300, 0.3).pvalue > 1e-6
+    assert 10 < sizes.count(10) < 55
     often = np.bincount([row for each in kept for row in each], minlength=31)
-    assert stats.chi2.sf(((often - 90) ** 2).sum() / (300 * 0.3 * 0.7), 31) > 1e-6
-    assert len(set(kept)) > 290
+    assert 5 < often.min() <= often.max() < 60  # 30 are expected; the deviation is 4.6
+    assert len(set(kept)) > 95
     assert epochs.stats()["dropped"] == 0
 
 
@@ -190,7 +188,6 @@ def test_repeats_multiply_what_is_kept():
     assert set(Counter(rows.tolist()).values()) == {2, 3}
 
 
-@settings(max_examples=20)
 @given(clips, st.lists(st.sampled_from([0.25, 0.5, 0.9, 1.0]), min_size=2, max_size=2), st.integers(0, 99))
 def test_no_clip_comes_twice_and_none_is_missed(clips, keep, epoch):
     """Whatever tiers they fill. One that every tier below it keeps comes for sure."""

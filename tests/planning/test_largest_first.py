@@ -69,7 +69,7 @@ def test_locate_agrees_with_the_batches_for_every_row(given):
 @given(ordered(), st.integers(1, 2**31 - 1))
 def test_all_other_epochs_are_as_they_were(given, epoch):
     plain, it, _ = given
-    for row in range(len(it.buckets)):
+    for row in range(0, len(it.buckets), 7):
         assert it.planner.locate(epoch, row, 1) == plain.planner.locate(epoch, row, 1)
     assert batches_of(it, epoch) == batches_of(plain, epoch)
 

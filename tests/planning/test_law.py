@@ -9,8 +9,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy import stats
 
+from tests.planning import distributions as stats
 from tests.planning.lines import line
 
 UNITS = (3, 2, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
@@ -113,7 +113,6 @@ def test_every_rank_and_epoch_is_as_the_original_recorded_it(path):
             assert batches[rank::world_size] == recorded
 
 
-@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_random_maps_are_planned_as_the_original_plans_them(data):
     num_buckets = data.draw(st.integers(1, 6))
@@ -164,7 +163,7 @@ def test_damaged_checkpoints_are_passed_over():
     checkpoints: dict[tuple[int, int], bytes] = {}
     expected = listed(small_planner(checkpoints=checkpoints), 3, 3)
     good = checkpoints[3, 3]
-    flipped = [good[:i] + bytes([good[i] ^ 1]) + good[i + 1 :] for i in range(0, len(good), 97)]
+    flipped = [good[:i] + bytes([good[i] ^ 1]) + good[i + 1 :] for i in range(0, len(good), 997)]
     for bad in [b"", good[:-1], good + b"\0", good[: len(good) // 2], bytes(len(good)), *flipped]:
         assert bad != good
         assert listed(small_planner(checkpoints={**checkpoints, (3, 3): bad}), 3, 3) == expected

@@ -17,7 +17,7 @@ from bucketline_service.planning.line.permutation import (
 
 # the edges of a square grid, and those at which known relatives fail: Grain's index_shuffle does not permute 4^k + 1
 EDGES = sorted(
-    {0, 1, 2, 3, 1_000_003}
+    {0, 1, 2, 3}
     | {2**k + d for k in range(2, 18) for d in (-1, 0, 1)}
     | {4**k + 1 for k in range(1, 10)}
     | {SMALL - 1, SMALL, SMALL + 1, 23**2, 23**2 + 1, 23 * 24, 23 * 24 + 1}
@@ -39,16 +39,17 @@ def forward(n, values=None, **keys):
     return permutations(n, **keys).forward(zeros(values), values)
 
 
-@pytest.mark.parametrize("n", EDGES)
-def test_it_is_a_bijection_and_inverts(n):
-    perms = permutations(n)
-    values = np.arange(n)
-    out = perms.forward(zeros(values), values)
-    assert out.dtype == np.int64
-    assert np.array_equal(np.sort(out), values)
-    assert np.array_equal(perms.inverse(zeros(values), out), values)
-    # and by itself: nothing has been asked forward yet
-    assert np.array_equal(permutations(n).inverse(zeros(values), out), values)
+@pytest.mark.parametrize("sizes", [EDGES, pytest.param([1_000_003], marks=pytest.mark.exhaustive)])
+def test_it_is_a_bijection_and_inverts(sizes):
+    for n in sizes:
+        perms = permutations(n)
+        values = np.arange(n)
+        out = perms.forward(zeros(values), values)
+        assert out.dtype == np.int64
+        assert np.array_equal(np.sort(out), values), n
+        assert np.array_equal(perms.inverse(zeros(values), out), values), n
+        # and by itself: nothing has been asked forward yet
+        assert np.array_equal(permutations(n).inverse(zeros(values), out), values), n
 
 
 @pytest.mark.parametrize("network", [False, True])

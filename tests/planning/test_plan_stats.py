@@ -96,7 +96,7 @@ def test_never_served_is_what_no_epoch_serves(counts, policy):
     """Which images are in a remainder changes each epoch: only those whose bucket is never drawn from are lost."""
     case = Case(counts, policy, 4)
     served = np.zeros(len(case.bucket), dtype=bool)
-    for epoch in range(60):
+    for epoch in range(30):
         served[case.epoch(epoch)[0]] = True
     assert sum(tail["never_served"] for tail in case.tails) == np.count_nonzero(~served)
     assert all(tail["never_served"] <= tail["left_out"] for tail in case.tails)
@@ -127,7 +127,13 @@ def test_crop_loss_served_is_exact_where_every_stretch_holds_whole_buckets(polic
     assert checked
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "drop",
+        *(pytest.param(policy, marks=pytest.mark.exhaustive) for policy in ("spill", "pad", "catch_all")),
+    ],
+)
 def test_crop_loss_served_is_what_epochs_have_on_average(policy):
     case, num_epochs = Case([13, 30, 61, 9, 2], policy, 8), 400
     means = np.full((num_epochs, len(case.tails)), np.nan)

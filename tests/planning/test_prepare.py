@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -51,7 +52,10 @@ def test_threads_change_nothing(chunks, num_threads):
     assert content(prepared(num_threads=num_threads)) == content(prepared())
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 256, 1_000, 1_999, 2_000])
+@pytest.mark.parametrize(
+    "chunk",
+    [97, 1_999, *(pytest.param(chunk, marks=pytest.mark.exhaustive) for chunk in (1, 7, 1_000, 2_000))],
+)
 def test_chunks_change_nothing(monkeypatch, chunk):
     whole = prepared()
     monkeypatch.setattr(chunked_passes, "CHUNK", chunk)
@@ -61,9 +65,18 @@ def test_chunks_change_nothing(monkeypatch, chunk):
     assert found.summary == close(whole.summary)
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
-@pytest.mark.parametrize("loses", [False, True])
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize(
+    ("every", "loses", "num_threads"),
+    [
+        (1, False, 1),
+        (3, True, 3),
+        *(
+            pytest.param(every, loses, num_threads, marks=pytest.mark.exhaustive)
+            for every, loses, num_threads in product((1, 3), (False, True), (1, 3))
+            if (every, loses, num_threads) not in ((1, False, 1), (3, True, 3))
+        ),
+    ],
+)
 def test_it_goes_on_wherever_it_was_stopped(chunks, every, loses, num_threads):
     expected = content(prepared())
     for stop in range(1, 2 * NUM_CHUNKS + 1):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy import stats
 
 from bucketline_service.planning.line import remainders
 from bucketline_service.planning.line.remainders import POLICIES
+from tests.planning import distributions as stats
 from tests.planning.lines import epochs, line, lines
 
 
@@ -124,14 +124,8 @@ FAIR = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "spill, two units wide",
-        "catch_all",
-        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("drop", "spill")),
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", FAIR)
 def test_over_many_epochs_what_is_left_out_falls_evenly(name):
     it, buckets, num_left_out = FAIR[name]
     num_epochs, concerned = 2000, np.flatnonzero(np.isin(it.buckets, buckets))
@@ -153,7 +147,7 @@ def test_over_many_epochs_what_is_left_out_falls_evenly(name):
 def test_no_counts_make_fewer_units_than_the_least(policy):
     rng = np.random.default_rng(11)
     is_met = 0
-    for _ in range(3000):
+    for _ in range(500):
         num = int(rng.integers(1, 6))
         units = rng.choice([1, 2, 7, 40], num + (policy == "catch_all")).astype(np.int64)
         least = rng.integers(0, 60, num)
@@ -165,7 +159,7 @@ def test_no_counts_make_fewer_units_than_the_least(policy):
         ]
         assert min(found) >= bound
         is_met += min(found) == bound
-    assert is_met > 300
+    assert is_met > 50
 
 
 def test_a_few_large_units_do_not_hide_many_small_ones():

@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from scipy import stats
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.line.sample_quotas import MAX_SAMPLES
+from tests.planning import distributions as stats
 from tests.planning.lines import (
     Portioned,
     epochs,
@@ -167,7 +167,6 @@ def test_a_whole_number_is_whole_whatever_the_digits_of_floats(times, count):
     assert it.quotas.samples.tolist() == [round(times * count)]
 
 
-@settings(max_examples=30)
 @given(portioned_lines())
 @example(
     Portioned(
@@ -182,7 +181,7 @@ def test_no_epoch_has_fewer_batches_than_the_least(given):
     """If the least is one batch, no epoch is without one: there is always a next step."""
     it = given.line
     least = it.planner.least_batches(1)
-    assert all(it.planner.num_batches(epoch, 1) >= least for epoch in range(60))
+    assert all(it.planner.num_batches(epoch, 1) >= least for epoch in range(30))
 
 
 def test_the_number_of_batches_changes_where_numbers_are_not_whole():
@@ -197,16 +196,9 @@ def test_the_number_of_batches_changes_where_numbers_are_not_whole():
 # --- over many epochs -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    ("times", "count"),
-    [
-        (1.3, 33),
-        (0.9, 1),
-        *(
-            pytest.param(*pair, marks=pytest.mark.exhaustive)
-            for pair in ((0.5, 40), (2.25, 9), (0.07, 30), (0.6, 700))
-        ),
-    ],
+    ("times", "count"), [(1.3, 33), (0.9, 1), (0.5, 40), (2.25, 9), (0.07, 30), (0.6, 700)]
 )
 def test_every_image_comes_as_often_as_asked_on_average(times, count):
     num_epochs = 1_000
@@ -234,13 +226,12 @@ def test_other_images_are_drawn_in_other_epochs():
     assert {len(each) for each in drawn} == {20}
     assert len(set(drawn)) == 50
     assert frozenset().union(*drawn) == set(range(40))
-    # that an image came tells nothing of whether it comes next
-    both = np.array([len(one & other) for one, other in pairwise(drawn)])
-    expected = stats.hypergeom(40, 20, 20)
-    z = (both.mean() - expected.mean()) / (expected.std() / math.sqrt(len(both)))
-    assert 2 * stats.norm.sf(abs(z)) > NO_CHANCE
+    # that an image came tells nothing of whether it comes next: 10 of 20 are expected, give or take 0.23
+    both = [len(one & other) for one, other in pairwise(drawn)]
+    assert 8.8 < sum(both) / len(both) < 11.2
 
 
+@pytest.mark.exhaustive
 def test_where_a_group_is_divided_each_image_goes_either_way():
     it = portioned([30], [(0, 0, 0.0, 0.35), (1, 0, 0.35, 1.0)], 2, policy="drop")
     num_epochs = 1_000
@@ -252,6 +243,7 @@ def test_where_a_group_is_divided_each_image_goes_either_way():
     assert stats.chi2.sf(chi2, 30) > NO_CHANCE
 
 
+@pytest.mark.exhaustive
 def test_groups_are_rounded_each_by_its_own_draw():
     """Else all would be rounded up in the same epochs, and these were longer by an image of each group."""
     it = portioned([1] * 20, [(0, group, 0.0, 0.5) for group in range(20)], 1, policy="drop")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
@@ -62,7 +62,6 @@ batch_sizes = st.one_of(
 )
 
 
-@settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 5), min_size=6, max_size=6).filter(any),
     st.sampled_from(["spill", "pad", "drop"]),
