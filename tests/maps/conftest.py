@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from bucketline import Operator
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore, SharedMapStore, SharedRoot
 from tests.gs_server import GsServer
 from tests.s3_server import ENVIRON, S3Server
+from tests.server import ServerProcess
 
 from .files import contents
 
@@ -42,6 +44,22 @@ def refused(store: MapStore, root: Path, tmp_path: Path) -> Callable[..., Invali
 
 
 @pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A coordinator for the whole session; ``operator`` leaves it empty."""
+    server = ServerProcess(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def operator(server: ServerProcess) -> Iterator[Operator]:
+    with Operator(server.url) as operator:
+        yield operator
+        for each in operator.maps():
+            operator.delete_map(each["map"])
+
+
+@pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One for the whole session: take a bucket of your own."""
     server = S3Server()
@@ -60,7 +78,7 @@ def gs_server() -> Iterator[GsServer]:
 EXHAUSTIVE = pytest.mark.exhaustive
 
 
-@pytest.fixture(params=["folder", "s3", pytest.param("gs", marks=EXHAUSTIVE)])
+@pytest.fixture(params=["folder", *(pytest.param(kind, marks=EXHAUSTIVE) for kind in ("s3", "gs"))])
 def root_uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty map root: a folder, or a prefix of a bucket."""
     if request.param == "s3":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,11 @@ from tests.server import ServerProcess
 RICH = "id,width,height,orientation,often,frames\n1,640,480,landscape,2.5,\n2,640,480,portrait,0,121\n"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
-
-
 def ask(server: ServerProcess, *arguments: str) -> tuple[int, str, str]:
     return run_here(*arguments, BUCKETLINE_URL=server.url)
 
 
+@pytest.mark.usefixtures("operator")
 def test_columns_are_named_or_left_out_and_shown(server: ServerProcess, tmp_path: Path) -> None:
     file = tmp_path / "rich.csv"
     file.write_text(RICH)
@@ -45,9 +38,8 @@ def test_columns_are_named_or_left_out_and_shown(server: ServerProcess, tmp_path
     assert len(out.splitlines()) == 1
 
 
-def test_the_client_names_them_as_it_does_the_others(server: ServerProcess) -> None:
-    with Operator(server.url) as operator:
-        columns = {"orientation": "", "num_repeats": "often", "num_frames": "frames"}
-        about = operator.put_map("client", RICH.encode(), format="csv", columns=columns)
+def test_the_client_names_them_as_it_does_the_others(operator: Operator) -> None:
+    columns = {"orientation": "", "num_repeats": "often", "num_frames": "frames"}
+    about = operator.put_map("client", RICH.encode(), format="csv", columns=columns)
     assert about["num_repeats"] == {"min": 0, "max": 2.5, "total": 2.5}
     assert about["num_frames"] == {"min": 1, "max": 121}

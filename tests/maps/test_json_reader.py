@@ -11,6 +11,7 @@ import pytest
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore, RequestedColumns
+from bucketline_service.maps.formats.json_rows import BLOCK_BYTES
 
 ROW = '{"id": 1, "width": 640, "height": 480}'
 COCO = {
@@ -55,8 +56,8 @@ def test_of_coco_the_images_are_read(store: MapStore, tmp_path: Path, indent: in
 
 
 def test_an_array_of_several_blocks(store: MapStore, tmp_path: Path) -> None:
-    n = 200_000
-    rows = [{"id": f"{i:040d}", "width": i % 999 + 1, "height": 7} for i in range(n)]
+    n = 2 * BLOCK_BYTES // 1000 + 1
+    rows = [{"id": f"{i:040d}", "width": i % 999 + 1, "height": 7, "note": "x" * 1000} for i in range(n)]
     rows[-1]["num_frames"] = 9
     (tmp_path / "map.json").write_text(json.dumps(rows))
     opened, _ = store.put("map", tmp_path / "map.json", "json")

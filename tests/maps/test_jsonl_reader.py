@@ -9,6 +9,7 @@ import pytest
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore
+from bucketline_service.maps.formats.json_rows import BLOCK_BYTES
 
 FIRST = '{"id": 1, "width": 2, "height": 3}\n'
 FIRST_TEXT = '{"id": "a", "width": 2, "height": 3}\n'
@@ -118,8 +119,8 @@ def test_lone_surrogates_are_no_text(refused: Callable[..., Invalid]) -> None:
 
 
 def test_a_bad_row_in_a_later_block_has_its_number_and_its_line(refused: Callable[..., Invalid]) -> None:
-    n = 300_000
-    good = "".join(f'{{"id": {i}, "width": 640, "height": 480}}\n' for i in range(n))
+    n = BLOCK_BYTES // 1000 + 1
+    good = "".join(f'{{"id": {i}, "width": 640, "height": 480, "note": "{"x" * 1000}"}}\n' for i in range(n))
     for bad in (
         '{"id": "x", "width": 1, "height": 1}',
         '{"id": -1, "width": 0, "height": 1}',

@@ -164,7 +164,19 @@ def another(data: bytes) -> bytes:
     return bytes(sink.getvalue())
 
 
-@pytest.mark.parametrize("harm", [cut, flipped, longer, another, lambda data: b""])
+HARMS = [cut, flipped, longer, another, lambda data: b""]
+
+
+@pytest.mark.parametrize(
+    ("root_uri", "harm"),
+    [
+        *(("folder", harm) for harm in HARMS),
+        ("s3", flipped),
+        *(pytest.param("s3", harm, marks=pytest.mark.exhaustive) for harm in HARMS if harm is not flipped),
+        *(pytest.param("gs", harm, marks=pytest.mark.exhaustive) for harm in HARMS),
+    ],
+    indirect=["root_uri"],
+)
 def test_a_damaged_object_is_refused_and_leaves_nothing(
     replica: NewReplica, root_uri: str, source: Path, tmp_path: Path, harm: Callable[[bytes], bytes]
 ) -> None:
@@ -239,7 +251,17 @@ DIE = """
 """
 
 
-@pytest.mark.parametrize("when", ["upload", "name"])
+@pytest.mark.parametrize(
+    ("root_uri", "when"),
+    [
+        ("folder", "name"),
+        ("s3", "upload"),
+        pytest.param("folder", "upload", marks=pytest.mark.exhaustive),
+        pytest.param("s3", "name", marks=pytest.mark.exhaustive),
+        *(pytest.param("gs", when, marks=pytest.mark.exhaustive) for when in ("upload", "name")),
+    ],
+    indirect=["root_uri"],
+)
 def test_a_process_that_dies_on_the_way_leaves_no_half_map(
     replica: NewReplica, root_uri: str, source: Path, tmp_path: Path, when: str
 ) -> None:
@@ -276,11 +298,13 @@ def test_what_the_dead_have_left_is_swept_when_old(root_uri: str, source: Path, 
 # --- who is first ---------------------------------------------------------------------------------------------
 
 
-@EVERY_ROOT
+@pytest.mark.parametrize(
+    "root_uri", ["folder", "s3", pytest.param("gs", marks=pytest.mark.exhaustive)], indirect=True
+)
 def test_of_replicas_that_put_different_content_at_once_one_wins_each_name(
     replica: NewReplica, root_uri: str, tmp_path: Path
 ) -> None:
-    num, num_names = 3, 4
+    num, num_names = 3, 2
     sources = [tmp_path / f"{number}.csv" for number in range(num)]
     for number, path in enumerate(sources):
         path.write_text(f"id,width,height\n{number},640,480\n")

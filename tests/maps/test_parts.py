@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,6 @@ from tests.cli.commands import run_here
 from tests.server import ServerProcess
 
 from .files import add_member
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def operator(server: ServerProcess) -> Iterator[Operator]:
-    with Operator(server.url) as operator:
-        yield operator
-        for each in operator.maps():
-            operator.delete_map(each["map"])
 
 
 def write(path: Path, ids: list[int], **more: list[Any]) -> None:

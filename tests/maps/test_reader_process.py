@@ -91,7 +91,10 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(each, marks=pytest.mark.exhaustive) for each in (signal.SIGTERM, None))],
+)
 def test_no_reader_outlives_its_coordinator(
     root: Path, tmp_path: Path, number: signal.Signals | None
 ) -> None:
