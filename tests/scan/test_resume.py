@@ -128,7 +128,7 @@ def many(folder: Path, num: int) -> None:
         os.link(path, folder / f"{number}.jpg")
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [2, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_what_is_stopped_goes_on(folder: Path, output: Path, num_workers: int) -> None:
     num = 3 * CHUNK + 7
     many(folder, num)
