@@ -23,7 +23,7 @@ from tests.redis_server import (
 SERVICE = "main"
 NUM_SENTINELS = NUM_NODES = 3
 FOR_EVER_MS = 3_600_000
-DEADLINE_S, EVERY_S = 60, 0.01
+DEADLINE_S, EVERY_S = 60, 0.03
 
 HASTE = ("INFO-PERIOD", 100, "PUBLISH-PERIOD", 100, "ASK-PERIOD", 100, "TILT-PERIOD", 1000)
 """Milliseconds for a sentinel, which by itself takes seconds over each; TILT is what it falls into where the machine is

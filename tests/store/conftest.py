@@ -26,7 +26,7 @@ STORES: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
 IN_FULL = {"sqlite", "redis"}
 IN_PART = {
     "unix": {"test_survival"},
-    "sentinel": {"test_survival", "test_runs"},
+    "sentinel": {"test_survival"},
     # on a cluster a run and the index are in different slots: what spans both is another sequence of steps there
     "cluster": {"test_survival", "test_runs", "test_map_deletion_guard"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ T = TypeVar("T")
 START = Cursor(0, 0)
 FIRST = Generation(number=1, session=None, world_size=4, origin=START, offset=0, birth="0123456789abcdef")
 NOW_S = 1000.0
+EVERY_S = 0.05
 
 
 def token(tick: int, rank: int = 0) -> int:
@@ -36,6 +38,7 @@ async def answered(verb: Callable[[], Awaitable[T]]) -> T:
     while True:
         with suppress(StoreUnavailable):
             return await verb()
+        await asyncio.sleep(EVERY_S)  # a server that is gone refuses at once
 
 
 @dataclass

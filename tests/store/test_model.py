@@ -268,7 +268,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.compare("ranks")
 
 
-@pytest.mark.parametrize("num_examples", [12, pytest.param(100, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("num_examples", [8, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_a_store_answers_as_the_model_does(url: str, num_examples: int) -> None:
     machine = type("Machine", (StoreAgainstModel,), {"url": url})
     run_state_machine_as_test(machine, settings=settings(BOUNDED, max_examples=num_examples))

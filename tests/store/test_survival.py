@@ -15,7 +15,7 @@ from tests.store.jobs import Job
 from tests.store.threads import in_store
 
 WRITER = Path(__file__).with_name("writer.py")
-NUM_LINES = 200
+NUM_LINES = 100
 
 
 def write_until(url: str, run: str, end: Callable[[subprocess.Popen[str]], None]) -> dict[int, int]:
@@ -59,7 +59,7 @@ def test_a_killed_writer_loses_nothing(url: str, name: str) -> None:
     check(url, name, write_until(url, name, lambda writer: writer.kill()))
 
 
-@pytest.mark.parametrize("num_kills", [2])
+@pytest.mark.parametrize("num_kills", [1, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_a_killed_redis_loses_nothing(own_redis_server: RedisServer, name: str, num_kills: int) -> None:
     for i in range(num_kills):
         run = f"{name}-{i}"

@@ -201,6 +201,7 @@ async def test_leases_outlive_a_master_that_dies_at_once(own_sentinel_set: Senti
     await store.close()
 
 
+@pytest.mark.exhaustive
 async def test_leases_outlive_a_node_of_a_cluster(request: pytest.FixtureRequest, name: str) -> None:
     """Its replica takes over, and the store finds it."""
     with _cluster(request) as pair:

@@ -12,7 +12,7 @@ from bucketline_service.store import Store, open_store
 
 T = TypeVar("T")
 
-NUM_THREADS = 16
+NUM_THREADS = 8
 TIMEOUT_S = 60.0
 
 
