@@ -14,28 +14,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from bucketline_service.errors import (
-    BucketlineError,
-    Conflict,
-    Invalid,
-    NotFound,
-    StoreUnavailable,
-)
-from bucketline_service.maps import (
-    MapStore,
-    ResolutionMap,
-    SharedMapStore,
-    SharedRoot,
-)
+from bucketline_service.errors import BucketlineError, Conflict, Invalid, NotFound, StoreUnavailable
+from bucketline_service.maps import MapStore, ResolutionMap, SharedMapStore, SharedRoot
 from bucketline_service.maps.shared_root.map_names import CLAIM_LIFE_S, SharedMapNames
 from bucketline_service.maps.shared_root.root import RootFile
 from bucketline_service.maps.store import STAGING_LIFE_S
-from tests.s3_server import (
-    ENVIRON,
-    KEY,
-    SECRET,
-    S3Server,
-)
+from tests.s3_server import ENVIRON, KEY, SECRET, S3Server
 
 from .files import contents
 

@@ -13,18 +13,8 @@ from typing import Any
 import pytest
 
 from tests.checked import Api
-from tests.s3_server import (
-    ENVIRON,
-    KEY,
-    SECRET,
-    S3Server,
-)
-from tests.server import (
-    COCO,
-    Replica,
-    ServerProcess,
-    run_command,
-)
+from tests.s3_server import ENVIRON, KEY, SECRET, S3Server
+from tests.server import COCO, Replica, ServerProcess, run_command
 from tests.worlds import SMALL
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}

@@ -30,12 +30,7 @@ from bucketline_service.maps import MapStore, RequestedColumns, ResolutionMap
 from bucketline_service.maps.column_names import FIND_ALL, OPTIONAL_NAMES
 from bucketline_service.maps.column_writers import _WRITERS
 from bucketline_service.maps.formats.json_rows import BLOCK_BYTES
-from bucketline_service.maps.optional_columns import (
-    MAX_NUM_FRAMES,
-    MAX_NUM_REPEATS,
-    OPTIONAL,
-    STORED,
-)
+from bucketline_service.maps.optional_columns import MAX_NUM_FRAMES, MAX_NUM_REPEATS, OPTIONAL, STORED
 
 from .files import WITH_MORE, Ids, contents, write_npz, write_sparse_jsonl
 

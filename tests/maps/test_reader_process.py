@@ -12,12 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketline_service.errors import (
-    BucketlineError,
-    Invalid,
-    StoreUnavailable,
-    TooLarge,
-)
+from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable, TooLarge
 from bucketline_service.maps import MapStore
 from tests.worlds import World
 

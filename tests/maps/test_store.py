@@ -14,13 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bucketline_service.errors import (
-    Conflict,
-    Invalid,
-    NotFound,
-    StoreUnavailable,
-    TooLarge,
-)
+from bucketline_service.errors import Conflict, Invalid, NotFound, StoreUnavailable, TooLarge
 from bucketline_service.maps import MapInfo, MapStore
 from bucketline_service.maps.store import STAGING_LIFE_S
 

@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketline_service.planning.geometry import (
-    Fit,
-    cover,
-    cover_each,
-    crop_loss,
-)
+from bucketline_service.planning.geometry import Fit, cover, cover_each, crop_loss
 
 image_side = st.integers(1, 2**31 - 1)
 target_side = st.integers(1, 65_536)

@@ -8,12 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bucketline_service.planning.line import permutation
-from bucketline_service.planning.line.permutation import (
-    ROUNDS,
-    SMALL,
-    KeyedPermutations,
-    epoch_words,
-)
+from bucketline_service.planning.line.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
 
 # the edges of a square grid, and those at which known relatives fail: Grain's index_shuffle does not permute 4^k + 1
 EDGES = sorted(

@@ -9,12 +9,7 @@ import numpy as np
 import pytest
 
 from bucketline_service.planning.line import permutation
-from bucketline_service.planning.line.permutation import (
-    ROUNDS,
-    SMALL,
-    KeyedPermutations,
-    epoch_words,
-)
+from bucketline_service.planning.line.permutation import ROUNDS, SMALL, KeyedPermutations, epoch_words
 from tests.planning import distributions as stats
 from tests.planning.randomness import p_of_pairs, p_of_whole, whole
 

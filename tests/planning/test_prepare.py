@@ -10,12 +10,7 @@ import pytest
 
 from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.build_plan import prepare
-from tests.planning.checkpoints import (
-    Notes,
-    StopError,
-    content,
-    job,
-)
+from tests.planning.checkpoints import Notes, StopError, content, job
 from tests.previews.test_estimate import close
 
 CHUNK = 256

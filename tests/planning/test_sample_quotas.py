@@ -15,13 +15,7 @@ from hypothesis import strategies as st
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.line.sample_quotas import MAX_SAMPLES
 from tests.planning import distributions as stats
-from tests.planning.lines import (
-    Portioned,
-    epochs,
-    line,
-    portioned,
-    portioned_lines,
-)
+from tests.planning.lines import Portioned, epochs, line, portioned, portioned_lines
 
 NO_CHANCE = 1e-6
 THREE_WAYS = [(0, 0, 0.0, 0.4), (1, 0, 0.4, 1.3), (2, 0, 1.3, 2.5)]

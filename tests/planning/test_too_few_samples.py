@@ -17,12 +17,7 @@ from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line.classify import Classification
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import least_units
-from bucketline_service.planning.plan_spec import (
-    Budget,
-    FrameBucket,
-    MapShare,
-    PlanSpec,
-)
+from bucketline_service.planning.plan_spec import Budget, FrameBucket, MapShare, PlanSpec
 
 LOW = ladders.explicit([(256, 512), (256, 256), (512, 256)])
 HIGH = ladders.explicit([(512, 1024), (512, 512), (1024, 512)])

@@ -8,12 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bucketline_service.store import Begun, Cursor, Outcome
-from tests.store.jobs import (
-    FIRST,
-    START,
-    Job,
-    token,
-)
+from tests.store.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
 

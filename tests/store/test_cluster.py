@@ -9,20 +9,10 @@ import pytest
 import redis
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.store import (
-    Cursor,
-    Outcome,
-    Store,
-    open_store,
-)
+from bucketline_service.store import Cursor, Outcome, Store, open_store
 from bucketline_service.store.redis import keys
 from tests.redis_server import RedisServer
-from tests.redis_sets import (
-    ClusterSet,
-    ask,
-    slot_of,
-    until,
-)
+from tests.redis_sets import ClusterSet, ask, slot_of, until
 from tests.store.jobs import Job, answered
 from tests.store.test_runs import UNKNOWN
 

@@ -8,21 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from bucketline_service.errors import NotFound
-from bucketline_service.store import (
-    CommitRequest,
-    Cursor,
-    GenerationId,
-    Outcome,
-    Store,
-    open_store,
-)
+from bucketline_service.store import CommitRequest, Cursor, GenerationId, Outcome, Store, open_store
 from tests.redis_server import RedisServer
-from tests.store.jobs import (
-    FIRST,
-    START,
-    Job,
-    token,
-)
+from tests.store.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
 

@@ -7,12 +7,7 @@ import uuid
 
 import pytest
 
-from bucketline_service.store import (
-    KeptEvent,
-    NewEvent,
-    Store,
-    open_store,
-)
+from bucketline_service.store import KeptEvent, NewEvent, Store, open_store
 from bucketline_service.store.port import MAX_EVENTS
 from tests.store.conftest import TIMEOUT_S
 from tests.store.jobs import Job

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bucketline_service.store import (
-    Begun,
-    Commit,
-    Cursor,
-    Generation,
-    Outcome,
-    Store,
-)
-from tests.store.jobs import (
-    FIRST,
-    START,
-    Job,
-    token,
-)
+from bucketline_service.store import Begun, Commit, Cursor, Generation, Outcome, Store
+from tests.store.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
 

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bucketline_service.store import (
-    LEASE_STRIDE,
-    Cursor,
-    Outcome,
-    RankRecord,
-)
-from tests.store.jobs import (
-    FIRST,
-    START,
-    Job,
-    token,
-)
+from bucketline_service.store import LEASE_STRIDE, Cursor, Outcome, RankRecord
+from tests.store.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
 

@@ -8,21 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bucketline_service.store import (
-    Begun,
-    Cursor,
-    Outcome,
-    Store,
-    open_store,
-)
+from bucketline_service.store import Begun, Cursor, Outcome, Store, open_store
 from bucketline_service.store.redis import keys
 from tests.redis_server import RedisServer
-from tests.redis_sets import (
-    ClusterSet,
-    ask,
-    slot_of,
-    until,
-)
+from tests.redis_sets import ClusterSet, ask, slot_of, until
 from tests.store.jobs import FIRST, START, Job
 
 pytestmark = pytest.mark.anyio

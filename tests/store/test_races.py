@@ -20,13 +20,7 @@ from bucketline_service.store import (
     Withdrawn,
 )
 from bucketline_service.store.redis.clients import MAX_CONNECTIONS
-from tests.store.jobs import (
-    FIRST,
-    START,
-    Job,
-    create_announced,
-    token,
-)
+from tests.store.jobs import FIRST, START, Job, create_announced, token
 from tests.store.threads import NUM_THREADS, in_store, race
 
 NOW_S = 1000.0

@@ -9,15 +9,7 @@ import pytest
 import redis
 
 from bucketline_service.errors import Damaged, StoreUnavailable
-from bucketline_service.store import (
-    Cursor,
-    Generation,
-    NewEvent,
-    Outcome,
-    RunRecord,
-    Store,
-    open_store,
-)
+from bucketline_service.store import Cursor, Generation, NewEvent, Outcome, RunRecord, Store, open_store
 from bucketline_service.store.redis import keys
 from tests.redis_server import RedisServer
 from tests.store.jobs import FIRST, START, Job

@@ -7,20 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from bucketline_service.errors import NotFound
-from bucketline_service.store import (
-    CommitRequest,
-    Cursor,
-    Generation,
-    GenerationId,
-    RunRecord,
-    Store,
-)
-from tests.store.jobs import (
-    FIRST,
-    START,
-    Job,
-    token,
-)
+from bucketline_service.store import CommitRequest, Cursor, Generation, GenerationId, RunRecord, Store
+from tests.store.jobs import FIRST, START, Job, token
 
 pytestmark = pytest.mark.anyio
 

@@ -12,15 +12,7 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.store import (
-    Cursor,
-    Generation,
-    KeptEvent,
-    NewEvent,
-    Outcome,
-    RunRecord,
-    open_store,
-)
+from bucketline_service.store import Cursor, Generation, KeptEvent, NewEvent, Outcome, RunRecord, open_store
 from bucketline_service.store.sqlite.file import GROUP_SIZE, SCHEMA_VERSION
 from bucketline_service.store.sqlite.store import SqliteStore
 from tests.store.jobs import FIRST, Job

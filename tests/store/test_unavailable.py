@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.store import (
-    Cursor,
-    NewEvent,
-    Store,
-    open_store,
-)
+from bucketline_service.store import Cursor, NewEvent, Store, open_store
 from tests.store.jobs import FIRST, START, Job
 from tests.store.test_runs import UNKNOWN
 

@@ -13,29 +13,11 @@ from typing import Any
 import pytest
 
 from bucketline_service.errors import Damaged, StoreUnavailable
-from bucketline_service.store import (
-    Cursor,
-    Generation,
-    Outcome,
-    RankRecord,
-    Store,
-    open_store,
-)
+from bucketline_service.store import Cursor, Generation, Outcome, RankRecord, Store, open_store
 from bucketline_service.store.redis import keys
 from tests.redis_server import RedisServer
-from tests.redis_sets import (
-    ClusterSet,
-    SentinelSet,
-    ask,
-    node_number,
-    until,
-)
-from tests.store.jobs import (
-    FIRST,
-    START,
-    Job,
-    answered,
-)
+from tests.redis_sets import ClusterSet, SentinelSet, ask, node_number, until
+from tests.store.jobs import FIRST, START, Job, answered
 
 pytestmark = pytest.mark.anyio
 

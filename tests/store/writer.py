@@ -13,13 +13,7 @@ import os
 import sys
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.store import (
-    LEASE_STRIDE,
-    CommitRequest,
-    Cursor,
-    Store,
-    open_store,
-)
+from bucketline_service.store import LEASE_STRIDE, CommitRequest, Cursor, Store, open_store
 
 
 async def take_leases(store: Store, run: str, num: int) -> None:
