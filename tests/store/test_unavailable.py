@@ -92,27 +92,27 @@ async def test_the_same_store_works_again_after_an_outage(outage: Outage, name: 
     await patient.close()
 
 
-@pytest.mark.parametrize(
-    "verb", [*UNKNOWN, "ping", "list_runs", "create_run", "delete_run", "record", "events"]
-)
-async def test_every_verb_says_that_the_store_is_gone(outage: Outage, name: str, verb: str) -> None:
+async def test_every_verb_says_that_the_store_is_gone(outage: Outage, name: str) -> None:
     url, is_out = outage
-    verbs = {
-        **UNKNOWN,
-        "ping": lambda store, _: store.ping(),
-        "list_runs": lambda store, _: store.list_runs(),
-        "create_run": lambda store, run: store.create_run(run, b"", FIRST),
-        "delete_run": lambda store, run: store.delete_run(run),
-        "record": lambda store, run: store.record([NewEvent("mark", run, b"")], 0),
-        "events": lambda store, run: store.events(run, 0, 1),
-    }
+    verbs = (
+        *UNKNOWN.values(),
+        lambda store, _: store.ping(),
+        lambda store, _: store.list_runs(),
+        lambda store, run: store.create_run(run, b"", FIRST),
+        lambda store, run: store.delete_run(run),
+        lambda store, run: store.record([NewEvent("mark", run, b"")], 0),
+        lambda store, run: store.events(run, 0, 1),
+    )
     store = await answering(open_store(url, timeout_s=SHORT_S))
     told: list[StoreUnavailable] = []
     store.watch(told.append)
-    with is_out(), pytest.raises(StoreUnavailable) as caught:
-        await verbs[verb](store, name)
-    assert str(caught.value)
-    assert told == [caught.value]
+    with is_out():
+        for verb in verbs:
+            told.clear()
+            with pytest.raises(StoreUnavailable) as caught:
+                await verb(store, name)
+            assert str(caught.value)
+            assert told == [caught.value]
     await store.close()
 
 
