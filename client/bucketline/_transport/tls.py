@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Union
 
@@ -23,8 +24,6 @@ def trusted(verify: Verify | None) -> ssl.SSLContext:
     ``SSL_CERT_DIR``, else the public authorities). ``UsageError`` for a file that cannot be used."""
     import ssl  # imported late: importing bucketline needs no network, and httpx loads it anyway
 
-    import httpx
-
     if isinstance(verify, ssl.SSLContext):
         return verify
     source, given = "verify", verify
@@ -34,7 +33,7 @@ def trusted(verify: Verify | None) -> ssl.SSLContext:
         if given is not None:
             return ssl.create_default_context(cafile=os.fspath(given))
         source = "SSL_CERT_FILE or SSL_CERT_DIR"
-        return httpx.create_ssl_context()
+        return _public(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     except TypeError as exc:
         raise UsageError(
             f"{source} must be the path of a file with a CA's certificates, got {given!r}"
@@ -43,6 +42,15 @@ def trusted(verify: Verify | None) -> ssl.SSLContext:
         is_empty = isinstance(exc, ssl.SSLError)
         problem = "contains no certificate in PEM format" if is_empty else getattr(exc, "strerror", exc)
         raise UsageError(f"{source}: {given or 'the file that it names'}: {problem}") from exc
+
+
+@functools.lru_cache(maxsize=1)
+def _public(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
+    """What httpx trusts with these settings. All clients of a process share it: to load a hundred certificates takes
+    longer than all else that a client does to begin."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def certificate_problem(error: BaseException, url: str) -> str | None:
