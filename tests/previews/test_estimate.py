@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -31,6 +32,7 @@ LADDERS = [
     {"kind": "explicit", "sizes": [[512, 768], [512, 512], [768, 512]]},
     {"kind": "explicit", "sizes": [[512, 768], [256, 384], [512, 512], [256, 256], [768, 768]]},
 ]
+TAILS = ("spill", "pad", "drop", "catch_all")
 DEALS = [
     {"world_size": 4},
     {"world_size": 3, "lockstep": 5},
@@ -63,10 +65,23 @@ def close(stats):
     return pytest.approx(stats, rel=1e-12, abs=1e-15) if isinstance(stats, float) else stats
 
 
-@pytest.mark.parametrize("limits", LIMITS)
-@pytest.mark.parametrize("deal", DEALS)
-@pytest.mark.parametrize("tails", ["spill", "pad", "drop", "catch_all"])
-@pytest.mark.parametrize("ladder", LADDERS, ids=lambda ladder: ladder["kind"])
+def crossed():
+    """Every ladder with every tails policy, deal and limit. `make test` takes each ladder and each policy with both
+    limits, and with two or more of the others."""
+    found = []
+    for kind, tails, deal, limits in itertools.product(
+        *map(range, (len(LADDERS), 4, len(DEALS), len(LIMITS)))
+    ):
+        is_typical = (kind + tails) % 2 == 0 and (deal, limits) == (
+            (kind + tails) % 3,
+            (kind // 2 + tails // 2) % 2,
+        )
+        values = LADDERS[kind], TAILS[tails], DEALS[deal], LIMITS[limits]
+        found.append(pytest.param(*values, marks=[] if is_typical else pytest.mark.exhaustive))
+    return found
+
+
+@pytest.mark.parametrize(("ladder", "tails", "deal", "limits"), crossed())
 def test_a_preview_has_the_plans_numbers(ladder, tails, deal, limits):
     part = images()
     fields = {"batch_size": 4, "tails": tails, "ladder": ladder, "assign": limits, **deal}
@@ -163,7 +178,13 @@ def test_images_that_come_late_only(counts, batch_size, lockstep, policy, late):
     assert it.planner.num_only_after(1, position) == len(set(rows[1].tolist()) - set(rows[0].tolist()))
 
 
-@pytest.mark.parametrize(("lockstep", "world_size"), [(1, 3), (2, 3), (4, 6), (5, 2), (7, 7), (3, 1)])
+@pytest.mark.parametrize(
+    ("lockstep", "world_size"),
+    [
+        *((2, 3), (3, 1)),
+        *(pytest.param(*each, marks=pytest.mark.exhaustive) for each in ((1, 3), (4, 6), (5, 2), (7, 7))),
+    ],
+)
 def test_step_imbalance_is_what_epochs_have_on_average(lockstep, world_size):
     pixels = np.array([5, 1, 9, 9])
     it = line([40, 33, 22, 60], 2, lockstep, "drop")
