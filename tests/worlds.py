@@ -23,8 +23,7 @@ __all__ = [
 ]
 
 ON_BOTH = {
-    *("test_leases", "test_map_deletion_guard"),
-    *("test_replicas", "test_sessions", "test_store_risks"),
+    *("test_map_deletion_guard", "test_replicas", "test_store_risks"),
 }
 """Modules whose rules depend on what the store does under concurrent or lost writes."""
 

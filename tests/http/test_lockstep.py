@@ -158,8 +158,8 @@ def test_a_state_dict_carries_its_lockstep_to_a_coordinator_that_has_lost_all(tw
 
 
 @pytest.mark.parametrize("lockstep", [0, "3", 2**20 + 1, 46, True])
-def test_a_lockstep_that_is_none_is_refused(two: Api, lockstep: Any) -> None:
-    before = two.get("/v1/runs/run")
-    problem = two.session("run", "s", 422, resume={**state(two), "lockstep": lockstep})
+def test_a_lockstep_that_is_none_is_refused(steady: Api, lockstep: Any) -> None:
+    before = steady.get("/v1/runs/short")
+    problem = steady.session("short", "s", 422, resume={**before["state"], "lockstep": lockstep})
     assert (problem["code"], problem["field"]) == ("invalid", "resume.lockstep")
-    assert two.get("/v1/runs/run") == before
+    assert steady.get("/v1/runs/short") == before

@@ -73,8 +73,8 @@ def test_deleting_a_run_leaves_another_with_the_same_plan_at_work(put_run: PutRu
         ("GET", "/nothing", None),
     ],
 )
-def test_an_unknown_run(api: Api, method: str, path: str, body: Any) -> None:
-    assert api.ask(method, path, 404, json=body).json()["code"] == "not_found"
+def test_an_unknown_run(steady: Api, method: str, path: str, body: Any) -> None:
+    assert steady.ask(method, path, 404, json=body).json()["code"] == "not_found"
 
 
 def test_an_unknown_map(api: Api) -> None:
@@ -82,14 +82,13 @@ def test_an_unknown_map(api: Api) -> None:
     assert api.get("/v1/runs") == {"runs": []}
 
 
-def test_unknown_ranks_and_images(put_run: PutRun, api: Api) -> None:
-    put_run()
-    assert api.lease("run", 2, status=404)["code"] == "not_found"
-    assert api.next("run", 2, 2, status=404)["code"] == "not_found"
-    assert api.get("/v1/runs/run/batches", 404, epoch=0, step=0, rank=2)["code"] == "not_found"
+def test_unknown_ranks_and_images(steady: Api) -> None:
+    assert steady.lease("run", 2, status=404)["code"] == "not_found"
+    assert steady.next("run", 2, 2, status=404)["code"] == "not_found"
+    assert steady.get("/v1/runs/run/batches", 404, epoch=0, step=0, rank=2)["code"] == "not_found"
     for image in ("200", "-1", "x", "9" * 400, "01"):
-        assert api.get(f"/v1/runs/run/images/{image}", 404)["code"] == "not_found"
-    assert api.cursors("run") == [(0, 0), (0, 0)]
+        assert steady.get(f"/v1/runs/run/images/{image}", 404)["code"] == "not_found"
+    assert steady.cursors("run") == [(0, 2), (0, 0)]
 
 
 UNMEETABLE = [
@@ -120,15 +119,12 @@ UNMEETABLE = [
 
 
 @pytest.mark.parametrize(("change", "field"), UNMEETABLE)
-def test_a_spec_that_can_not_be_met_leaves_nothing(
-    put_run: PutRun, api: Api, change: dict[str, Any], field: str
-) -> None:
-    put_run("other")
+def test_a_spec_that_can_not_be_met_leaves_nothing(steady: Api, change: dict[str, Any], field: str) -> None:
     for _ in range(2):  # what is remembered of the first answers the second
-        problem = api.put("/v1/runs/run", {**SPEC, **change}, 422)
+        problem = steady.put("/v1/runs/new", {**SPEC, **change}, 422)
         assert (problem["code"], problem["field"]) == ("invalid", field)
         assert problem["detail"].startswith(f"{field}: ")
-    assert [run["run"] for run in api.get("/v1/runs")["runs"]] == ["other"]
+    assert [run["run"] for run in steady.get("/v1/runs")["runs"]] == ["run", "short"]
 
 
 WRONG = [
@@ -312,9 +308,8 @@ def test_numbers_that_are_none(shared_api: Api, text: str) -> None:
         (f"epoch={2**31}&step=0&rank=0", "epoch"),
     ],
 )
-def test_batches_that_are_none(put_run: PutRun, api: Api, query: str, field: str) -> None:
-    put_run()
-    assert api.ask("GET", f"/v1/runs/run/batches?{query}", 422).json()["field"] == field
+def test_batches_that_are_none(steady: Api, query: str, field: str) -> None:
+    assert steady.ask("GET", f"/v1/runs/run/batches?{query}", 422).json()["field"] == field
 
 
 @pytest.mark.parametrize(
@@ -328,8 +323,8 @@ def test_batches_that_are_none(put_run: PutRun, api: Api, query: str, field: str
     ],
 )
 def test_a_ladder_that_a_word_says_is_the_same_as_its_object(
-    api: Api, word: str, ladder: dict[str, str]
+    shared_api: Api, word: str, ladder: dict[str, str]
 ) -> None:
-    api.put_csv("small", "id,width,height\n" + "".join(f"{i},640,480\n" for i in range(200)))
-    spelt = api.put("/v1/runs/run", {**SPEC, "ladder": ladder}, 201)
-    assert api.put("/v1/runs/run", {**SPEC, "ladder": word}, 200) == spelt
+    spelt = shared_api.put("/v1/runs/spelt", {**SPEC, "ladder": ladder}, 201)
+    assert shared_api.put("/v1/runs/spelt", {**SPEC, "ladder": word}, 200) == spelt
+    shared_api.ask("DELETE", "/v1/runs/spelt", 204)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from bucketline._wire import batch_from
 from bucketline_service.runs import delivery
 from tests.checked import Api
 from tests.http.test_previews import OF_A_RUN, close
+from tests.worlds import World
 
 CATS = "id,width,height,num_repeats\n" + "".join(
     f"{i},{500 + 64 * (i % 5)},{512 + 64 * (i % 3)},{[1, 2, 0.5, 0][i % 4]}\n" for i in range(80)
@@ -21,11 +23,28 @@ ONE_EACH = {"world_size": 1, "batch_size": 1, "tails": "drop"}
 Image = tuple[str, int | str]
 
 
-@pytest.fixture
-def maps(api: Api) -> Api:
-    for name, content in (("cats", CATS), ("dogs", DOGS), ("named", NAMED)):
+CLIPS = "id,width,height,num_frames\n" + "".join(f"{i},640,512,{[1, 9, 20][i % 3]}\n" for i in range(30))
+
+
+@pytest.fixture(scope="module")
+def all_maps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One coordinator with the maps: nothing here is the store's doing."""
+    folder = tmp_path_factory.mktemp("maps")
+    world = World(f"sqlite:///{folder / 'state.sqlite'}", folder / "data")
+    api = world.replica().api
+    few = "id,width,height\n" + "".join(f"img-{i},1,1\n" for i in range(5))
+    for name, content in (("cats", CATS), ("dogs", DOGS), ("named", NAMED), ("clips", CLIPS), ("few", few)):
         api.put_csv(name, content, 201)
-    return api
+    yield api
+    world.close()
+
+
+@pytest.fixture
+def maps(all_maps: Api) -> Iterator[Api]:
+    """Without runs."""
+    yield all_maps
+    for run in all_maps.get("/v1/runs")["runs"]:
+        all_maps.ask("DELETE", f"/v1/runs/{run['run']}?force=true", 204)
 
 
 def put(api: Api, *maps: dict[str, Any], status: int | None = 201, **more: Any) -> Any:
@@ -112,7 +131,6 @@ def test_weights_are_shares_of_the_epoch(maps: Api, num_repeats: int | None) -> 
 
 
 def test_valid_ids_are_of_each_map(maps: Api) -> None:
-    maps.put_csv("few", "id,width,height\n" + "".join(f"img-{i},1,1\n" for i in range(5)), 201)
     put(
         maps,
         {"map": "dogs", "valid_ids": [41, 139, 41]},
@@ -129,8 +147,6 @@ def test_valid_ids_are_of_each_map(maps: Api) -> None:
     for used in ("dogs", "named", "few", "cats"):
         problem = maps.ask("DELETE", f"/v1/maps/{used}", 409).json()
         assert "run" in problem["detail"]
-    maps.ask("DELETE", "/v1/runs/run", 204)
-    maps.ask("DELETE", "/v1/maps/few", 204)
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
@@ -183,16 +199,18 @@ def test_a_map_that_is_missing_is_not_found(maps: Api) -> None:
     assert "birds" in put(maps, {"map": "cats"}, {"map": "birds"}, status=404)["detail"]
 
 
-@pytest.mark.parametrize(
-    "of_maps",
-    [
-        [{"map": "cats"}, {"map": "dogs", "num_repeats": 1.5}],
+TOLD: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
+    ([{"map": "cats"}, {"map": "dogs", "num_repeats": 1.5}], {}),
+    (
         [{"map": "cats", "weight": 1}, {"map": "dogs", "weight": 3, "valid_ids": list(range(40, 99))}],
-        [{"map": "named", "repeats": 1}],
-        [{"map": "named", "weight": 1}],
-    ],
-)
-@pytest.mark.parametrize("more", [{}, {"num_repeats": 1.3, "tails": "pad", "batch_size": 3, "world_size": 2}])
+        {"num_repeats": 1.3, "tails": "pad", "batch_size": 3, "world_size": 2},
+    ),
+    ([{"map": "named", "repeats": 1}], {"num_repeats": 1.3, "tails": "pad"}),
+    ([{"map": "named", "weight": 1}], {}),
+]
+
+
+@pytest.mark.parametrize(("of_maps", "more"), TOLD)
 def test_what_is_told_of_a_spec_can_be_put_again_and_previewed(
     maps: Api, of_maps: list[dict[str, Any]], more: dict[str, Any]
 ) -> None:
@@ -204,20 +222,17 @@ def test_what_is_told_of_a_spec_can_be_put_again_and_previewed(
     assert preview["stats"] == close({name: stats[name] for name in stats.keys() - OF_A_RUN})
 
 
-def test_a_client_reads_maps_and_lengths(api: Api) -> None:
-    clips = "".join(f"{i},640,512,{[1, 9, 20][i % 3]}\n" for i in range(30))
-    api.put_csv("clips", "id,width,height,num_frames\n" + clips, 201)
-    api.put_csv("dogs", DOGS, 201)
-    put(api, {"map": "clips"}, {"map": "dogs"}, frame_buckets=[1, 17])
-    lease = api.lease("run", 0)["lease"]
-    found = api.next("run", 0, lease, count=1024)["batches"]
+def test_a_client_reads_maps_and_lengths(maps: Api) -> None:
+    put(maps, {"map": "clips"}, {"map": "dogs"}, frame_buckets=[1, 17])
+    lease = maps.lease("run", 0)["lease"]
+    found = maps.next("run", 0, lease, count=1024)["batches"]
     for batch in map(batch_from, found):
         assert batch.maps in (["clips"], ["dogs"])
         assert batch.num_frames in (1, 17)
         if batch.num_frames == 17:
             assert (batch.maps, batch.ids[0] % 3) == (["clips"], 2)
-    put_one = api.put("/v1/runs/one", {**ONE_EACH, "map": "dogs"}, 201)["run"]
-    plain = api.get(f"/v1/runs/{put_one}/batches", epoch=0, step=0, rank=0)["batches"][0]
+    put_one = maps.put("/v1/runs/one", {**ONE_EACH, "map": "dogs"}, 201)["run"]
+    plain = maps.get(f"/v1/runs/{put_one}/batches", epoch=0, step=0, rank=0)["batches"][0]
     assert not {"maps", "num_frames"} & plain.keys()
     assert (batch_from(plain).maps, batch_from(plain).num_frames) == (None, None)
 
