@@ -1,9 +1,10 @@
-"""Reads damaged Parquet and Arrow files, as maps and as img2dataset's tables: ``python -m tests.security.damage SEED``
-prints as JSON how many of each kind were read, refused, and bad. It runs as a separate process, because what the
-readers' C++ does not catch ends it."""
+"""Reads damaged Parquet and Arrow files, as maps and as img2dataset's tables. ``python -m tests.security.damage SEED
+SHARE`` takes one in SHARE of the files, and prints as JSON how many of each kind were read, refused, and bad. It runs
+as a separate process, because what the readers' C++ does not catch ends it."""
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import random
 import sys
@@ -38,13 +39,13 @@ def damaged(data: bytes, num: int, seed: int) -> Iterator[bytes]:
         yield bytes(wrong)
 
 
-def maps(folder: Path, seed: int) -> Iterator[tuple[str, str]]:
+def maps(folder: Path, seed: int, share: int) -> Iterator[tuple[str, str]]:
     store = MapStore(folder / "maps")
     path = folder / "file"
     for kind, num in NUM_FILES.items():
         format, write = WRITERS[kind]
         write(path, ["b", "a", "é"], [640, 1, 1000], [480, 1, 2000])
-        for data in damaged(path.read_bytes(), num, seed):
+        for data in damaged(path.read_bytes(), num // share, seed):
             path.write_bytes(data)
             try:
                 store.put("map", path, format)
@@ -55,24 +56,25 @@ def maps(folder: Path, seed: int) -> Iterator[tuple[str, str]]:
                 yield kind, "read"
 
 
-def tables(folder: Path, seed: int) -> Iterator[tuple[str, str]]:
+def tables(folder: Path, seed: int, share: int) -> Iterator[tuple[str, str]]:
     """All in one scan."""
     tables = folder / "tables"
     tables.mkdir()
     columns = {"key": ["a", "b"], "status": ["success"] * 2, "width": [640, 1], "height": [480, 1]}
     pq.write_table(pa.table(columns), folder / "table")
-    for index, data in enumerate(damaged((folder / "table").read_bytes(), NUM_TABLES, seed)):
+    for index, data in enumerate(damaged((folder / "table").read_bytes(), NUM_TABLES // share, seed)):
         (tables / f"{index:05d}.parquet").write_bytes(data)
     done = scan([tables], folder / "sizes.parquet", ids=IdStyle.FULL)
     yield from (("table", "read") for _ in done.sizes)
     yield from (("table", "bad") for _ in done.bad)
 
 
-def main(seed: int) -> None:
+def main(seed: int, share: int) -> None:
+    faulthandler.enable()
     with tempfile.TemporaryDirectory() as folder:
-        found = Counter([*maps(Path(folder), seed), *tables(Path(folder), seed)])
+        found = Counter([*maps(Path(folder), seed, share), *tables(Path(folder), seed, share)])
     print(json.dumps({" ".join(each): num for each, num in sorted(found.items())}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

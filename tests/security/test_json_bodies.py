@@ -69,7 +69,7 @@ COSTLY: dict[str, tuple[tuple[str, str], Callable[[], bytes]]] = {
     "shares of a length": (RUN, lambda: spec(frame_buckets=[{"num_frames": 1, "keep_prob": ["x"] * 500_000}])),
     "sides of tiers": (RUN, lambda: spec(ladder={"kind": "tiers", "resolution": ["x"] * 500_000})),
     "fields that are none": (RUN, lambda: spec(**fields(600_000))),
-    "fewer fields": (RUN, lambda: spec(**fields(200_000))),
+    "fewer fields": (RUN, lambda: spec(**fields(50_000))),
     "fields of each of many maps": (RUN, lambda: spec(maps=[{"map": "m", **fields(60)}] * 256)),
     "fields of a ladder": (RUN, lambda: spec(ladder={"kind": "kohya", **fields(300_000)})),
     "one field again and again": (RUN, lambda: b'{"map":"small",' + b'"batch_size":8,' * 500_000 + b'"seed":1}'),
@@ -88,7 +88,7 @@ COSTLY: dict[str, tuple[tuple[str, str], Callable[[], bytes]]] = {
     "previews that are numbers": (PREVIEWS, lambda: previews(specs=[0] * 500_000)),
     "maps of previews": (PREVIEWS, lambda: previews(map=None, maps=[{"map": "m", **fields(60)}] * 256)),
     "where a map is": (MAP, lambda: json.dumps({"uri": "file:///x", "format": [[]] * 2_600_000}).encode()),
-    "fields of where a map is": (MAP, lambda: json.dumps({"uri": "file:///x", **fields(200_000)}).encode()),
+    "fields of where a map is": (MAP, lambda: json.dumps({"uri": "file:///x", **fields(50_000)}).encode()),
 }  # fmt: skip
 
 

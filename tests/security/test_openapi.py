@@ -25,16 +25,6 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     server.close()
 
 
-def test_a_few_answers_of_every_call_are_as_documented(server: ServerProcess) -> None:
-    """Every request of the other tests is checked as well: see ``tests/checked.py``."""
-    flags = ("--generation-deterministic", "--phases", "fuzzing")
-    done = fuzz(server, TOKENS["BUCKETLINE_OPERATOR_TOKEN"], *flags, num_examples=1)
-    assert done.returncode == 0, done.stdout + done.stderr
-    status, log = server.stop()
-    assert status == 0
-    assert '"ERROR"' not in log
-
-
 @pytest.mark.exhaustive
 def test_every_answer_is_as_documented(server: ServerProcess) -> None:
     """By an operator, briefly, and always the same; ``make fuzz`` takes longer, and also sends the other tokens."""

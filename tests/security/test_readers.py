@@ -128,7 +128,7 @@ HOSTILE = [
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(BRIEFLY, max_examples=settings().max_examples * 4)
+@settings(BRIEFLY, max_examples=settings().max_examples * 2)
 def test_a_pickle_of_any_opcodes_runs_nothing(root: Path, seed: int) -> None:
     """A program of hostile pieces: numpy's scalars half made, calls, memo, other stacks."""
     draw = random.Random(seed)
@@ -146,7 +146,7 @@ HEADERS = [
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(BRIEFLY, max_examples=settings().max_examples * 2)
+@settings(BRIEFLY, max_examples=settings().max_examples)
 def test_an_array_of_any_header_is_read_or_named(root: Path, seed: int) -> None:
     draw = random.Random(seed)
     header = draw.choice(
