@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -62,7 +63,7 @@ def test_a_client_that_falls_silent_is_let_go(server: ServerProcess, sent: bytes
     with connect(server) as client:
         client.sendall(sent)
         rest(client)
-    assert httpx.get(f"{server.url}/healthz").status_code == 200
+    assert httpx.get(f"{server.url}/healthz", verify=False).status_code == 200
 
 
 def test_a_head_that_comes_byte_by_byte_has_a_deadline(server: ServerProcess) -> None:
@@ -104,7 +105,8 @@ def test_a_head_without_an_end_is_refused(server: ServerProcess, sent: bytes) ->
 
 def test_headers_up_to_the_bound_are_taken(server: ServerProcess) -> None:
     room = connection_limits.MAX_HEAD_BYTES - 1000
-    assert httpx.get(f"{server.url}/healthz", headers={"X": "x" * room}).status_code == 200
+    answer = httpx.get(f"{server.url}/healthz", headers={"X": "x" * room}, verify=False)
+    assert answer.status_code == 200
 
 
 def test_what_is_no_http_is_a_problem(server: ServerProcess) -> None:
@@ -132,11 +134,11 @@ def test_one_who_never_reads_is_let_go(server: ServerProcess) -> None:
     before = open_files(server)
     with connect(server) as client:
         client.sendall(request * connection_limits.MAX_WAITING)
-        until = time.monotonic() + DEADLINE_S
-        while open_files(server) <= before:
-            assert time.monotonic() < until
-        while open_files(server) > before:
-            assert time.monotonic() < until, "it is still served"
+        for is_served in (True, False):
+            until = time.monotonic() + DEADLINE_S
+            while (open_files(server) > before) != is_served:
+                assert time.monotonic() < until
+                threading.Event().wait(0.01)
         assert len(rest(client)) < one * connection_limits.MAX_WAITING
 
 
@@ -159,7 +161,7 @@ def test_connections_beyond_the_bound_are_refused(tmp_path: Path) -> None:
         for client in clients:
             client.close()
         wanted = iter(range(1000))
-        while httpx.get(f"{server.url}/healthz").status_code != 200:
+        while httpx.get(f"{server.url}/healthz", verify=False).status_code != 200:
             next(wanted)
     finally:
         server.close()
