@@ -3,14 +3,13 @@
 import pickle
 import signal
 import ssl
-import subprocess
-import sys
 
 import httpx
 import pytest
 import trustme
 
 from bucketline import BucketClient, CoordinatorUnavailable, Operator, UsageError
+from tests.server import run_command
 
 from .coordinators import Coordinator, put_run
 from .test_faults import persist
@@ -155,10 +154,21 @@ def test_a_ca_file_that_cannot_be_used(tmp_path, monkeypatch, content):
     for name in ("BUCKETLINE_CA_FILE", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, str(file))
         with pytest.raises(UsageError, match=rf"^{name}"):
-            Operator("https://127.0.0.1:9")
+            Operator("HTTPS://127.0.0.1:9")
         monkeypatch.delenv(name)
     with pytest.raises(UsageError, match=r"^verify "):
         Operator("https://127.0.0.1:9", verify=3)
+
+
+def test_the_public_authorities_are_loaded_for_https_alone(monkeypatch):
+    """Also where only the way to one of several, or to its proxy, is https."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/none.pem")
+    Operator("http://replica.invalid").close()
+    with pytest.raises(UsageError, match="SSL_CERT_FILE"):
+        Operator(["http://replica.invalid", "https://replica.invalid"])
+    monkeypatch.setenv("HTTP_PROXY", "https://proxy.invalid")
+    with pytest.raises(UsageError, match="SSL_CERT_FILE"):
+        Operator("http://replica.invalid")
 
 
 def test_of_several_one_that_is_not_trusted_is_passed_by(secure, house, stranger, tmp_path):
@@ -173,18 +183,17 @@ def test_of_several_one_that_is_not_trusted_is_passed_by(secure, house, stranger
 
 
 def test_the_command_line(secure, house, stranger):
-    command = [sys.executable, "-m", "bucketline", "run", "list", "--json", "--url", secure.url]
     for ca, code in ((house.ca, 0), (stranger.ca, 1)):
-        environ = {"BUCKETLINE_CA_FILE": str(ca), "PATH": ""}
-        done = subprocess.run(command, capture_output=True, text=True, env=environ)
-        assert (done.returncode, done.stderr.count("\n")) == (code, code)
-    assert "BUCKETLINE_CA_FILE" in done.stderr
+        environ = {"BUCKETLINE_CA_FILE": str(ca)}
+        status, _, errors = run_command("run", "list", "--json", "--url", secure.url, environ=environ)
+        assert (status, errors.count("\n")) == (code, code)
+    assert "BUCKETLINE_CA_FILE" in errors
 
 
 # --- a new certificate ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.exhaustive)])
 def test_a_certificate_is_renewed_under_a_training(tmp_path, workers):
     """SIGHUP: the loop does not notice, and new connections get the new certificate."""
     house = House(tmp_path)

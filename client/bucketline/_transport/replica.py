@@ -11,7 +11,7 @@ from .._errors import Refused, UsageError
 from .._types import Json
 from .answers import Answered, is_expected, outcome_of
 from .failures import Reason, Unanswered
-from .proxies import proxy_for, without_userinfo
+from .proxies import without_userinfo
 from .tls import certificate_problem
 from .urls import without_credentials
 
@@ -31,7 +31,7 @@ ATTEMPT_CAP_S = 1e6
 
 
 class Replica:
-    """A connection pool to one replica at ``url``, through the proxy that ``proxies`` names for it, if any."""
+    """A connection pool to one replica at ``url``, through ``proxy`` if that is not None."""
 
     def __init__(
         self,
@@ -41,12 +41,12 @@ class Replica:
         request_timeout_s: float,
         connect_timeout_s: float,
         trust: ssl.SSLContext,
-        proxies: Mapping[str, str],
+        proxy: str | None,
     ) -> None:
         import httpx  # imported late: it takes longer than all of bucketline
 
         self._url = url
-        self._proxy = proxy_for(url, proxies)
+        self._proxy = proxy
         attempt_s = min(request_timeout_s, ATTEMPT_CAP_S)
         # given a transport, a client does not look for proxies itself
         self._client = httpx.Client(

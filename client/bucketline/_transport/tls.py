@@ -10,6 +10,7 @@ from .._errors import UsageError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterable
 
 CA_VARIABLE = "BUCKETLINE_CA_FILE"
 Verify = Union[str, "os.PathLike[str]", "ssl.SSLContext"]
@@ -19,9 +20,12 @@ X509_EXPIRED, X509_HOSTNAME_MISMATCH, X509_IP_MISMATCH = 10, 62, 64
 """OpenSSL's codes of the three errors that trusting another CA does not cure."""
 
 
-def trusted(verify: Verify | None) -> ssl.SSLContext:
+def trusted(verify: Verify | None, addresses: Iterable[str | None]) -> ssl.SSLContext:
     """Whom to trust: ``verify``, else ``BUCKETLINE_CA_FILE``, else what httpx trusts (``SSL_CERT_FILE``,
-    ``SSL_CERT_DIR``, else the public authorities). ``UsageError`` for a file that cannot be used."""
+    ``SSL_CERT_DIR``, else the public authorities). ``UsageError`` for a file that cannot be used.
+
+    If none of these is given and none of ``addresses`` is ``https://``, nobody: loading the authorities takes longer
+    than everything else that a client does before its first request."""
     import ssl  # imported late: importing bucketline needs no network, and httpx loads it anyway
 
     if isinstance(verify, ssl.SSLContext):
@@ -29,6 +33,8 @@ def trusted(verify: Verify | None) -> ssl.SSLContext:
     source, given = "verify", verify
     if given is None:
         source, given = CA_VARIABLE, os.environ.get(CA_VARIABLE, "").strip() or None
+    if given is None and not any((address or "").lower().startswith("https:") for address in addresses):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if given is not None:
             return ssl.create_default_context(cafile=os.fspath(given))

@@ -16,7 +16,7 @@ from .._types import Json
 from .failover import Failover
 from .failures import Unanswered, never_a_coordinator, one_line, unavailable
 from .first_contact import FirstContact
-from .proxies import environment
+from .proxies import environment, proxy_for
 from .replica import Read, Replica
 from .retry import Backoff, log_level
 from .tls import Verify, trusted
@@ -46,8 +46,9 @@ class Transport:
     ) -> None:
         urls = check_urls(url)
         headers = _headers(token)
-        trust = trusted(verify)  # shared by all: loading a hundred certificates takes longer than a request
-        proxies = environment()
+        environ_proxies = environment()
+        proxies = [proxy_for(each, environ_proxies) for each in urls]
+        trust = trusted(verify, (*urls, *proxies))  # shared by all
         self._replicas = [
             Replica(
                 each,
@@ -55,9 +56,9 @@ class Transport:
                 request_timeout_s=request_timeout_s,
                 connect_timeout_s=connect_timeout_s,
                 trust=trust,
-                proxies=proxies,
+                proxy=proxy,
             )
-            for each in urls
+            for each, proxy in zip(urls, proxies, strict=True)
         ]
         self._lock = threading.Lock()  # around the two below
         self._failover = Failover(len(urls), preferred_replica)
