@@ -160,8 +160,7 @@ class ServerProcess:
         self._environ = environ or {}
         self._before = before
         self._port = "0"
-        # without TLS: to load a hundred certificates takes longer than the server takes to start
-        self._client = httpx.Client(timeout=30, verify=False)
+        self._client = httpx.Client(timeout=30, verify=False, trust_env=False)  # loads no authorities
         self.start()
 
     def start(self) -> None:

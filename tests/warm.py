@@ -29,8 +29,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
     *("bucketline", "bucketline_service.cli", "bucketline_service.server"),
-    *("encodings.idna", "httpx", "pyarrow.compute", "redis.asyncio", "redis.asyncio.sentinel", "sqlite3"),
-    *("uvicorn.lifespan.on", "uvicorn.loops.uvloop"),
+    *("anyio._backends._asyncio", "encodings.idna", "fastapi_offline", "httpcore", "httpx", "numpy.random"),
+    *("pyarrow.compute", "pydantic.v1", "redis.asyncio", "redis.asyncio.sentinel", "sqlite3"),
+    *("uvicorn.lifespan.on", "uvicorn.loops.uvloop", "bucketline_service.store.sqlite"),
 )
 """What almost every program uses, parts that are imported late included."""
 LONGEST_REQUEST = 1 << 20

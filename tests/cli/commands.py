@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import io
 import os
 import pty
 import re
@@ -13,8 +15,11 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
 
-from typer.testing import CliRunner
+import pytest
+import typer
 
 from bucketline_service import cli
 from tests import warm
@@ -26,11 +31,25 @@ HOME = "\x1b[H"
 
 def run_here(*arguments: str, **environ: str) -> tuple[int, str, str]:
     """Exit status, standard output and standard error, neither a terminal; of BUCKETLINE_… only what is given."""
-    clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("BUCKETLINE_")}
-    done = CliRunner().invoke(cli.app, list(arguments), prog_name="bucketline", env={**clean, **environ})
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stdout, done.stderr
+    stdin, out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(3))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+        patch.setattr(sys, "stdin", stdin)
+        for name in [*os.environ]:
+            if name.startswith("BUCKETLINE_"):
+                patch.delenv(name)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            _command().main(list(arguments), prog_name="bucketline")
+    for stream in (out, errors):
+        stream.flush()
+    return int(ended.value.code or 0), out.buffer.getvalue().decode(), errors.buffer.getvalue().decode()
+
+
+@functools.cache
+def _command() -> Any:
+    """All of ``bucketline``. To build it takes longer than to run most of its commands."""
+    return typer.main.get_command(cli.app)
 
 
 class Terminal:

@@ -4,15 +4,12 @@ import json
 import re
 import shlex
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from bucketline_service import cli
 from bucketline_service.cli.output import console
@@ -197,16 +194,14 @@ def test_a_run_that_is_planned_shows_how_far_it_is(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.count("planning 42%") == 3
 
 
-def test_a_coordinator_that_is_not_there() -> None:
+def test_a_coordinator_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    hurry = "from bucketline_service import cli; cli.connection.TIMEOUT_S = 0.1; "
-    hurry += f"cli.app(['run', 'list', '--url', '{url}'])"
-    done = subprocess.run([sys.executable, "-c", hurry], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"bucketline: {url} ")
-    assert done.stderr.count("\n") == 1
-    assert "bucketline serve" in done.stderr
+    monkeypatch.setattr(cli.connection, "TIMEOUT_S", 0.1)
+    status, out, errors = run_here("run", "list", "--url", url)
+    assert (status, out, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith(f"bucketline: {url} ")
+    assert "bucketline serve" in errors
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -220,19 +215,18 @@ COMMANDS = dict(commands(typer.main.get_command(cli.app)))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_help_is_what_was_written(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_is_what_was_written(path: tuple[str, ...]) -> None:
     """Its words, and those of its options, brackets too."""
-    monkeypatch.setenv("COLUMNS", "80")
-    done = CliRunner().invoke(cli.app, [*path, "--help"])
-    assert (done.exit_code, done.stderr) == (0, "")
-    shown = "".join(done.stdout.split())
+    status, out, errors = run_here(*path, "--help", COLUMNS="80")
+    assert (status, errors) == (0, "")
+    shown = "".join(out.split())
     command = COMMANDS[path]
     for text in (command.help, *(each.help for each in command.params if each.help)):
         assert "".join(text.split()) in shown
     for each in command.params:
         assert each.help or each.param_type_name == "argument", f"--{each.name} says nothing"
         if each.param_type_name == "option":
-            assert each.opts[0] in done.stdout
+            assert each.opts[0] in out
 
 
 def test_help_names_every_command() -> None:

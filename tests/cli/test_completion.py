@@ -22,8 +22,6 @@ source <(bucketline --show-completion bash)
 complete -p bucketline
 words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _bucketline_completion bucketline; echo "${COMPREPLY[*]}"; }
 words bucketline run show ''
-words bucketline map show c
-BUCKETLINE_URL=http://127.0.0.1:9 words bucketline run show ''
 """
 
 
@@ -49,8 +47,6 @@ def test_bash_completes_names(server: ServerProcess) -> None:
     assert done.stdout.splitlines() == [
         "complete -o default -F _bucketline_completion bucketline",
         "run",
-        "coco",
-        "",
     ]
 
 

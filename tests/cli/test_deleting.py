@@ -9,15 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.commands import Terminal, plain, run_here
-from tests.server import COCO, ServerProcess
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path_factory.mktemp("deleting"))
-    server.api().put_csv("coco", COCO.read_bytes(), 201)
-    yield server
-    server.close()
+from tests.server import ServerProcess
 
 
 @pytest.fixture

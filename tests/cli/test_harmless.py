@@ -44,10 +44,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def url(server: ServerProcess) -> Iterator[str]:
     """Of a coordinator under an attacker's control, or of a release that accepted any name: ``NAME`` is ``EVIL``."""
     evil = json.dumps(EVIL)[1:-1].encode()
+    client = httpx.Client(base_url=server.url, verify=False, trust_env=False)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer = httpx.get(server.url + self.path)
+            answer = client.get(self.path)
             body = answer.content.replace(b"NAME", evil)
             self.send_response(answer.status_code)
             self.send_header("Content-Type", answer.headers["content-type"])
@@ -65,6 +66,7 @@ def url(server: ServerProcess) -> Iterator[str]:
     proxy.shutdown()
     thread.join()
     proxy.server_close()
+    client.close()
 
 
 def hidden(text: str) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from rich.console import Console
 from bucketline_service.terminal import readable, runs, top
 from tests.checked import Api
 from tests.cli.commands import Terminal, run_here
-from tests.server import COCO, ServerProcess
+from tests.server import ServerProcess
 
 HURRY = (
     "import importlib; from bucketline_service import cli; "
@@ -23,16 +22,11 @@ HURRY = (
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """With runs of 12 ranks."""
-    server = ServerProcess(tmp_path_factory.mktemp("top"))
-    api = server.api()
-    api.put_csv("coco", COCO.read_bytes(), 201)
+@pytest.fixture(autouse=True, scope="module")
+def _runs(server: ServerProcess) -> None:
+    """Of 12 ranks."""
     for run in ("big", "idle"):
-        api.put(f"/v1/runs/{run}", {"map": "coco", "world_size": 12, "batch_size": 8}, 201)
-    yield server
-    server.close()
+        server.api().put(f"/v1/runs/{run}", {"map": "coco", "world_size": 12, "batch_size": 8}, 201)
 
 
 def advance(api: Api, run: str, rank: int, step: int) -> None:
