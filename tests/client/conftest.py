@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import itertools
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,9 +10,8 @@ import pytest
 
 from bucketline import BucketClient
 
-from .coordinators import Coordinator, Proxy, put_run
+from .coordinators import Coordinator, Proxy, new_run, put_run
 
-_numbers = itertools.count()
 LAUNCHERS = (
     *("BUCKETLINE_SESSION", "TORCHELASTIC_", "SLURM_", "OMPI_", "PMI_", "PMIX_"),
     *("MV2_", "FLUX_", "JSM_", "PALS_"),
@@ -22,9 +21,21 @@ LAUNCHERS = (
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of a coordinator with a map and a run ``run``. Copies of it spare other coordinators the upload."""
+    folder = tmp_path_factory.mktemp("filled")
+    coordinator = Coordinator(folder)
+    put_run(coordinator.url, "run")
+    coordinator.stop()
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, filled: Path) -> Iterator[Coordinator]:
     """One coordinator for all tests that do not disturb it; each test has its own run in it."""
-    coordinator = Coordinator(tmp_path_factory.mktemp("coordinator"))
+    folder = tmp_path_factory.mktemp("coordinator")
+    shutil.copytree(filled, folder / "data")
+    coordinator = Coordinator(folder)
     yield coordinator
     coordinator.stop()
 
@@ -37,18 +48,35 @@ def url(shared: Coordinator) -> str:
 @pytest.fixture
 def run(url: str) -> str:
     """A new run with the defaults of ``put_run``."""
-    name = f"run-{next(_numbers)}"
-    put_run(url, name)
-    return name
+    return new_run(url)
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Coordinator]:
+def own(tmp_path: Path, filled: Path) -> Iterator[Coordinator]:
     """A coordinator to kill, with a run ``run`` in it."""
+    shutil.copytree(filled, tmp_path / "data")
     coordinator = Coordinator(tmp_path)
-    put_run(coordinator.url, "run")
     yield coordinator
     coordinator.stop()
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory, filled: Path) -> Iterator[list[Coordinator]]:
+    folder = tmp_path_factory.mktemp("pair")
+    shutil.copytree(filled, folder / "data")
+    both = [Coordinator(folder) for _ in range(2)]
+    yield both
+    for each in both:
+        each.stop()
+
+
+@pytest.fixture
+def replicas(request: pytest.FixtureRequest) -> Iterator[list[Coordinator]]:
+    """Two to kill, over one store and one data directory: ``pair``, or the fixture that the test's parameter names."""
+    both: list[Coordinator] = request.getfixturevalue(getattr(request, "param", "pair"))
+    yield both
+    for each in both:
+        each.revive()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import itertools
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from bucketline import Operator
 from tests import warm
 
 ROOT = Path(__file__).parents[2]
+_numbers = itertools.count()
 COCO = ROOT / "service" / "bucketline_service" / "data" / "coco-5k.csv"
 
 
@@ -55,6 +57,11 @@ class Coordinator:
         found = re.match(r"bucketline: listening on (https?)://127\.0\.0\.1:(\d+)$", line)
         assert found, f"{line!r}\n{(self.folder / 'coordinator.log').read_text()}"
         self._scheme, self._port = found[1], int(found[2])
+
+    def revive(self) -> None:
+        """Start it again if it was killed."""
+        if self._process is None:
+            self.start()
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -161,5 +168,13 @@ class Proxy:
 def put_run(url: str, run: str, *, verify: Path | None = None, **spec: object) -> dict[str, object]:
     """A run over the shipped COCO map: 2 ranks, and epochs of about 19 steps unless ``spec`` says otherwise."""
     with Operator(url, verify=verify) as operator:
-        operator.put_map("coco", COCO)
+        if "coco" not in [each["map"] for each in operator.maps()]:
+            operator.put_map("coco", COCO)
         return operator.put_run(run, {"map": "coco", "world_size": 2, "batch_size": 128, **spec})
+
+
+def new_run(url: str, **spec: object) -> str:
+    """The name of a new run, likewise."""
+    name = f"run-{next(_numbers)}"
+    put_run(url, name, **spec)
+    return name

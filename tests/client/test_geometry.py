@@ -92,19 +92,16 @@ def test_each_of_seed_epoch_and_id_draws_again():
 
 def test_every_place_is_drawn_alike():
     counts = [0] * 8
-    for id in range(8000):
+    for id in range(1600):
         counts[fit((519, 512), (512, 512), "random", id=id).crop_left] += 1
     # chi-squared, 7 degrees of freedom: 24.3 is its 0.1 % point, and the draws are always the same
-    assert sum((count - 1000) ** 2 / 1000 for count in counts) < 24.3
+    assert sum((count - 200) ** 2 / 200 for count in counts) < 24.3
 
 
 def test_a_crop_is_the_same_in_another_process():
     """And therefore on another machine: Python's own hashes, which each process salts, are not used."""
     text = "from bucketline.geometry import fit; print(fit((9, 1), (1, 1), 'random', 7, epoch=3, id='a').crop_left)"
-    out = {
-        subprocess.run([sys.executable, "-c", text], capture_output=True, check=True).stdout for _ in range(2)
-    }
-    assert out == {b"4\n"}
+    assert subprocess.run([sys.executable, "-c", text], capture_output=True, check=True).stdout == b"4\n"
 
 
 def test_the_conditioning_of_sdxl():

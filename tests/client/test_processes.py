@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from bucketline import BucketClient, Operator
+from tests import warm
 
 FORK = """
 import os, sys, traceback, warnings
@@ -59,11 +60,11 @@ for _ in range(4):
 
 def script(text, *args):
     """The standard output of a program, which must succeed without warnings."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", text, *args], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    command = [sys.executable, "-c", f"import warnings; warnings.simplefilter('error')\n{text}", *args]
+    with warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    return out.splitlines()
 
 
 def test_a_forked_child_has_a_connection_and_a_lease_of_its_own(url, run):
@@ -85,15 +86,11 @@ def test_the_interpreter_ends_cleanly_and_acknowledges_what_is_finished(url, run
 def test_the_interpreter_ends_without_a_coordinator(own):
     text = EXIT + "import os, signal; os.kill(int(sys.stdin.readline()), signal.SIGKILL)"
     assert own._process is not None
-    done = subprocess.run(
-        [sys.executable, "-c", text, own.url, "run"],
-        input=f"{own._process.pid}\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0
-    assert "Traceback" not in done.stderr
+    command, pipe = [sys.executable, "-c", text, own.url, "run"], subprocess.PIPE
+    with warm.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        _, errors = process.communicate(f"{own._process.pid}\n", timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
 
 
 def _work(client, rank, answers):

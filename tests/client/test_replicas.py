@@ -2,8 +2,6 @@
 
 import itertools
 import socket
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -13,8 +11,9 @@ from bucketline import BucketClient, CoordinatorUnavailable, Operator, UsageErro
 from bucketline._identity import make_holder, preferred_replica
 from bucketline._transport.failover import RETURN_AFTER_S, RETURN_CAP_S, Failover
 from bucketline._transport.urls import check_urls
+from tests.server import run_command
 
-from .coordinators import LOSE, Canned, Coordinator, Proxy, put_run
+from .coordinators import LOSE, Canned, Coordinator, Proxy, new_run
 from .test_faults import BUSY, persist, planned
 
 PLANNING = Canned(
@@ -24,12 +23,8 @@ NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture
-def replicas(request, tmp_path):
-    """Two to kill, over one store and one data directory, with a run ``run`` in it."""
-    is_redis = getattr(request, "param", "sqlite") == "redis"
-    store = ["--store", request.getfixturevalue("own_redis_server").url] if is_redis else []
-    both = [Coordinator(tmp_path, *store) for _ in range(2)]
-    put_run(both[0].url, "run")
+def over_redis(own_redis_server, tmp_path):
+    both = [Coordinator(tmp_path, "--store", own_redis_server.url) for _ in range(2)]
     yield both
     for each in both:
         each.stop()
@@ -64,12 +59,15 @@ def urls_of(replicas):
 # --- real replicas, killed ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("replicas", ["sqlite", "redis"], indirect=True)
+@pytest.mark.parametrize(
+    "replicas", ["pair", pytest.param("over_redis", marks=pytest.mark.exhaustive)], indirect=True
+)
 def test_a_replica_killed_and_started_again_again_and_again(replicas):
     """Always the one that is being used: the loop does not notice, and no batch is lost or repeated."""
-    expected = planned(replicas[0].url, "run", 19)
+    run = new_run(replicas[0].url)
+    expected = planned(replicas[0].url, run, 19)
     left = []
-    with BucketClient(urls_of(replicas), "run", window=2) as client:
+    with BucketClient(urls_of(replicas), run, window=2) as client:
         served = []
         for batch in client.epoch(0):
             served.append(batch)
@@ -84,12 +82,13 @@ def test_a_replica_killed_and_started_again_again_and_again(replicas):
     assert left == [left[0], left[1], left[0]]
     assert left[0] is not left[1]
     with Operator(urls_of(replicas)) as operator:
-        assert (operator.ranks("run")[0]["epoch"], operator.ranks("run")[0]["step"]) == (1, 0)
+        assert (operator.ranks(run)[0]["epoch"], operator.ranks(run)[0]["step"]) == (1, 0)
 
 
 def test_both_dead_then_back(replicas):
-    expected = planned(replicas[0].url, "run", 19)
-    client = BucketClient(",".join(urls_of(replicas)), "run", window=2, timeout_s=0.5, request_timeout_s=30)
+    run = new_run(replicas[0].url)
+    expected = planned(replicas[0].url, run, 19)
+    client = BucketClient(",".join(urls_of(replicas)), run, window=2, timeout_s=0.5, request_timeout_s=30)
     served = [persist(lambda: client.next_batch(0)) for _ in range(4)]
     for each in replicas:
         each.kill()
@@ -110,33 +109,28 @@ def test_both_dead_then_back(replicas):
 
 def test_two_workers_one_on_each(replicas, monkeypatch):
     """The two ranks of a job begin at different replicas; each replica sees what the other one's rank has moved."""
-    clients = []
+    clients, run = [], new_run(replicas[0].url)
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))
-        clients.append(BucketClient(urls_of(replicas), "run", session="s"))
+        clients.append(BucketClient(urls_of(replicas), run, session="s"))
         clients[rank].start_session(2, "start")
     assert {client._engine.transport.url for client in clients} == set(urls_of(replicas))
     for rank, client in enumerate(clients):
-        assert list(client.epoch(rank)) == planned(replicas[0].url, "run", 19, rank)
+        assert list(client.epoch(rank)) == planned(replicas[0].url, run, 19, rank)
         client.flush()
     for each in replicas:
         with Operator(each.url) as operator:
-            assert [(rank["epoch"], rank["step"]) for rank in operator.ranks("run")] == [(1, 0), (1, 0)]
+            assert [(rank["epoch"], rank["step"]) for rank in operator.ranks(run)] == [(1, 0), (1, 0)]
     for client in clients:
         client.close()
 
 
 def test_the_command_line_takes_several(url, run):
-    command = [sys.executable, "-m", "bucketline", "run", "list", "--json"]
     for options in (["--url", f"{NOBODY},{url}"], []):
-        done = subprocess.run(
-            [*command, *options],
-            capture_output=True,
-            text=True,
-            env={"BUCKETLINE_URL": f"{NOBODY}, {url}", "PATH": ""},
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        assert f'"run": "{run}"' in done.stdout
+        environ = {"BUCKETLINE_URL": f"{NOBODY}, {url}"}
+        status, out, errors = run_command("run", "list", "--json", *options, environ=environ)
+        assert (status, errors) == (0, "")
+        assert f'"run": "{run}"' in out
 
 
 # --- one that answers, but not what is wanted -----------------------------------------------------------------
@@ -250,13 +244,7 @@ def test_processes_spread():
     holders = Counter(preferred_replica(f"node-{rank}", {}) % 2 for rank in range(1000))
     assert min(holders.values()) > 400
     assert len({preferred_replica(make_holder(), {}) % 2 for _ in range(64)}) == 2
-
-
-def test_the_preferred_replica_is_the_same_in_another_process():
-    """Python's own ``hash`` would not be."""
-    script = "from bucketline._identity import preferred_replica; print(preferred_replica('node-7', {}))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == preferred_replica("node-7", {})
+    assert preferred_replica("node-7", {}) == 4203854186  # in every process, unlike Python's ``hash``
 
 
 def route(num_urls, home=0):

@@ -9,13 +9,27 @@ from bucketline import Conflict, Fenced, Operator, PlanMismatch, SessionReused, 
 from .coordinators import put_run
 
 _names = (f"session-{i}" for i in itertools.count())
-SMALL = 8  # steps of the small epochs below, about
+NUM_STEPS = 9  # of the small epochs below
+
+
+def done_steps(*quick):
+    """Every number of steps of a small epoch: these in ``make test``, the others in ``make test-all``."""
+    others = [
+        pytest.param(done, marks=pytest.mark.exhaustive) for done in range(NUM_STEPS + 1) if done not in quick
+    ]
+    return pytest.mark.parametrize("done", [*quick, *others])
+
+
+@pytest.fixture(scope="module")
+def whole(shared):
+    """The epoch of run ``small``, which is walked many times: the batches of 2 ranks in 9 steps."""
+    put_run(shared.url, "small", batch_size=256)
+    with Operator(shared.url) as operator:
+        return [operator.batches("small", 0, 0, rank, NUM_STEPS) for rank in (0, 1)]
 
 
 @pytest.fixture
-def small(url):
-    """A run whose epoch is trained many times: 2 ranks, 9 steps."""
-    put_run(url, "small", batch_size=256)
+def small(whole):
     return "small"
 
 
@@ -27,59 +41,49 @@ def start(client, world_size=2):
     return client.start_session(world_size, "start", session=next(_names))
 
 
-def test_resume_from_every_step(small, connect):
-    client = connect(run=small)
-    start(client)
-    whole = {rank: rest(client, rank) for rank in (0, 1)}
-    for done in range(len(whole[0]) + 1):
-        first = connect(run=small)
-        start(first)
-        for rank, _ in itertools.product((0, 1), range(done)):
-            first.next_batch(rank)
-        for rank in (0, 1):
-            first.state_dict(rank)  # leases the rank, where done is 0
-        state = first.state_dict()
-        first.close()
-        second = connect(run=small)
-        state["start"] = second.load_state_dict(state, session=next(_names)).generation_id
-        assert second.state_dict() == (
-            state if done < len(whole[0]) else {**state, "epoch": 1, "step": 0, "offset": 0}
-        )
-        for rank in (0, 1):
-            if done < len(whole[0]):
-                assert rest(second, rank) == whole[rank][done:]
-            else:
-                assert second.next_batch(rank).epoch == 1
+@done_steps(0, 4, NUM_STEPS)
+def test_resume_from_every_step(small, whole, connect, done):
+    first = connect(run=small)
+    start(first)
+    for rank, _ in itertools.product((0, 1), range(done)):
+        first.next_batch(rank)
+    for rank in (0, 1):
+        first.state_dict(rank)  # leases the rank, where done is 0
+    state = first.state_dict()
+    second = connect(run=small)
+    state["start"] = second.load_state_dict(state, session=next(_names)).generation_id
+    ended = {"epoch": 1, "step": 0, "offset": 0} if done == NUM_STEPS else {}
+    assert second.state_dict() == {**state, **ended}
+    for rank in (0, 1):
+        if ended:
+            assert second.next_batch(rank).epoch == 1
+        else:
+            assert rest(second, rank) == whole[rank][done:]
 
 
-@pytest.mark.parametrize("world_size", [1, 3, 5])
-def test_resume_on_another_number_of_ranks(url, small, connect, world_size):
+@done_steps(0, 5)
+@pytest.mark.parametrize("world_size", [1, 3, pytest.param(5, marks=pytest.mark.exhaustive)])
+def test_resume_on_another_number_of_ranks(url, small, connect, world_size, done):
     """Two ranks, then others: together each image once, except those that the session says are left out."""
-    with Operator(url) as operator:
-        num_batches = operator.stats(small)["num_batches"]
-    for done in range(SMALL):
-        first = connect(run=small)
-        start(first)
-        served = [first.next_batch(rank) for rank in (0, 1) for _ in range(done)]
-        state = first.state_dict(0)
-        second = connect(run=small)
-        session = second.load_state_dict(state, world_size, session=next(_names))
-        assert session.world_size == world_size
-        if not done:  # the epoch begins with these ranks, and is laid out for them
-            num_batches, whole = session.num_steps * world_size, num_batches
-            assert (session.left_out_batches, session.mixed_steps) == (0, 0)
-        if session.cursor.epoch == 0:
-            for rank in range(world_size):
-                served += rest(second, rank)
-        ids = [id for batch in served for id in batch.ids]
-        assert len(ids) == len(set(ids))
-        assert num_batches - len(served) < max(2, world_size)
-        if session.cursor.epoch == 0:
-            assert num_batches - len(served) == session.left_out_batches
-        if not done:
-            num_batches = whole
-        first.__exit__(RuntimeError, None, None)
-        second.__exit__(RuntimeError, None, None)
+    first = connect(run=small)
+    start(first)
+    served = [first.next_batch(rank) for rank in (0, 1) for _ in range(done)]
+    second = connect(run=small)
+    session = second.load_state_dict(first.state_dict(0), world_size, session=next(_names))
+    assert session.world_size == world_size
+    if done:
+        with Operator(url) as operator:
+            num_batches = operator.stats(small)["num_batches"]
+    else:  # the epoch begins with these ranks, and is laid out for them
+        num_batches = session.num_steps * world_size
+        assert (session.left_out_batches, session.mixed_steps) == (0, 0)
+    if session.cursor.epoch == 0:
+        for rank in range(world_size):
+            served += rest(second, rank)
+        assert num_batches - len(served) == session.left_out_batches
+    ids = [id for batch in served for id in batch.ids]
+    assert len(ids) == len(set(ids))
+    assert num_batches - len(served) < max(2, world_size)
 
 
 def test_the_state_counts_the_last_batch_unless_requested(run, connect):
