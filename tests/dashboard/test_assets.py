@@ -16,7 +16,7 @@ from tests.server import ServerProcess
 
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as client:
+    with httpx.Client(base_url=server.url, timeout=60, verify=False, trust_env=False) as client:
         yield client
 
 

@@ -53,6 +53,7 @@ def elsewhere() -> Iterator[str]:
     site.server_close()
 
 
+@pytest.mark.exhaustive
 def test_a_page_of_another_site_can_neither_ask_nor_change(
     chromium: Browser, fresh: ServerProcess, elsewhere: str
 ) -> None:

@@ -33,6 +33,7 @@ def cells(page: Page, row: str) -> list[str]:
     return page.get_by_role("row", name=re.compile(f"^{row} ")).locator("td").all_inner_texts()
 
 
+@pytest.mark.exhaustive
 def test_plans_are_written_and_compared(open_page: OpenPage, server: ServerProcess) -> None:
     page = open_page("#/compare", token="operator").page
     page.get_by_label("Map of images").select_option("coco")
@@ -69,6 +70,7 @@ def test_plans_are_written_and_compared(open_page: OpenPage, server: ServerProce
         expect(chart.locator(".bars .point")).to_have_count(2 * len(each["buckets"]))
 
 
+@pytest.mark.exhaustive
 def test_what_is_wrong_is_told_at_its_plan(open_page: OpenPage) -> None:
     page = open_page("#/compare", token="operator").page
     page.get_by_label("Map of images").select_option("coco")
@@ -110,6 +112,7 @@ def test_all_presets_are_plans_and_there_is_an_end(open_page: OpenPage) -> None:
     expect(page.get_by_text("Compared 16 plans.")).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_a_plan_is_taken_away_as_a_spec_or_a_command(open_page: OpenPage) -> None:
     watch = open_page("#/compare", token="operator", permissions=["clipboard-read", "clipboard-write"])
     page = watch.page

@@ -178,6 +178,7 @@ def test_a_notebook_needs_plotly_alone() -> None:
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.exhaustive
 def test_a_start_loads_neither_plotly_nor_arrows_functions() -> None:
     heavy = {"plotly", "pyarrow.compute"}
     code = f"import sys; import bucketline_service.server; print({heavy} & set(sys.modules))"

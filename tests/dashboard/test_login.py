@@ -52,6 +52,7 @@ def test_a_token_that_is_taken_away_leads_back_to_the_field(open_page: OpenPage)
     expect(watch.page.get_by_role("heading", name="job", level=1)).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_no_token_no_field_and_what_to_do_first(open_page: OpenPage, fresh: ServerProcess) -> None:
     """An empty coordinator says what to type; what is put appears by itself, down to the end of the run."""
     watch = open_page(url=fresh.url, token=None)

@@ -66,6 +66,7 @@ def test_a_phone_is_wide_enough(open_page: OpenPage) -> None:
         page.set_viewport_size({"width": 390, "height": 844})
 
 
+@pytest.mark.exhaustive
 def test_a_page_that_asked_elsewhere_or_ran_foreign_code_would_be_noticed(open_page: OpenPage) -> None:
     watch = open_page()
     page = watch.page
@@ -83,6 +84,7 @@ def test_a_page_that_asked_elsewhere_or_ran_foreign_code_would_be_noticed(open_p
     assert "dialog" not in told
 
 
+@pytest.mark.exhaustive
 def test_everything_can_be_done_by_keyboard(open_page: OpenPage) -> None:
     """From the address to a found image, with only Tab and Enter; the focus is visible."""
     page = open_page().page
@@ -122,7 +124,8 @@ AXE = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_in_the_way_of_assistive_technology(open_page: OpenPage, scheme: str) -> None:
     """axe's rules of WCAG 2.2 AA and its best practices, contrast included, on views with all of them unfolded."""
     pytest.importorskip("axe_playwright_python")

@@ -30,6 +30,7 @@ def as_operator(server: ServerProcess) -> Api:
     return server.api(TOKENS["BUCKETLINE_OPERATOR_TOKEN"])
 
 
+@pytest.mark.exhaustive
 def test_progress_moves_while_one_looks(open_page: OpenPage, job: Job) -> None:
     done = job.advance(2, 0, 1, 2, 3) + 1
     watch = open_page()
@@ -47,6 +48,7 @@ def test_progress_moves_while_one_looks(open_page: OpenPage, job: Job) -> None:
     expect(watch.page.locator(".runline")).to_contain_text(f"{done} / ")
 
 
+@pytest.mark.exhaustive
 def test_the_slowest_rank_comes_first(open_page: OpenPage, job: Job) -> None:
     """A rank that does not advance is shown to fall behind, with its holder."""
     job.advance(1, 0, 1, 2, 3)
@@ -87,6 +89,7 @@ def test_charts_have_the_plans_numbers(open_page: OpenPage, server: ServerProces
     expect(tile(page, "Images")).to_contain_text(f"{stats['num_images']:,}")
 
 
+@pytest.mark.exhaustive
 def test_where_an_image_is_why_and_when_it_comes(open_page: OpenPage, server: ServerProcess) -> None:
     api = as_operator(server)
     batch = api.get(f"/v1/runs/{RUN}/batches", epoch=0, step=70, rank=1)["batches"][0]
@@ -174,6 +177,7 @@ def test_a_run_that_is_not_there_yet(open_page: OpenPage, server: ServerProcess)
         expect(missing).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_a_run_begun_on_other_ranks_and_one_whose_rank_has_no_worker(
     open_page: OpenPage, server: ServerProcess
 ) -> None:

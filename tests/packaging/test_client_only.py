@@ -64,11 +64,12 @@ def test_the_client_imports_with_httpx_alone(python: Path) -> None:
     assert str(python.parents[1]) in done.stdout
 
 
-@pytest.mark.parametrize("name", ["numpy", "pydantic", "fastapi", "redis", "pyarrow"])
-def test_the_environment_really_lacks_the_service(python: Path, name: str) -> None:
-    done = run(python, "-c", f"import {name}")
-    assert done.returncode == 1
-    assert f"No module named '{name}'" in done.stderr
+def test_the_environment_really_lacks_the_service(python: Path) -> None:
+    names = {"numpy", "pydantic", "fastapi", "redis", "pyarrow"}
+    script = (
+        "import importlib.util, sys; print([name for name in sys.argv[1:] if importlib.util.find_spec(name)])"
+    )
+    assert run(python, "-c", script, *names).stdout == "[]\n"
 
 
 def test_the_command_names_the_extra_that_is_missing(python: Path) -> None:
