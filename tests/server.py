@@ -146,7 +146,8 @@ class Replica:
 
 
 class ServerProcess:
-    """``bucketline serve`` with flags. ``before`` runs in the child before it starts: limits, say."""
+    """``bucketline serve`` with flags. ``before`` runs in the child before it starts: limits, say. ``is_session``: it
+    leads a session of its own, whose processes can be signalled together."""
 
     def __init__(
         self,
@@ -154,8 +155,10 @@ class ServerProcess:
         *flags: str,
         environ: dict[str, str] | None = None,
         before: Callable[[], None] | None = None,
+        is_session: bool = False,
     ) -> None:
         self._data_dir = data_dir
+        self._is_session = is_session
         self._flags = flags
         self._environ = environ or {}
         self._before = before
@@ -167,7 +170,7 @@ class ServerProcess:
         """Return when it listens; on the port that it had before."""
         self.process = popen(
             "serve", "--port", self._port, "--data-dir", str(self._data_dir), *self._flags,
-            environ=self._environ, before=self._before,
+            environ=self._environ, before=self._before, is_session=self._is_session,
         )  # fmt: skip
         assert self.process.stdout is not None
         started = STARTED.fullmatch(line := self.process.stdout.readline())
@@ -210,7 +213,10 @@ class ServerProcess:
 
 
 def popen(
-    *arguments: str, environ: dict[str, str] | None = None, before: Callable[[], None] | None = None
+    *arguments: str,
+    environ: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+    is_session: bool = False,
 ) -> subprocess.Popen[str]:
     """``bucketline`` in its own process, forked from a warm one, which sees no setting but the given ones."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETLINE_")}
@@ -222,6 +228,7 @@ def popen(
         text=True,
         env={**clean, **(environ or {})},
         preexec_fn=before,
+        start_new_session=is_session,
     )
 
 

@@ -84,7 +84,7 @@ def test_while_a_preview_is_computed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_serve_ends_well(tmp_path: Path, num_workers: int) -> None:
     """All of its processes get it, as from a terminal."""
-    server = ServerProcess(tmp_path, "--workers", str(num_workers), before=os.setsid)
+    server = ServerProcess(tmp_path, "--workers", str(num_workers), is_session=True)
     server.api().ask("GET", "/readyz", 200)
     os.killpg(server.process.pid, signal.SIGINT)
     _, errors = server.process.communicate(timeout=60)
