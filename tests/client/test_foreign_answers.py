@@ -24,6 +24,7 @@ from bucketline._wire import Request, document
 from .coordinators import Canned
 from .test_faults import planned
 
+EXHAUSTIVE = pytest.mark.exhaustive
 JSON = {"Content-Type": "application/json"}
 PROBLEM = {"Content-Type": "application/problem+json"}
 HTML = {"Content-Type": "text/html; charset=utf-8"}
@@ -66,7 +67,14 @@ def until_answered(proxy, path):
 # --- in the midst of a job ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["not found", "redirect", "page", "cut off", "another's problem"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "redirect",
+        "cut off",
+        *(pytest.param(each, marks=EXHAUSTIVE) for each in ("not found", "page", "another's problem")),
+    ],
+)
 def test_it_is_asked_again(proxy, url, run, connect, name):
     """The first contact below shows of each of the answers that it is not taken for the coordinator's."""
     for path in ("/lease", "/next", "/sessions"):
@@ -191,7 +199,14 @@ def test_a_waiting_call_asks_no_more_often_than_the_backoff(canned, monkeypatch)
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(401, "unauthorized"), (403, "forbidden"), (404, "not_found"), (409, "conflict"), (422, "invalid")],
+    [
+        (401, "unauthorized"),
+        (422, "invalid"),
+        *(
+            pytest.param(*each, marks=EXHAUSTIVE)
+            for each in ((403, "forbidden"), (404, "not_found"), (409, "conflict"))
+        ),
+    ],
 )
 def test_a_refusal_that_met_an_ack_does_not_end_a_job_that_is_well_again(
     proxy, url, run, connect, status, code

@@ -139,12 +139,13 @@ def test_the_command_line_takes_several(url, run):
 @pytest.mark.parametrize(
     ("path", "fault"),
     [
-        *[("/sessions", LOSE), ("/lease", LOSE), ("/next", LOSE), ("/next", BUSY)],
+        *[("/sessions", LOSE), ("/next", BUSY), ("/lease", Canned(502)), ("/next", Canned(404))],
         *[
-            ("/lease", Canned(502)),
-            ("/sessions", Canned(504)),
-            ("/next", Canned(404)),
-            ("/lease", Canned(200)),
+            pytest.param(path, fault, marks=pytest.mark.exhaustive)
+            for path, fault in (
+                *[("/lease", LOSE), ("/next", LOSE)],
+                *[("/sessions", Canned(504)), ("/lease", Canned(200))],
+            )
         ],
     ],
 )
@@ -159,7 +160,16 @@ def test_it_is_asked_of_another(two, url, run, connect, path, fault):
     assert asked(client, two)[0] is two[1]  # and there it stays
 
 
-@pytest.mark.parametrize("fault", [PLANNING, Canned(500), Canned(429, {"Retry-After": "0"})])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PLANNING,
+        *(
+            pytest.param(fault, marks=pytest.mark.exhaustive)
+            for fault in (Canned(500), Canned(429, {"Retry-After": "0"}))
+        ),
+    ],
+)
 def test_that_is_no_reason_to_leave(two, url, run, connect, fault):
     two[0].script["/next"] = [fault, fault]
     client = connect(urls_of(two), window=2)
