@@ -8,13 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bucketline_service import atomic_files
-from bucketline_service.atomic_files import (
-    replace_bytes,
-    replacing,
-    sync_folder,
-    sync_tree,
-    synced,
-)
+from bucketline_service.atomic_files import replace_bytes, replacing, sync_folder, sync_tree, synced
 
 
 def names(folder):

@@ -44,10 +44,7 @@ def test_bash_completes_names(server: ServerProcess) -> None:
     command = ["bash", "--norc", "-c", BASH]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert done.stdout.splitlines() == [
-        "complete -o default -F _bucketline_completion bucketline",
-        "run",
-    ]
+    assert done.stdout.splitlines() == ["complete -o default -F _bucketline_completion bucketline", "run"]
 
 
 @pytest.mark.parametrize(

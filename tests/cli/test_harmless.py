@@ -75,12 +75,7 @@ def hidden(text: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [
-        ["run", "ranks", "run"],
-        ["run", "show", "run"],
-        ["events"],
-        ["top", "run", "--once"],
-    ],
+    [["run", "ranks", "run"], ["run", "show", "run"], ["events"], ["top", "run", "--once"]],
     ids=" ".join,
 )
 def test_names_are_shown_and_not_obeyed(url: str, command: list[str]) -> None:

@@ -153,10 +153,7 @@ def test_the_others_are_as_pillow_converts_them(image, format):
 
 
 def test_no_document_loads_images_in_another_way():
-    shown = [
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / "examples").glob("*.py"),
-    ]
+    shown = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.py")]
     for file in [*shown, ROOT / "README.md"]:
         assert ').convert("RGB")' not in file.read_text(), file
 

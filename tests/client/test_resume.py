@@ -46,10 +46,7 @@ def test_a_start_that_has_the_stream_laid_out_otherwise_is_another():
     began = session((0, 50), 400, 6, locksteps=(8, 6))
     assert first_step(state(0, 51, 406, 6, lockstep=8), 6, began, "s") == (0, 51)
     assert first_step(state(1, 50, 300, 6, lockstep=6), 6, began, "s") == (1, 50)
-    assert first_step(state(1, 0, 0, 4, lockstep=8), 6, began, "s") == (
-        1,
-        0,
-    )  # nothing of it is dealt yet
+    assert first_step(state(1, 0, 0, 4, lockstep=8), 6, began, "s") == (1, 0)  # nothing of it is dealt yet
     for other in (state(0, 51, 406, 6, lockstep=6), state(1, 50, 300, 6, lockstep=8)):
         with pytest.raises(SessionReused):
             first_step(other, 6, began, "s")

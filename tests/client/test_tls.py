@@ -119,10 +119,7 @@ def test_the_wrong_ca_is_reported_at_once_with_what_would_do(secure, stranger, u
         assert secure.url in str(caught.value)
         assert "\n" not in str(caught.value)
     client.close()
-    with (
-        Operator(secure.url, verify=verify) as operator,
-        pytest.raises(UsageError, match="not trusted"),
-    ):
+    with Operator(secure.url, verify=verify) as operator, pytest.raises(UsageError, match="not trusted"):
         operator.runs()
 
 
@@ -137,10 +134,7 @@ def test_a_name_that_the_certificate_does_not_have(tmp_path, house):
 
 
 def test_https_where_there_is_none(url):
-    with (
-        Operator(url.replace("http:", "https:")) as operator,
-        pytest.raises(UsageError, match="use http://"),
-    ):
+    with Operator(url.replace("http:", "https:")) as operator, pytest.raises(UsageError, match="use http://"):
         operator.runs()
 
 

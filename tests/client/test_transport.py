@@ -9,12 +9,7 @@ import pytest
 
 import bucketline
 from bucketline import CoordinatorUnavailable, Operator, UsageError
-from bucketline._transport.retry import (
-    BACKOFF_BASE_S,
-    BACKOFF_CAP_S,
-    Backoff,
-    retry_after_s,
-)
+from bucketline._transport.retry import BACKOFF_BASE_S, BACKOFF_CAP_S, Backoff, retry_after_s
 from bucketline._transport.urls import check_url, is_loopback
 
 from .coordinators import Canned

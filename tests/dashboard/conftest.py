@@ -10,12 +10,7 @@ from typing import Any
 import pytest
 
 from tests.dashboard.browser import Browser, ChromiumMissingError, Watch
-from tests.dashboard.job import (
-    NASTY,
-    RUN,
-    TOKENS,
-    Job,
-)
+from tests.dashboard.job import NASTY, RUN, TOKENS, Job
 from tests.server import COCO, ServerProcess
 
 OpenPage = Callable[..., Watch]

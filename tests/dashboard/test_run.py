@@ -11,12 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.checked import Api
 from tests.dashboard.conftest import OpenPage
-from tests.dashboard.job import (
-    NASTY,
-    RUN,
-    TOKENS,
-    Job,
-)
+from tests.dashboard.job import NASTY, RUN, TOKENS, Job
 from tests.server import ServerProcess
 
 FIGURES = 6

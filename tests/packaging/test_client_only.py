@@ -35,10 +35,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment with the wheel and httpx, and nothing else."""
     home = tmp_path_factory.mktemp("client-only")
     venv.create(home, symlinks=True)
-    paths = sysconfig.get_paths(
-        scheme="venv",
-        vars={"base": str(home), "platbase": str(home)},
-    )
+    paths = sysconfig.get_paths(scheme="venv", vars={"base": str(home), "platbase": str(home)})
     site = Path(paths["purelib"])
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)

@@ -14,12 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from tests.checked import Api
-from tests.packaging.prometheus import (
-    Prometheus,
-    asked,
-    promtool,
-    until,
-)
+from tests.packaging.prometheus import Prometheus, asked, promtool, until
 from tests.server import ServerProcess
 from tests.worlds import SMALL
 

@@ -13,13 +13,7 @@ from ruamel.yaml import YAML
 
 from tests.packaging.test_container import services
 from tests.packaging.test_deploy import KUBERNETES, of, render
-from tests.packaging.test_monitoring import (
-    DASHBOARD,
-    MONITORING,
-    PANELS,
-    ROOT,
-    load,
-)
+from tests.packaging.test_monitoring import DASHBOARD, MONITORING, PANELS, ROOT, load
 
 
 def test_the_dashboard_can_be_drawn() -> None:
