@@ -176,17 +176,8 @@ def test_stats_are_buckets_and_costs(server: ServerProcess) -> None:
 
 
 def test_runs_of_several_maps_are_listed(server: ServerProcess) -> None:
-    spec_of(server, "--set", 'maps=[{"map":"coco"},{"map":"more"}]', "--world-size", "2", "--batch-size", "8")
-    ask(
-        server,
-        "run",
-        "put",
-        "two",
-        "--set",
-        'maps=[{"map":"coco"},{"map":"more"}]',
-        "--world-size=2",
-        "--batch-size=8",
-    )
+    maps = 'maps=[{"map":"coco"},{"map":"more"}]'
+    ask(server, "run", "put", "two", "--set", maps, "--world-size=2", "--batch-size=8")
     assert "two  coco and 1 more  ready" in ask(server, "run", "list")
     ask(server, "run", "delete", "two")
 
@@ -246,10 +237,11 @@ def test_a_run_that_has_failed_is_shown_and_is_no_success(tmp_path: Path) -> Non
 
 def test_what_can_not_be_reached_is_told_with_how_to_name_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "TIMEOUT_S", 0.1)
-    for url in (NOWHERE, "nonsense"):
+    for url, words in ((NOWHERE, "`bucketline serve`"), ("nonsense", "http://")):
         status, out, errors = run_here("run", "list", BUCKETLINE_URL=url)
-        assert (status, out) == (1, "")
+        assert (status, out, errors.count("\n")) == (1, "", 1)
         assert url in errors
+        assert words in errors
         assert errors.endswith("(--url or BUCKETLINE_URL)\n")
 
 

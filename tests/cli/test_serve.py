@@ -19,8 +19,6 @@ from bucketline_service.settings import NO_FLAGS, Settings
 from tests.cli.commands import run_here
 from tests.server import ServerProcess
 
-SETTINGS = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
-
 
 def flags() -> set[str]:
     """Of a switch, that which turns it on."""
@@ -31,11 +29,6 @@ def flags() -> set[str]:
 def test_every_setting_is_a_flag_but_the_tokens() -> None:
     assert set(inspect.signature(cli.serve).parameters) == set(Settings.model_fields) - NO_FLAGS
     assert flags() == {f"--{name.replace('_', '-')}" for name in set(Settings.model_fields) - NO_FLAGS}
-
-
-def test_the_settings_are_documented() -> None:
-    rows = re.findall(r"(?m)^\| (`[a-z_`, ]+`) \|", SETTINGS.read_text())
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(
