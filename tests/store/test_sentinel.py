@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import redis
 
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.store import Cursor, Outcome, open_store
-from tests.redis_sets import SentinelSet, ask, until
+from tests.redis_sets import DEADLINE_S, SentinelSet, ask, until
 from tests.store.jobs import Job, answered
 from tests.store.test_runs import UNKNOWN
 
@@ -79,6 +81,24 @@ async def test_sentinels_that_are_silent_leave_time_for_one_that_answers(sentine
         await store.close()
     finally:
         first.resume()
+
+
+async def test_no_sentinel_is_forgotten_by_searches_that_overlap(sentinel_set: SentinelSet) -> None:
+    first, *others = sentinel_set.sentinels
+    store = open_store(sentinel_set.url, timeout_s=TIMEOUT_S)
+    try:
+        first.pause()
+        await asyncio.gather(*(answered(store.ping) for _ in range(8)))
+        first.resume()
+        for other in others:
+            other.pause()
+        ask(sentinel_set.master, "CLIENT", "KILL", "TYPE", "normal")
+        async with asyncio.timeout(DEADLINE_S):
+            await answered(store.ping)  # only the first can say where the master is
+    finally:
+        for sentinel in sentinel_set.sentinels:
+            sentinel.resume()
+        await store.close()
 
 
 async def test_the_master_becomes_a_replica_under_the_store(own_sentinel_set: SentinelSet, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import TYPE_CHECKING, Union
 
@@ -26,7 +25,10 @@ def trusted(verify: Verify | None, addresses: Iterable[str | None]) -> ssl.SSLCo
 
     If none of these is given and none of ``addresses`` is ``https://``, nobody: loading the authorities takes longer
     than everything else that a client does before its first request."""
-    import ssl  # imported late: importing bucketline needs no network, and httpx loads it anyway
+    # imported late: importing bucketline needs no network
+    import ssl
+
+    import httpx
 
     if isinstance(verify, ssl.SSLContext):
         return verify
@@ -39,7 +41,7 @@ def trusted(verify: Verify | None, addresses: Iterable[str | None]) -> ssl.SSLCo
         if given is not None:
             return ssl.create_default_context(cafile=os.fspath(given))
         source = "SSL_CERT_FILE or SSL_CERT_DIR"
-        return _public(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        return httpx.create_ssl_context()
     except TypeError as exc:
         raise UsageError(
             f"{source} must be the path of a file with a CA's certificates, got {given!r}"
@@ -48,15 +50,6 @@ def trusted(verify: Verify | None, addresses: Iterable[str | None]) -> ssl.SSLCo
         is_empty = isinstance(exc, ssl.SSLError)
         problem = "contains no certificate in PEM format" if is_empty else getattr(exc, "strerror", exc)
         raise UsageError(f"{source}: {given or 'the file that it names'}: {problem}") from exc
-
-
-@functools.lru_cache(maxsize=1)
-def _public(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
-    """What httpx trusts with these settings. All clients of a process share it: to load a hundred certificates takes
-    longer than all else that a client does to begin."""
-    import httpx
-
-    return httpx.create_ssl_context()
 
 
 def certificate_problem(error: BaseException, url: str) -> str | None:

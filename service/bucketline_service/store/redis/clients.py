@@ -8,6 +8,7 @@ a set, or deletes. Nothing increments.
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 import socket
 from collections import defaultdict
@@ -99,6 +100,18 @@ def _server(url: str, timeout_s: float) -> Redis:
     return Redis.from_pool(pool)
 
 
+class Sentinels(Sentinel):
+    """The sentinels of one service. Each search for the master has its own list of them: redis-py reorders one list for
+    all, and where searches overlap a sentinel is lost from it for good."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        search = copy.copy(self)
+        search.sentinels = [*self.sentinels]
+        address: tuple[str, int] = await super(Sentinels, search).discover_master(service_name)
+        self.sentinels = search.sentinels  # the one that answered comes first
+        return address
+
+
 class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Connections to the present master; commands wait for a free one."""
 
@@ -135,7 +148,7 @@ def _sentinel(url: str, timeout_s: float) -> Redis:
         "retry": Retry(NoBackoff(), 0),
     }
     options = _options(timeout_s) | _keepalive() | {"max_connections": MAX_CONNECTIONS, "timeout": timeout_s}
-    sentinel = Sentinel(addresses, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
+    sentinel = Sentinels(addresses, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     client: SentinelClient = sentinel.master_for(
         unquote(service),
         redis_class=SentinelClient,
