@@ -80,7 +80,7 @@ class _Front:
         self._others = free
         self.replica: Replica | None = None
         coordinator: Any = _Current(lambda: self._coordinator)
-        for kept in ("metrics", "delivery"):  # the app's parts keep these
+        for kept in ("delivery", "metrics", "queries"):  # the routes keep these
             setattr(coordinator, kept, _Current(partial(lambda kept: getattr(self._coordinator, kept), kept)))
         uploads: Any = _Current(lambda: self.replica and self.replica.uploads)
         self.app = create_app(coordinator, ApiSettings(uploads, **settings), "test")
