@@ -122,7 +122,7 @@ def test_what_can_not_be_told_is_an_error_that_names_what_there_is(
 
 
 def test_protocol_lists_every_name_in_the_order_in_which_it_counts() -> None:
-    table = PROTOCOL.read_text().split("| column | found by itself as |")[1].split("\n\n")[0]
+    table = PROTOCOL.read_text().split("| column | recognised names |")[1].split("\n\n")[0]
     rows = [line.split("|")[1:3] for line in table.splitlines()[2:]]
     told = {tuple(re.findall(r"`(\w+)`", what)): re.findall(r"`(\w+)`", names) for what, names in rows}
     sizes = [name for tier in SIZE_TIERS for pair in tier for name in pair]

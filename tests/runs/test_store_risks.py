@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bucketline_service.errors import StoreUnavailable
+from bucketline_service.runs.store_checkup import StoreCheckup
 from bucketline_service.store import open_store
 from tests.redis_server import RedisServer
-from tests.redis_sets import (
-    ClusterSet,
-    SentinelSet,
-    ask,
-    until,
-)
+from tests.redis_sets import DEADLINE_S, ClusterSet, SentinelSet, ask, until
 from tests.runs.test_run_gauges import scraped
 from tests.server import Replica
 from tests.store.jobs import Job
@@ -166,3 +163,21 @@ def test_who_may_not_ask_serves(own_redis_server: RedisServer, tmp_path: Path, f
     api.put("/v1/runs/run", SPEC, 201)
     assert api.get("/readyz") == {"status": "ready"}
     replica.close()
+
+
+class Swallowing:
+    """A store whose answer meets the cancellation, which ``wait_for`` then swallows before Python 3.12."""
+
+    async def examine(self) -> list[str]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return []
+
+
+@pytest.mark.anyio
+async def test_a_shutdown_does_not_wait_for_the_next_look_at_the_store() -> None:
+    checkup: Any = StoreCheckup(Swallowing(), event_log=None, every_s=3600.0)  # type: ignore[arg-type]
+    checkup.start()
+    await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE_S):
+        await checkup.close()

@@ -47,6 +47,7 @@ class StoreCheckup:
         self.risks = risks
 
     async def _run(self) -> None:
-        while not self._is_closed:
-            await self.check()
+        await self.check()
+        while not self._is_closed:  # asked before each sleep, from which nothing but a cancellation wakes
             await asyncio.sleep(self._every_s)
+            await self.check()
