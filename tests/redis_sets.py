@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 import secrets
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from tests import waiting
 from tests.redis_server import (
     NUM_ATTEMPTS,
     PORTS,
@@ -23,7 +24,6 @@ from tests.redis_server import (
 SERVICE = "main"
 NUM_SENTINELS = NUM_NODES = 3
 FOR_EVER_MS = 3_600_000
-DEADLINE_S, EVERY_S = 60, 0.03
 
 HASTE = ("INFO-PERIOD", 100, "PUBLISH-PERIOD", 100, "ASK-PERIOD", 100, "TILT-PERIOD", 1000)
 """Milliseconds for a sentinel, which by itself takes seconds over each; TILT is what it falls into where the machine is
@@ -33,15 +33,8 @@ REST = ("INFO-PERIOD", 10_000, "PUBLISH-PERIOD", 2000, "ASK-PERIOD", 1000)
 than most of them."""
 
 
-def until(what: str, condition: Callable[[], object]) -> None:
-    """Return when the condition holds; a server that does not answer yet is asked again."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline_s:
-        with suppress(redis.ConnectionError):
-            if condition():
-                return
-        time.sleep(EVERY_S)
-    raise AssertionError(f"after {DEADLINE_S} s it does not hold that {what}")
+until = partial(waiting.until, passing=redis.ConnectionError)
+"""A server that does not answer yet is asked again."""
 
 
 def ask(server: RedisServer, *command: object) -> Any:

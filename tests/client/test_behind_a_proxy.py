@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from bucketline import BucketClient, Operator
+from tests.waiting import until
 
 from .coordinators import ROOT, new_run
 from .test_faults import planned
@@ -195,6 +196,4 @@ def test_a_rolling_restart_costs_no_request_an_error(replicas, front, num_ranks,
 
 def until_both_are_asked(replicas):
     """The proxy has found out that they are there."""
-    deadline = time.monotonic() + 60
-    while not all(map(num_nexts, replicas)):
-        assert time.monotonic() < deadline, "no request reaches one of them"
+    until("requests reach both", lambda: all(map(num_nexts, replicas)))

@@ -1,7 +1,6 @@
 """Answers that are not the coordinator's, and refusals that were stored: neither ends a job that is healthy again."""
 
 import contextlib
-import time
 
 import pytest
 
@@ -20,6 +19,7 @@ from bucketline._transport.failures import Unanswered
 from bucketline._transport.first_contact import FOREIGN_PATIENCE_S
 from bucketline._transport.transport import Transport
 from bucketline._wire import Request, document
+from tests.waiting import until
 
 from .coordinators import Canned
 from .test_faults import planned
@@ -59,9 +59,7 @@ def refusal(status, code):
 
 def until_answered(proxy, path):
     """The client's thread has requested every scripted answer."""
-    deadline_s = time.monotonic() + 60
-    while proxy.script[path]:
-        assert time.monotonic() < deadline_s
+    until("every scripted answer is taken", lambda: not proxy.script[path])
 
 
 # --- in the midst of a job ------------------------------------------------------------------------------------

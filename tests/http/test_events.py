@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from bucketline_service.runs import registry
 from tests.checked import Api
 from tests.redis_server import RedisServer
 from tests.server import Replica, ServerProcess
+from tests.waiting import EVERY_S
 from tests.worlds import SMALL, World
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
@@ -33,7 +33,7 @@ def until(
     deadline_s = time.monotonic() + WAIT_S
     while not condition(events := api.get("/v1/events", limit=1000, **params)["events"][::-1]):
         assert time.monotonic() < deadline_s, events
-        threading.Event().wait(0.01)
+        time.sleep(EVERY_S)
     return events
 
 

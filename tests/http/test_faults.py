@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tests.checked import Api
 from tests.cli.commands import run_here
 from tests.redis_server import RedisServer
 from tests.server import ServerProcess, popen, run_command
+from tests.waiting import until
 from tests.worlds import SMALL
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
@@ -45,13 +45,6 @@ def put(api: Api) -> int:
     api.put("/v1/runs/run", SPEC, 201)
     lease: int = api.lease("run", 0)["lease"]
     return lease
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "it does not come"
-        threading.Event().wait(0.01)
 
 
 def test_killed_between_two_calls_it_goes_on(start: Callable[..., ServerProcess]) -> None:
@@ -97,7 +90,7 @@ def test_a_store_that_is_gone_and_back(
     assert 'bucketline_store_seconds_count{verb="ping"} 1.0' in text  # the one that failed
     assert "bucketline_slowest_step{" not in text
     own_redis_server.start()
-    until(lambda: api.ask("GET", "/readyz").status_code == 200)
+    until("it is ready", lambda: api.ask("GET", "/readyz").status_code == 200)
     assert 'bucketline_slowest_step{run="run"} 0.0' in api.ask("GET", "/metrics", 200).text
     assert api.cursors("run") == [(0, 2), (0, 0)]
     assert [run["run"] for run in api.get("/v1/runs")["runs"]] == ["run"]
@@ -226,10 +219,10 @@ def test_ended_kindly_it_finishes_what_was_begun(start: Callable[..., ServerProc
     uploading.start()
     sent.wait(WAIT_S)
     uploads = server._data_dir / "uploads"
-    until(lambda: any(uploads.iterdir()))
+    until("an upload has begun", lambda: any(uploads.iterdir()))
     server.process.send_signal(signal.SIGTERM)
     address = httpx.URL(server.url)
-    until(lambda: not listens(address.host, address.port or 0))
+    until("it no longer listens", lambda: not listens(address.host, address.port or 0))
     go_on.set()
     uploading.join()
     assert answers[0].status_code == 201
@@ -262,8 +255,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(start: Callable[..., ServerPro
         head = b"PUT /v1/maps/m HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
         connection.sendall(head + b"Content-Length: 1000\r\n\r\nid,width")
         uploads = server._data_dir / "uploads"
-        until(lambda: any(uploads.iterdir()))
-    until(lambda: not any(uploads.iterdir()))
+        until("an upload has begun", lambda: any(uploads.iterdir()))
+    until("nothing is left of it", lambda: not any(uploads.iterdir()))
     assert api.get("/v1/maps") == {"maps": []}
     assert server.stop() == (0, "")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,17 +14,12 @@ import pytest
 from tests.checked import Api
 from tests.s3_server import ENVIRON, KEY, SECRET, S3Server
 from tests.server import COCO, Replica, ServerProcess, run_command
+from tests.waiting import until
 from tests.worlds import SMALL
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
 DEADLINE_S = 30.0
 UNAVAILABLE, BACK = "map_root_unavailable", "map_root_back"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < give_up_s
 
 
 @pytest.fixture
@@ -141,7 +135,10 @@ def test_without_its_root_it_serves_what_it_has(new_replica: Callable[..., Api],
     for api in (one, two):
         assert api.get("/readyz") == {"status": "ready", "map_root": "ready"}
         assert "bucketline_map_root_up 1.0" in api.ask("GET", "/metrics", 200).text
-    until(lambda: {each["event"] for each in told_of_the_root(one)} == {UNAVAILABLE, BACK})
+    until(
+        "both events are told",
+        lambda: {each["event"] for each in told_of_the_root(one)} == {UNAVAILABLE, BACK},
+    )
     details = [each["fields"].get("detail", "") for each in told_of_the_root(one)]
     assert any(shared.as_uri() in detail for detail in details)
 
@@ -215,7 +212,7 @@ def test_a_root_that_is_silent_keeps_nobody_waiting_who_does_not_need_it(
     with ThreadPoolExecutor(24) as askers:
         asked = [askers.submit(two.ask, "GET", "/v1/maps") for _ in range(9)]
         asked += [askers.submit(mapless.ask, "GET", "/v1/runs/run") for _ in range(2)]
-        until(lambda: len(silent.taken) >= 8)
+        until("eight requests wait", lambda: len(silent.taken) >= 8)
         assert two.get("/readyz") == {"status": "ready", "map_root": "unavailable"}
         assert batches(two) == expected
         assert asked[-1].result().json()["status"] == "planning"

@@ -7,8 +7,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +14,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from ruamel.yaml import YAML
+
+from tests.waiting import until
 
 T = TypeVar("T")
 
@@ -69,14 +69,6 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool("promtool"), *arguments], text=True, capture_output=True)
 
 
-def until(found: Callable[[], T], what: str) -> T:
-    """What is found, as soon as it is something."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not (answer := found()):
-        assert time.monotonic() < deadline_s, what
-    return answer
-
-
 class Prometheus:
     """The real one, with our configuration except for targets and shorter intervals."""
 
@@ -110,7 +102,7 @@ class Prometheus:
         self._client = httpx.Client(
             base_url=f"http://{address}/api/v1", timeout=WAIT_S, verify=False, trust_env=False
         )
-        until(self._is_up, "Prometheus did not start")
+        until("Prometheus has started", self._is_up)
 
     def query(self, expr: str) -> list[dict[str, Any]]:
         return list(self._ask("/query", query=expr)["result"])

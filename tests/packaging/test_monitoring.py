@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from tests.checked import Api
-from tests.packaging.prometheus import Prometheus, asked, promtool, until
+from tests.packaging.prometheus import Prometheus, asked, promtool
 from tests.server import ServerProcess
+from tests.waiting import until
 from tests.worlds import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -217,18 +218,18 @@ def test_every_alert_has_its_section() -> None:
 def test_a_real_prometheus_finds_something_for_every_panel(traffic: Traffic, tmp_path: Path) -> None:
     prometheus = Prometheus(MONITORING / "prometheus.yml", traffic.target, tmp_path)
     try:
-        until(lambda: prometheus.query("bucketline_store_up"), "nothing was scraped")
+        until("something is scraped", lambda: prometheus.query("bucketline_store_up"))
         run = traffic.go_on()
-        until(lambda: prometheus.query(f'bucketline_leased_ranks{{run="{run}"}} == 2'), "no further scrape")
+        until("it scrapes again", lambda: prometheus.query(f'bucketline_leased_ranks{{run="{run}"}} == 2'))
         traffic.go_on()  # what was counted before is counted on
         for about, expr in panel_exprs().items():
             if 'status=~"5.."' in expr:
                 assert prometheus.query(expr) == [], about  # and it is understood
             else:
-                until(lambda expr=expr: prometheus.query(expr), f"{about} shows nothing")  # type: ignore[misc]
+                until(f"{about} shows something", lambda expr=expr: prometheus.query(expr))  # type: ignore[misc]
         rules = until(
+            "rules are evaluated",
             lambda: [rule for rule in prometheus.rules() if rule["health"] != "unknown"][: len(RULES)],
-            "no rule was evaluated",
         )
         assert {rule["name"]: rule.get("lastError", "") for rule in rules if rule["health"] != "ok"} == {}
         firing = prometheus.query('ALERTS{alertstate="firing"}')

@@ -15,10 +15,11 @@ from bucketline_service.errors import StoreUnavailable
 from bucketline_service.runs.store_checkup import StoreCheckup
 from bucketline_service.store import open_store
 from tests.redis_server import RedisServer
-from tests.redis_sets import DEADLINE_S, ClusterSet, SentinelSet, ask, until
+from tests.redis_sets import ClusterSet, SentinelSet, ask, until
 from tests.runs.test_run_gauges import scraped
 from tests.server import Replica
 from tests.store.jobs import Job
+from tests.waiting import DEADLINE_S
 from tests.worlds import SMALL
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}

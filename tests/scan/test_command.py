@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,18 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.server import run_command
+from tests.waiting import DEADLINE_S, until
 
 from .images import image, put, read_map, scan
 from .test_resume import many
-
-DEADLINE_S, EVERY_S = 60.0, 0.02
-
-
-def until(condition: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < give_up_s
-        time.sleep(EVERY_S)
 
 
 def test_a_scan_and_the_map_of_it(folder: Path, output: Path) -> None:
@@ -128,7 +118,7 @@ class Terminal:
         self.shown = ""
 
     def wait_for(self, words: str) -> None:
-        until(lambda: words in self.shown or not self._read())
+        until(f"it shows {words}", lambda: words in self.shown or not self._read())
         assert words in self.shown, self.shown
 
     def children(self) -> list[int]:
@@ -178,13 +168,16 @@ def test_a_scan_that_is_stopped_leaves_no_process_and_goes_on(
     many(folder, 40)
     terminal = Terminal(str(folder), "-o", str(output), "--workers", "2")
     terminal.wait_for("opening")
-    until(lambda: all(any(has_open(pid, shard) for pid in terminal.children()) for shard in shards))
+    until(
+        "all shards are read",
+        lambda: all(any(has_open(pid, shard) for pid in terminal.children()) for shard in shards),
+    )
     children = terminal.children()
     terminal.process.send_signal(number)
     status = terminal.end()
     assert status == (-number if number == signal.SIGKILL else 130)
     assert ("run the same command again" in terminal.shown) == (number != signal.SIGKILL)
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+    until("its processes are gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
     assert not output.exists()
     if number == signal.SIGINT:
         for shard in shards:

@@ -6,8 +6,6 @@ import os
 import re
 import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 
 from bucketline_service.http import connection_limits
 from tests.server import COCO, ServerProcess
+from tests.waiting import until
 
 TIMEOUT_S = 1.0
 DEADLINE_S = 30
@@ -135,10 +134,7 @@ def test_one_who_never_reads_is_let_go(server: ServerProcess) -> None:
     with connect(server) as client:
         client.sendall(request * connection_limits.MAX_WAITING)
         for is_served in (True, False):
-            until = time.monotonic() + DEADLINE_S
-            while (open_files(server) > before) != is_served:
-                assert time.monotonic() < until
-                threading.Event().wait(0.01)
+            until(f"served: {is_served}", lambda served=is_served: (open_files(server) > before) == served)
         assert len(rest(client)) < one * connection_limits.MAX_WAITING
 
 

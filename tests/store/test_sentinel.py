@@ -9,9 +9,10 @@ import redis
 
 from bucketline_service.errors import StoreUnavailable
 from bucketline_service.store import Cursor, Outcome, open_store
-from tests.redis_sets import DEADLINE_S, SentinelSet, ask, until
+from tests.redis_sets import SentinelSet, ask, until
 from tests.store.jobs import Job, answered
 from tests.store.test_runs import UNKNOWN
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.anyio
 

@@ -66,6 +66,7 @@ class AsyncMapStore:
         if probe is None or probe.done():
             probe = asyncio.get_running_loop().run_in_executor(self._prober, self.maps.probe)
             self._probe = probe
+            probe.add_done_callback(_retrieve)
         # below use probe, not self._probe, which another request may have replaced
         done, _ = await asyncio.wait([probe], timeout=PROBE_WAIT_S)
         problem: BaseException | None = StoreUnavailable("the map root does not respond")
@@ -85,5 +86,10 @@ class AsyncMapStore:
 
     def _fetched(self, digest: str, done: asyncio.Future[ResolutionMap]) -> None:
         self._fetches.pop(digest, None)
-        if not done.cancelled():
-            done.exception()  # prevents "exception was never retrieved" where no request waits for it
+        _retrieve(done)
+
+
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Prevents "exception was never retrieved" where no request waits for it any more."""
+    if not done.cancelled():
+        done.exception()
