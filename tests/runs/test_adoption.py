@@ -72,6 +72,14 @@ def test_a_lease_that_the_store_has_lost_is_adopted(api: Api) -> None:
     assert api.cursors("run")[0] == (0, 7)
 
 
+def test_a_request_for_a_step_that_does_not_exist_adopts_nothing(api: Api) -> None:
+    lease = api.lease("run", 0)
+    lost, no_step = lease["lease"] + LATER, {"epoch": 0, "step": lease["num_steps"]}
+    assert api.next("run", 0, lost, 409, ack=no_step, **named(lease))["code"] == "fenced"
+    assert num_adoptions(api) == 0
+    api.ack("run", 0, lease["lease"], 0, 0)  # the holder continues
+
+
 def test_nothing_but_an_equal_id_is_adopted(api: Api) -> None:
     lease = api.lease("run", 0)
     changes: tuple[dict[str, Any], ...] = (
