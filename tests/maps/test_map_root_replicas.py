@@ -18,7 +18,6 @@ from tests.waiting import until
 from tests.worlds import SMALL
 
 SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
-DEADLINE_S = 30.0
 UNAVAILABLE, BACK = "map_root_unavailable", "map_root_back"
 
 

@@ -9,15 +9,13 @@ import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 from ruamel.yaml import YAML
 
 from tests.waiting import until
-
-T = TypeVar("T")
 
 WAIT_S = 30
 
