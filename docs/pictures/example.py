@@ -35,6 +35,11 @@ class Epoch:
     units: np.ndarray
     repeats: np.ndarray
 
+    @property
+    def num_units(self) -> np.ndarray:
+        """Of each target."""
+        return self.layout.num_batches // WORLD_SIZE
+
     def left_out(self) -> np.ndarray:
         """The places of the tape that this epoch does not serve."""
         return np.setdiff1d(np.arange(COUNTS.sum()), self.places)
@@ -54,7 +59,8 @@ def epoch_of(policy: str, epoch: int = EPOCH) -> Epoch:
     has, and which unit it belongs to."""
     it = plan(policy)
     layout, num, block = it.layout, it.num_batches, it.epoch(epoch)
-    sizes = np.append(layout.num_units.sum(), COUNTS)
+    num_units = layout.num_batches // WORLD_SIZE
+    sizes = np.append(num_units.sum(), COUNTS)
     keyed = KeyedPermutations(sizes, epoch_words(SEED, epoch, 0, len(sizes) * ROUNDS))
     buckets = it.buckets[block.rows].astype(np.int64)
     # a bucket's rows are in ascending order on the line
@@ -62,7 +68,7 @@ def epoch_of(policy: str, epoch: int = EPOCH) -> Epoch:
     inside = keyed.inverse(1 + buckets, np.array(ahead))
     pieces = [_piece(layout, bucket, place) for bucket, place in zip(buckets, inside, strict=True)]
     units = keyed.forward(np.zeros(num, dtype=np.int64), np.arange(num) // WORLD_SIZE)
-    units -= (np.cumsum(layout.num_units) - layout.num_units)[block.buckets]
+    units -= (np.cumsum(num_units) - num_units)[block.buckets]
     return Epoch(
         layout=layout,
         buckets=buckets,

@@ -39,7 +39,7 @@ def line() -> Figure:
         0, 1.6, f"The same tape as spill cuts it, in units of {example.UNIT} images (framed)", weight="bold"
     )
     epoch = example.epoch_of("spill")
-    for target, num_units in enumerate(epoch.layout.num_units.tolist()):
+    for target, num_units in enumerate(epoch.num_units.tolist()):
         for unit in range(num_units):
             places = np.sort(epoch.places[epoch.unit(target, unit)])
             runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
@@ -108,7 +108,7 @@ def _policy(axes: Axes, policy: str) -> None:
     epoch = example.epoch_of(policy)
     layout, left_out = epoch.layout, epoch.left_out()
     numbers = [
-        f"{layout.num_units.sum()} units",
+        f"{epoch.num_units.sum()} units",
         f"{len(left_out)} images left out",
         f"{epoch.repeats.sum()} repeated",
         f"{sum(images for _, _, images in example.moved(layout))} placed with another bucket's",
@@ -116,7 +116,7 @@ def _policy(axes: Axes, policy: str) -> None:
     axes.set_title(f"{policy}: {', '.join(numbers)}", weight="bold", pad=2)
     middle = int(np.argmax(example.COUNTS))
     for target, (num_units, begin, length) in enumerate(
-        zip(layout.num_units.tolist(), layout.begins.tolist(), layout.lengths.tolist(), strict=True)
+        zip(epoch.num_units.tolist(), layout.begins.tolist(), layout.lengths.tolist(), strict=True)
     ):
         left = target * 11
         cells: list[Cell] = []

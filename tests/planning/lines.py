@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier
 from bucketline_service.planning.line.planner import LinePlanner
-from bucketline_service.planning.line.remainders import POLICIES, Layout, least_units
+from bucketline_service.planning.line.remainders import POLICIES, Layout, least_batches
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.planner_port import Place
 
@@ -113,13 +113,15 @@ def portioned(
             order,
             groups,
             quotas,
-            lambda counts: POLICIES[policy](counts, sizes * lockstep, edges),
+            lambda counts: POLICIES[policy](counts, sizes, lockstep, edges),
             batch_sizes=sizes,
+            costs=sizes.astype(np.float64),
+            shapes=np.arange(num_targets),
             lockstep=lockstep,
             seed=seed,
             find=find,
             largest_first=largest_first,
-            least_units=least_units(policy, quotas.least(), sizes * lockstep, edges),
+            least_units=least_batches(policy, quotas.least(), sizes, lockstep, edges) // lockstep,
         )
 
     planner = make()

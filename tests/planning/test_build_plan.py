@@ -136,7 +136,7 @@ def test_enough_images_but_no_bucket_with_a_unit():
     assert "no bucket has as many" in raised.value.detail
     for tails in ("spill", "pad", "catch_all"):
         prepared = prepare(spec(2, 2, tails), images)
-        assert layout_of(spec(2, 2, tails), samples_of(spec(2, 2, tails), images, prepared)).num_units.sum()
+        assert layout_of(spec(2, 2, tails), samples_of(spec(2, 2, tails), images, prepared)).num_batches.sum()
         assert tails in raised.value.detail or tails == "catch_all"
 
 

@@ -37,7 +37,7 @@ def ordered(draw):
 @example((line([2, 2]), line([2, 2], largest_first=[[1], [0]]), [[1], [0]]))
 def test_epoch_0_begins_with_a_unit_of_each_shape(given):
     plain, it, shapes = given
-    serving = [[target for target in shape if it.layout.num_units[target]] for shape in shapes]
+    serving = [[target for target in shape if it.layout.num_batches[target]] for shape in shapes]
     expected = [shape[0] for shape in serving if shape]
     units = it.epoch(0).buckets.reshape(-1, it.lockstep)
     assert units[: len(expected), 0].tolist() == expected

@@ -17,10 +17,12 @@ LINE = line([30, 0, 113, 64, 5], 4, 2)
 @example(line([1], 1), 0)
 def test_every_unit_is_of_one_bucket_and_every_batch_of_its_size(it, epoch):
     block = it.epoch(epoch)
-    assert it.num_batches == it.layout.num_units.sum() * it.lockstep == len(block.buckets)
+    assert it.num_batches == it.layout.num_batches.sum() == len(block.buckets)
     units = block.buckets.reshape(-1, it.lockstep)
     assert np.all(units == units[:, :1])
-    assert np.bincount(units[:, 0], minlength=len(it.batch_sizes)).tolist() == it.layout.num_units.tolist()
+    assert (
+        np.bincount(block.buckets, minlength=len(it.batch_sizes)).tolist() == it.layout.num_batches.tolist()
+    )
     assert np.array_equal(np.diff(block.bounds), it.batch_sizes[block.buckets])
     assert block.bounds[0] == 0
     assert block.bounds[-1] == len(block.rows) == len(block.repeats)

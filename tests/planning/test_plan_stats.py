@@ -34,7 +34,7 @@ class Case:
         self.layout = layout_of(self.spec, counts)
         self.planner = new_planner(self.spec, self.prepared, images)
         self.summary = self.prepared.summary
-        self.tails = tails(len(counts), self.layout, self.summary, self.spec.targets)
+        self.tails = tails(self.spec, self.layout, self.summary, self.layout.in_service(len(counts)))
 
     def epoch(self, epoch):
         """(rows, their targets, repeats) of all that an epoch serves."""

@@ -25,7 +25,8 @@ def test_what_is_served_repeated_and_left_out_is_what_the_layout_declares(it, ep
     assert block.repeats.sum() == layout.repeated.sum()
     assert np.isin(block.rows[block.repeats], first).all()
     served = np.bincount(it.targets(block), minlength=len(it.batch_sizes))
-    assert served.tolist() == layout.served.tolist() == (layout.num_units * it.units).tolist()
+    assert served.tolist() == layout.served.tolist()
+    assert served.tolist() == (layout.num_batches // it.lockstep * it.units).tolist()
 
 
 @given(lines(["drop"]), epochs)
@@ -112,7 +113,7 @@ def test_whole_units_cost_nothing_under_any_policy(policy, exact, unit):
     layout = line([unit * num for num in exact], unit, 1, policy).layout
     assert layout.left_out.sum() == layout.repeated.sum() == 0
     assert all(bucket == target for bucket, target, _ in layout.flows())
-    assert layout.num_units[: len(exact)].tolist() == exact
+    assert layout.num_batches[: len(exact)].tolist() == exact
 
 
 # Left out: the buckets whose images are in the one stretch with a remainder, and how many of them an epoch leaves out.
@@ -152,9 +153,13 @@ def test_no_counts_make_fewer_units_than_the_least(policy):
         units = rng.choice([1, 2, 7, 40], num + (policy == "catch_all")).astype(np.int64)
         least = rng.integers(0, 60, num)
         edges = None if policy == "catch_all" or num < 2 else [0, int(rng.integers(1, num)), num]
-        bound = remainders.least_units(policy, least, units, edges)
+        bound = remainders.least_batches(policy, least, units, 1, edges)
         found = [
-            int(remainders.POLICIES[policy](least + rng.integers(0, 4, num), units, edges).num_units.sum())
+            int(
+                remainders.POLICIES[policy](
+                    least + rng.integers(0, 4, num), units, 1, edges
+                ).num_batches.sum()
+            )
             for _ in range(3)
         ]
         assert min(found) >= bound
@@ -164,4 +169,4 @@ def test_no_counts_make_fewer_units_than_the_least(policy):
 
 def test_a_few_large_units_do_not_hide_many_small_ones():
     least, units = np.array([5000, 3]), np.array([2, 4096])
-    assert remainders.least_units("spill", least, units) == 2500
+    assert remainders.least_batches("spill", least, units) == 2500

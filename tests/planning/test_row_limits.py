@@ -10,7 +10,7 @@ from bucketline_service.errors import Invalid
 from bucketline_service.planning.images import MAX_ROWS, Images, Part
 from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.planner import LinePlanner
-from bucketline_service.planning.line.remainders import POLICIES, least_units
+from bucketline_service.planning.line.remainders import POLICIES, least_batches
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.planner_port import Place
 
@@ -68,12 +68,14 @@ def planner_of(counts, table, policy, unit=(7, 3)):
         Identity(),
         groups,
         quotas,
-        lambda samples: POLICIES[policy](samples, sizes * unit[1], None),
+        lambda samples: POLICIES[policy](samples, sizes, unit[1]),
         batch_sizes=sizes,
+        costs=np.ones(len(sizes)),
+        shapes=np.arange(len(sizes)),
         lockstep=unit[1],
         seed=5,
         find=find,
-        least_units=least_units(policy, quotas.least(), sizes * unit[1]),
+        least_units=least_batches(policy, quotas.least(), sizes, unit[1]) // unit[1],
     )
 
 

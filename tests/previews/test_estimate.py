@@ -16,7 +16,6 @@ from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.distinct_sizes import distinct_sizes
 from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.plan_stats import epoch_stats
-from bucketline_service.planning.planner_kinds.line import expected_imbalance
 from bucketline_service.previews import estimate as previews
 from bucketline_service.previews.estimate import estimate_by_planning, estimate_from_sizes
 from bucketline_service.spec.run_spec import PlanFields
@@ -185,20 +184,14 @@ def test_images_that_come_late_only(counts, batch_size, lockstep, policy, late):
         *(pytest.param(*each, marks=pytest.mark.exhaustive) for each in ((1, 3), (4, 6), (5, 2), (7, 7))),
     ],
 )
-def test_step_imbalance_is_what_epochs_have_on_average(lockstep, world_size):
-    pixels = np.array([5, 1, 9, 9])
+def test_step_imbalance_is_that_of_the_epoch(lockstep, world_size):
+    pixels = np.array([5.0, 1.0, 9.0, 9.0])
     it = line([40, 33, 22, 60], 2, lockstep, "drop")
-    slowest, mean, num_epochs = [], [], 300
-    for epoch in range(num_epochs):
+    for epoch in range(5):
         num = it.num_batches // world_size * world_size
         of = pixels[it.planner.batches(epoch, np.arange(num), 1).buckets].reshape(-1, world_size)
-        slowest.append(of.max(axis=1).sum())
-        mean.append(of.mean(axis=1).sum())
-    found = expected_imbalance(pixels, it.layout.num_units, it.planner.spans(0, 0, world_size))
-    ratio = np.mean(slowest) / np.mean(mean)
-    error = np.std(np.array(slowest) - ratio * np.array(mean)) / np.mean(mean) / np.sqrt(num_epochs)
-    assert abs(found - ratio) <= 4 * error + 1e-9
-    assert (found == 1.0) == (it.planner.mixed_steps(0, 0, world_size) == 0)
+        told = it.planner.stream(epoch).imbalance(pixels, world_size)
+        assert told == pytest.approx(of.max(axis=1).sum() / of.mean(axis=1).sum(), abs=1e-12)
 
 
 def test_spilled_is_what_epochs_have_on_average():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.line.remainders import Layout
-from bucketline_service.planning.line.sample_quotas import SampleQuotas
+from bucketline_service.planning.line.sample_quotas import SampleQuotas, listed
+from bucketline_service.planning.plan_spec import PlanSpec
 
 _I64 = NDArray[np.int64]
 _F64 = NDArray[np.float64]
@@ -98,15 +99,27 @@ class Summary:
         self._sizes = np.array(targets, dtype=np.int64)
         self._aspects = aspects
         self._quotas = quotas
-        self._ways = _table(quotas.groups)
+        self._ways = quotas.ways()
         self._weights = quotas.ends - quotas.begins
         self._flows = [(bucket, target) for bucket, target, _ in flows]
         moves = [i for i, (bucket, target) in enumerate(self._flows) if bucket != target]
-        self._moves = _table(np.array([self._flows[i][0] for i in moves], np.int64), moves, len(aspects))
+        self._moves = listed(
+            np.array([self._flows[i][0] for i in moves], np.int64), np.array(moves, np.int64), len(aspects)
+        )
         self._losses, self._errors = Spread(), Spread()
         self._sums = np.zeros(len(aspects))
         self._maxima = np.zeros(len(aspects))
         self._flow_sums = np.zeros(len(flows))
+
+    @property
+    def sizes(self) -> _I64:
+        """int64[G, 2]: (width, height) of each target."""
+        return self._sizes
+
+    @property
+    def sums(self) -> _F64:
+        """float64[B]: the crop losses of each bucket's samples, summed."""
+        return self._sums
 
     def blank(self) -> Summary:
         """One of nothing yet, to be merged."""
@@ -198,40 +211,21 @@ class Summary:
         }
 
 
-def _table(keys: _I64, values: Sequence[int] | None = None, num_keys: int | None = None) -> list[_I64]:
-    """The values of each key, -1 where it has no more: int64[K] for the first of each, for the second, …"""
-    num = int(keys.max(initial=-1)) + 1 if num_keys is None else num_keys
-    found: list[_I64] = []
-    seen = [0] * num
-    for key, value in zip(keys.tolist(), range(len(keys)) if values is None else values, strict=True):
-        if seen[key] == len(found):
-            found.append(np.full(num, -1, dtype=np.int64))
-        found[seen[key]][key] = value
-        seen[key] += 1
-    return found
-
-
 def tails(
-    num_buckets: int,
-    layout: Layout,
-    summary: dict[str, Any],
-    targets: list[tuple[int, int]],
-    in_service: NDArray[np.bool_] | None = None,
+    spec: PlanSpec, layout: Layout, summary: dict[str, Any], in_service: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
     """For each target what becomes of its bucket's tail, an epoch: images ``spilled`` to other targets, ``left_out``
-    and ``repeated`` by its own, ``never_served`` in any epoch, those of buckets that are not ``in_service`` bool[B]
-    (unless given, as if all epochs had this layout); and ``crop_loss_served``, the expected mean crop loss of
-    what the target serves, None where it serves nothing."""
+    and ``repeated`` by its own, ``never_served`` in any epoch, those of buckets that are not ``in_service`` bool[B];
+    and ``crop_loss_served``, the expected mean crop loss of what the target serves, None where it serves nothing."""
+    targets = spec.targets
     own = [
         {"num_images": 0, "spilled": [], "left_out": left_out, "repeated": repeated, "never_served": 0}
         for left_out, repeated in zip(layout.left_out.tolist(), layout.repeated.tolist(), strict=True)
     ]
     weights = np.zeros(len(own))
     lost = np.zeros(len(own))
-    flows = layout.flows()
-    if in_service is None:
-        in_service = layout.in_service(num_buckets)
-    for bucket, target, size in flows:
+    unit_sizes = layout.batch_sizes * spec.multiple
+    for bucket, target, size in layout.flows():
         weights[target] += size
         known = summary["flow_crop_loss"].get(f"{bucket}:{target}")
         # where rounding makes a flow that epoch 0 has not: a few images, of about their bucket's aspect
@@ -242,10 +236,10 @@ def tails(
             own[bucket]["spilled"].append({"bucket": target, "num_images": size})
             own[bucket]["num_images"] += size
     for target, tail in enumerate(own):
-        serves = layout.num_units[target] > 0
+        serves = layout.num_batches[target] > 0
         if tail["repeated"]:
-            tail["num_images"] = int(layout.lengths[target] % layout.unit_sizes[target])
-        elif target < num_buckets:
+            tail["num_images"] = int(layout.lengths[target] % unit_sizes[target])
+        elif target < spec.num_buckets:
             tail["num_images"] += tail["left_out"]
         tail["crop_loss_served"] = float(lost[target] / weights[target]) if serves else None
     return own

@@ -43,7 +43,7 @@ class Locksteps:
     """``own``: the planner of ``spec`` itself. Answers depend on the plan and the arguments alone. Thread-safe."""
 
     def __init__(self, spec: PlanSpec, prepared: Prepared, images: Images, own: Planner) -> None:
-        self._own = LockstepPlan(spec, own)
+        self._own = LockstepPlan(prepared.planned(spec), own)
         self._prepared = prepared
         self._images = images
         self._kept: LRUCache[int, LockstepPlan] = LRUCache(NUM_KEPT)
@@ -56,7 +56,10 @@ class Locksteps:
         spec = self._own.spec
         if not PLANNERS[spec.planner].has_units:
             return spec.lockstep
-        lockstep = pure_lockstep(world_size, spec.lockstep, planned_for)
+        if spec.steps == "balanced" and spec.lockstep == planned_for:
+            lockstep = world_size  # so that fewer batches than a step are left out
+        else:
+            lockstep = pure_lockstep(world_size, spec.lockstep, planned_for)
         return lockstep if self.may_be(lockstep) else spec.lockstep
 
     def may_be(self, lockstep: int) -> bool:

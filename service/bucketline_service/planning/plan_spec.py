@@ -14,6 +14,9 @@ from bucketline_service.planning.buckets.assignment import SameAspect
 from bucketline_service.planning.buckets.ladder_generators import Ladder, Size
 from bucketline_service.planning.buckets.no_upscale import NoUpscale
 
+Steps = Literal["balanced", "same_shape"]
+LastStep = Literal["drop", "fill"]
+
 _I64 = NDArray[np.int64]
 MAX_LOCKSTEP = 1 << 20
 """Batches."""
@@ -69,7 +72,10 @@ class PlanSpec:
     ``no_upscale``: what chooses among the only tier's buckets, in place of the nearest aspect. ``same_aspect``: which
     of several buckets of one aspect in a tier; ``first`` where no tier has several. ``batch_size`` images. Lengths in
     pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are numbered section by section: by length, then
-    tier, then as in its ladder."""
+    tier, then as in its ladder.
+
+    ``steps``: a unit of ``lockstep`` batches has one shape, or batches of about one cost. ``last_step``: the batches
+    that do not fill the last unit are left out, or it is filled with repeats."""
 
     planner: str
     tiers: tuple[Ladder, ...]
@@ -87,6 +93,13 @@ class PlanSpec:
     maps: tuple[MapShare, ...] = (MapShare(),)
     no_upscale: NoUpscale | None = None
     same_aspect: SameAspect = "first"
+    steps: Steps = "same_shape"
+    last_step: LastStep = "drop"
+
+    @property
+    def multiple(self) -> int:
+        """Batches that the number of each target's is a multiple of: where units have one shape, those of a unit."""
+        return self.lockstep if self.steps == "same_shape" else 1
 
     @property
     def ladder(self) -> Ladder:
@@ -173,6 +186,11 @@ class PlanSpec:
     def most_images(self) -> int:
         """Of a batch."""
         return int(self.batch_sizes.max())
+
+    @property
+    def costs(self) -> NDArray[np.float64]:
+        """float64[G]: the cost of a batch of each target."""
+        return self.pixels.astype(np.float64)
 
     @cached_property
     def pixels(self) -> _I64:

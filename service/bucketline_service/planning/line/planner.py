@@ -1,8 +1,8 @@
 """The ``line`` planner: an epoch costs nothing to start (docs/concepts/mathematics.md).
 
-Everything per epoch is arithmetic: a keyed permutation of the units gives each stretch of the stream its bucket, a
-keyed permutation inside each bucket gives each place its sample, and both are invertible. A batch depends on seed,
-epoch and position alone.
+Everything per epoch is arithmetic: a keyed permutation of the units gives each position of the stream its batch
+(``stream.py``), a keyed permutation inside each bucket gives each place its sample, and both are invertible. A batch
+depends on seed, epoch and position alone.
 """
 
 from __future__ import annotations
@@ -17,16 +17,23 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from bucketline_service.planning.line.dealt_batches import DealtBatches
 from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.permutation import ROUNDS, KeyedPermutations, epoch_words
 from bucketline_service.planning.line.remainders import Layout
 from bucketline_service.planning.line.sample_quotas import Cuts, SampleQuotas
+from bucketline_service.planning.line.stream import Stream, Units
 from bucketline_service.planning.planner_port import BatchBlock, Place
 
 _I64 = NDArray[np.int64]
 _T = TypeVar("_T")
-_PERMUTATIONS, _ROTATIONS = 0, 1  # streams of the epoch's key words
-_UNITS = 0  # the permutations' domain 0; domain 1 + b is bucket b, 1 + B + g group g where any is thinned
+_PERMUTATIONS, _ROTATIONS, _DEALT, _TURNS = (
+    0,
+    1,
+    3,
+    4,
+)  # streams of the epoch's key words; 2: sample_quotas.py
+# of the permutations, domain UNITS is the units', 1 + b bucket b's, 1 + B + g group g's where any is thinned
 _EPOCHS_KEPT = 4
 _SHAPES_KEPT = 64
 
@@ -63,32 +70,34 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class _Shape:
-    """What an epoch has, and not in which order."""
+    """What an epoch has, before anything is drawn."""
 
     cuts: Cuts
-    layout: Layout
+    layout: Layout  # of all whole batches
+    dealt: DealtBatches
     bucket_starts: _I64  # int64[B]: where each bucket's samples begin among all
-    unit_starts: _I64  # int64[G]: where each target's units begin among all
-    num_units: int
     lengths: _I64  # int64[G]: of the targets' stretches, 1 where it is empty: that keeps the modulus defined
 
 
 @dataclass(frozen=True)
 class _Epoch:
     shape: _Shape
+    layout: Layout  # of the batches that the epoch deals
+    stream: Stream
     permutations: KeyedPermutations
     rotations: _I64  # int64[G]: the place of its stretch where a target begins to serve
-    moved: tuple[_I64, _I64]  # slots, ascending, whose units are not the permutation's, and those units
 
 
 class LinePlanner:
     """Implements ``Planner``. B buckets, G targets, N assigned images.
 
     ``order`` uint32[N]: rows by group, ascending inside one; may be memory-mapped. ``quotas``: of those groups.
-    ``layout_of``: one of ``tails.POLICIES``, of the samples of each bucket int64[B] and units of
-    ``lockstep * batch_sizes``. ``batch_sizes`` int64[G]. ``find``: the group of a row and its place there, None where
-    it is in none. ``largest_first``: the targets of each distinct shape, in the order in which epoch 0 begins with one
-    unit of each; empty: it begins as it comes. ``least_units``: so many has every epoch, where they differ.
+    ``layout_of``: one of ``remainders.POLICIES``, of the samples of each bucket int64[B]. ``batch_sizes`` int64[G];
+    ``costs`` float64[G]: of a batch of each target, by which left-over batches are put together; ``shapes`` int64[G]:
+    equal where batches have one shape. ``find``: the group of a row and its place there, None where it is in none.
+    ``largest_first``: the targets of each distinct shape, in the order in which epoch 0 begins with one unit of each;
+    empty: it begins as it comes. ``fills``: the last unit of an
+    epoch is filled with repeats, instead of left out. ``least_units``: so many has every epoch, where they differ.
     """
 
     def __init__(
@@ -99,10 +108,13 @@ class LinePlanner:
         layout_of: Callable[[_I64], Layout],
         *,
         batch_sizes: _I64,
+        costs: NDArray[np.float64],
+        shapes: _I64,
         lockstep: int,
         seed: int,
         find: Callable[[int], tuple[int, int] | None],
         largest_first: Sequence[Sequence[int]] = (),
+        fills: bool = False,
         least_units: int = 0,
     ) -> None:
         self._order = order
@@ -111,10 +123,14 @@ class LinePlanner:
         self._quotas = quotas
         self._layout_of = layout_of
         self._batch_sizes = batch_sizes
+        # of equal costs by number
+        self._dearest_first = np.argsort(-costs, kind="stable")
+        self._shape_numbers = shapes
         self._lockstep = lockstep
         self._seed = seed
         self._find = find
         self._largest_first = largest_first
+        self._fills = fills
         self._least_units = least_units
         self._is_thinned = bool(quotas.is_thinned.any())
         self._bucket_rows = self._direct()
@@ -139,18 +155,21 @@ class LinePlanner:
         return self._steady is not None
 
     def num_batches(self, epoch: int, world_size: int) -> int:
-        return self._shape(epoch).num_units * self._lockstep
+        return self._shape(epoch).dealt.num_units * self._lockstep
 
     def least_batches(self, world_size: int) -> int:
-        num_units = self._least_units if self._steady is None else self._steady.num_units
+        num_units = self._least_units if self._steady is None else self._steady.dealt.num_units
         return num_units * self._lockstep
 
     def is_at_hand(self, epoch: int, world_size: int) -> bool:
         return True
 
     def layout(self, epoch: int) -> Layout:
-        """The epoch's."""
-        return self._shape(epoch).layout
+        """The epoch's, with the batches that it deals."""
+        return self._epoch(epoch).layout
+
+    def stream(self, epoch: int) -> Stream:
+        return self._epoch(epoch).stream
 
     def batches(self, epoch: int, positions: _I64, world_size: int) -> BatchBlock:
         if len(positions) and not 0 <= positions.min() <= positions.max() < self.num_batches(
@@ -167,24 +186,13 @@ class LinePlanner:
         return BatchBlock(buckets=targets, bounds=bounds, rows=rows, repeats=repeats)
 
     def mixed_steps(self, epoch: int, offset: int, world_size: int) -> int:
-        return int(self.spans(epoch, offset, world_size)[2:].sum())
-
-    def spans(self, epoch: int, offset: int, world_size: int) -> _I64:
-        """int64[K]: at k, how many of the steps that deal the stream from ``offset`` on span k units."""
-        # where a step begins inside its unit repeats after lockstep steps at the latest: count one such period
-        num_steps = max(0, self.num_batches(epoch, world_size) - offset) // world_size
-        begins = (offset + world_size * np.arange(min(self._lockstep, num_steps))) % self._lockstep
-        spans = -(-(begins + world_size) // self._lockstep)
-        num = int(spans.max(initial=0)) + 1
-        periods, rest = divmod(num_steps, self._lockstep)
-        found: _I64 = periods * np.bincount(spans, minlength=num) + np.bincount(spans[:rest], minlength=num)
-        return found
+        return self.stream(epoch).num_mixed_steps(offset, world_size, self._shape_numbers)
 
     def num_served(self, epoch: int, position: int) -> int:
         """How many samples the epoch's stream has before ``position``."""
-        num = self.num_batches(epoch, 1)
-        targets, _ = self._firsts(self._epoch(epoch), np.arange(position, num, dtype=np.int64))
-        return int(self.layout(epoch).served.sum() - self._batch_sizes[targets].sum())
+        keyed = self._epoch(epoch)
+        targets, _ = self._firsts(keyed, np.arange(position, keyed.stream.num_batches, dtype=np.int64))
+        return int(keyed.layout.served.sum() - self._batch_sizes[targets].sum())
 
     def num_only_after(self, epoch: int, position: int) -> int:
         """How many samples the epoch's stream has at ``position`` or after it, and not before. Needs no ``order``."""
@@ -195,8 +203,8 @@ class LinePlanner:
         """Of all samples, where the stream is dealt up to ``position``. Needs no ``order``; its memory goes with the
         targets and the batches from ``position`` on."""
         keyed = self._epoch(epoch)
-        layout, of = keyed.shape.layout, keyed.shape.lengths
-        positions = np.arange(position, keyed.shape.num_units * self._lockstep, dtype=np.int64)
+        layout, of = keyed.layout, keyed.shape.lengths
+        positions = np.arange(position, keyed.stream.num_batches, dtype=np.int64)
         targets, first = self._firsts(keyed, positions)
         begins, lengths = layout.begins[targets], of[targets]
         whole, rest = np.divmod(self._batch_sizes[targets], lengths)
@@ -232,15 +240,8 @@ class LinePlanner:
     def _firsts(self, keyed: _Epoch, positions: _I64) -> tuple[_I64, _I64]:
         """Of the batches at ``positions`` the targets, and the index of each one's first sample among those that its
         target serves."""
-        slots, within = np.divmod(positions, self._lockstep)
-        units = keyed.permutations.forward(np.full(len(slots), _UNITS), slots)
-        moved_slots, moved_units = keyed.moved
-        if len(moved_slots):
-            at = np.minimum(np.searchsorted(moved_slots, slots), len(moved_slots) - 1)
-            units = np.where(moved_slots[at] == slots, moved_units[at], units)
-        targets = np.searchsorted(keyed.shape.unit_starts, units, side="right") - 1
-        batches = (units - keyed.shape.unit_starts[targets]) * self._lockstep + within
-        return targets, batches * self._batch_sizes[targets]
+        targets, numbers = keyed.stream.batches(positions)
+        return targets, numbers * self._batch_sizes[targets]
 
     def _rows(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, NDArray[np.bool_]]:
         """The images at index ``served[i]`` of what ``targets[i]`` serves, and which of them are repeats."""
@@ -249,7 +250,7 @@ class LinePlanner:
 
     def _at(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, _I64, NDArray[np.bool_]]:
         """Of the same the buckets, the places in ``order``, and which of them are repeats."""
-        layout = keyed.shape.layout
+        layout = keyed.layout
         lengths = keyed.shape.lengths[targets]
         tape = layout.begins[targets] + (served + keyed.rotations[targets]) % lengths
         pieces = np.searchsorted(layout.piece_begins, tape, side="right") - 1
@@ -302,7 +303,7 @@ class LinePlanner:
 
     def _comings(self, keyed: _Epoch, bucket: int, places: _I64) -> list[Place]:
         """Where a bucket's places come in the stream."""
-        layout = keyed.shape.layout
+        layout = keyed.layout
         mine = np.flatnonzero(layout.piece_buckets == bucket)
         pieces = mine[np.searchsorted(layout.piece_places[mine], places, side="right") - 1]
         tape = layout.piece_begins[pieces] + places - layout.piece_places[pieces]
@@ -316,13 +317,8 @@ class LinePlanner:
         return self._places(keyed, np.repeat(targets, times), served, again > 0)
 
     def _places(self, keyed: _Epoch, targets: _I64, served: _I64, repeats: NDArray[np.bool_]) -> list[Place]:
-        batches, slots = np.divmod(served, self._batch_sizes[targets])
-        units, within = np.divmod(batches, self._lockstep)
-        units = units + keyed.shape.unit_starts[targets]
-        at = keyed.permutations.inverse(np.full(len(units), _UNITS), units)
-        for slot, unit in zip(*keyed.moved, strict=True):
-            at[units == unit] = slot
-        columns = (at * self._lockstep + within, slots, targets, repeats)
+        numbers, slots = np.divmod(served, self._batch_sizes[targets])
+        columns = (keyed.stream.positions(targets, numbers), slots, targets, repeats)
         return [Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _shape(self, epoch: int) -> _Shape:
@@ -345,9 +341,8 @@ class LinePlanner:
         return _Shape(
             cuts,
             layout,
+            DealtBatches(layout, self._lockstep, fills=self._fills),
             np.cumsum(cuts.counts) - cuts.counts,
-            np.cumsum(layout.num_units) - layout.num_units,
-            int(layout.num_units.sum()),
             np.maximum(layout.lengths, 1),
         )
 
@@ -360,40 +355,49 @@ class LinePlanner:
 
     def _key(self, epoch: int) -> _Epoch:
         shape = self._shape_of(epoch)
-        sizes = np.append(shape.num_units, shape.cuts.counts)
+        layout = shape.layout
+        begin: tuple[int, ...] = ()
+        num_batches = shape.dealt.draw(int(epoch_words(self._seed, epoch, _DEALT, 1)[0]))
+        if self._largest_first and epoch == 0:
+            num_batches = self._with_each(num_batches, layout.num_batches)
+        units = Units.of(num_batches, self._dearest_first, self._lockstep)
+        if self._largest_first and epoch == 0:
+            firsts = (units.first_of(targets, num_batches) for targets in self._largest_first)
+            # several shapes may stand in one mixed unit
+            begin = tuple(dict.fromkeys(unit for unit in firsts if unit is not None))
+        sizes = np.append(units.num_units, shape.cuts.counts)
         if self._is_thinned:
             sizes = np.append(sizes, self._counts)
-        words = epoch_words(self._seed, epoch, _PERMUTATIONS, len(sizes) * ROUNDS)
+        permutations = KeyedPermutations(
+            sizes, epoch_words(self._seed, epoch, _PERMUTATIONS, len(sizes) * ROUNDS)
+        )
         # 2**64 mod length is below 2**32 / 2**64 of the range for any real map: the bias is not measurable
+        turns = (epoch_words(self._seed, epoch, _TURNS, units.num_mixed) % np.uint64(self._lockstep)).astype(
+            np.int64
+        )
         rotations = epoch_words(self._seed, epoch, _ROTATIONS, len(shape.lengths)) % shape.lengths.astype(
             np.uint64
         )
-        leaves_out = shape.layout.left_out > 0
-        permutations = KeyedPermutations(sizes, words)
-        moved = self._begin(shape, permutations) if epoch == 0 else _NOTHING
-        return _Epoch(shape, permutations, np.where(leaves_out, rotations.astype(np.int64), 0), moved)
-
-    def _begin(self, shape: _Shape, permutations: KeyedPermutations) -> tuple[_I64, _I64]:
-        """Change places in the unit order so that it begins with a unit of each shape: what stood there goes where that
-        unit stood."""
-        serving = shape.layout.num_units > 0
-        firsts = [next((t for t in targets if serving[t]), None) for targets in self._largest_first]
-        chosen = np.array(
-            [shape.unit_starts[target] for target in firsts if target is not None], dtype=np.int64
+        dealing = layout.dealing(num_batches)
+        # ``pad`` repeats as well, from the first place on
+        is_turned = (dealing.left_out > 0) | (num_batches > layout.num_batches)
+        return _Epoch(
+            shape,
+            dealing,
+            Stream(units, permutations, turns, begin),
+            permutations,
+            np.where(is_turned, rotations.astype(np.int64), 0),
         )
-        slots = np.arange(len(chosen))
-        domains = np.full(len(chosen), _UNITS)
-        units = permutations.forward(domains, slots).tolist()
-        unit_at: dict[int, int] = {}
-        slot_of: dict[int, int] = {}
-        homes = permutations.inverse(domains, chosen).tolist()
-        for slot, (unit, home) in enumerate(zip(chosen.tolist(), homes, strict=True)):
-            here, there = unit_at.get(slot, units[slot]), slot_of.get(unit, home)
-            unit_at[slot], slot_of[unit] = unit, slot
-            if here != unit:
-                unit_at[there], slot_of[here] = here, there
-        moved = np.array(sorted(unit_at.items()), dtype=np.int64).reshape(-1, 2)
-        return moved[:, 0].copy(), moved[:, 1].copy()
 
-
-_NOTHING = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    def _with_each(self, num_batches: _I64, there: _I64) -> _I64:
+        """The same number of batches, with one of each target that has any, dearest first, as far as there are targets
+        with several to take it from."""
+        num_batches = num_batches.copy()
+        for target in self._dearest_first:
+            if there[target] and not num_batches[target]:
+                most = int(np.argmax(num_batches))
+                if num_batches[most] < 2:
+                    break
+                num_batches[most] -= 1
+                num_batches[target] = 1
+        return num_batches

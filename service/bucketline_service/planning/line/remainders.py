@@ -1,7 +1,7 @@
-"""What becomes of the images that do not fill a unit: the four tail policies, as layouts of one tape.
+"""What becomes of the images that do not fill a batch: the tail policies, as layouts of one tape.
 
 All assigned images stand on a *tape*, bucket after bucket; a layout cuts it into one stretch for each *target* (a
-bucket that batches are drawn from). A target serves ``num_units * unit_size`` places of its stretch:
+bucket that batches are drawn from). A target serves ``num_batches * batch_size`` places of its stretch:
 
 - fewer than it has: the rest is left out. Serving starts at a keyed point of the stretch and wraps around, so that it
   is a different rest each epoch and every place has the same chance;
@@ -12,9 +12,10 @@ So one piece of arithmetic serves every policy, forward and backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +30,14 @@ Edges = Sequence[int] | None
 class Layout:
     """The tape and its targets. B buckets, G targets (G is B, or B + 1 with a catch-all), P pieces of tape.
 
-    Target g: ``num_units``, ``unit_sizes`` (images a unit), ``begins`` and ``lengths`` of its stretch, all int64[G];
-    the stretches lie in order and cover the tape. Piece p is a run of consecutive places of one bucket: it begins at
+    Target g: ``num_batches``, ``batch_sizes``, ``begins`` and ``lengths`` of its stretch, all int64[G]; the stretches
+    lie in order and cover the tape. Piece p is a run of consecutive places of one bucket: it begins at
     tape place ``piece_begins[p]``, which is place ``piece_places[p]`` of bucket ``piece_buckets[p]``; all int64[P], no
     piece is empty.
     """
 
-    unit_sizes: _I64
-    num_units: _I64
+    batch_sizes: _I64
+    num_batches: _I64
     begins: _I64
     lengths: _I64
     piece_begins: _I64
@@ -46,7 +47,11 @@ class Layout:
     @property
     def served(self) -> _I64:
         """int64[G]: images an epoch, repeats included."""
-        return self.num_units * self.unit_sizes
+        return self.num_batches * self.batch_sizes
+
+    def dealing(self, num_batches: _I64) -> Layout:
+        """The same tape, of which an epoch deals another number of batches, int64[G]."""
+        return replace(self, num_batches=num_batches)
 
     @property
     def left_out(self) -> _I64:
@@ -76,16 +81,18 @@ class Layout:
         """bool[B]: whether a place of the bucket is served. Which images stand where changes each epoch: where one
         place is, none is left out in every epoch."""
         found = np.zeros(num_buckets, dtype=np.bool_)
-        found[[bucket for bucket, target, _ in self.flows() if self.num_units[target]]] = True
+        found[[bucket for bucket, target, _ in self.flows() if self.num_batches[target]]] = True
         return found
 
 
-def _layout(unit_sizes: _I64, num_units: _I64, lengths: _I64, pieces: list[tuple[int, int, int]]) -> Layout:
+def _layout(
+    batch_sizes: _I64, num_batches: _I64, lengths: _I64, pieces: list[tuple[int, int, int]]
+) -> Layout:
     """``pieces``: (bucket, first place, size) in tape order."""
     table = np.array([piece for piece in pieces if piece[2] > 0], dtype=np.int64).reshape(-1, 3)
     return Layout(
-        unit_sizes=unit_sizes,
-        num_units=num_units,
+        batch_sizes=batch_sizes,
+        num_batches=num_batches,
         begins=np.cumsum(lengths) - lengths,
         lengths=lengths,
         piece_begins=np.cumsum(table[:, 2]) - table[:, 2],
@@ -98,22 +105,22 @@ def _whole(counts: _I64) -> list[tuple[int, int, int]]:
     return [(bucket, 0, size) for bucket, size in enumerate(counts.tolist())]
 
 
-def drop(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
-    """Leave the tails out. A bucket smaller than a unit is never served."""
-    return _layout(unit_sizes, counts // unit_sizes, counts, _whole(counts))
+def drop(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
+    """Leave the tails out. A bucket of fewer images than ``multiple`` batches is never served."""
+    return _layout(batch_sizes, counts // (batch_sizes * multiple) * multiple, counts, _whole(counts))
 
 
-def pad(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
-    """Fill each tail to a unit with further comings of the same bucket's images."""
-    return _layout(unit_sizes, -(-counts // unit_sizes), counts, _whole(counts))
+def pad(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
+    """Fill each tail with further comings of the same bucket's images."""
+    return _layout(batch_sizes, -(-counts // (batch_sizes * multiple)) * multiple, counts, _whole(counts))
 
 
-def spill(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
-    """Cut the tape from both ends toward the largest bucket; each tail begins the neighbour's first unit. What is left
-    of the largest bucket's stretch, fewer images than one unit, is all that an epoch leaves out. Each section has a
-    largest bucket of its own: no image goes to another tier or length."""
+def spill(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
+    """Cut the tape from both ends toward the largest bucket; each tail begins the neighbour's first batches. What is
+    left of the largest bucket's stretch, fewer images than ``multiple`` batches, is all that this leaves out. Each
+    section has a largest bucket of its own: no image goes to another tier or length."""
     lengths = np.zeros_like(counts)
-    num_units = np.zeros_like(counts)
+    unit_sizes = batch_sizes * multiple
     edges = [0, len(counts)] if edges is None else edges
     for begin, end in pairwise(edges):
         middle = begin + int(np.argmax(counts[begin:end]))
@@ -122,42 +129,54 @@ def spill(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
             carry = 0
             for bucket in inward:
                 units, carry_on = divmod(carry + int(counts[bucket]), int(unit_sizes[bucket]))
-                num_units[bucket], lengths[bucket], carry = units, units * unit_sizes[bucket], carry_on
+                lengths[bucket], carry = units * unit_sizes[bucket], carry_on
             carried += carry
         lengths[middle] = carried + counts[middle]
-        num_units[middle] = lengths[middle] // unit_sizes[middle]
-    return _layout(unit_sizes, num_units, lengths, _whole(counts))
+    return _layout(batch_sizes, lengths // unit_sizes * multiple, lengths, _whole(counts))
 
 
-def catch_all(counts: _I64, unit_sizes: _I64, edges: Edges = None) -> Layout:
-    """Gather all tails in one more target, the last (NovelAI's left-over bucket); what does not fill a unit of it is
-    left out. ``unit_sizes`` int64[B + 1]."""
-    num_units = counts // unit_sizes[:-1]
-    heads = num_units * unit_sizes[:-1]
+def catch_all(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
+    """Gather all tails in one more target, the last (NovelAI's left-over bucket); what does not fill ``multiple``
+    batches of it is left out. ``batch_sizes`` int64[B + 1]."""
+    unit_sizes = batch_sizes * multiple
+    heads = counts // unit_sizes[:-1] * unit_sizes[:-1]
     tails = counts - heads
     pieces = [(bucket, 0, size) for bucket, size in enumerate(heads.tolist())]
     pieces += [(bucket, heads[bucket], size) for bucket, size in enumerate(tails.tolist())]
     lengths = np.append(heads, tails.sum())
-    return _layout(unit_sizes, np.append(num_units, tails.sum() // unit_sizes[-1]), lengths, pieces)
+    return _layout(batch_sizes, lengths // unit_sizes * multiple, lengths, pieces)
 
 
-POLICIES: dict[str, Callable[[_I64, _I64, Edges], Layout]] = {
+class Policy(Protocol):
+    """``counts`` int64[B] samples of each bucket; ``batch_sizes`` int64[G]; each target gets a multiple of ``multiple``
+    batches: with a stream of units of one bucket they are ``lockstep``."""
+
+    def __call__(self, counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout: ...
+
+
+POLICIES: dict[str, Policy] = {
+    "shift": drop,
     "spill": spill,
     "pad": pad,
     "drop": drop,
     "catch_all": catch_all,
 }
+"""By the name of ``tails``. ``shift`` moves images between buckets once, when a plan is built
+(``moved_boundaries.py``); what its epochs leave out is the remainder of each section, all in one bucket."""
+
+_ALONE = ("shift", "drop", "pad")  # no image of one bucket stands in another's stretch
 
 
 def may_serve(
-    policy: str, least: _I64, most: _I64, unit_sizes: _I64, edges: Edges = None
+    policy: str, least: _I64, most: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None
 ) -> NDArray[np.bool_]:
     """bool[B]: False where no epoch serves a place of the bucket, of ``least`` to ``most`` samples, int64[B]. True
     where one may: that is exact where the two are the same, and for ``drop`` and ``pad``."""
-    exact = POLICIES[policy](most, unit_sizes, edges).in_service(len(most))
+    exact = POLICIES[policy](most, batch_sizes, multiple, edges).in_service(len(most))
     is_same = least == most
-    if is_same.all() or policy in ("drop", "pad"):  # there, more samples take no unit away
+    if is_same.all() or policy in _ALONE:  # there, more samples take no batch away
         return exact
+    unit_sizes = batch_sizes * multiple
     if policy == "catch_all":
         sizes = unit_sizes[:-1]
         tails = np.minimum(least % sizes + most - least, sizes - 1)
@@ -170,21 +189,25 @@ def may_serve(
     return exact
 
 
-def least_units(policy: str, counts: _I64, unit_sizes: _I64, edges: Edges = None) -> int:
-    """How many units there are at least where the buckets have ``counts`` samples or more. For ``spill`` and
+def least_batches(
+    policy: str, counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None
+) -> int:
+    """How many batches there are at least where the buckets have ``counts`` samples or more. For ``spill`` and
     ``catch_all`` the larger of two bounds, for each section, and there may be more."""
-    if policy in ("drop", "pad"):
-        return int(POLICIES[policy](counts, unit_sizes, edges).num_units.sum())
+    if policy in _ALONE:
+        return int(POLICIES[policy](counts, batch_sizes, multiple, edges).num_batches.sum())
     # A sample more may end a unit of many where there were several of few. But what is left out of a section is less
     # than a unit; and what is carried to a bucket only adds to its own samples, so that it has no fewer units than
     # these alone make. The first bound is near where units are about equal, the second where a few are large.
+    unit_sizes = batch_sizes * multiple
     edges = [0, len(counts)] if edges is None else edges
     largest = unit_sizes[-1] if policy == "catch_all" else 0
     own = counts // unit_sizes[: len(counts)]
-    return sum(
+    num_units = sum(
         max(
             int(counts[begin:end].sum()) // int(max(unit_sizes[begin:end].max(), largest)),
             int(own[begin:end].sum()),
         )
         for begin, end in pairwise(edges)
     )
+    return num_units * multiple

@@ -94,6 +94,10 @@ class SampleQuotas:
         found = np.bincount(self.buckets, weights=self.samples, minlength=self.num_buckets)
         return found.astype(np.float64)
 
+    def ways(self) -> list[_I64]:
+        """The quotas of each class, -1 where it has no more: int64[G] for the first of each, for the second, …"""
+        return listed(self.groups, np.arange(len(self.groups)), self._num_groups)
+
     def members(self, counts: _I64) -> _I64:
         """int64[B]: images that may come in each bucket, of groups of ``counts``."""
         found = np.bincount(self.buckets, weights=counts[self.groups], minlength=self.num_buckets)
@@ -128,6 +132,18 @@ class SampleQuotas:
         lows, highs = rounded.astype(np.int64)
         sizes = highs - lows
         return Cuts(lows, highs, np.cumsum(sizes) - sizes, self._counts(sizes))
+
+
+def listed(keys: _I64, values: _I64, num_keys: int) -> list[_I64]:
+    """The ``values`` of each key, -1 where it has no more: int64[num_keys] for the first of each, for the second, …"""
+    found: list[_I64] = []
+    seen = [0] * num_keys
+    for key, value in zip(keys.tolist(), values.tolist(), strict=True):
+        if seen[key] == len(found):
+            found.append(np.full(num_keys, -1, dtype=np.int64))
+        found[seen[key]][key] = value
+        seen[key] += 1
+    return found
 
 
 def _whole_where_meant(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,14 +18,12 @@ _I64 = NDArray[np.int64]
 
 def layout_of(spec: PlanSpec, counts: _I64) -> Layout:
     """The ``line`` planner's layout of ``counts`` int64[B] samples."""
-    return POLICIES[spec.tails](counts, spec.batch_sizes * spec.lockstep, _edges(spec))
+    return POLICIES[spec.tails](counts, spec.batch_sizes, spec.multiple, _edges(spec))
 
 
 def in_service(spec: PlanSpec, quotas: SampleQuotas) -> NDArray[np.bool_]:
     """bool[B]: False where ``line`` serves no place of the bucket in any epoch (``remainders.may_serve``)."""
-    return may_serve(
-        spec.tails, quotas.least(), quotas.most(), spec.batch_sizes * spec.lockstep, _edges(spec)
-    )
+    return may_serve(spec.tails, quotas.least(), quotas.most(), spec.batch_sizes, spec.multiple, _edges(spec))
 
 
 def _edges(spec: PlanSpec) -> list[int]:
@@ -34,11 +32,16 @@ def _edges(spec: PlanSpec) -> list[int]:
 
 def least_units(spec: PlanSpec, quotas: SampleQuotas) -> int:
     """Units that every epoch of the ``line`` planner has at least."""
+    num = _least_batches(spec, quotas)
+    return -(-num // spec.lockstep) if spec.last_step == "fill" else num // spec.lockstep
+
+
+def _least_batches(spec: PlanSpec, quotas: SampleQuotas) -> int:
+    """Batches that every epoch has at least, before those that fill no unit are left out."""
     if quotas.is_steady:
-        return int(layout_of(spec, quotas.least()).num_units.sum())
-    units = spec.batch_sizes * spec.lockstep
-    num = remainders.least_units(spec.tails, quotas.least(), units, _edges(spec))
-    return max(num, int(quotas.least_together > 0)) if spec.tails == "pad" else num
+        return int(layout_of(spec, quotas.least()).num_batches.sum())
+    num = remainders.least_batches(spec.tails, quotas.least(), spec.batch_sizes, spec.multiple, _edges(spec))
+    return max(num, spec.multiple * int(quotas.least_together > 0)) if spec.tails == "pad" else num
 
 
 def check_units(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> None:
@@ -88,6 +91,14 @@ def _largest_limit(spec: PlanSpec, quotas: SampleQuotas) -> int | None:
         middle = (low + high) // 2
         low, high = (middle, high) if does(middle) else (low, middle)
     return low
+
+
+def shape_numbers(spec: PlanSpec) -> _I64:
+    """int64[G]: equal where targets have one shape."""
+    found = np.empty(len(spec.targets), dtype=np.int64)
+    for number, targets in enumerate(largest_first(spec)):
+        found[targets] = number
+    return found
 
 
 def largest_first(spec: PlanSpec) -> list[list[int]]:

@@ -30,10 +30,13 @@ def _new(
         quotas,
         lambda counts: units.layout_of(spec, counts),
         batch_sizes=spec.batch_sizes,
+        costs=spec.costs,
+        shapes=units.shape_numbers(spec),
         lockstep=spec.lockstep,
         seed=spec.seed,
         find=lambda row: prepared.find(classifier, images, row),
         largest_first=units.largest_first(spec) if spec.first == "largest" else [],
+        fills=spec.last_step == "fill",
         least_units=units.least_units(spec, quotas),
     )
 
@@ -60,35 +63,13 @@ def _served(
     shares = np.minimum(layout.served / np.maximum(layout.lengths, 1), 1.0) * num_dealt / num_batches
     spilled = sum(size * float(shares[target]) for bucket, target, size in layout.flows() if target != bucket)
     return EpochServed(
-        layout.num_units * spec.lockstep,
-        tails(spec.num_buckets, layout, prepared.summary, spec.targets, units.in_service(spec, quotas)),
+        layout.num_batches,
+        tails(spec, layout, prepared.summary, units.in_service(spec, quotas)),
         planner.num_served(epoch, num_dealt),
-        planner.num_only_after(epoch, num_dealt) if spec.tails == "pad" else None,
+        int(layout.left_out.sum()) + planner.num_only_after(epoch, num_dealt),
         round(spilled),
-        expected_imbalance(spec.pixels, layout.num_units, planner.spans(epoch, 0, world_size)),
+        planner.stream(epoch).imbalance(spec.costs, world_size),
     )
-
-
-def expected_imbalance(pixels: _I64, num_units: _I64, spans: _I64) -> float:
-    """``step_imbalance`` of units in uniformly random order. ``pixels`` int64[G] of a batch and ``num_units`` int64[G]
-    of each target; ``spans[k]``: how many steps span k units.
-
-    A step's slowest rank has the largest of the k units. These are any k of the n, and with c units of p pixels or
-    fewer the chance that none is larger is C(c, k) / C(n, k).
-    """
-    there = num_units > 0
-    values, at = np.unique(pixels[there], return_inverse=True)
-    below = np.cumsum(np.bincount(at, weights=num_units[there])).astype(np.int64)
-    num = int(below[-1])
-    mean = float((pixels * num_units).sum() / num)
-    if len(values) == 1 or not spans[2:].any():
-        return 1.0
-    largest = 0.0
-    for k in np.flatnonzero(spans).tolist():
-        drawn = np.arange(k)
-        chances = [float(np.prod(np.maximum(c - drawn, 0) / (num - drawn))) for c in below.tolist()]
-        largest += int(spans[k]) * float((np.diff(chances, prepend=0.0) * values).sum())
-    return largest / (mean * int(spans.sum()))
 
 
 LINE = PlannerKind(

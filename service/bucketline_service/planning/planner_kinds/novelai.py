@@ -95,6 +95,8 @@ NOVELAI = PlannerKind(
         "gradient_accumulation_steps": None,
         "frame_buckets": None,
         "first": None,
+        "steps": None,
+        "last_step": None,
         "max_pixels_per_batch": None,
         "max_tokens_per_batch": None,
     },
