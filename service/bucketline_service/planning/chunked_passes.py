@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 CHUNK = 1 << 20
 """Rows that are processed together: the memory of a pass besides its result is proportional to this, not to N."""
 
+_I = TypeVar("_I")
 _T = TypeVar("_T")
 Counted = tuple[NDArray[Any], NDArray[Any]]
 """Values, and how often each comes."""
 
 
-def in_order(work: Callable[[int], _T], items: Iterable[int], num_threads: int) -> Iterator[_T]:
+def in_order(work: Callable[[_I], _T], items: Iterable[_I], num_threads: int) -> Iterator[_T]:
     """``work`` of each item, in the order of the items, a few of them at a time. numpy lets go of the interpreter while
     it works on a chunk. What ``work`` raises is raised here, and no later item is begun."""
     if num_threads == 1:

@@ -107,6 +107,7 @@ class Ledger:
         """Why each of these rows is in no bucket, as in ``ImageClassifier.keys``. Where ``valid_ids`` leaves a row
         out, that is its only reason."""
         keys, reasons = self._classifier.keys(self._images.read(part.start, part.stop))
+        keys = self._prepared.move(keys, part.start)
         if self._is_valid is None:
             return reasons
         is_out = reasons > 0

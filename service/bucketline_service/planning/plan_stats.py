@@ -32,6 +32,7 @@ def epoch_stats(
     ``step_imbalance``: the pixels of each step's slowest rank, summed over the epoch's steps, over the like sum of the
     ranks' mean. 1 where every step has one shape. ``novelai``: the epoch's; ``line``: each sum as expected over epochs.
     """
+    spec = prepared.planned(spec)
     num_batches = planner.num_batches(epoch, world_size)
     num_steps = num_batches // world_size
     classifier = ImageClassifier(spec, images)
@@ -47,6 +48,7 @@ def epoch_stats(
     (width, height), num_frames = max(shapes, key=lambda shape: (shapes[shape], shape))
     summary = prepared.summary
     return {
+        "tails": spec.tails,
         "num_images": summary["num_images"],
         "num_assigned": int(prepared.groups.counts.sum()),
         "num_samples": num_samples,
@@ -60,6 +62,8 @@ def epoch_stats(
         "repeated": made.num_served - (num_samples - dropped),
         "never_served": sum(bucket["tail"]["never_served"] for bucket in buckets),
         "spilled": made.spilled,
+        "moved": summary.get("moved", 0),
+        "max_extra_crop": summary.get("max_extra_crop", 0.0),
         "mixed_steps": planner.mixed_steps(epoch, 0, world_size),
         "step_imbalance": made.step_imbalance,
         "num_shapes": len(shapes),

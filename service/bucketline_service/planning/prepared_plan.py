@@ -3,7 +3,7 @@ pass over the images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier
+from bucketline_service.planning.plan_spec import PlanSpec
 
 _I64 = NDArray[np.int64]
 
@@ -19,11 +20,26 @@ _I64 = NDArray[np.int64]
 @dataclass(frozen=True)
 class Prepared:
     """What is kept of a plan. ``order`` uint32[N]: rows by group; ``summary``: JSON, the share of the stats that costs
-    a pass over the images."""
+    a pass over the images. ``moved_rows`` int64[M], ascending: images that have another key than their own, and
+    ``moved_keys`` int64[M]: which."""
 
     groups: ImageClasses
     order: NDArray[np.uint32]
     summary: dict[str, Any]
+    moved_rows: _I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    moved_keys: _I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def planned(self, spec: PlanSpec) -> PlanSpec:
+        """The spec with the tails that the plan has: ``shift`` is not possible for all images."""
+        return replace(spec, tails=self.summary["tails"]) if spec.tails == "shift" else spec
+
+    def move(self, keys: _I64, begin: int) -> _I64:
+        """The keys that the rows from ``begin`` on have in the plan, where they were assigned ``keys`` int64[n]."""
+        first, last = np.searchsorted(self.moved_rows, (begin, begin + len(keys))).tolist()
+        if first < last:
+            keys = keys.copy()
+            keys[self.moved_rows[first:last] - begin] = self.moved_keys[first:last]
+        return keys
 
     @cached_property
     def starts(self) -> _I64:
@@ -33,6 +49,7 @@ class Prepared:
     def find(self, classifier: ImageClassifier, images: Images, row: int) -> tuple[int, int] | None:
         """The group of a row and its place there; None where the row is in none."""
         keys, _ = classifier.keys(images.read(row, row + 1))
+        keys = self.move(keys, row)
         group = int(np.searchsorted(self.groups.keys, keys[0]))
         if keys[0] < 0 or group == len(self.groups.keys) or self.groups.keys[group] != keys[0]:
             return None

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from bucketline_service.errors import PlanMismatch
-from bucketline_service.planning.build_plan import VERSION, VERSION_BY_SIZE
+from bucketline_service.planning.build_plan import VERSION, VERSION_BY_SIZE, VERSION_OF_STEPS
 from bucketline_service.planning.plan_spec import PlanSpec
 
 PARTS = ("version", "map", "valid_ids", "buckets", "spec")
@@ -19,6 +19,7 @@ digest of each other part. ``buckets``: their sizes and batch sizes, which may d
 
 _PART_DIGITS = 8
 _WHOLE_DIGITS = 32
+_VERSIONS = (VERSION, VERSION_BY_SIZE, VERSION_OF_STEPS)
 
 
 def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Sequence[str | None]) -> str:
@@ -41,9 +42,12 @@ def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Seque
         "first": plan.first,
         "assign": [plan.metric, plan.max_ar_error, plan.max_crop_loss, plan.min_size],
     }
+    version = VERSION if plan.same_aspect == "first" else VERSION_BY_SIZE
+    if plan.steps != "same_shape" or plan.tails == "shift":
+        version = VERSION_OF_STEPS
+        spec |= {"steps": plan.steps, "last_step": plan.last_step, "same_aspect": plan.same_aspect}
     parts = [list(map_digests), list(valid_digests), buckets, spec]
     short = [_digest(part)[:_PART_DIGITS] for part in parts]
-    version = VERSION if plan.same_aspect == "first" else VERSION_BY_SIZE
     return "-".join([str(version), *short, _digest([version, *parts])[:_WHOLE_DIGITS]])
 
 
@@ -63,10 +67,10 @@ def differences(one: str, other: str) -> list[str]:
 def check_release(fingerprint: str) -> None:
     """Raise ``PlanMismatch`` for a plan of a release whose planner had another version and gave other batches."""
     version = _version(fingerprint)
-    if version not in (str(VERSION), str(VERSION_BY_SIZE)):
+    if version not in map(str, _VERSIONS):
         raise PlanMismatch(
             f"the run was planned by another release of bucketline, with version {version[:20]} of the planner; this "
-            f"release has versions {VERSION} and {VERSION_BY_SIZE} and would hand out other batches. Let its job "
+            f"release has versions {', '.join(map(str, _VERSIONS))} and would hand out other batches. Let its job "
             "finish on a coordinator of that release, or delete the run, put it again and start it with resume: "
             "start, which begins at epoch 0 and refuses checkpoints of the old plan",
             given=fingerprint,

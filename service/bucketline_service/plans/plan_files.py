@@ -49,6 +49,8 @@ def write(folder: Path, prepared: Prepared, maps: Sequence[ResolutionMap]) -> Pl
         "counts": classes.counts.tolist(),
         "samples": classes.samples.tolist(),
         "summary": prepared.summary,
+        "moved_rows": prepared.moved_rows.tolist(),
+        "moved_keys": prepared.moved_keys.tolist(),
         "order": order_digest(prepared.order),
     }
     (folder / PLAN).write_bytes(_document(about, _stamps(stamp, maps)))
@@ -80,7 +82,9 @@ def read(folder: Path, maps: Sequence[ResolutionMap], *, is_doubted: bool = Fals
         is_touched = checked_order != list(stamp)
         if (is_doubted or is_touched) and order_digest(order) != about["order"]:
             return None
-        found = PlanFiles(Prepared(classes, order, about["summary"]), stamp)
+        # plans of before there were any have none
+        moved = (np.array(about.get(name, []), dtype=np.int64) for name in ("moved_rows", "moved_keys"))
+        found = PlanFiles(Prepared(classes, order, about["summary"], *moved), stamp)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
     now = _stamps(stamp, maps)

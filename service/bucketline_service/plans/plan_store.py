@@ -243,7 +243,8 @@ class PlanStore:
         planner = new_planner(job.spec, prepared, sources.images, sources.int_ids, states)
         locksteps = Locksteps(job.spec, prepared, sources.images, planner)
         order_file = folder / plan_files.ORDER
-        return Plan(job.fingerprint, job.spec, prepared, sources, planner, locksteps, order_file, files.stamp)
+        spec = prepared.planned(job.spec)
+        return Plan(job.fingerprint, spec, prepared, sources, planner, locksteps, order_file, files.stamp)
 
     def _build(self, job: _Job) -> PlanFiles:
         """With the lock held. Raises ``_Cancelled`` if the plan is forgotten, and then leaves nothing behind."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bucketline_service.errors import Invalid
 from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.assignment_stats import Summary
-from bucketline_service.planning.build_plan import check_world_size, new_planner, new_summary, prepare
+from bucketline_service.planning.build_plan import check_world_size, classified, new_planner, prepare
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.classify import Classification
 from bucketline_service.planning.plan_spec import PlanSpec
@@ -44,22 +44,24 @@ def classify(
     found = Classification(spec, images, num_threads=num_threads)
     found.run()
     pruned = {**found.pruned, "valid_ids": num_invalid or 0}
-    groups = found.classifier.groups(found.keys, found.counts)
-    summary = new_summary(spec, images, found.classifier, groups, pruned)
+    classes = classified(spec, images, found, pruned)
+    summary = classes.summary
 
     def add(chunk: int) -> Summary:
         part = found.part(chunk)
-        rows, at, sizes = found.by_group(chunk)
+        rows, keys, sizes = found.by_key(chunk)
         of = images.read(part.start, part.stop)
         here = summary.blank()
         counts = None if of.counts is None else of.counts[rows]
+        at = np.searchsorted(classes.assigned.keys, keys)
         here.add(of.widths[rows], of.heights[rows], at, sizes, counts)
         return here
 
     for here in chunked_passes.in_order(add, range(found.num_chunks), num_threads):
         summary.merge(here)
-    about = {"num_images": images.num_images + (num_invalid or 0), "pruned": pruned, **summary.to_json()}
-    return Prepared(groups, np.empty(0, dtype=np.uint32), about)
+    num_images = images.num_images + (num_invalid or 0)
+    about = {"num_images": num_images, "pruned": pruned, **classes.about(images)}
+    return Prepared(classes.members, np.empty(0, dtype=np.uint32), about)
 
 
 def estimate_by_planning(

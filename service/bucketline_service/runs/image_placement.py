@@ -28,6 +28,7 @@ def image_placement(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str,
     sorter = ImageClassifier(spec, sources.images)
     keys, reasons = sorter.keys(chunk)
     reason = PRUNED[int(reasons[0]) - 1] if reasons[0] else None
+    keys = plan.prepared.move(keys, row)
     found = plan.prepared.find(sorter, sources.images, row)
     if found is None:
         valid = of_valid_ids(run, maps)

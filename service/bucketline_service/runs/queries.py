@@ -137,7 +137,6 @@ def _stats(run: Run, epoch: int) -> dict[str, Any]:
         "run": run.name,
         "fingerprint": run.document.fingerprint,
         "planner": plan.spec.planner,
-        "tails": plan.spec.tails,
         "epoch": epoch,
         "world_size": world_size,
         "lockstep": run.lockstep(epoch),

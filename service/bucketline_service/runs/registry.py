@@ -74,9 +74,9 @@ class Runs:
         ``Invalid`` if the spec cannot be planned; nothing is kept then.
         """
         check_name("run", name)
-        spec = spec.resolved()
+        given, spec = spec, spec.resolved()
         with suppress(NotFound, Withdrawn):  # Withdrawn: it was deleted in between
-            return await self._put_again(name, spec)
+            return await self._put_again(name, given)
         document = await self._maps.do(self._new_document, spec)
         plan: Plan | None = None
         with suppress(Planning):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bucketline_service.errors import BucketlineError, Conflict, PlanMismatch
+from bucketline_service.errors import BucketlineError, Conflict, Invalid, PlanMismatch
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.plans.fingerprint import as_put, check_release, differences, fingerprint
 from bucketline_service.spec.run_spec import RunSpec
@@ -63,11 +63,15 @@ class RunDocument:
     def decode(cls, run: str, data: bytes) -> RunDocument:
         """Raises ``Damaged`` if ``data`` is not a document."""
         try:
-            return _ADAPTER.validate_json(data)
+            document = _ADAPTER.validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise damaged(run, "its document", f"{where}: {first['msg']}".lstrip(": ")) from None
+        if document.spec.steps is None and document.spec.planner_kind.has_units:
+            # a document of a release that knew no others
+            return replace(document, spec=document.spec.model_copy(update={"steps": "same_shape"}))
+        return document
 
     @property
     def digests(self) -> dict[str, str]:
@@ -96,8 +100,14 @@ class RunDocument:
         return plan
 
     def check_same_spec(self, run: str, spec: RunSpec) -> None:
-        """Raise ``Conflict``, which names the fields that differ, unless the run has this spec: a run's name stands for
-        one spec."""
+        """Raise ``Conflict``, which names the fields that differ, unless the run has this spec, as it was given: a
+        run's name stands for one spec. What it leaves out is whatever the run has."""
+        if self.spec == spec:
+            return
+        try:
+            spec = spec.resolved_as(self.spec)
+        except Invalid:  # it does not go with what the run has
+            spec = spec.resolved()
         if self.spec == spec:
             return
         differing = _differing(self.spec.to_json(), spec.to_json())

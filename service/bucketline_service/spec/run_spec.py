@@ -17,7 +17,14 @@ from bucketline_service.planning.buckets.pruning import Limits
 from bucketline_service.planning.images import Part
 from bucketline_service.planning.line.image_classes import expected_samples
 from bucketline_service.planning.line.remainders import POLICIES
-from bucketline_service.planning.plan_spec import MAX_LOCKSTEP, FrameBucket, MapShare, PlanSpec
+from bucketline_service.planning.plan_spec import (
+    MAX_LOCKSTEP,
+    FrameBucket,
+    LastStep,
+    MapShare,
+    PlanSpec,
+    Steps,
+)
 from bucketline_service.planning.planner_kinds import DEFAULT, PLANNERS, PlannerKind
 from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.spec.batch_sizes import BatchSizes
@@ -91,9 +98,23 @@ class PlanFields(BatchSizes, Repeats):
     )
     planner: _PlannerName = Field(DEFAULT.name, description="the algorithm that plans the epochs")
     lockstep: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
-        None, description="consecutive batches of one bucket, which the planner shuffles as a unit"
+        None,
+        description="consecutive batches of about one cost or one bucket, which the planner shuffles as a unit",
     )
-    tails: _Tails | None = Field(None, description="what becomes of the images that do not fill a unit")
+    steps: Steps | None = Field(
+        None,
+        description="what the batches of one step have in common: about the same cost (balanced), or one shape on all "
+        "ranks (same_shape)",
+    )
+    tails: _Tails | None = Field(
+        None,
+        description="what becomes of the images that do not fill a batch; with same_shape, a unit",
+    )
+    last_step: LastStep | None = Field(
+        None,
+        description="with balanced steps: the batches that do not fill the last step are left out (drop), or it is "
+        "filled with repeats (fill)",
+    )
     ladder: AnyLadder = Field(default_factory=lambda: DEFAULT_LADDER(), description="which buckets exist")
     assign: AssignSpec = Field(
         default_factory=lambda: AssignSpec(),
@@ -106,7 +127,8 @@ class PlanFields(BatchSizes, Repeats):
     )
     gradient_accumulation_steps: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
         None,
-        description="steps that have one shape on all ranks: lockstep becomes world_size times it. Not with lockstep",
+        description="with same_shape: steps that have one shape on all ranks, so that lockstep becomes world_size "
+        "times it. It changes nothing with balanced steps. Not with lockstep",
     )
     first: Literal["largest"] | None = Field(
         None,
@@ -124,16 +146,28 @@ class PlanFields(BatchSizes, Repeats):
         kind = self.planner_kind
         spec = spec._with_implied(kind, self.repeats)
         if kind.has_units:
-            spec = spec._with_lockstep()
+            spec = spec._with_steps()._with_lockstep()
         spec._check_sections()
         assign = spec.assign.model_copy(update={"metric": spec.assign.metric or "log"})
-        return spec.model_copy(update={"tails": spec.tails or "spill", "assign": assign})
+        return spec.model_copy(update={"assign": assign})
+
+    def _with_steps(self: _P) -> _P:
+        steps = self.steps or "balanced"
+        if steps == "balanced":
+            told = {"steps": steps, "tails": self.tails or "shift", "last_step": self.last_step or "drop"}
+            return self.model_copy(update=told)
+        if self.last_step is not None:
+            detail = "has no effect with steps: same_shape, whose tails are in whole units"
+            raise Invalid("last_step", detail, "Leave it out, or use tails: pad")
+        return self.model_copy(update={"steps": steps, "tails": self.tails or "spill"})
 
     def _with_lockstep(self: _P) -> _P:
         if self.lockstep and self.gradient_accumulation_steps:
             hint = "Give one: lockstep is world_size times gradient_accumulation_steps"
             raise Invalid("lockstep", "must not be given together with gradient_accumulation_steps", hint)
-        lockstep = self.lockstep or self.world_size * (self.gradient_accumulation_steps or 1)
+        # an optimizer that adds up gradients does not need them to be of one shape
+        times = (self.gradient_accumulation_steps or 1) if self.steps == "same_shape" else 1
+        lockstep = self.lockstep or self.world_size * times
         if lockstep > MAX_LOCKSTEP:
             detail = f"times world_size {self.world_size} must be at most {MAX_LOCKSTEP}, got {lockstep}"
             raise Invalid("gradient_accumulation_steps", detail, "Use fewer steps, or fewer ranks")
@@ -258,6 +292,8 @@ class PlanFields(BatchSizes, Repeats):
             maps=tuple(self._shares(maps)),
             no_upscale=self.ladder.rule,
             same_aspect=self._same_aspect(tiers),
+            steps=self.steps or "same_shape",
+            last_step=self.last_step or "drop",
         )
         # computed here, so that a budget that holds no batch is refused before anything is built
         assert len(plan.batch_sizes)
@@ -295,6 +331,10 @@ def _with(spec: _M, field: str, value: object) -> _M:
     return spec.model_copy(update={name: _with(getattr(spec, name), rest, value) if rest else value})
 
 
+_WITH_CHANGED_DEFAULT = ("steps", "tails", "last_step")
+"""Fields whose default another release had otherwise."""
+
+
 class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
     """One training job. All but ``map`` or ``maps``, ``world_size`` and ``batch_size`` or a budget have defaults."""
 
@@ -306,6 +346,13 @@ class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
         spec.check_several_maps()
         maps = [each.counted(f"maps.{index}.") for index, each in enumerate(self.maps)]
         return spec.model_copy(update={"maps": maps})
+
+    def resolved_as(self, other: RunSpec) -> RunSpec:
+        """Resolved, where what was left out is as another resolved spec has it. Raises ``Invalid``."""
+        left_out = {
+            name: getattr(other, name) for name in _WITH_CHANGED_DEFAULT if name not in self.model_fields_set
+        }
+        return self.model_copy(update=left_out).resolved()
 
     @property
     def sources(self) -> list[MapSpec]:

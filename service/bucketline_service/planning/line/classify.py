@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,6 +73,7 @@ class Classification:
         if valid_rows is not None:
             self._is_valid = np.zeros(images.num_rows, dtype=np.bool_)
             self._is_valid[valid_rows] = True
+        self._moved_rows = self._moved_keys = np.empty(0, dtype=np.int64)
         if "bounds" in self.state:
             cuts = self.state["bounds"][1:-1]
             keys, counts = (np.split(self.state[name], cuts) for name in ("keys", "counts"))
@@ -112,28 +112,66 @@ class Classification:
             "pruned": self._pruned,
         }
 
-    @cached_property
     def keys(self) -> _I64:
-        """int64[G]: all keys, ascending."""
-        return np.unique(np.concatenate([keys for keys, _ in self.chunks]))
+        """int64[G]: all keys, ascending, those that images were moved to included."""
+        return np.unique(np.concatenate([*(keys for keys, _ in self.chunks), self._moved_keys]))
 
-    @property
-    def counts(self) -> _I64:
-        """int64[G]: images of each."""
-        counts = np.zeros(len(self.keys), dtype=np.int64)
-        for keys, here in self.chunks:
-            counts[np.searchsorted(self.keys, keys)] += here
+    def counts(self, keys: _I64) -> _I64:
+        """int64[G]: images that were assigned to each of all ``keys``."""
+        counts = np.zeros(len(keys), dtype=np.int64)
+        for own, here in self.chunks:
+            counts[np.searchsorted(keys, own)] += here
         return counts
+
+    def move(self, rows: _I64, keys: _I64) -> None:
+        """Give images other keys than their own. ``rows`` int64[n] ascending. Nothing of it is in ``arrays``: it
+        follows from the rest."""
+        self._moved_rows, self._moved_keys = rows, keys
+
+    def moved(self, chunk: int) -> slice:
+        """Which of the moved images are in a chunk."""
+        part = self.part(chunk)
+        first, last = np.searchsorted(self._moved_rows, (part.start, part.stop)).tolist()
+        return slice(first, last)
+
+    def members(self, chunk: int) -> tuple[_I64, _I64]:
+        """The keys of a chunk and how many of its images have each, after the moves."""
+        keys, counts = self.chunks[chunk]
+        moved = self.moved(chunk)
+        if moved.start == moved.stop:
+            return keys, counts
+        own = self.codes[self._moved_rows[moved]]
+        keys = _with_all(keys, self._moved_keys[moved])
+        counts = np.append(counts, np.zeros(len(keys) - len(counts), dtype=np.int64))
+        np.subtract.at(counts, own, 1)
+        np.add.at(counts, _indices(keys, self._moved_keys[moved]), 1)
+        return keys, counts
 
     @property
     def pruned(self) -> dict[str, int]:
         return dict(zip(PRUNED, self._pruned.tolist(), strict=True))
 
-    def by_group(self, chunk: int) -> tuple[_I64, _I64, _I64]:
-        """Of a chunk the assigned rows by group, counted from the chunk's first and ascending inside a group; the
-        groups that it has, int64[k]; and how many rows each has of them."""
-        codes = self.codes[self.part(chunk)]
+    def by_key(self, chunk: int) -> tuple[_I64, _I64, _I64]:
+        """Of a chunk the assigned rows by key, counted from the chunk's first and ascending inside one; the keys that
+        it has, int64[k]; and how many rows each has of them. After the moves."""
+        part, moved = self.part(chunk), self.moved(chunk)
+        codes = self.codes[part]
         keys, _ = self.chunks[chunk]
+        if moved.start < moved.stop:
+            codes = codes.copy()
+            keys = _with_all(keys, self._moved_keys[moved])
+            codes[self._moved_rows[moved] - part.start] = _indices(keys, self._moved_keys[moved])
         rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
-        sizes = np.bincount(codes[rows], minlength=len(keys))
-        return rows, np.searchsorted(self.keys, keys), sizes
+        return rows, keys, np.bincount(codes[rows], minlength=len(keys))
+
+
+def _with_all(keys: _I64, more: _I64) -> _I64:
+    """With those that are missing at the end, so that the index of each key stays."""
+    return np.append(keys, np.setdiff1d(more, keys))
+
+
+def _indices(keys: _I64, wanted: _I64) -> _I64:
+    """int64[n]: where each wanted key is among ``keys``, which have all of them."""
+    order = np.argsort(keys)
+    found: _I64 = order[np.searchsorted(keys, wanted, sorter=order)]
+    return found

@@ -39,7 +39,7 @@ _TABLE = 1 << 18  # keys up to here are counted in a table, others by sorting
 
 @dataclass(frozen=True, eq=False)
 class ImageClasses:
-    """In order of their keys, all int64[G] or float64[G]: ``keys``; ``counts``: images, none is empty; ``samples``: how
+    """In order of their keys, all int64[G] or float64[G]: ``keys``; ``counts``: images; ``samples``: how
     often an epoch asks for each image of the group, in all buckets together where none is thinned."""
 
     keys: _I64
@@ -180,6 +180,10 @@ class ImageClassifier:
             same_aspect=spec.same_aspect,
         )
         return found.buckets, found.reasons
+
+    def stride(self, tier: int) -> int:
+        """By how much a key grows from a bucket of the tier to the next one."""
+        return math.prod(self._radices[tier + 1 :]) * self._num_classes
 
     def ways(self, key: int) -> list[tuple[int, float, float]]:
         """The buckets that images of a key are assigned to: each with the share, from where to where, of every round

@@ -98,7 +98,7 @@ class KeyedPermutations:
         low bits make room for the number itself, so that no two are equal and the sorted words hold the order."""
         sizes = self._sizes[domains]
         numbers = np.arange(sizes.max(initial=0), dtype=np.uint64)
-        words = _splitmix(self._keys[0, domains][:, np.newaxis] + numbers * _GOLDEN)  # [domain, number]
+        words = splitmix(self._keys[0, domains][:, np.newaxis] + numbers * _GOLDEN)  # [domain, number]
         words &= ~_LOW_BITS
         words |= numbers
         is_there = numbers < sizes[:, np.newaxis]
@@ -135,7 +135,9 @@ def _sides(sizes: _I64) -> tuple[_U64, _U64]:
     return a.astype(np.uint64), (-(-n // a)).astype(np.uint64)
 
 
-def _splitmix(values: _U64) -> _U64:
+def splitmix(values: _U64) -> _U64:
+    """SplitMix64's finaliser, a bijection of 64-bit words (Steele, Lea & Flood, "Fast Splittable Pseudorandom Number
+    Generators", 2014)."""
     mixed: _U64 = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed ^= mixed >> np.uint64(31)
