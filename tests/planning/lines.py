@@ -31,10 +31,12 @@ class Line:
     lockstep: int
     policy: str
     make: Callable[[], LinePlanner]
+    multiple: int
+    fills: bool
 
     @property
     def units(self):
-        return self.batch_sizes * self.lockstep
+        return self.batch_sizes * self.multiple
 
     @property
     def num_batches(self):
@@ -86,8 +88,13 @@ def portioned(
     num_pruned=0,
     edges=None,
     largest_first=(),
+    multiple=None,
+    fills=False,
+    costs=None,
 ):
-    """Classes of ``counts`` rows, of which the buckets take the quotas in ``table``: (bucket, group, begin, end)."""
+    """Classes of ``counts`` rows, of which the buckets take the quotas in ``table``: (bucket, group, begin, end).
+    ``multiple``: of how many batches the number of each target's is a multiple; of a unit's unless given."""
+    multiple = multiple or lockstep
     counts = np.array(counts, dtype=np.int64)
     num_targets = num_buckets + (policy == "catch_all")
     sizes = np.broadcast_to(np.array(batch_sizes, dtype=np.int64), num_targets).copy()
@@ -113,19 +120,21 @@ def portioned(
             order,
             groups,
             quotas,
-            lambda counts: POLICIES[policy](counts, sizes, lockstep, edges),
+            lambda counts: POLICIES[policy](counts, sizes, multiple, edges),
             batch_sizes=sizes,
-            costs=sizes.astype(np.float64),
+            costs=np.asarray(sizes if costs is None else costs, dtype=np.float64),
             shapes=np.arange(num_targets),
             lockstep=lockstep,
             seed=seed,
             find=find,
             largest_first=largest_first,
-            least_units=least_batches(policy, quotas.least(), sizes, lockstep, edges) // lockstep,
+            fills=fills,
+            least_units=least_batches(policy, quotas.least(), sizes, multiple, edges) // lockstep,
         )
 
     planner = make()
-    return Line(planner, quotas, planner.layout(0), of, counts, sizes, lockstep, policy, make)
+    layout = planner.layout(0)
+    return Line(planner, quotas, layout, of, counts, sizes, lockstep, policy, make, multiple, fills)
 
 
 def left_out(planner, epoch):
@@ -164,6 +173,26 @@ def lines(draw, policies=ALL, same_sizes=None):
         policy,
         seed=draw(st.integers(0, 2**32 - 1)),
         num_pruned=draw(st.integers(0, 4)),
+    )
+
+
+@st.composite
+def balanced_lines(draw, policies=("shift", *ALL)):
+    """Lines whose units may be mixed, and whose last one may be filled."""
+    count = st.one_of(st.just(0), st.integers(1, 5), st.integers(0, 60))
+    counts = draw(st.lists(count, min_size=1, max_size=6).filter(any))
+    policy = draw(st.sampled_from(policies))
+    num_targets = len(counts) + (policy == "catch_all")
+    return line(
+        counts,
+        _batch_sizes(draw, num_targets),
+        draw(st.integers(1, 9)),
+        policy,
+        seed=draw(st.integers(0, 2**32 - 1)),
+        num_pruned=draw(st.integers(0, 4)),
+        multiple=1,
+        fills=draw(st.booleans()),
+        costs=draw(st.lists(st.integers(1, 4), min_size=num_targets, max_size=num_targets)),
     )
 
 

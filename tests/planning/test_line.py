@@ -8,7 +8,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tests.planning.lines import epochs, line, lines
+from tests.planning.lines import balanced_lines, epochs, line, lines
+
+any_lines = st.one_of(lines(), balanced_lines())
 
 LINE = line([30, 0, 113, 64, 5], 4, 2)
 
@@ -28,7 +30,7 @@ def test_every_unit_is_of_one_bucket_and_every_batch_of_its_size(it, epoch):
     assert block.bounds[-1] == len(block.rows) == len(block.repeats)
 
 
-@given(lines(), epochs, st.data())
+@given(any_lines, epochs, st.data())
 def test_batches_at_any_positions_are_those_of_the_sequence(it, epoch, data):
     assume(it.num_batches)
     whole = it.epoch(epoch)
@@ -42,22 +44,23 @@ def test_batches_at_any_positions_are_those_of_the_sequence(it, epoch, data):
         assert block.repeats[here].tolist() == whole.repeats[there].tolist()
 
 
-@given(lines(), epochs)
+@given(any_lines, epochs)
 @example(line([9, 4, 2], 2, 2, "pad", num_pruned=3), 5)
 @example(line([3, 4, 0, 50, 2, 3], 2, 2), 0)
+@example(line([3, 4, 0, 50, 2, 3], 2, 3, "drop", multiple=1, fills=True), 0)
 def test_locate_agrees_with_the_batches_for_every_row(it, epoch):
     for row, expected in it.places(epoch).items():
         assert it.planner.locate(epoch, row, 1) == expected
 
 
-@given(lines(), epochs)
+@given(any_lines, epochs)
 def test_positions_out_of_range_raise(it, epoch):
     for wrong in ([-1], [it.num_batches], [0, it.num_batches], [2**40]):
         with pytest.raises(IndexError, match=f"{it.num_batches}"):
             it.planner.batches(epoch, np.array(wrong), 1)
 
 
-@given(lines(), epochs)
+@given(any_lines, epochs)
 def test_no_positions_are_no_batches(it, epoch):
     block = it.planner.batches(epoch, np.array([], dtype=np.int64), 1)
     assert (len(block.buckets), block.bounds.tolist(), len(block.rows), len(block.repeats)) == (0, [0], 0, 0)

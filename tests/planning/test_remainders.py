@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from bucketline_service.planning.line import remainders
 from bucketline_service.planning.line.remainders import POLICIES
 from tests.planning import distributions as stats
-from tests.planning.lines import epochs, line, lines
+from tests.planning.lines import balanced_lines, epochs, line, lines
 
 
-@given(lines(), epochs)
+@given(st.one_of(lines(), balanced_lines()), epochs)
 @example(line([1], 1), 0)
 @example(line([1], 5, 4, "pad"), 0)
 @example(line([0, 2, 0], 3), 0)  # nothing to serve
 @example(line([7, 0, 9], [5, 1, 2], 2, "spill"), 1)
 def test_what_is_served_repeated_and_left_out_is_what_the_layout_declares(it, epoch):
-    block, layout = it.epoch(epoch), it.layout
+    block, layout = it.epoch(epoch), it.planner.layout(epoch)
     first = block.rows[~block.repeats]
     assert len(np.unique(first)) == len(first)  # at most once, except what is marked as a repeat
     assert np.all(it.buckets[block.rows] >= 0)
@@ -26,7 +26,7 @@ def test_what_is_served_repeated_and_left_out_is_what_the_layout_declares(it, ep
     assert np.isin(block.rows[block.repeats], first).all()
     served = np.bincount(it.targets(block), minlength=len(it.batch_sizes))
     assert served.tolist() == layout.served.tolist()
-    assert served.tolist() == (layout.num_batches // it.lockstep * it.units).tolist()
+    assert served.tolist() == (layout.num_batches * it.batch_sizes).tolist()
 
 
 @given(lines(["drop"]), epochs)

@@ -161,8 +161,7 @@ class Stream:
         lockstep = self.units.lockstep
         dearest = mean = 0.0
         if lockstep % world_size == 0:
-            turned = (np.arange(lockstep) + self._turns[:, np.newaxis]) % lockstep
-            kinds = np.take_along_axis(self.units.mixed(), turned, axis=1)
+            kinds = self._mixed()
             dearest = mean = float((self.units.firsts * costs).sum()) / world_size
         else:
             num_steps = min(self.num_batches, MAX_COUNTED) // world_size
@@ -182,10 +181,19 @@ class Stream:
         is_spanning = begins + world_size > lockstep
         periods, rest = divmod(num_steps, lockstep)
         found = periods * int(is_spanning.sum()) + int(is_spanning[:rest].sum())
-        of = shapes[self.units.mixed()]
-        has_several = (of != of[:, :1]).any(axis=1)
+        mixed = shapes[self._mixed()]
+        has_several = (mixed != mixed[:, :1]).any(axis=1)
         slots = self._slots(self.units.num_uniform + np.flatnonzero(has_several))
-        # the steps that lie in each of these units as a whole
-        first = -(-np.maximum(slots * lockstep - offset, 0) // world_size)
-        last = np.minimum((slots + 1) * lockstep - offset, num_steps * world_size) // world_size
-        return found + int(np.maximum(last - first, 0).sum())
+        within = np.arange(lockstep)
+        steps, at = np.divmod(slots[:, np.newaxis] * lockstep + within - offset, world_size)
+        # those that lie in their unit as a whole
+        is_inside = (
+            (steps >= 0) & (steps < num_steps) & (within >= at) & (within - at + world_size <= lockstep)
+        )
+        pairs = np.unique(np.stack([steps[is_inside], mixed[has_several][is_inside]]), axis=1)
+        return found + int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+
+    def _mixed(self) -> _I64:
+        """int64[num_mixed, lockstep]: the kinds of the mixed units' batches, in the order of the stream."""
+        turned = (np.arange(self.units.lockstep) + self._turns[:, np.newaxis]) % self.units.lockstep
+        return np.take_along_axis(self.units.mixed(), turned, axis=1)
