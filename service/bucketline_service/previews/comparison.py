@@ -196,6 +196,7 @@ _COSTS = (
     ),
     _Cost("repeated", 0, "repeated", "images served again to fill a batch", better=-1),
     _Cost("spilled", 0, "spilled", "images that an epoch serves in another bucket than their own", better=-1),
+    _Cost("moved", 0, "moved", "images that all epochs serve in another bucket than the nearest", better=-1),
     _Cost(
         "shapes",
         0,

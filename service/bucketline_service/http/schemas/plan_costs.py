@@ -86,6 +86,7 @@ class MapStats(BaseModel):
 
 
 class EpochStats(BaseModel):
+    tails: str = Field(description="those that the plan has: spill where shift is not possible")
     num_images: int
     num_assigned: int = Field(description="images in a bucket")
     num_samples: int = Field(description="how often the epoch has images, repeats included")
@@ -103,10 +104,16 @@ class EpochStats(BaseModel):
     spilled: int = Field(
         description="images served outside their own bucket; planner line: as expected over epochs"
     )
+    moved: int = Field(
+        description="images that the plan keeps in another bucket than the nearest, with tails: shift"
+    )
+    max_extra_crop: float = Field(
+        description="the most that one of them loses more than in the nearest, a share of its pixels"
+    )
     mixed_steps: int
     step_imbalance: float = Field(
-        description="pixels of each step's slowest rank divided by the ranks' mean, both summed over the epoch's "
-        "steps; planner line: as expected over epochs"
+        description="the cost of each step's dearest batch divided by the ranks' mean, both summed over the epoch's "
+        "steps; where steps span units, of the first 4,194,304 batches"
     )
     num_shapes: int = Field(description="distinct sizes among the batches")
     largest_shape: Shape = Field(description="the one whose batches have the most pixels")
@@ -118,7 +125,6 @@ class StatsOut(EpochStats):
     run: str
     fingerprint: str
     planner: str
-    tails: str
     epoch: int
     world_size: int
     lockstep: int | None
