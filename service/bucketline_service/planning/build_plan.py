@@ -87,7 +87,7 @@ class Classes:
         """The share of the stats that takes a pass over the images, JSON-able."""
         moved = {
             "tails": self.tails,
-            "moved": int(self.moves.counts.sum()),
+            "moved": self.moves.num_moved,
             "max_extra_crop": self.moves.max_extra_crop,
         }
         found = self.summary.to_json() | moved

@@ -25,18 +25,20 @@ _FIRST_ROWS = 1 << 14  # looked at first, so that nearly none of all others has 
 
 class Moves(NamedTuple):
     """Images whose key is not the one that they were assigned, all int64[n]: ``rows``, ascending; how many images each
-    stands for; the key that it had and the one that it has. ``max_extra_crop``: the most that one of them loses more
-    than in its own bucket, a share of its pixels."""
+    stands for; the key that it had and the one that it has. ``num_moved``: images that have another bucket than their
+    own, once for each tier in which they have; ``max_extra_crop``: the most that one of them loses more than in its
+    own, a share of its pixels."""
 
     rows: _I64
     counts: _I64
     own_keys: _I64
     keys: _I64
+    num_moved: int
     max_extra_crop: float
 
 
 _NOTHING = np.empty(0, dtype=np.int64)
-NO_MOVES = Moves(_NOTHING, _NOTHING, _NOTHING, _NOTHING, 0.0)
+NO_MOVES = Moves(_NOTHING, _NOTHING, _NOTHING, _NOTHING, 0, 0.0)
 
 
 class _Ways(NamedTuple):
@@ -155,7 +157,7 @@ def _combined(
     columns = np.array(table, dtype=np.int64).reshape(-1, 4).T
     extra = max((moved.max_extra_crop for _, _, moved in found), default=0.0)
     rows, counts, own, now = (column.copy() for column in columns)
-    return Moves(rows, counts, own, now, extra)
+    return Moves(rows, counts, own, now, sum(int(moved.counts.sum()) for _, _, moved in found), extra)
 
 
 def _moved_once(before: dict[int, int], steps: list[tuple[int, int]]) -> dict[int, int]:
