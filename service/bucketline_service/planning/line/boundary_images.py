@@ -68,29 +68,39 @@ class BoundaryImages:
         codes: NDArray[np.int16],
         buckets: _I64,
         classes: _I64,
-        rows: _I64,
+        begin: int,
         sides: tuple[NDArray[np.uint32], NDArray[np.uint32]],
         counts: _I64 | None,
     ) -> Entries:
-        """Those of n consecutive ``rows`` that may be among the nearest, as far as is known. ``codes`` int16[n]:
-        indices of ``buckets`` and ``classes`` int64[k], -1 for none. ``sides``: widths and heights in pixels. May be
-        called from several threads."""
+        """Those of n consecutive rows from ``begin`` on that may be among the nearest, as far as is known. ``codes``
+        int16[n]: indices of ``buckets`` and ``classes`` int64[k], -1 for none. ``sides``: widths and heights in pixels.
+        May be called from several threads."""
         limits = self._limits
         of = np.append(np.where(buckets < 0, self._num_buckets, buckets), self._num_buckets)
         aspects = sides[0] / sides[1]
-        low, high = limits.aspects[0][of], limits.aspects[1][of]
-        at = np.flatnonzero((aspects <= low[codes]) | (aspects >= high[codes]))
-        found = Entries(
+        is_near = np.zeros(len(codes), dtype=np.bool_)
+        for side in (0, 1):
+            limit = limits.aspects[side][of][codes]
+            is_near |= aspects > limit if side else aspects < limit
+            # of the limit's aspect may be very many: the mix of a row is found only where it decides
+            at = np.flatnonzero(aspects == limit)
+            ahead = np.append(classes, 0) - limits.classes[side][of]
+            ahead = (-ahead if side else ahead)[codes[at]]
+            is_near[at[ahead < 0]] = True
+            at = at[ahead == 0]
+            mixes, of_limit = splitmix((at + begin).astype(np.uint64)), limits.mixes[side][of][codes[at]]
+            is_near[at[mixes >= of_limit if side else mixes <= of_limit]] = True
+        at = np.flatnonzero(is_near)
+        return Entries(
             of[codes[at]],
             classes[codes[at]],
-            rows[at],
+            at + begin,
             np.ones(len(at), np.int64) if counts is None else counts[at],
             sides[0][at].astype(np.int64),
             sides[1][at].astype(np.int64),
             aspects[at],
-            splitmix(rows[at].astype(np.uint64)),
+            splitmix((at + begin).astype(np.uint64)),
         )
-        return found.at(_is_before(found, limits, 0) | _is_before(found, limits, 1))
 
     def add(self, found: Entries) -> None:
         """What ``near`` has found."""
@@ -123,17 +133,3 @@ class BoundaryImages:
             mixes[side, of] = every.mixes[is_last]
         self._kept = every.at(is_kept)
         self._limits = _Limits(aspects, classes, mixes)
-
-
-def _is_before(found: Entries, limits: _Limits, side: int) -> NDArray[np.bool_]:
-    """Whether each image is as near to that side of its bucket as the limit, or nearer."""
-    is_before: NDArray[np.bool_] = np.ones(len(found.rows), dtype=np.bool_)
-    for mine, limit in (
-        (found.mixes, limits.mixes),
-        (found.classes, limits.classes),
-        (found.aspects, limits.aspects),
-    ):
-        its = limit[side][found.buckets]
-        is_less = mine > its if side else mine < its
-        is_before = is_less | ((mine == its) & is_before)
-    return is_before

@@ -101,9 +101,8 @@ def _boundary_images(
         codes = classification.codes[rows]
         own = np.searchsorted(classes.keys, classification.chunks[chunk][0])
         of = classification.images.read(rows.start, rows.stop)
-        numbers = np.arange(rows.start, rows.stop)
         return [
-            nearest.near(codes, way[own], own, numbers, (of.widths, of.heights), of.counts) for way in ways
+            nearest.near(codes, way[own], own, rows.start, (of.widths, of.heights), of.counts) for way in ways
         ]
 
     first, others = _parts(classification)
