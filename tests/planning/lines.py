@@ -33,6 +33,7 @@ class Line:
     make: Callable[[], LinePlanner]
     multiple: int
     fills: bool
+    costs: np.ndarray
 
     @property
     def units(self):
@@ -115,14 +116,15 @@ def portioned(
         at = np.searchsorted(order[starts[group] : starts[group] + counts[group]], row)
         return number[int(group)], int(at)
 
+    of_batches = np.asarray(sizes if costs is None else costs, dtype=np.float64)
+
     def make():
         return LinePlanner(
             order,
             groups,
             quotas,
             lambda counts: POLICIES[policy](counts, sizes, multiple, edges),
-            batch_sizes=sizes,
-            costs=np.asarray(sizes if costs is None else costs, dtype=np.float64),
+            costs=of_batches,
             shapes=np.arange(num_targets),
             lockstep=lockstep,
             seed=seed,
@@ -134,7 +136,9 @@ def portioned(
 
     planner = make()
     layout = planner.layout(0)
-    return Line(planner, quotas, layout, of, counts, sizes, lockstep, policy, make, multiple, fills)
+    return Line(
+        planner, quotas, layout, of, counts, sizes, lockstep, policy, make, multiple, fills, of_batches
+    )
 
 
 def left_out(planner, epoch):
@@ -177,7 +181,7 @@ def lines(draw, policies=ALL, same_sizes=None):
 
 
 @st.composite
-def balanced_lines(draw, policies=("shift", *ALL)):
+def balanced_lines(draw, policies=("shift", "short", *ALL)):
     """Lines whose units may be mixed, and whose last one may be filled."""
     count = st.one_of(st.just(0), st.integers(1, 5), st.integers(0, 60))
     counts = draw(st.lists(count, min_size=1, max_size=6).filter(any))
@@ -191,7 +195,7 @@ def balanced_lines(draw, policies=("shift", *ALL)):
         seed=draw(st.integers(0, 2**32 - 1)),
         num_pruned=draw(st.integers(0, 4)),
         multiple=1,
-        fills=draw(st.booleans()),
+        fills=policy != "short" and draw(st.booleans()),
         costs=draw(st.lists(st.integers(1, 4), min_size=num_targets, max_size=num_targets)),
     )
 

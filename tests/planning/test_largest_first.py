@@ -104,7 +104,7 @@ def images(num=3000, seed=3):
 
 def planned(part=None, **fields):
     spec = PlanFields.model_validate(
-        {"world_size": 4, "batch_size": 4, "first": "largest", **fields}
+        {"world_size": 4, "batch_size": 4, "first": "largest", "steps": "same_shape", **fields}
     ).resolved()
     plan, of = spec.plan_spec(), Images([part or images()])
     prepared = prepare(plan, of)

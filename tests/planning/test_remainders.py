@@ -26,7 +26,8 @@ def test_what_is_served_repeated_and_left_out_is_what_the_layout_declares(it, ep
     assert np.isin(block.rows[block.repeats], first).all()
     served = np.bincount(it.targets(block), minlength=len(it.batch_sizes))
     assert served.tolist() == layout.served.tolist()
-    assert served.tolist() == (layout.num_batches * it.batch_sizes).tolist()
+    if it.policy != "short":
+        assert served.tolist() == (layout.num_batches * it.batch_sizes).tolist()
 
 
 @given(lines(["drop"]), epochs)

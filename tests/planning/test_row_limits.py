@@ -69,7 +69,6 @@ def planner_of(counts, table, policy, unit=(7, 3)):
         groups,
         quotas,
         lambda samples: POLICIES[policy](samples, sizes, unit[1]),
-        batch_sizes=sizes,
         costs=np.ones(len(sizes)),
         shapes=np.arange(len(sizes)),
         lockstep=unit[1],

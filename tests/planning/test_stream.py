@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from bucketline_service.planning.line.remainders import POLICIES
 from tests.planning import distributions as stats
 from tests.planning.lines import balanced_lines, epochs, line
 
@@ -15,6 +16,11 @@ def there(it):
     """Whole batches that the line has, before any are left out or filled in."""
     num = it.counts // it.batch_sizes[: len(it.counts)]
     return int(num.sum())
+
+
+def costs_of(it, block):
+    """float64[num]: of each batch; a short one costs its share, an empty one nothing."""
+    return it.costs[block.buckets] * np.diff(block.bounds) / it.batch_sizes[block.buckets]
 
 
 @given(balanced_lines(["drop", "shift"]), epochs)
@@ -31,16 +37,14 @@ def test_an_epoch_deals_all_whole_batches_but_for_less_than_a_unit(it, epoch):
 
 
 @given(balanced_lines(), epochs)
+@example(line([20, 5, 3], 2, 4, "short", multiple=1, costs=[1, 2, 3]), 0)
 def test_units_are_those_of_all_batches_sorted_by_cost(it, epoch):
     """No other grouping has a smaller sum of each unit's dearest batch."""
     block = it.epoch(epoch)
     assume(len(block.buckets))
-    costs = np.zeros(len(it.batch_sizes))
-    costs[it.planner._dearest_first] = -np.arange(len(costs))  # any costs in that order
-    of = costs[block.buckets].reshape(-1, it.lockstep)
-    assert (
-        of.max(axis=1).sum() == np.sort(costs[block.buckets])[::-1].reshape(-1, it.lockstep).max(axis=1).sum()
-    )
+    costs = costs_of(it, block)
+    of = costs.reshape(-1, it.lockstep)
+    assert of.max(axis=1).sum() == np.sort(costs)[::-1].reshape(-1, it.lockstep).max(axis=1).sum()
 
 
 @given(balanced_lines(), st.integers(0, 40), st.integers(1, 9))
@@ -55,10 +59,9 @@ def test_mixed_steps_span_units_or_have_several_shapes(it, offset, world_size):
 
 @given(balanced_lines(), epochs, st.integers(1, 9))
 def test_imbalance_as_told_is_that_of_the_batches(it, epoch, world_size):
-    costs = np.random.default_rng(5).uniform(1, 9, len(it.batch_sizes))
     num = it.num_batches // world_size * world_size
-    of = costs[it.planner.batches(epoch, np.arange(num), 1).buckets].reshape(-1, world_size)
-    told = it.planner.stream(epoch).imbalance(costs, world_size)
+    of = costs_of(it, it.planner.batches(epoch, np.arange(num), 1)).reshape(-1, world_size)
+    told = it.planner.imbalance(epoch, world_size)
     assert told == (pytest.approx(of.max(axis=1).sum() / of.mean(axis=1).sum()) if num else 1.0)
 
 
@@ -140,7 +143,7 @@ def test_the_largest_first_shows_every_shape_as_early_as_units_allow(it, data):
     units = again.epoch(0).buckets.reshape(-1, again.lockstep)
     dealt = again.planner.layout(0).num_batches
     # every bucket has a batch, as far as there are batches enough
-    is_there = whole_batches(again) > 0
+    is_there = POLICIES[it.policy](it.counts, it.batch_sizes).num_batches > 0
     if dealt.sum() >= is_there.sum():
         assert np.all(dealt[is_there] > 0)
     wanted = [shape[0] for shape in shapes if dealt[shape[0]]]
@@ -152,8 +155,3 @@ def test_the_largest_first_shows_every_shape_as_early_as_units_allow(it, data):
         assert target in units[at]
         seen |= set(units[at].tolist())
         at += 1
-
-
-def whole_batches(it):
-    """int64[G]: whole batches of each target before any are left out."""
-    return it.planner._shape(0).layout.num_batches

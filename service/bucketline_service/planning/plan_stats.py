@@ -55,7 +55,7 @@ def epoch_stats(
         "pruned": {reason: num for reason, num in summary["pruned"].items() if num or reason in _ALWAYS},
         "aspect_error": summary["aspect_error"],
         "crop_loss": summary["crop_loss"],
-        "crop_loss_served": _mean_served(buckets),
+        "crop_loss_served": _mean_served(made),
         "num_batches": num_batches,
         "num_steps": num_steps,
         "dropped": dropped,
@@ -119,9 +119,11 @@ def _buckets(
     ]
 
 
-def _mean_served(buckets: list[dict[str, Any]]) -> float:
+def _mean_served(made: EpochServed) -> float:
     served = [
-        (bucket["num_batches"] * bucket["batch_size"], bucket["crop_loss_served"]) for bucket in buckets
+        (images, tail["crop_loss_served"])
+        for images, tail in zip(made.num_images.tolist(), made.tails, strict=True)
+        if tail["crop_loss_served"] is not None
     ]
-    total = sum(images for images, loss in served if loss is not None)
-    return sum(images * loss for images, loss in served if loss is not None) / total if total else 0.0
+    total = sum(images for images, _ in served)
+    return sum(images * loss for images, loss in served) / total if total else 0.0

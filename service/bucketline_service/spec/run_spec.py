@@ -153,6 +153,8 @@ class PlanFields(BatchSizes, Repeats):
 
     def _with_steps(self: _P) -> _P:
         steps = self.steps or "balanced"
+        if self.tails == "short":
+            return self._with_short(steps)
         if steps == "balanced":
             told = {"steps": steps, "tails": self.tails or "shift", "last_step": self.last_step or "drop"}
             return self.model_copy(update=told)
@@ -160,6 +162,15 @@ class PlanFields(BatchSizes, Repeats):
             detail = "has no effect with steps: same_shape, whose tails are in whole units"
             raise Invalid("last_step", detail, "Leave it out, or use tails: pad")
         return self.model_copy(update={"steps": steps, "tails": self.tails or "spill"})
+
+    def _with_short(self: _P, steps: str) -> _P:
+        if steps != "balanced":
+            detail = "short batches stand beside others at a step, so that it has no one shape"
+            raise Invalid("tails", detail, "Use it with steps: balanced")
+        if self.last_step is not None:
+            hint = "Leave it out: empty batches fill the last step"
+            raise Invalid("last_step", "has no effect with tails: short", hint)
+        return self.model_copy(update={"steps": steps})
 
     def _with_lockstep(self: _P) -> _P:
         if self.lockstep and self.gradient_accumulation_steps:

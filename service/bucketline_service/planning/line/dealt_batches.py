@@ -30,8 +30,9 @@ class DealtBatches:
     def __init__(self, layout: Layout, lockstep: int, *, fills: bool = False) -> None:
         self._layout = layout
         num = int(layout.num_batches.sum())
-        self._out = -(-num % lockstep) if fills else num % lockstep
-        self.num_units = (num - self._out) // lockstep
+        self.num_units = -(-num // lockstep) if fills or layout.is_short else num // lockstep
+        # where the last batch of a target may be short, empty batches fill the last unit
+        self._out = 0 if layout.is_short else num - self.num_units * lockstep
 
     @cached_property
     def _weights(self) -> tuple[list[int], int]:

@@ -17,6 +17,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from bucketline_service.planning.line.batch_kinds import BatchKinds
 from bucketline_service.planning.line.dealt_batches import DealtBatches
 from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.permutation import ROUNDS, KeyedPermutations, epoch_words
@@ -83,6 +84,7 @@ class _Shape:
 class _Epoch:
     shape: _Shape
     layout: Layout  # of the batches that the epoch deals
+    kinds: BatchKinds
     stream: Stream
     permutations: KeyedPermutations
     rotations: _I64  # int64[G]: the place of its stretch where a target begins to serve
@@ -92,12 +94,12 @@ class LinePlanner:
     """Implements ``Planner``. B buckets, G targets, N assigned images.
 
     ``order`` uint32[N]: rows by group, ascending inside one; may be memory-mapped. ``quotas``: of those groups.
-    ``layout_of``: one of ``remainders.POLICIES``, of the samples of each bucket int64[B]. ``batch_sizes`` int64[G];
-    ``costs`` float64[G]: of a batch of each target, by which left-over batches are put together; ``shapes`` int64[G]:
-    equal where batches have one shape. ``find``: the group of a row and its place there, None where it is in none.
-    ``largest_first``: the targets of each distinct shape, in the order in which epoch 0 begins with one unit of each;
-    empty: it begins as it comes. ``fills``: the last unit of an
-    epoch is filled with repeats, instead of left out. ``least_units``: so many has every epoch, where they differ.
+    ``layout_of``: one of ``remainders.POLICIES``, of the samples of each bucket int64[B]. ``costs`` float64[G]: of a
+    batch of each target, by which left-over batches are put together; ``shapes`` int64[G]: equal where batches have one
+    shape. ``find``: the group of a row and its place there, None where it is in none. ``largest_first``: the targets of
+    each distinct shape, in the order in which epoch 0 begins with one unit of each; empty: it begins as it comes.
+    ``fills``: the last unit of an epoch is filled with repeats, instead of left out. ``least_units``: so many has every
+    epoch, where they differ.
     """
 
     def __init__(
@@ -107,7 +109,6 @@ class LinePlanner:
         quotas: SampleQuotas,
         layout_of: Callable[[_I64], Layout],
         *,
-        batch_sizes: _I64,
         costs: NDArray[np.float64],
         shapes: _I64,
         lockstep: int,
@@ -122,9 +123,7 @@ class LinePlanner:
         self._counts = groups.counts
         self._quotas = quotas
         self._layout_of = layout_of
-        self._batch_sizes = batch_sizes
-        # of equal costs by number
-        self._dearest_first = np.argsort(-costs, kind="stable")
+        self._costs = costs
         self._shape_numbers = shapes
         self._lockstep = lockstep
         self._seed = seed
@@ -177,8 +176,7 @@ class LinePlanner:
         ):
             raise IndexError(f"positions out of [0, {self.num_batches(epoch, world_size)})")
         keyed = self._epoch(epoch)
-        targets, first = self._firsts(keyed, positions)
-        sizes = self._batch_sizes[targets]
+        targets, first, sizes = self._firsts(keyed, positions)
         bounds = np.zeros(len(positions) + 1, dtype=np.int64)
         np.cumsum(sizes, out=bounds[1:])
         served = np.repeat(first - bounds[:-1], sizes) + np.arange(bounds[-1])
@@ -186,13 +184,19 @@ class LinePlanner:
         return BatchBlock(buckets=targets, bounds=bounds, rows=rows, repeats=repeats)
 
     def mixed_steps(self, epoch: int, offset: int, world_size: int) -> int:
-        return self.stream(epoch).num_mixed_steps(offset, world_size, self._shape_numbers)
+        keyed = self._epoch(epoch)
+        return keyed.stream.num_mixed_steps(offset, world_size, self._shape_numbers[keyed.kinds.targets])
+
+    def imbalance(self, epoch: int, world_size: int) -> float:
+        """The cost of each step's dearest batch over the ranks' mean, both summed over the epoch's steps."""
+        keyed = self._epoch(epoch)
+        return keyed.stream.imbalance(keyed.kinds.costs, world_size)
 
     def num_served(self, epoch: int, position: int) -> int:
         """How many samples the epoch's stream has before ``position``."""
         keyed = self._epoch(epoch)
-        targets, _ = self._firsts(keyed, np.arange(position, keyed.stream.num_batches, dtype=np.int64))
-        return int(keyed.layout.served.sum() - self._batch_sizes[targets].sum())
+        positions = np.arange(position, keyed.stream.num_batches, dtype=np.int64)
+        return int(keyed.layout.served.sum() - self._firsts(keyed, positions)[2].sum())
 
     def num_only_after(self, epoch: int, position: int) -> int:
         """How many samples the epoch's stream has at ``position`` or after it, and not before. Needs no ``order``."""
@@ -205,9 +209,9 @@ class LinePlanner:
         keyed = self._epoch(epoch)
         layout, of = keyed.layout, keyed.shape.lengths
         positions = np.arange(position, keyed.stream.num_batches, dtype=np.int64)
-        targets, first = self._firsts(keyed, positions)
+        targets, first, sizes = self._firsts(keyed, positions)
         begins, lengths = layout.begins[targets], of[targets]
-        whole, rest = np.divmod(self._batch_sizes[targets], lengths)
+        whole, rest = np.divmod(sizes, lengths)
         stops = begins + lengths
         # a batch covers its stretch `whole` times, and from here to there once more, where need be around its end
         here = begins + first % lengths
@@ -237,11 +241,13 @@ class LinePlanner:
         groups = np.searchsorted(self._starts, at, side="right") - 1
         return Samples(self._order[at].astype(np.int64), buckets, groups, stretches)
 
-    def _firsts(self, keyed: _Epoch, positions: _I64) -> tuple[_I64, _I64]:
-        """Of the batches at ``positions`` the targets, and the index of each one's first sample among those that its
-        target serves."""
-        targets, numbers = keyed.stream.batches(positions)
-        return targets, numbers * self._batch_sizes[targets]
+    def _firsts(self, keyed: _Epoch, positions: _I64) -> tuple[_I64, _I64, _I64]:
+        """Of the batches at ``positions`` the targets, the index of each one's first sample among those that its target
+        serves, and how many samples it has."""
+        of = keyed.kinds
+        kinds, numbers = keyed.stream.batches(positions)
+        sizes = of.sizes[kinds]
+        return of.targets[kinds], of.firsts[kinds] + numbers * sizes, sizes
 
     def _rows(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, NDArray[np.bool_]]:
         """The images at index ``served[i]`` of what ``targets[i]`` serves, and which of them are repeats."""
@@ -317,8 +323,8 @@ class LinePlanner:
         return self._places(keyed, np.repeat(targets, times), served, again > 0)
 
     def _places(self, keyed: _Epoch, targets: _I64, served: _I64, repeats: NDArray[np.bool_]) -> list[Place]:
-        numbers, slots = np.divmod(served, self._batch_sizes[targets])
-        columns = (keyed.stream.positions(targets, numbers), slots, targets, repeats)
+        kinds, numbers, slots = keyed.kinds.of_images(targets, served)
+        columns = (keyed.stream.positions(kinds, numbers), slots, targets, repeats)
         return [Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _shape(self, epoch: int) -> _Shape:
@@ -360,11 +366,19 @@ class LinePlanner:
         num_batches = shape.dealt.draw(int(epoch_words(self._seed, epoch, _DEALT, 1)[0]))
         if self._largest_first and epoch == 0:
             num_batches = self._with_each(num_batches, layout.num_batches)
-        units = Units.of(num_batches, self._dearest_first, self._lockstep)
+        dealing = layout.dealing(num_batches)
+        kinds = BatchKinds.of(dealing, self._costs, num_batches, self._lockstep)
+        # of equal costs by number
+        units = Units.of(kinds.num_batches, np.argsort(-kinds.costs, kind="stable"), self._lockstep)
+        # the cheapest, so that they are in the last unit
+        end = (units.num_units - 1,) if kinds.num_empty else ()
         if self._largest_first and epoch == 0:
-            firsts = (units.first_of(targets, num_batches) for targets in self._largest_first)
+            firsts = (
+                units.first_of(of_shape, kinds.num_batches)
+                for of_shape in kinds.by_shape(self._largest_first)
+            )
             # several shapes may stand in one mixed unit
-            begin = tuple(dict.fromkeys(unit for unit in firsts if unit is not None))
+            begin = tuple(dict.fromkeys(unit for unit in firsts if unit is not None and unit not in end))
         sizes = np.append(units.num_units, shape.cuts.counts)
         if self._is_thinned:
             sizes = np.append(sizes, self._counts)
@@ -378,13 +392,13 @@ class LinePlanner:
         rotations = epoch_words(self._seed, epoch, _ROTATIONS, len(shape.lengths)) % shape.lengths.astype(
             np.uint64
         )
-        dealing = layout.dealing(num_batches)
         # ``pad`` repeats as well, from the first place on
         is_turned = (dealing.left_out > 0) | (num_batches > layout.num_batches)
         return _Epoch(
             shape,
             dealing,
-            Stream(units, permutations, turns, begin),
+            kinds,
+            Stream(units, permutations, turns, begin, end),
             permutations,
             np.where(is_turned, rotations.astype(np.int64), 0),
         )
@@ -393,7 +407,7 @@ class LinePlanner:
         """The same number of batches, with one of each target that has any, dearest first, as far as there are targets
         with several to take it from."""
         num_batches = num_batches.copy()
-        for target in self._dearest_first:
+        for target in np.argsort(-self._costs, kind="stable"):
             if there[target] and not num_batches[target]:
                 most = int(np.argmax(num_batches))
                 if num_batches[most] < 2:

@@ -33,7 +33,7 @@ class Layout:
     Target g: ``num_batches``, ``batch_sizes``, ``begins`` and ``lengths`` of its stretch, all int64[G]; the stretches
     lie in order and cover the tape. Piece p is a run of consecutive places of one bucket: it begins at
     tape place ``piece_begins[p]``, which is place ``piece_places[p]`` of bucket ``piece_buckets[p]``; all int64[P], no
-    piece is empty.
+    piece is empty. ``is_short``: the last batch of a target has the images that are left for it, which may be few.
     """
 
     batch_sizes: _I64
@@ -43,11 +43,13 @@ class Layout:
     piece_begins: _I64
     piece_buckets: _I64
     piece_places: _I64
+    is_short: bool = False
 
     @property
     def served(self) -> _I64:
         """int64[G]: images an epoch, repeats included."""
-        return self.num_batches * self.batch_sizes
+        served = self.num_batches * self.batch_sizes
+        return np.minimum(served, self.lengths) if self.is_short else served
 
     def dealing(self, num_batches: _I64) -> Layout:
         """The same tape, of which an epoch deals another number of batches, int64[G]."""
@@ -115,6 +117,11 @@ def pad(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None)
     return _layout(batch_sizes, -(-counts // (batch_sizes * multiple)) * multiple, counts, _whole(counts))
 
 
+def short(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
+    """Serve each tail in a short batch. ``multiple`` is 1."""
+    return replace(pad(counts, batch_sizes, multiple, edges), is_short=True)
+
+
 def spill(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
     """Cut the tape from both ends toward the largest bucket; each tail begins the neighbour's first batches. What is
     left of the largest bucket's stretch, fewer images than ``multiple`` batches, is all that this leaves out. Each
@@ -160,11 +167,12 @@ POLICIES: dict[str, Policy] = {
     "pad": pad,
     "drop": drop,
     "catch_all": catch_all,
+    "short": short,
 }
 """By the name of ``tails``. ``shift`` moves images between buckets once, when a plan is built
 (``moved_boundaries.py``); what its epochs leave out is the remainder of each section, all in one bucket."""
 
-_ALONE = ("shift", "drop", "pad")  # no image of one bucket stands in another's stretch
+_ALONE = ("shift", "drop", "pad", "short")  # no image of one bucket stands in another's stretch
 
 
 def may_serve(

@@ -81,16 +81,22 @@ class Units(NamedTuple):
 
 class Stream:
     """``permutations``: the epoch's, whose domain ``UNITS`` has ``units.num_units``. ``turns`` int64[num_mixed]: by how
-    many places each mixed unit is turned. ``begin``: units that come first, in this order; those that stood there go
-    where these stood."""
+    many places each mixed unit is turned. ``begin``: units that come first, in this order, and ``end`` last; those that
+    stood there go where these stood."""
 
     def __init__(
-        self, units: Units, permutations: KeyedPermutations, turns: _I64, begin: Sequence[int] = ()
+        self,
+        units: Units,
+        permutations: KeyedPermutations,
+        turns: _I64,
+        begin: Sequence[int] = (),
+        end: Sequence[int] = (),
     ) -> None:
         self.units = units
         self._permutations = permutations
         self._turns = turns
-        self._moved_slots, self._moved_units = self._moved(begin)
+        slots = [*range(len(begin)), *range(units.num_units - len(end), units.num_units)]
+        self._moved_slots, self._moved_units = self._moved(slots, [*begin, *end])
 
     @property
     def num_batches(self) -> int:
@@ -138,16 +144,16 @@ class Stream:
             slots[units == unit] = slot
         return slots
 
-    def _moved(self, begin: Sequence[int]) -> tuple[_I64, _I64]:
-        """Slots, ascending, whose units are not the permutation's, and those units."""
-        chosen = np.array(begin, dtype=np.int64)
-        domains = np.full(len(chosen), UNITS)
-        units = self._permutations.forward(domains, np.arange(len(chosen))).tolist()
-        homes = self._permutations.inverse(domains, chosen).tolist()
+    def _moved(self, slots: Sequence[int], chosen: Sequence[int]) -> tuple[_I64, _I64]:
+        """Slots, ascending, whose units are not the permutation's where the ``chosen`` units stand at ``slots``, and
+        those units."""
+        domains = np.full(len(slots), UNITS)
+        units = self._permutations.forward(domains, np.array(slots, dtype=np.int64)).tolist()
+        homes = self._permutations.inverse(domains, np.array(chosen, dtype=np.int64)).tolist()
         unit_at: dict[int, int] = {}
         slot_of: dict[int, int] = {}
-        for slot, (unit, home) in enumerate(zip(chosen.tolist(), homes, strict=True)):
-            here, there = unit_at.get(slot, units[slot]), slot_of.get(unit, home)
+        for slot, own, unit, home in zip(slots, units, chosen, homes, strict=True):
+            here, there = unit_at.get(slot, own), slot_of.get(unit, home)
             unit_at[slot], slot_of[unit] = unit, slot
             if here != unit:
                 unit_at[there], slot_of[here] = here, there

@@ -33,7 +33,8 @@ def _edges(spec: PlanSpec) -> list[int]:
 def least_units(spec: PlanSpec, quotas: SampleQuotas) -> int:
     """Units that every epoch of the ``line`` planner has at least."""
     num = _least_batches(spec, quotas)
-    return -(-num // spec.lockstep) if spec.last_step == "fill" else num // spec.lockstep
+    is_filled = spec.last_step == "fill" or spec.tails == "short"
+    return -(-num // spec.lockstep) if is_filled else num // spec.lockstep
 
 
 def _least_batches(spec: PlanSpec, quotas: SampleQuotas) -> int:

@@ -21,11 +21,12 @@ Flows = list[tuple[int, int, int]]
 
 
 class EpochServed(NamedTuple):
-    """What an epoch serves, as an epoch is dealt from its start. ``num_batches`` int64[G] of each target; ``tails``: of
-    each target what becomes of its bucket's remainder, JSON-able. ``num_served``: samples dealt; ``dropped``: samples
-    not served, None: all others. ``spilled``: images served outside their own bucket."""
+    """What an epoch serves, as an epoch is dealt from its start. ``num_batches``, ``num_images`` int64[G] of each
+    target; ``tails``: of each target what becomes of its bucket's remainder, JSON-able. ``num_served``: samples dealt;
+    ``dropped``: samples not served, None: all others. ``spilled``: images served outside their own bucket."""
 
     num_batches: _I64
+    num_images: _I64
     tails: list[dict[str, Any]]
     num_served: int
     dropped: int | None

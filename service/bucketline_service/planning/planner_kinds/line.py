@@ -29,7 +29,6 @@ def _new(
         prepared.groups,
         quotas,
         lambda counts: units.layout_of(spec, counts),
-        batch_sizes=spec.batch_sizes,
         costs=spec.costs,
         shapes=units.shape_numbers(spec),
         lockstep=spec.lockstep,
@@ -64,11 +63,12 @@ def _served(
     spilled = sum(size * float(shares[target]) for bucket, target, size in layout.flows() if target != bucket)
     return EpochServed(
         layout.num_batches,
+        layout.served,
         tails(spec, layout, prepared.summary, units.in_service(spec, quotas)),
         planner.num_served(epoch, num_dealt),
         int(layout.left_out.sum()) + planner.num_only_after(epoch, num_dealt),
         round(spilled),
-        planner.stream(epoch).imbalance(spec.costs, world_size),
+        planner.imbalance(epoch, world_size),
     )
 
 

@@ -71,7 +71,9 @@ def _served(
     ]
     pixels = spec.pixels[block.buckets].reshape(-1, world_size)
     imbalance = float(pixels.max(axis=1).sum() / pixels.mean(axis=1).sum())
-    return EpochServed(num_batches, own, int(num_served.sum()), None, int(num_served[-1]), imbalance)
+    return EpochServed(
+        num_batches, num_served, own, int(num_served.sum()), None, int(num_served[-1]), imbalance
+    )
 
 
 NOVELAI = PlannerKind(
