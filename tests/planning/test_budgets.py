@@ -147,7 +147,7 @@ def test_a_token_is_16_pixels_wide_and_a_frame_long_unless_said():
         ({"max_pixels_per_batch": 10**7, "planner": "novelai"}, "max_pixels_per_batch", "novelai"),
         ({"batch_size": 1, "lockstep": 2, "gradient_accumulation_steps": 2}, "lockstep", "gradient_acc"),
         (
-            {"batch_size": 1, "gradient_accumulation_steps": 2**20},
+            {"batch_size": 1, "steps": "same_shape", "gradient_accumulation_steps": 2**20},
             "gradient_accumulation_steps",
             "at most 1048576",
         ),
@@ -191,9 +191,11 @@ def test_repeats_are_numbers(field, wrong):
 
 
 def test_accumulation_is_lockstep():
-    spec = resolved(batch_size=1, gradient_accumulation_steps=3)
+    spec = resolved(batch_size=1, steps="same_shape", gradient_accumulation_steps=3)
     assert (spec.lockstep, spec.gradient_accumulation_steps) == (6, None)
-    assert spec == resolved(batch_size=1, lockstep=6)
+    assert spec == resolved(batch_size=1, steps="same_shape", lockstep=6)
+    # gradients of other shapes add up as well
+    assert resolved(batch_size=1, gradient_accumulation_steps=3) == resolved(batch_size=1)
     assert resolved(batch_size=1, repeats=0.5) == resolved(batch_size=1, num_repeats=1.5)
 
 

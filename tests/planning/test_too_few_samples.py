@@ -24,10 +24,11 @@ HIGH = ladders.explicit([(512, 1024), (512, 512), (1024, 512)])
 SIZES = [(600, 1200), (600, 600), (1200, 600), (300, 600), (300, 300), (600, 300)]
 
 
-def spec(tails="spill", batch_size=1, lockstep=1, times=1.0, keep=(1.0, 1.0), seed=42):
+def spec(tails="spill", batch_size=1, lockstep=1, times=1.0, keep=(1.0, 1.0), seed=42, **more):
     frames = (FrameBucket(1, keep),)
+    shares = (MapShare(times),)
     return PlanSpec(
-        "line", (LOW, HIGH), batch_size, seed, lockstep, tails, frame_buckets=frames, maps=(MapShare(times),)
+        "line", (LOW, HIGH), batch_size, seed, lockstep, tails, frame_buckets=frames, maps=shares, **more
     )
 
 
@@ -40,7 +41,8 @@ def images(counts):
 def portions_of(spec, images):
     classification = Classification(spec, images)
     classification.run()
-    groups = classification.classifier.groups(classification.keys, classification.counts)
+    keys = classification.keys()
+    groups = classification.classifier.groups(keys, classification.counts(keys))
     return SampleQuotas.of(classification.classifier, groups, spec.num_buckets)
 
 
@@ -102,6 +104,35 @@ def test_no_epoch_of_a_plan_that_is_taken_is_empty(counts, tails, batch_size, lo
     with pytest.raises(Invalid, match=f"at most {least}") as caught:
         check_world_size(planner, least + 1)
     assert caught.value.field == "world_size"
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=6, max_size=6).filter(any),
+    st.sampled_from(["shift", "spill", "pad", "drop"]),
+    batch_sizes,
+    st.integers(1, 12),
+    st.sampled_from([1.0, 1.5]),
+    st.sampled_from(["drop", "fill"]),
+)
+def test_what_is_said_to_do_for_balanced_steps_does(counts, tails, batch_size, lockstep, times, last_step):
+    of = images(counts)
+    one = spec(tails, batch_size, lockstep, times, steps="balanced", last_step=last_step)
+    refused = refusal(one, of)
+    if not refused:
+        planner = new_planner(one, prepare(one, of), of)
+        assert lockstep <= planner.least_batches(1) <= planner.num_batches(3, 1)
+        return
+    assert refused.field in ("batch_size", "max_pixels_per_batch")
+    if most := re.search(r"It may be at most ([\d,]+)", str(refused)):
+        limit = int(most[1].replace(",", ""))
+        smaller = limit if isinstance(batch_size, int) else batch_size._replace(limit=limit)
+        prepare(replace(one, batch_size=smaller), of)
+    if "use last_step: fill" in str(refused):
+        prepare(replace(one, last_step="fill"), of)
+    elif "use tails: pad" in str(refused):
+        prepare(replace(one, tails="pad", last_step="fill"), of)
+    else:
+        raise AssertionError(f"{refused} does not say what would do")
 
 
 @given(

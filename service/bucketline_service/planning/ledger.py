@@ -61,6 +61,7 @@ class Ledger:
         world_size: int,
         is_valid: IsValid | None = None,
     ) -> None:
+        spec = prepared.planned(spec)
         self._images = images
         self._prepared = prepared
         self._planner = planner

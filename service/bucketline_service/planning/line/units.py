@@ -56,36 +56,64 @@ def check_units(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> None:
             hint = "Let a length keep more of its clips: give it a larger keep_prob, or 1"
             raise Invalid("frame_buckets", f"keep_prob is so small that {detail}", hint)
         raise Invalid("num_repeats", detail, "Raise num_repeats, or plan more images")
+    raise _too_few_batches(spec, quotas) if spec.steps == "balanced" else _too_few_units(spec, quotas)
+
+
+def _too_few_batches(spec: PlanSpec, quotas: SampleQuotas) -> Invalid:
+    num = _least_batches(spec, quotas)
+    small, large = int(spec.batch_sizes.min()), int(spec.batch_sizes.max())
+    batch = f"batch_size {small}" if small == large else f"{small} to {large} images"
+    ranks = "1 rank" if spec.lockstep == 1 else f"{spec.lockstep} ranks"
+    have = f"an epoch has only {num} whole {'batch' if num == 1 else 'batches'}"
+    most = _largest_batches(spec, quotas)
+    hints = [f"It may be at most {most:,}" if most else "Use fewer ranks, or plan more images"]
+    if num and spec.last_step == "drop":
+        hints.append("use last_step: fill")
+    elif spec.tails != "pad":
+        hints.append("use tails: pad")
+    detail = f"a step of {ranks} takes {spec.lockstep} x {batch}, but {have}"
+    return Invalid(_field(spec), detail, ", or ".join(hints))
+
+
+def _too_few_units(spec: PlanSpec, quotas: SampleQuotas) -> Invalid:
     counts = quotas.least()
     num_samples = int(counts.sum())
     small, large = int(spec.batch_sizes.min()), int(spec.batch_sizes.max())
     unit = spec.lockstep * small
     batch = f"batch_size {small}" if small == large else f"batch sizes from {small} up"
     what = f"a unit is lockstep {spec.lockstep} x {batch} = {unit} images"
-    field = spec.batch_size.field if isinstance(spec.batch_size, Budget) else "batch_size"
     if num_samples >= unit:
         if spec.tails == "drop" and least_units(replace(spec, tails="spill"), quotas):
-            raise Invalid("tails", f"{what}, but no bucket has as many", "Use tails: spill or pad")
+            return Invalid("tails", f"{what}, but no bucket has as many", "Use tails: spill or pad")
         which = "no bucket has" if spec.tails == "drop" else "no tier or length is certain to have"
-        raise Invalid("tails", f"{what}, but {which} as many", "Use tails: pad")
+        return Invalid("tails", f"{what}, but {which} as many", "Use tails: pad")
     # drop takes no image from one bucket to another, and spill none from one section
     most = int(counts.max() if spec.tails == "drop" else np.add.reduceat(counts, _edges(spec)[:-1]).max())
     smaller = f"lockstep x batch_size may be at most {most}" if most else "Plan more images"
     if isinstance(spec.batch_size, Budget):
-        limit = _largest_limit(spec, quotas)
+        limit = _largest_batches(spec, quotas)
         smaller = f"It may be at most {limit:,}" if limit else "Plan more images, use a smaller lockstep"
-    raise Invalid(field, f"{what}, but only {num_samples} are assigned", f"{smaller}, or use tails: pad")
+    return Invalid(
+        _field(spec), f"{what}, but only {num_samples} are assigned", f"{smaller}, or use tails: pad"
+    )
 
 
-def _largest_limit(spec: PlanSpec, quotas: SampleQuotas) -> int | None:
-    """A lower budget that does, the largest but where more would do again; None where none does."""
-    budget = spec.batch_size
-    assert isinstance(budget, Budget)
+def _field(spec: PlanSpec) -> str:
+    """Of the spec: what makes batches as large as they are."""
+    return spec.batch_size.field if isinstance(spec.batch_size, Budget) else "batch_size"
+
+
+def _largest_batches(spec: PlanSpec, quotas: SampleQuotas) -> int | None:
+    """A lower budget or batch size that does, the largest but where more would do again; None where none does."""
+    given = spec.batch_size
+    # images that are moved for batches of one size are moved otherwise for another; as many batches are left to spill
+    spec = replace(spec, tails="spill") if spec.tails == "shift" else spec
 
     def does(limit: int) -> bool:
-        return least_units(replace(spec, batch_size=budget._replace(limit=limit)), quotas) > 0
+        batch_size = given._replace(limit=limit) if isinstance(given, Budget) else limit
+        return least_units(replace(spec, batch_size=batch_size), quotas) > 0
 
-    low, high = spec.least_limit, budget.limit
+    low, high = (spec.least_limit, given.limit) if isinstance(given, Budget) else (1, given)
     if low >= high or not does(low):
         return None
     while high - low > 1:
