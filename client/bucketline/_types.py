@@ -38,7 +38,8 @@ class Batch:
     ```
 
     Attributes:
-        ids: the images' ids, integers or strings as in the map.
+        ids: the images' ids, integers or strings as in the map. Empty on some ranks at the last step of an epoch of a
+            run with `tails: "short"`.
         width: of the bucket, in pixels.
         height: of the bucket, in pixels.
         epoch: counted from 0.

@@ -223,3 +223,28 @@ def test_spawned_workers_share_the_lease(plan: list[Seen], start: Callable[..., 
     job = Streamed(start(), num_workers=1, multiprocessing_context="spawn")
     assert list(job.epoch()) == plan[:NUM_STEPS]
     assert isinstance(Names()[Item(1, 2, 3, 4, 5, 6)], Item)
+
+
+@KINDS
+def test_batches_without_an_image_end_the_epoch_and_count(
+    kind: Any, url: str, start: Callable[..., BucketClient]
+) -> None:
+    """With ``tails: "short"`` every image comes once, and one rank has nothing at the last step."""
+    put_run(url, "short", batch_size=110, tails="short")
+    epochs: list[list[Seen]] = []
+    with Operator(url) as operator:
+        num_steps = operator.stats("short")["num_steps"]
+        assert operator.stats("short")["num_batches"] == 2 * num_steps
+        sizes = [
+            [len(batch.ids) for batch in operator.batches("short", 0, 0, rank, num_steps)] for rank in (0, 1)
+        ]
+    assert sorted(size == 0 for of_rank in sizes for size in of_rank[-1:]) == [False, True]
+    for rank in (0, 1):
+        client = start("short", resumes=rank > 0)
+        job = kind(client, rank=rank)
+        epochs.append([each for each in job.epoch() if each[2]])
+        client.flush()
+        assert len(epochs[rank]) == num_steps - sizes[rank].count(0)
+        assert job.source.epoch == 1
+    ids = [image_id for of_rank in epochs for _, _, batch in of_rank for image_id in batch]
+    assert len(ids) == len(set(ids)) == 5000

@@ -40,8 +40,8 @@ class BucketIterableDataset(IterableDataset[Any]):
 
     Args:
         client: the client of the run.
-        load: turns a `Batch` into data, in the loader's workers; the dataset then yields `(batch, load(batch))`. If
-            None, it yields the `Batch`.
+        load: turns a `Batch` into data, in the loader's workers; the dataset then yields `(batch, load(batch))`, and
+            `(batch, None)` for a batch without an image (`tails: "short"`). If None, it yields the `Batch`.
         rank: as in `BucketBatchSampler`.
         world_size: as in `BucketBatchSampler`.
 

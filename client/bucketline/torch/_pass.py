@@ -15,7 +15,8 @@ class PassOwner(Protocol):
         """The batches of ``new``, which replaces the pass before it."""
 
     def _hand_out(self, owner: Pass, batch: Batch) -> list[Any]:
-        """What the loader gets for a batch; ``UsageError`` for a pass that was replaced."""
+        """What the loader gets for a batch, nothing for one without an image; ``UsageError`` for a pass that was
+        replaced."""
 
     def _state_after(self, last: Batch | None) -> dict[str, Any]:
         """The job's state once ``last`` is trained on; without it, the present state."""
@@ -41,14 +42,13 @@ class Pass(Iterator[list[Any]]):
     def __next__(self) -> list[Any]:
         if self._batches is None:
             self._batches = self._owner._begin_pass(self)
-        try:
-            batch = next(self._batches)
-        except StopIteration:
-            self._is_exhausted = True
-            raise
-        indices = self._owner._hand_out(self, batch)
-        self._last, self.epoch = batch, batch.epoch
-        return indices
+        for batch in self._batches:
+            indices = self._owner._hand_out(self, batch)
+            self._last, self.epoch = batch, batch.epoch
+            if indices:
+                return indices
+        self._is_exhausted = True
+        raise StopIteration
 
     @property
     def has_begun(self) -> bool:

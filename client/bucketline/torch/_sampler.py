@@ -267,6 +267,12 @@ class BucketBatchSampler:
         """The oldest batch that was handed out is trained on."""
         self.client.ack(self.rank, self._out.popleft())
         self._loop_has_oldest, self._is_counted = False, True
+        self._pass_over_empty()
+
+    def _pass_over_empty(self) -> None:
+        """Batches without an image, which no loader gets, count once all before them do."""
+        while self._out and not self._out[0].ids:
+            self.client.ack(self.rank, self._out.popleft())
 
     def hand_over(self, rank: int, world_size: int, *, runs_on: bool) -> None:
         """Hand the account to a framework's callback, until `hand_back`.
@@ -339,6 +345,7 @@ class BucketBatchSampler:
                 "another pass over this sampler has begun, or a state was loaded: only one pass can be used at a time"
             )
         self._out.append(batch)
+        self._pass_over_empty()
         return list(batch.ids) if self._ids_only else items_of(batch)
 
     def _state_after(self, last: Batch | None) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class WorkerIterator(Iterator[Any]):
                 self._from_step, self._done_step = batch.step, batch.step + 1
                 self._next_step += self._num_workers
                 load = self._context.load
-                return batch if load is None else (batch, load(batch))
+                return batch if load is None else (batch, load(batch) if batch.ids else None)
         raise StopIteration
 
     def _begin(self) -> RankReader:
