@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from bucketline_service.spec.batch_cost import COSTS, MeasuredCostSpec, TimingSpec, TransformerCostSpec
 from bucketline_service.spec.ladder_kinds import AnyLadder
 from bucketline_service.spec.maps import MapSpec
 from bucketline_service.spec.run_spec import AssignSpec, FrameBucketSpec, RunSpec
@@ -24,13 +25,17 @@ _KINDS = get_args(get_args(AnyLadder)[0])
 LADDERS: list[type[BaseModel]] = [
     get_args(each)[0] if get_origin(each) is Annotated else each for each in _KINDS
 ]
-MODELS: dict[str, type[BaseModel]] = {
-    model.__name__: model for model in (RunSpec, AssignSpec, FrameBucketSpec, MapSpec, *LADDERS)
-}
+OTHERS: list[type[BaseModel]] = [
+    *(RunSpec, AssignSpec, FrameBucketSpec, MapSpec),
+    *(TransformerCostSpec, MeasuredCostSpec, TimingSpec),
+]
+MODELS: dict[str, type[BaseModel]] = {model.__name__: model for model in (*OTHERS, *LADDERS)}
 LINKS = {
     "MapSpec": "[entry of `maps`](#entries-of-maps)",
     "FrameBucketSpec": "[length](#clips)",
     "AssignSpec": "[object](#assignment)",
+    "TimingSpec": "[timing](#measured)",
+    **{model.__name__: "[cost](#cost)" for model in COSTS.values()},
 }
 
 
@@ -70,7 +75,7 @@ def defaults_of(model: type[BaseModel]) -> dict[str, str]:
             made = {name: getattr(resolved, name) for name, value in found.items() if value is None}
             found |= {name: value for name, value in made.items() if value is not None}
         found |= {"map": None, "batch_size": None, "max_tokens_per_batch": None, "lockstep": "world_size"}
-        found |= {"ladder": found["ladder"].kind, "assign": {}}
+        found |= {"ladder": found["ladder"].kind, "assign": {}, "cost": found["cost"].model_dump()}
     if model is AssignSpec:
         found["metric"] = RunSpec(map="m", world_size=4, batch_size=8).resolved().assign.metric
     return {name: _told(value) for name, value in found.items() if value is not None}
@@ -84,8 +89,8 @@ def values(given: dict[str, Any]) -> str:
     """The values that a field accepts, in words, of its JSON schema."""
     if "$ref" in given:
         return LINKS.get(given["$ref"].rpartition("/")[2], "[ladder](#ladder)")
-    if "oneOf" in given or "discriminator" in given:
-        return "[ladder](#ladder)"
+    if "oneOf" in given:
+        return values(given["oneOf"][0])
     if "anyOf" in given:
         kinds = dict.fromkeys(values(each) for each in given["anyOf"] if each.get("type") != "null")
         return ", or ".join(kinds)

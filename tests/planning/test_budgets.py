@@ -122,10 +122,12 @@ def test_a_token_is_16_pixels_wide_and_a_frame_long_unless_said():
         ),
         ({"max_pixels_per_batch": 10**7, "latent_stride": 8}, "latent_stride", "max_tokens_per_batch"),
         ({"batch_size": 2, "latent_frame_stride": 8}, "latent_frame_stride", "max_tokens_per_batch"),
+        ({"max_cost_per_batch": 10**7, "latent_stride": 8}, "latent_stride", "max_tokens_per_batch"),
+        ({"max_cost_per_batch": 10.0, "max_tokens_per_batch": 10}, "batch_size", "must be given alone"),
         (
             {"batch_size": 2, "min_batch_size": 1},
             "min_batch_size",
-            "max_pixels_per_batch or max_tokens_per_batch",
+            "max_pixels_per_batch or max_tokens_per_batch or max_cost_per_batch",
         ),
         ({"batch_size": 2, "max_batch_size": 1}, "max_batch_size", "is not supported with batch_size"),
         (
@@ -145,6 +147,12 @@ def test_a_token_is_16_pixels_wide_and_a_frame_long_unless_said():
         ),
         ({"max_tokens_per_batch": 10}, "max_tokens_per_batch", "256 x 1024|384 x 1024"),
         ({"max_pixels_per_batch": 10**7, "planner": "novelai"}, "max_pixels_per_batch", "novelai"),
+        ({"max_cost_per_batch": 10**7, "planner": "novelai"}, "max_cost_per_batch", "novelai"),
+        (
+            {"batch_size": 2, "planner": "novelai", "cost": {"kind": "transformer", "hidden_size": 64}},
+            "cost.kind",
+            "novelai does not support 'transformer'. Leave it out, or use 'pixels'",
+        ),
         ({"batch_size": 1, "lockstep": 2, "gradient_accumulation_steps": 2}, "lockstep", "gradient_acc"),
         (
             {"batch_size": 1, "steps": "same_shape", "gradient_accumulation_steps": 2**20},
@@ -180,6 +188,12 @@ def test_a_budget_is_an_integer_that_can_be_counted(field, wrong):
         resolved(**{field: wrong})
 
 
+@pytest.mark.parametrize("wrong", [0, -1, True, "100000", float("nan"), float("inf"), 2**53, 10**30, 10**400])
+def test_a_budget_of_cost_is_a_number_that_can_be_counted(wrong):
+    with pytest.raises(ValidationError, match="max_cost_per_batch"):
+        resolved(max_cost_per_batch=wrong)
+
+
 @pytest.mark.parametrize("wrong", [0, -1, True, "2", 10_001, float("nan"), float("inf")])
 @pytest.mark.parametrize("field", ["num_repeats", "repeats"])
 def test_repeats_are_numbers(field, wrong):
@@ -205,6 +219,14 @@ SPECS = [
     {"max_tokens_per_batch": 2**14, "frame_buckets": [1, {"num_frames": 9, "keep_prob": 0.5}]},
     {"batch_size": 3, "gradient_accumulation_steps": 2, "first": "largest"},
     {"batch_size": 3, "planner": "novelai"},
+    {"max_cost_per_batch": 2e7, "max_batch_size": 9, "cost": {"kind": "transformer", "hidden_size": 8}},
+    {
+        "batch_size": 3,
+        "cost": {
+            "kind": "measured",
+            "seconds": [{"width": 8, "height": 9, "batch_size": 2, "seconds": 0.5}],
+        },
+    },
 ]
 
 

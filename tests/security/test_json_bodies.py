@@ -17,6 +17,8 @@ from tests.worlds import SMALL
 
 SPEC: dict[str, Any] = {"map": "small", "world_size": 2, "batch_size": 8}
 PLAN = {"world_size": 2, "batch_size": 8}
+TIMING = ("width", "height", "num_frames", "batch_size", "seconds")
+GOOD_TIMING = dict.fromkeys(TIMING, 1)
 JSON = {"Content-Type": "application/json"}
 RUN, PREVIEWS, MAP = ("PUT", "/v1/runs/r"), ("POST", "/v1/previews"), ("PUT", "/v1/maps/other")
 
@@ -67,6 +69,10 @@ COSTLY: dict[str, tuple[tuple[str, str], Callable[[], bytes]]] = {
     "lengths that are lists": (RUN, lambda: spec(frame_buckets=[[]] * 2_600_000)),
     "fewer lengths": (RUN, lambda: spec(frame_buckets=[[]] * (MAX_LISTS - 9))),
     "shares of a length": (RUN, lambda: spec(frame_buckets=[{"num_frames": 1, "keep_prob": ["x"] * 500_000}])),
+    "timings that are numbers": (RUN, lambda: spec(cost={"kind": "measured", "seconds": [0] * 500_000})),
+    "timings without a field": (RUN, lambda: spec(cost={"kind": "measured", "seconds": [{}] * (MAX_LISTS - 9)})),
+    "timings, good but many": (RUN, lambda: spec(cost={"kind": "measured", "seconds": [GOOD_TIMING] * 80_000})),
+    "a long kind of cost": (RUN, lambda: spec(cost={"kind": "x" * 8_000_000})),
     "sides of tiers": (RUN, lambda: spec(ladder={"kind": "tiers", "resolution": ["x"] * 500_000})),
     "fields that are none": (RUN, lambda: spec(**fields(600_000))),
     "fewer fields": (RUN, lambda: spec(**fields(50_000))),
@@ -95,7 +101,7 @@ COSTLY: dict[str, tuple[tuple[str, str], Callable[[], bytes]]] = {
 TYPICAL = {
     *("fewer of them", "ids of two kinds", "maps without a name", "sizes, good but many", "fewer fields"),
     *("one field again and again", "a long name of a field", "lists in lists", "digits", "many long numbers"),
-    *("names of previews", "fields of where a map is"),
+    *("names of previews", "fields of where a map is", "timings, good but many"),
 }
 
 
@@ -205,6 +211,9 @@ def test_every_call_reads_within_the_same_bounds(
         {"num_repeats": "N"},
         {"epochs": "N"},
         {"max_pixels_per_batch": "N", "batch_size": None},
+        {"max_cost_per_batch": "N", "batch_size": None},
+        {"cost": {"kind": "transformer", "hidden_size": "N"}},
+        {"cost": {"kind": "measured", "seconds": [dict.fromkeys(TIMING, "N")]}},
         {"frame_buckets": ["N"]},
         {"assign": {"min_size": "N"}},
     ],
@@ -221,6 +230,7 @@ def test_every_call_reads_within_the_same_bounds(
 def test_numbers_of_any_length(api: Api, more: dict[str, Any], number: str) -> None:
     body = spec(**more).replace(b'"N"', number.encode())
     problem = api.ask("PUT", "/v1/runs/r", content=body, headers=JSON)
-    assert problem.status_code == 422 or "max_pixels_per_batch" in more or "num_repeats" in more
+    may_be_large = {"max_pixels_per_batch", "max_cost_per_batch", "num_repeats"}
+    assert problem.status_code == 422 or may_be_large & set(more)
     assert len(problem.content) < 16_000
     api._send("DELETE", "/v1/runs/r")

@@ -11,8 +11,10 @@ import pytest
 import typer
 
 from bucketline_service.cli import app, completion
+from bucketline_service.planning.batch_cost import BatchCost
 from bucketline_service.planning.buckets.preset_ladders import PRESETS
 from bucketline_service.planning.line.remainders import POLICIES
+from bucketline_service.spec.batch_cost import COSTS, CostSpec
 from bucketline_service.spec.ladder_kinds import LADDER_WORDS, LADDERS, LadderSpec
 from bucketline_service.spec.run_spec import PlanFields
 
@@ -70,6 +72,20 @@ def test_a_preset_is_in_the_reference_of_ladders(name):
 
 def test_the_spec_offers_the_registered_tails_policies():
     assert SCHEMA["properties"]["tails"]["anyOf"][0]["enum"] == list(POLICIES)
+
+
+def test_every_class_of_costs_is_registered_under_its_kind():
+    assert set(COSTS.values()) == set(CostSpec.__subclasses__())
+    assert {each.kind for each in BatchCost.__subclasses__()} == set(COSTS)
+    for kind, model in COSTS.items():
+        assert get_args(model.model_fields["kind"].annotation) == (kind,)
+    assert kinds_in(SCHEMA["properties"]["cost"]["oneOf"]) == set(COSTS)
+
+
+@pytest.mark.parametrize("kind", COSTS)
+def test_a_kind_of_cost_is_explained(kind):
+    assert f"| `{kind}` |" in (ROOT / "docs/concepts/cost.md").read_text(encoding="utf-8")
+    assert f"### `{kind}`" in (ROOT / "docs/reference/run-spec.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("policy", POLICIES)

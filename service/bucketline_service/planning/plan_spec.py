@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
+from bucketline_service.planning.batch_cost import BatchCost, PixelCost, Shapes, most_images
 from bucketline_service.planning.buckets.assignment import SameAspect
 from bucketline_service.planning.buckets.ladder_generators import Ladder, Size
 from bucketline_service.planning.buckets.no_upscale import NoUpscale
@@ -26,16 +27,18 @@ _MAX_PIXELS = 2**53
 
 class Budget(NamedTuple):
     """A batch size for each target: as many images as fit. ``field``: the name of the limit in the run spec. An image
-    costs ``ceil(frames / frame_stride) * ceil(width / stride) * ceil(height / stride)``: pixels where both are 1.
-    Sizes are rounded down to a multiple of ``multiple_of`` and held between ``least`` and ``most``."""
+    takes ``ceil(frames / frame_stride) * ceil(width / stride) * ceil(height / stride)``: pixels where both are 1. With
+    ``is_of_cost`` the limit is one of the plan's cost. Sizes are rounded down to a multiple of ``multiple_of`` and held
+    between ``least`` and ``most``."""
 
     field: str
-    limit: int
+    limit: float
     stride: int = 1
     frame_stride: int = 1
     least: int = 1
     most: int = 1
     multiple_of: int = 1
+    is_of_cost: bool = False
 
 
 class FrameBucket(NamedTuple):
@@ -70,9 +73,9 @@ class PlanSpec:
     """``planner``: a name in ``planner_kinds.PLANNERS``; ``tails``: one in ``remainders.POLICIES``. ``tiers``: a ladder
     for each base resolution, lowest first, in order of aspect unless the planner keeps the ladder's own order.
     ``no_upscale``: what chooses among the only tier's buckets, in place of the nearest aspect. ``same_aspect``: which
-    of several buckets of one aspect in a tier; ``first`` where no tier has several. ``batch_size`` images. Lengths in
-    pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are numbered section by section: by length, then
-    tier, then as in its ladder.
+    of several buckets of one aspect in a tier; ``first`` where no tier has several. ``batch_size`` images. ``cost``:
+    what batches are compared by. Lengths in pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are
+    numbered section by section: by length, then tier, then as in its ladder.
 
     ``steps``: a unit of ``lockstep`` batches has one shape, or batches of about one cost. ``last_step``: the batches
     that do not fill the last unit are left out, or it is filled with repeats."""
@@ -93,6 +96,7 @@ class PlanSpec:
     maps: tuple[MapShare, ...] = (MapShare(),)
     no_upscale: NoUpscale | None = None
     same_aspect: SameAspect = "first"
+    cost: BatchCost = field(default_factory=PixelCost)
     steps: Steps = "same_shape"
     last_step: LastStep = "drop"
 
@@ -138,22 +142,36 @@ class PlanSpec:
         frames = [section.num_frames for section in self.sections for _ in range(len(section.ladder))]
         return np.array(frames + [1] * (self.tails == "catch_all"), dtype=np.int64)
 
-    @property
-    def _costs(self) -> _I64:
-        """int64[G]: what an image of each target costs of the budget."""
-        assert isinstance(self.batch_size, Budget)
+    @cached_property
+    def _shapes(self) -> Shapes:
+        """[G] of each target."""
         width, height = np.array(self.targets, dtype=np.int64).T
-        stride = self.batch_size.stride
-        costs: _I64 = -(-width // stride) * -(-height // stride)
-        return costs * -(-self.target_frames // self.batch_size.frame_stride)
+        return Shapes(width, height, self.target_frames)
 
-    @property
-    def least_limit(self) -> int:
-        """Of the budget: the lowest that holds a batch of every target."""
+    @cached_property
+    def _least_takes(self) -> _I64 | NDArray[np.float64]:
+        """[G]: what the smallest batch that each target may have takes of the budget."""
         budget = self.batch_size
         assert isinstance(budget, Budget)
         num_images = -(-max(budget.least, 1) // budget.multiple_of) * budget.multiple_of
-        return int(self._costs.max()) * num_images
+        if budget.is_of_cost:
+            return self.cost.of(self._shapes, np.full(len(self.targets), num_images, dtype=np.int64))
+        return self._tokens * num_images
+
+    @property
+    def _tokens(self) -> _I64:
+        """int64[G]: what an image of each target takes of a budget that is not one of cost."""
+        assert isinstance(self.batch_size, Budget)
+        width, height, frames = self._shapes
+        stride = self.batch_size.stride
+        tokens: _I64 = -(-width // stride) * -(-height // stride)
+        return tokens * -(-frames // self.batch_size.frame_stride)
+
+    @property
+    def least_limit(self) -> float:
+        """Of the budget: the lowest that holds a batch of every target."""
+        limit: float = self._least_takes.max().item()
+        return limit
 
     @cached_property
     def batch_sizes(self) -> _I64:
@@ -166,11 +184,14 @@ class PlanSpec:
             raise Invalid("frame_buckets", detail, "Use shorter clips, or smaller batches and buckets")
         if isinstance(budget, int):
             return np.full(len(self.targets), budget, dtype=np.int64)
-        cost = self._costs
         most = np.minimum(budget.most, _MAX_PIXELS // areas).astype(np.int64)
-        sizes: _I64 = np.minimum(budget.limit // cost, most) // budget.multiple_of * budget.multiple_of
+        if budget.is_of_cost:
+            num_images = most_images(self.cost, self._shapes, budget.limit, most)
+        else:
+            num_images = np.minimum(int(budget.limit) // self._tokens, most)
+        sizes: _I64 = num_images // budget.multiple_of * budget.multiple_of
         least = max(budget.least, 1)
-        at = int(np.argmax(cost))  # where fewest fit
+        at = int(np.argmax(self._least_takes))  # where fewest fit
         if sizes[at] < least:
             detail = f"{budget.limit:,} is too small for the {least} images that a batch must have"
             hint = f"Use at least {self.least_limit:,}, or smaller buckets"
@@ -187,13 +208,13 @@ class PlanSpec:
         """Of a batch."""
         return int(self.batch_sizes.max())
 
-    @property
-    def costs(self) -> NDArray[np.float64]:
-        """float64[G]: the cost of a batch of each target."""
-        return self.pixels.astype(np.float64)
-
     @cached_property
     def pixels(self) -> _I64:
         """int64[G]: pixels of a batch of each target, those of all frames."""
         areas: _I64 = np.array(self.targets, dtype=np.int64).prod(axis=1)
         return areas * self.target_frames * self.batch_sizes
+
+    @cached_property
+    def costs(self) -> NDArray[np.float64]:
+        """float64[G]: ``cost`` of a batch of each target; its pixels, unless the run has another cost."""
+        return self.cost.of(self._shapes, self.batch_sizes)

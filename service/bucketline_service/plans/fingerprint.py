@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
 from bucketline_service.errors import PlanMismatch
+from bucketline_service.planning.batch_cost import PixelCost
 from bucketline_service.planning.build_plan import VERSION, VERSION_BY_SIZE, VERSION_OF_STEPS
 from bucketline_service.planning.plan_spec import PlanSpec
 
@@ -46,6 +47,8 @@ def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Seque
     if plan.steps != "same_shape" or plan.tails == "shift":
         version = VERSION_OF_STEPS
         spec |= {"steps": plan.steps, "last_step": plan.last_step, "same_aspect": plan.same_aspect}
+    if plan.cost != PixelCost():  # left out, so that plans of before there was a choice keep their name
+        spec["cost"] = [plan.cost.kind, asdict(plan.cost)]
     parts = [list(map_digests), list(valid_digests), buckets, spec]
     short = [_digest(part)[:_PART_DIGITS] for part in parts]
     return "-".join([str(version), *short, _digest([version, *parts])[:_WHOLE_DIGITS]])

@@ -16,6 +16,7 @@ MAX_BATCH_SIZE = 65_536
 _B = TypeVar("_B", bound="BatchSizes")
 _Limit = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
 NumImages = Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH_SIZE)]
+NumFrames = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
 
 
 class BatchSizes(SpecModel):
@@ -28,6 +29,10 @@ class BatchSizes(SpecModel):
     )
     max_tokens_per_batch: _Limit | None = Field(
         None, description="each bucket gets as many images per batch as have at most this many tokens"
+    )
+    max_cost_per_batch: Annotated[float, Field(strict=True, gt=0, lt=2**53)] | None = Field(
+        None,
+        description="each bucket gets as many images per batch as cost at most this, in the unit of cost",
     )
     latent_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] | None = Field(
         None,
@@ -47,12 +52,12 @@ class BatchSizes(SpecModel):
     )
 
     def with_sizes(self: _B) -> _B:
-        """With a budget's defaults written out. Raises ``Invalid`` unless exactly one of the three is given, with
+        """With a budget's defaults written out. Raises ``Invalid`` unless a batch size or one budget is given, with
         fields that go with it."""
         given = [name for name in ("batch_size", *_BUDGETS) if getattr(self, name) is not None]
         if len(given) != 1:
             what = f"must be given alone, got {' and '.join(given)}" if given else "is missing"
-            hint = "Give batch_size, or one budget: max_pixels_per_batch or max_tokens_per_batch"
+            hint = f"Give batch_size, or one budget: {' or '.join(_BUDGETS)}"
             raise Invalid("batch_size", what, hint)
         told = {}
         for name, (owners, default) in _OF_BUDGETS.items():
@@ -76,19 +81,20 @@ class BatchSizes(SpecModel):
         """The batch size or budget, of a spec with its defaults written out."""
         if self.batch_size is not None:
             return self.batch_size
-        field = "max_tokens_per_batch" if self.max_pixels_per_batch is None else "max_pixels_per_batch"
+        field, limit = next((name, limit) for name in _BUDGETS if (limit := getattr(self, name)) is not None)
         return Budget(
             field,
-            self.max_pixels_per_batch or self.max_tokens_per_batch or 0,
+            limit,
             self.latent_stride or 1,
             self.latent_frame_stride or 1,
             self.min_batch_size or 1,
             self.max_batch_size or MAX_BATCH_SIZE,
             self.batch_size_multiple or 1,
+            is_of_cost=field == "max_cost_per_batch",
         )
 
 
-_BUDGETS = ("max_pixels_per_batch", "max_tokens_per_batch")
+_BUDGETS = ("max_pixels_per_batch", "max_tokens_per_batch", "max_cost_per_batch")
 _OF_BUDGETS = {  # the budgets that a field goes with, and its default
     "latent_stride": (("max_tokens_per_batch",), 16),
     "latent_frame_stride": (("max_tokens_per_batch",), 1),

@@ -27,14 +27,14 @@ from bucketline_service.planning.plan_spec import (
 )
 from bucketline_service.planning.planner_kinds import DEFAULT, PLANNERS, PlannerKind
 from bucketline_service.planning.planner_port import MAX_EPOCH
-from bucketline_service.spec.batch_sizes import BatchSizes
+from bucketline_service.spec.batch_cost import AnyCost, PixelsCostSpec
+from bucketline_service.spec.batch_sizes import BatchSizes, NumFrames
 from bucketline_service.spec.ladder_kinds import DEFAULT_LADDER, MAX_TIERS, AnyLadder, SpecModel
 from bucketline_service.spec.maps import MAX_MAPS, MapSpec, Repeats, check_maps
 from bucketline_service.store.port import MAX_WORLD_SIZE
 
 _P = TypeVar("_P", bound="PlanFields")
 _M = TypeVar("_M", bound=SpecModel)
-_NumFrames = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
 _Probability = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class AssignSpec(SpecModel):
 class FrameBucketSpec(SpecModel):
     """A length of clips."""
 
-    num_frames: _NumFrames = Field(description="frames of each clip in a batch")
+    num_frames: NumFrames = Field(description="frames of each clip in a batch")
     keep_prob: _Probability | _OfTiers = Field(
         1.0,
         description="the share of the clips of this length that an epoch uses: one number, or one per tier, the lowest "
@@ -76,7 +76,7 @@ class FrameBucketSpec(SpecModel):
 
 
 _FrameBuckets = Annotated[
-    list[_NumFrames | FrameBucketSpec], Field(min_length=1, max_length=MAX_BUCKETS, fail_fast=True)
+    list[NumFrames | FrameBucketSpec], Field(min_length=1, max_length=MAX_BUCKETS, fail_fast=True)
 ]
 
 
@@ -129,6 +129,9 @@ class PlanFields(BatchSizes, Repeats):
         None,
         description="with same_shape: steps that have one shape on all ranks, so that lockstep becomes world_size "
         "times it. It changes nothing with balanced steps. Not with lockstep",
+    )
+    cost: AnyCost = Field(
+        default_factory=lambda: PixelsCostSpec(), description="what batches are compared by"
     )
     first: Literal["largest"] | None = Field(
         None,
@@ -305,6 +308,7 @@ class PlanFields(BatchSizes, Repeats):
             same_aspect=self._same_aspect(tiers),
             steps=self.steps or "same_shape",
             last_step=self.last_step or "drop",
+            cost=self.cost.build(),
         )
         # computed here, so that a budget that holds no batch is refused before anything is built
         assert len(plan.batch_sizes)
@@ -342,7 +346,7 @@ def _with(spec: _M, field: str, value: object) -> _M:
     return spec.model_copy(update={name: _with(getattr(spec, name), rest, value) if rest else value})
 
 
-_WITH_CHANGED_DEFAULT = ("steps", "tails", "last_step")
+_WITH_CHANGED_DEFAULT = ("steps", "tails", "last_step", "cost")
 """Fields whose default another release had otherwise."""
 
 

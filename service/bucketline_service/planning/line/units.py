@@ -103,21 +103,24 @@ def _field(spec: PlanSpec) -> str:
     return spec.batch_size.field if isinstance(spec.batch_size, Budget) else "batch_size"
 
 
-def _largest_batches(spec: PlanSpec, quotas: SampleQuotas) -> int | None:
-    """A lower budget or batch size that does, the largest but where more would do again; None where none does."""
+def _largest_batches(spec: PlanSpec, quotas: SampleQuotas) -> float | None:
+    """A lower budget or batch size that does, the largest but where more would do again; None where none does. A budget
+    of cost, not a whole number, is found to a millionth of what was given."""
     given = spec.batch_size
     # images that are moved for batches of one size are moved otherwise for another; as many batches are left to spill
     spec = replace(spec, tails="spill") if spec.tails == "shift" else spec
 
-    def does(limit: int) -> bool:
-        batch_size = given._replace(limit=limit) if isinstance(given, Budget) else limit
+    def does(limit: float) -> bool:
+        batch_size = given._replace(limit=limit) if isinstance(given, Budget) else int(limit)
         return least_units(replace(spec, batch_size=batch_size), quotas) > 0
 
     low, high = (spec.least_limit, given.limit) if isinstance(given, Budget) else (1, given)
     if low >= high or not does(low):
         return None
-    while high - low > 1:
-        middle = (low + high) // 2
+    is_of_cost = isinstance(given, Budget) and given.is_of_cost
+    step = high * 1e-6 if is_of_cost else 1
+    while high - low > step:
+        middle = (low + high) / 2 if is_of_cost else (low + high) // 2
         low, high = (middle, high) if does(middle) else (low, middle)
     return low
 

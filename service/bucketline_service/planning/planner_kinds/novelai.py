@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
+from bucketline_service.planning.batch_cost import PixelCost
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.image_classes import ImageClassifier
@@ -101,6 +102,8 @@ NOVELAI = PlannerKind(
         "last_step": None,
         "max_pixels_per_batch": None,
         "max_tokens_per_batch": None,
+        "max_cost_per_batch": None,
+        "cost.kind": PixelCost.kind,
     },
     defaults={"assign.max_ar_error": 4.0},
 )
