@@ -17,6 +17,7 @@ Only this package imports torch; `import bucketline` does not.
 
 from ._dataset import BucketIterableDataset
 from ._items import Item
+from ._measure_cost import MeasuredCost, Timing, measure_cost
 from ._sampler import BucketBatchSampler
 
-__all__ = ["BucketBatchSampler", "BucketIterableDataset", "Item"]
+__all__ = ["BucketBatchSampler", "BucketIterableDataset", "Item", "MeasuredCost", "Timing", "measure_cost"]
