@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +53,15 @@ class Step:
     @property
     def shapes(self) -> list[tuple[int, int]]:
         return [(batch.width, batch.height) for batch in self.batches]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """For so small a model several threads only wait for each other."""
+    num = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num)
 
 
 @pytest.fixture(scope="module")
@@ -283,10 +290,8 @@ def test_on_a_gpu_the_median_is_of_finished_steps_and_the_peak_is_that_of_a_shap
     url: str, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuda = Cuda(100, 5, 1, 9, 100, 300, 2, 4, 1000, 7, 0.5, 8, 0.25)
-    module = sys.modules["bucketline.torch._measure_cost"]
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: cuda.now_s))
     monkeypatch.setattr(torch, "cuda", cuda)
-    measured = measure_cost(cuda.step, BucketClient(url, run), warmup=1, repeats=3)
+    measured = measure_cost(cuda.step, BucketClient(url, run), warmup=1, repeats=3, clock=lambda: cuda.now_s)
     assert measured == MeasuredCost(
         (
             Timing(128, 96, None, 4, 5, 128 * 96),

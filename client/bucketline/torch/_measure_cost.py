@@ -99,7 +99,12 @@ class MeasuredCost:
 
 
 def measure_cost(
-    train_step: Callable[[Batch], object], client: BucketClient, *, warmup: int = 3, repeats: int = 5
+    train_step: Callable[[Batch], object],
+    client: BucketClient,
+    *,
+    warmup: int = 3,
+    repeats: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> MeasuredCost:
     """Time a training step at each shape that the client's run has batches of.
 
@@ -128,6 +133,7 @@ def measure_cost(
         client: of the run whose shapes are measured.
         warmup: steps of each shape that are not timed: for compilers, autotuning and the allocator.
         repeats: steps of each shape that are timed.
+        clock: in seconds. `time.process_time` if the step runs on a CPU that has other work.
 
     Raises:
         UsageError: if an argument is wrong.
@@ -136,10 +142,16 @@ def measure_cost(
     """
     warmup, repeats = whole("warmup", warmup), whole("repeats", repeats, 1)
     batches = _batches(client)
-    return MeasuredCost(tuple(_timed(train_step, batch, warmup, repeats) for batch in batches))
+    return MeasuredCost(tuple(_timed(train_step, batch, warmup, repeats, clock) for batch in batches))
 
 
-def _timed(train_step: Callable[[Batch], object], batch: Batch, warmup: int, repeats: int) -> Timing:
+def _timed(
+    train_step: Callable[[Batch], object],
+    batch: Batch,
+    warmup: int,
+    repeats: int,
+    clock: Callable[[], float],
+) -> Timing:
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     took: list[float] = []
@@ -149,10 +161,10 @@ def _timed(train_step: Callable[[Batch], object], batch: Batch, warmup: int, rep
             train_step(batch)
         for _ in range(repeats):
             _wait_for_device()
-            started_s = time.perf_counter()
+            started_s = clock()
             train_step(batch)
             _wait_for_device()
-            took.append(time.perf_counter() - started_s)
+            took.append(clock() - started_s)
     except torch.OutOfMemoryError:
         has_memory = False
     if not has_memory:  # no longer in the handler, whose exception holds the step's tensors
