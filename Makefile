@@ -7,6 +7,7 @@
 #   make test-ray     the scan over Ray, in its own venv with Ray (large)
 #   make lint         ruff, mypy, import-linter
 #   make bench        the benchmarks
+#   make bench-cost   what a measured cost is worth, on a small transformer, in the venv with torch
 #   make bench-large  100,000,000 images through the service; LARGE_ARGS="--num 1e9 --kills 0.2,0.7" for more
 #   make fuzz         call the API with valid and invalid requests for a long time; FUZZ_ARGS="--examples 1000" for more
 #   make bench-peers  bucketline beside other planners, in its own venv; PEERS_ARGS="--sizes 1e5,1e6" for less
@@ -35,7 +36,7 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all test-torch test-ray chaos lint fuzz bench bench-large bench-peers pictures site image-check audit constraints clean check-python
+.PHONY: help demo test test-all test-torch test-ray chaos lint fuzz bench bench-cost bench-large bench-peers pictures site image-check audit constraints clean check-python
 .DELETE_ON_ERROR:
 
 help:
@@ -66,7 +67,10 @@ lint: $(DEV)
 	$(BIN)/lint-imports
 
 bench: $(DEV)
-	@set -e; for file in $(filter-out benchmarks/large.py benchmarks/peers.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for file in $(filter-out benchmarks/cost.py benchmarks/large.py benchmarks/peers.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$file"; $(BIN)/python $$file; done
+
+bench-cost: $(TORCH_VENV)/.installed
+	$(TORCH_VENV)/bin/python benchmarks/cost.py
 
 bench-large: $(DEV)
 	$(BIN)/python benchmarks/large.py $(LARGE_ARGS)
