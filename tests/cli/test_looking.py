@@ -103,6 +103,14 @@ def test_options_count_before_the_files_fields(server: ServerProcess, tmp_path: 
         ),
         (["{file}", "--set", "ladder.max_size=[64,"], "--set ladder.max_size: '[64,' is not JSON"),
         (["{file}", "--set", "tails=dorp"], "--set tails: must be 'spill', "),
+        (
+            ["{file}", "--set", 'cost={"kind":"flops"}'],
+            "--set cost: must be an object whose kind is one of pixels",
+        ),
+        (
+            ["{file}", "--set", 'cost={"kind":"measured","seconds":[{"width":0}]}'],
+            "--set cost: seconds.0.width: must be at least 1, got 0",
+        ),
         (["{file}", "--set", "seed"], "--set seed: is not FIELD=VALUE"),
         (["{file}", "--set", "seed.low=1", "--seed", "7"], "--set seed.low: seed is 7, which has no fields"),
         (["{bad}"], "{bad}: ladder: kind must be one of novelai, "),
