@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from bucketline_service.http.problems import CODES
 from bucketline_service.settings import Settings
+from bucketline_service.spec import advice
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -31,6 +32,11 @@ def test_every_error_code_is_documented_with_its_status() -> None:
     table = HTTP.split("| code | status | means |")[1].split("\n\n")[0]
     told = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", table, re.MULTILINE))
     assert told == {code: str(status) for code, status in CODES.items()}
+
+
+def test_every_warning_is_documented_in_order() -> None:
+    table = HTTP.split("| code | when |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(advice.CODES)
 
 
 def test_examples_of_the_protocol_are_json() -> None:

@@ -155,6 +155,7 @@ class Coordinator:
         if self._is_started:
             self.event_log.emit("coordinator_stopped")
         await self._checkup.close()
+        await self.queries.close()
         await self.event_log.close()
         await asyncio.to_thread(self._maps.close)
         await asyncio.to_thread(self._plans.close)

@@ -79,7 +79,10 @@ def test_plans_side_by_side_with_charts(url, run):
         with pytest.raises(Invalid) as caught:
             operator.compare(operator.run(run)["spec"]["map"], specs, theme="grey")
     assert caught.value.field == "figure"
-    assert [sorted(each) for each in found["previews"]] == [["figure", "spec", "stats"], ["problem", "spec"]]
+    assert [sorted(each) for each in found["previews"]] == [
+        ["figure", "spec", "stats", "warnings"],
+        ["problem", "spec"],
+    ]
     assert found["comparison"]["rows"][0]["cells"] == ["5,000", None]
     assert "four" in str(found["comparison"]["figure"]["data"])
 

@@ -11,7 +11,7 @@ from tests.checked import Api
 from tests.worlds import SMALL
 
 SPEC = {"world_size": 2, "batch_size": 8}
-OF_A_RUN = {"run", "fingerprint", "planner", "tails", "epoch", "world_size", "lockstep"}
+OF_A_RUN = {"run", "fingerprint", "planner", "epoch", "world_size", "lockstep"}
 SPECS: list[dict[str, Any]] = [
     *({"tails": tails} for tails in ("spill", "pad", "drop", "catch_all")),
     *({"tails": tails, "lockstep": 5, "world_size": 3} for tails in ("spill", "pad", "catch_all")),
@@ -43,6 +43,10 @@ def test_previews_are_the_stats_of_the_runs(api: Api) -> None:
         run = api.put("/v1/runs/run", {"map": "small", **SPEC, **spec}, 201)
         stats = api.get("/v1/runs/run/stats")
         assert {**told["spec"], "map": "small", "maps": None} == run["spec"]
+        assert run["warnings"] in (
+            told["warnings"],
+            None,
+        )  # None on a busy machine that has not computed them yet
         assert told["stats"] == close({name: stats[name] for name in stats.keys() - OF_A_RUN})
         api.ask("DELETE", "/v1/runs/run", 204)
 

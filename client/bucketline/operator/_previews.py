@@ -30,7 +30,7 @@ class PreviewCalls(Connection):
             timeout_s: the limit of the whole call, in seconds.
 
         Returns:
-            For each spec `{"spec", "stats"}`, or `{"spec", "problem"}` if it cannot be met.
+            For each spec `{"spec", "stats", "warnings"}`, or `{"spec", "problem"}` if it cannot be met.
         """
         body = {"map": map, "specs": [dict(spec) for spec in specs]}
         return self._preview(body, (), timeout_s, _wire.list_from("previews"))

@@ -39,7 +39,8 @@ class RunCalls(Connection):
             progress: called with the run's document while it is being planned.
 
         Returns:
-            The run's document.
+            The run's document. Its `warnings` say what of the plan would surprise, each with a `remedy`; `None` while
+            that is not known.
 
         Raises:
             Invalid: if the spec is wrong; `field` names what.
@@ -66,7 +67,7 @@ class RunCalls(Connection):
         return self._get_list(_wire.path("runs"), "runs")
 
     def run(self, name: str) -> Json:
-        """The document of one run: its `spec`, `status`, `state`, `fingerprint` and so on."""
+        """The document of one run: its `spec`, `status`, `state`, `fingerprint`, `warnings` and so on."""
         return self._get(_wire.run_path(name))
 
     def stats(self, run: str) -> Json:

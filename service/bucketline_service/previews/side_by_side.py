@@ -16,9 +16,11 @@ from bucketline_service.errors import BucketlineError, Invalid, StoreUnavailable
 from bucketline_service.maps import MapStore
 from bucketline_service.maps.async_store import AsyncMapStore
 from bucketline_service.planning.images import Images, Part
+from bucketline_service.planning.unreached_sizes import occupied, unreached_sizes
 from bucketline_service.plans.plan_files import num_threads
 from bucketline_service.plans.run_images import Sources
 from bucketline_service.previews.estimate import estimate_by_planning, estimate_from_sizes
+from bucketline_service.spec.advice import PlanWarning, plan_warnings
 from bucketline_service.spec.maps import MapSpec
 from bucketline_service.spec.run_spec import PlanFields
 
@@ -33,11 +35,12 @@ def check_num_specs(num_specs: int) -> None:
 
 class Preview(NamedTuple):
     """``spec`` with every default written out if it can be met; otherwise as it was given, None if it did not parse at
-    all. One of the others is None."""
+    all. ``stats`` or ``problem`` is None; ``warnings``: what of the plan would surprise."""
 
     spec: PlanFields | None
     stats: dict[str, Any] | None
     problem: BucketlineError | None
+    warnings: list[PlanWarning]
 
 
 class Previews:
@@ -89,31 +92,35 @@ class _Desk:
 
     def preview(self, spec: PlanFields | Invalid) -> Preview:
         if isinstance(spec, Invalid):
-            return Preview(None, None, spec)
+            return Preview(None, None, spec, [])
         try:
             spec = spec.resolved()
-            return Preview(spec, self._stats(spec), None)
+            return Preview(spec, *self._plan(spec))
         except StoreUnavailable:
             raise
         except BucketlineError as error:
-            return Preview(spec, None, error)
+            return Preview(spec, None, error, [])
 
-    def _stats(self, spec: PlanFields) -> dict[str, Any]:
+    def _plan(self, spec: PlanFields) -> tuple[dict[str, Any], None, list[PlanWarning]]:
+        """The stats, no problem, and the warnings."""
         rows = self._valid_rows(spec)
         sources = self.sources
         if sources.are_several:
             spec.check_several_maps()
+        parts = self._parts(rows, spec.frame_buckets is not None)
         if not spec.planner_kind.counts_from_sizes:
             plan = spec.plan_spec()
             told = estimate_by_planning(plan, sources.images, sources.int_ids, spec.world_size, rows)
         else:
-            parts = self._parts(rows, spec.frame_buckets is not None)
             num_invalid = None if rows is None else sources.images.num_rows - len(rows)
             plan = spec.plan_spec(spec.fit(parts, self._maps), self._maps)
             told = estimate_from_sizes(plan, Images(parts), spec.world_size, num_invalid, num_threads())
         for name, share in zip(sources.names, told["maps"], strict=True):
             share["map"] = name
-        return told
+        unreached = unreached_sizes(
+            plan, Images(parts), occupied(told), with_unsought=spec.ladder.lists_sizes
+        )
+        return told, None, plan_warnings(spec, told, unreached, spec.world_size)
 
     def _parts(self, rows: NDArray[np.int64] | None, with_frames: bool) -> list[Part]:
         if rows is not None:

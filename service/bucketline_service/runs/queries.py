@@ -11,18 +11,29 @@ from bucketline_service.errors import Damaged, NotFound
 from bucketline_service.maps import MapStore
 from bucketline_service.planning.plan_stats import epoch_stats
 from bucketline_service.runs.image_placement import image_placement
+from bucketline_service.runs.plan_warnings import PlanWarnings
 from bucketline_service.runs.progress import epoch_progress, mean_rate
-from bucketline_service.runs.registry import STATUS_WAIT_S, Runs
+from bucketline_service.runs.registry import STATUS_WAIT_S, WAIT_FOR_PLAN_S, Runs
 from bucketline_service.runs.run import Run
 from bucketline_service.runs.run_document import RunDocument
 from bucketline_service.runs.sessions import Sessions
 from bucketline_service.runs.sharding import Sharding
+from bucketline_service.spec.advice import PlanWarning, not_at_start
 from bucketline_service.store.port import Cursor, Generation, RankRecord
 
 _UNKNOWN = dict.fromkeys(
     [
         *("progress", "fingerprint", "spec", "map_digests", "created_at"),
-        *("generation", "session", "world_size", "num_steps", "state", "last_seen", "epoch_progress"),
+        *(
+            "generation",
+            "session",
+            "world_size",
+            "num_steps",
+            "state",
+            "last_seen",
+            "epoch_progress",
+            "warnings",
+        ),
     ]
 )
 """The fields of a run about which nothing is known."""
@@ -36,21 +47,44 @@ class Queries:
         self._sessions = sessions
         self._maps = maps
         self._clock = clock
+        self._warnings = PlanWarnings()
+
+    async def close(self) -> None:
+        await self._warnings.close()
 
     async def run(self, name: str) -> dict[str, Any]:
-        """The run's spec, its status, and the state dict at the slowest rank's cursor."""
+        """The run's spec, its status, the state dict at the slowest rank's cursor, and, as soon as they are known, the
+        warnings about its plan."""
+        about, run, _ = await self._standing(name)
+        if run is None:
+            return about
+        return {**about, "warnings": _documents(await self._warnings.of(run, STATUS_WAIT_S))}
+
+    async def put_run(self, name: str) -> dict[str, Any]:
+        """The same of a run that was just put: if it had been put before and was trained on, that is a warning too."""
+        about, run, records = await self._standing(name)
+        if run is None:
+            return about
+        found = await self._warnings.of(run, WAIT_FOR_PLAN_S)
+        furthest = max((record.cursor for record in records), default=run.generation.origin)
+        if furthest != Cursor(0, 0):
+            found = [*(found or []), not_at_start(*run.sharding.normal(furthest))]
+        return {**about, "warnings": _documents(found)}
+
+    async def _standing(self, name: str) -> tuple[dict[str, Any], Run | None, list[RankRecord]]:
+        """What is known of the run without its warnings; and if its plan is ready, the run and its ranks."""
         document, record = await self._runs.read(name)
         status, detail = await self._runs.status(name, document)
         about = {"run": name, "status": status, "detail": detail, **_UNKNOWN}
         if status != "ready":
             progress = self._runs.progress(document) if status == "planning" else None
-            return {**about, "progress": progress, **_spec(document), **_start(record.generation)}
+            about |= {"progress": progress, **_spec(document), **_start(record.generation)}
+            return about, None, []
         run = await self._runs.open_record(name, document, record)
         run, records = await self._runs.with_ranks(run)
         state, last_seen_s = self._sessions.standing(run, records)
         is_over = run.sharding.is_over(Cursor(state["epoch"], state["step"]))
-        return {
-            **about,
+        about |= {
             **_spec(run.document),
             **_start(run.generation),
             "num_steps": 0 if is_over else run.sharding.num_steps(state["epoch"]),
@@ -58,13 +92,17 @@ class Queries:
             "last_seen": last_seen_s,
             "epoch_progress": epoch_progress(run, records, self._clock()),
         }
+        return about, run, records
 
     async def runs(self) -> list[dict[str, Any]]:
-        """All runs, by name. A run whose record is damaged is ``failed``, with what can be read of it."""
+        """All runs, by name; only with warnings that are known already. A run whose record is damaged is ``failed``,
+        with what can be read of it."""
         found = []
         for name in await self._runs.names():
             try:
-                found.append(await self.run(name))
+                about, run, _ = await self._standing(name)
+                known = None if run is None else self._warnings.known(run)
+                found.append({**about, "warnings": _documents(known)})
             except NotFound:  # deleted since it was listed
                 continue
             except Damaged as error:
@@ -109,6 +147,10 @@ class Queries:
         row = run.plan.sources.find(image_id, map_name)
         run.sharding.check_exists("", Cursor(epoch, 0))
         return await asyncio.to_thread(image_placement, run, self._maps, row, epoch)
+
+
+def _documents(warnings: list[PlanWarning] | None) -> list[dict[str, str]] | None:
+    return None if warnings is None else [each._asdict() for each in warnings]
 
 
 def _spec(document: RunDocument) -> dict[str, Any]:

@@ -51,6 +51,10 @@ class LadderSpec(SpecModel):
     """Whether it may be one of several ladders of a run."""
     is_of_tiers: ClassVar[bool] = False
     """Whether it consists of several ladders, whose images must not share a batch."""
+    lists_sizes: ClassVar[bool] = False
+    """Whether a spec lists the sizes one by one."""
+    smaller: ClassVar[str] = "use smaller sizes"
+    """What to do so that sizes are smaller, in words; empty where that alone would not help."""
 
     def check(self) -> None:
         """Raise ``Invalid`` for a field that would be ignored."""
@@ -90,6 +94,7 @@ class NovelaiLadder(LadderSpec):
 
     kind: Literal["novelai"] = "novelai"
     is_word = True
+    smaller = "lower ladder.max_size"
     max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
     divisible: Pixels = Field(64, description="sides are min_dim plus multiples of this")
     min_dim: Pixels = Field(256, description="the shortest side")
@@ -114,6 +119,7 @@ class KohyaLadder(LadderSpec):
 
     kind: Literal["kohya"]
     is_word = True
+    smaller = ""
     resolution: Annotated[Pixels | Size, BeforeValidator(_check_one_area)] = Field(
         (512, 512), description="a side, or (width, height); no bucket exceeds its area"
     )
@@ -156,6 +162,8 @@ class ExplicitLadder(LadderSpec):
     """Just these sizes."""
 
     kind: Literal["explicit"]
+    lists_sizes = True
+    smaller = "leave these sizes out of ladder.sizes"
     sizes: list[Size] = Field(
         min_length=1, max_length=MAX_BUCKETS, fail_fast=True, description="(width, height) of each bucket"
     )
@@ -169,6 +177,7 @@ class GeometricLadder(LadderSpec):
 
     kind: Literal["geometric"]
     is_word = True
+    smaller = "lower ladder.base_res"
     min_ar: Aspect = Field(0.5, description="the smallest aspect, width / height")
     max_ar: Aspect = Field(2.0, description="the largest aspect")
     num_ar_buckets: NumBuckets = Field(
@@ -187,6 +196,7 @@ class PresetLadder(LadderSpec):
     """A published table of sizes, by name."""
 
     kind: Literal["preset"]
+    smaller = "use a preset of smaller sizes"
     name: _PresetName = Field(description="which published table")
 
     def build(self) -> Ladder:
@@ -199,6 +209,7 @@ class FittedLadder(LadderSpec):
     kind: Literal["fitted"]
     is_word = True
     is_tier = False
+    smaller = "lower ladder.max_size"
     num_buckets: NumBuckets = Field(16, description="maximum number of buckets")
     max_size: Size = Field((768, 512), description="(width, height) whose area no bucket exceeds")
     divisible: Pixels = Field(64, description="sides are multiples of this")
@@ -233,6 +244,7 @@ class TiersLadder(LadderSpec):
     kind: Literal["tiers"]
     is_tier = False
     is_of_tiers = True
+    smaller = "leave the largest out of ladder.resolution, or of ladder.ladders"
     resolution: Annotated[list[Pixels], Field(min_length=1, max_length=MAX_TIERS)] | None = Field(
         None,
         description="one side per tier, whose square is its area: each has kohya's ladder, of half to twice the side",

@@ -88,7 +88,11 @@ def document(map_name: str | None, num_images: int, previews: list[Preview]) -> 
         "previews": [
             {"spec": spec.to_json() if spec else None, "problem": members(problem)}
             if problem
-            else {"spec": spec.to_json() if spec else None, "stats": stats}
-            for spec, stats, problem in previews
+            else {
+                "spec": spec.to_json() if spec else None,
+                "stats": stats,
+                "warnings": [each._asdict() for each in warnings],
+            }
+            for spec, stats, problem, warnings in previews
         ],
     }

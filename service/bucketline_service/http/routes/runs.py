@@ -67,9 +67,9 @@ def _add_writing(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
     @router.put("/v1/runs/{run}", summary="Put a run", status_code=201, response_model=RunOut, **puts)
     async def put_run(run: RunPath, spec: RunSpec) -> Response:
         """A map, a plan spec and a world size. The run starts with generation 1 at step 0 of epoch 0. Another spec
-        under an existing name is a conflict."""
+        under an existing name is a conflict. ``warnings`` says what of the plan would surprise, and what to do."""
         created = await coordinator.put_run(run, spec)
-        about = await coordinator.queries.run(run)
+        about = await coordinator.queries.put_run(run)
         status = 202 if about["status"] == "planning" else 201 if created else 200
         return as_json(about, status)
 

@@ -16,6 +16,7 @@ from pydantic import (
 from bucketline_service.errors import Invalid
 from bucketline_service.http.problems import Problem
 from bucketline_service.http.routes.charts import FigureOut
+from bucketline_service.http.schemas.shared import WarningOut
 from bucketline_service.http.validation_errors import invalid_body
 from bucketline_service.previews.side_by_side import MAX_SPECS
 from bucketline_service.spec.maps import MAX_MAPS, MapSpec
@@ -90,6 +91,7 @@ class EpochStats(BaseModel):
     num_images: int
     num_assigned: int = Field(description="images in a bucket")
     num_samples: int = Field(description="how often the epoch has images, repeats included")
+    tails: str = Field(description="what becomes of remainders in this plan")
     pruned: dict[str, int] = Field(description="number of pruned images by reason")
     aspect_error: Spread
     crop_loss: Spread
@@ -162,6 +164,7 @@ class PreviewOut(BaseModel):
 
     spec: PlanFields | None = Field(description="with all defaults; null if it is not a spec at all")
     stats: EpochStats | None = Field(None, description="stats of epoch 0")
+    warnings: list[WarningOut] | None = Field(None, description="with stats: what of the plan would surprise")
     problem: Problem | None = Field(None, description="why the spec cannot be met")
     figure: FigureOut | None = Field(None, description="with ?figure: images and batches of each bucket")
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from bucketline_service.coordinator import RunSpec
-from bucketline_service.http.schemas.shared import StateDictModel
+from bucketline_service.http.schemas.shared import StateDictModel, WarningOut
 
 
 class EpochProgress(BaseModel):
@@ -42,6 +42,10 @@ class RunOut(BaseModel):
     state: StateDictModel | None = Field(description="the state dict at the slowest rank's cursor")
     last_seen: float | None = Field(description="when any rank was last seen, in Unix seconds, exact to 10")
     epoch_progress: EpochProgress | None = Field(description="null unless the status is ready")
+    warnings: list[WarningOut] | None = Field(
+        description="what of the plan would surprise, on the present number of ranks; null until that is known; a list "
+        "of runs computes none"
+    )
 
 
 class DamagedRunOut(BaseModel):
@@ -62,6 +66,7 @@ class DamagedRunOut(BaseModel):
     state: None
     last_seen: None
     epoch_progress: None
+    warnings: None
 
 
 class RunsOut(BaseModel):

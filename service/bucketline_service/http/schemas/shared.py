@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +12,7 @@ from bucketline_service.planning.plan_spec import MAX_LOCKSTEP
 from bucketline_service.planning.planner_port import MAX_EPOCH
 from bucketline_service.runs.resume import StateDict
 from bucketline_service.runs.sharding import MAX_COUNT
+from bucketline_service.spec.advice import CODES
 from bucketline_service.store.port import MAX_WORLD_SIZE, Cursor
 
 Epoch = Annotated[int, Field(strict=True, ge=0, le=MAX_EPOCH)]
@@ -30,6 +31,14 @@ RankPath = Annotated[int, Path(ge=0, lt=MAX_WORLD_SIZE, description="the rank, b
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class WarningOut(BaseModel):
+    """Something of a plan that would surprise."""
+
+    code: Literal[CODES]  # type: ignore[valid-type]
+    message: str = Field(description="what is so, with numbers")
+    remedy: str = Field(description="what to change if it is not meant")
 
 
 class CursorModel(Strict):

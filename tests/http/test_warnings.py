@@ -1,0 +1,454 @@
+"""A plan that would surprise says so where it is made; and where its remedy is followed, it says so no more."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bucketline_service.runs import plan_warnings
+from bucketline_service.spec.advice import CODES, MAX_EXTRA_CROP, MAX_IMBALANCE
+from tests.checked import Api
+from tests.server import COCO
+from tests.worlds import SMALL, World
+
+Json = dict[str, Any]
+ALONE = {"world_size": 1, "batch_size": 1}
+_maps = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One coordinator, where each preview has a map of its own."""
+    folder = tmp_path_factory.mktemp("warnings")
+    world = World(f"sqlite:///{folder / 'state.sqlite'}", folder / "data")
+    api = world.replica().api
+    api.put_csv("coco", COCO.read_bytes(), 201)
+    yield api
+    world.close()
+
+
+def put(api: Api, *groups: tuple[int, str], columns: str = "width,height") -> str:
+    """The name of a map of so many images of each row."""
+    name = f"map-{next(_maps)}"
+    rows = [row for num, row in groups for _ in range(num)]
+    lines = "".join(f"{number},{row}\n" for number, row in enumerate(rows))
+    api.put_csv(name, f"id,{columns}\n{lines}", 201)
+    return name
+
+
+def preview(api: Api, name: str, spec: Json) -> Json:
+    (found,) = api.post("/v1/previews", {"map": name, "specs": [spec]})["previews"]
+    assert "problem" not in found, found["problem"]["detail"]
+    assert [each["code"] for each in found["warnings"]] == sorted(
+        {each["code"] for each in found["warnings"]}, key=CODES.index
+    )
+    return {"stats": found["stats"], **{each["code"]: each for each in found["warnings"]}}
+
+
+def number(text: str, before: str) -> int:
+    """The number that follows some words."""
+    return int(re.search(re.escape(before) + r"([\d,]+)", text)[1].replace(",", ""))  # type: ignore[index]
+
+
+SQUARE = {"kind": "explicit", "sizes": [[512, 512]]}
+PRUNING: list[
+    tuple[str, str, Json, Json]
+] = [  # reason, a row, a spec that prunes it, what the remedy changes
+    ("min_size", "100,100", {"assign": {"min_size": 200}}, {"assign": {}}),
+    ("max_crop_loss", "5120,512", {"assign": {"max_crop_loss": 0.5}}, {"assign": {"max_crop_loss": 0.9}}),
+    ("max_ar_error", "5120,512", {"assign": {"max_ar_error": 1.5}}, {"assign": {"max_ar_error": 3.0}}),
+    ("max_ar_error", "5120,512", {"planner": "novelai"}, {"assign": {"max_ar_error": 9.5}}),
+    (
+        "bucket_no_upscale",
+        "50,50",
+        {"ladder": {"kind": "kohya", "bucket_no_upscale": True}},
+        {"ladder": {"kind": "kohya", "bucket_no_upscale": True, "bucket_reso_steps": 50}},
+    ),
+    (
+        "bucket_no_upscale",
+        "50,50",
+        {"ladder": {"kind": "kohya", "bucket_no_upscale": True}},
+        {"ladder": {"kind": "kohya", "bucket_no_upscale": False}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("reason", "row", "fields", "remedy"), PRUNING)
+def test_more_than_5_percent_pruned(desk: Api, reason: str, row: str, fields: Json, remedy: Json) -> None:
+    spec = {**ALONE, "ladder": SQUARE, **fields}
+    if "planner" in fields:
+        spec["ladder"] = {"kind": "novelai", "max_size": [512, 512], "min_dim": 512, "dim_limit": 512}
+    below, above = (put(desk, (100 - num, "512,512"), (num, row)) for num in (5, 6))
+    assert "pruned" not in preview(desk, below, spec)
+    told = preview(desk, above, spec)["pruned"]
+    assert told["message"] == f"6 of 100 images (6.0%) are pruned, all by {reason}: no epoch serves them."
+    assert all(
+        name in told["remedy"] for field in remedy for name in [field, *remedy[field]] if name != "kind"
+    )
+    assert "pruned" not in preview(desk, above, {**spec, **remedy})
+
+
+def test_clips_that_are_too_short(desk: Api) -> None:
+    spec = {**ALONE, "ladder": SQUARE, "frame_buckets": [17]}
+    columns = "width,height,num_frames"
+    below, above = (
+        put(desk, (100 - num, "512,512,20"), (num - 1, "512,512,9"), (1, "512,512,1"), columns=columns)
+        for num in (5, 6)
+    )
+    assert "pruned" not in preview(desk, below, spec)
+    told = preview(desk, above, spec)["pruned"]
+    assert "all by num_frames" in told["message"]
+    assert "for clips a length of fewer than 17 frames, for still images 1." in told["remedy"]
+    assert "pruned" not in preview(desk, above, {**spec, "frame_buckets": [1, 9, 17]})
+
+
+def test_images_that_the_map_repeats_never(desk: Api) -> None:
+    spec = {**ALONE, "ladder": SQUARE}
+    rows = "".join(f"{number},512,512,{int(number > 5)}\n" for number in range(100))
+    desk.put_csv("never", f"id,width,height,num_repeats\n{rows}", 201)
+    told = preview(desk, "never", spec)["pruned"]
+    assert "all by num_repeats" in told["message"]
+    assert "num_repeats_column=" in told["remedy"]
+    query = "/v1/maps/ignored?num_repeats_column="
+    body = f"id,width,height,num_repeats\n{rows}"
+    desk.ask("PUT", query, 201, content=body, headers={"Content-Type": "text/csv"})
+    assert "pruned" not in preview(desk, "ignored", spec)
+
+
+def test_the_main_reason_is_named_and_remedies_of_as_many_as_matter(desk: Api) -> None:
+    name = put(desk, (81, "512,512"), (4, "100,100"), (15, "5120,512"))
+    spec = {**ALONE, "ladder": SQUARE, "assign": {"min_size": 200, "max_crop_loss": 0.5}}
+    told = preview(desk, name, spec)["pruned"]
+    assert told["message"].startswith("19 of 100 images (19.0%) are pruned, 15 of them by max_crop_loss")
+    assert "assign.max_crop_loss (now 0.5)" in told["remedy"]
+    assert "min_size" not in told["remedy"]
+    assert "pruned" not in preview(desk, name, {**spec, "assign": {"min_size": 200}})
+    name = put(desk, (79, "512,512"), (6, "100,100"), (15, "5120,512"))
+    told = preview(desk, name, spec)["pruned"]
+    assert "Lower assign.min_size (now 200) or leave it out" in told["remedy"]
+
+
+def test_images_that_valid_ids_leaves_out_were_meant(desk: Api) -> None:
+    name = put(desk, (100, "512,512"))
+    told = preview(desk, name, {**ALONE, "ladder": SQUARE, "valid_ids": list(range(20))})
+    assert told["stats"]["pruned"]["valid_ids"] == 80
+    assert "pruned" not in told
+    # and are not among those of which others are a share
+    name = put(desk, (2, "100,100"), (98, "512,512"))
+    spec = {**ALONE, "ladder": SQUARE, "assign": {"min_size": 200}}
+    assert "pruned" not in preview(desk, name, spec)
+    assert "pruned" in preview(desk, name, {**spec, "valid_ids": list(range(20))})
+
+
+TWO_TIERS = {"kind": "tiers", "ladders": [SQUARE, {"kind": "explicit", "sizes": [[1024, 1024]]}]}
+
+
+def test_a_bucket_that_is_never_served(desk: Api) -> None:
+    spec = {"world_size": 2, "batch_size": 4, "tails": "drop"}
+    spec["ladder"] = {"kind": "explicit", "sizes": [[512, 512], [1024, 512]]}
+    for num in (0, 8):
+        assert "never_served" not in preview(desk, put(desk, (96, "512,512"), (num, "1024,512")), spec)
+    for num in (1, 7):
+        name = put(desk, (96, "512,512"), (num, "1024,512"))
+        told = preview(desk, name, spec)["never_served"]
+        assert told["message"].startswith(f"{num} of {96 + num} images (")
+        assert told["message"].endswith(f"their bucket is too small (1024x512 with {num}).")
+        assert told["remedy"].startswith('Set tails to "spill"')
+        assert "never_served" not in preview(desk, name, {**spec, "tails": "spill"})
+
+
+def test_a_tier_that_is_never_served(desk: Api) -> None:
+    """What is too small in its tier cannot go elsewhere."""
+    name = put(desk, (96, "512,512"), (3, "1024,1024"))
+    for tails in ("spill", "drop"):
+        spec = {"world_size": 2, "batch_size": 4, "tails": tails, "ladder": TWO_TIERS}
+        told = preview(desk, name, spec)["never_served"]
+        assert told["remedy"].startswith('Set tails to "pad"')
+        assert "never_served" not in preview(desk, name, {**spec, "tails": "pad"})
+
+
+def test_more_than_5_percent_left_out(desk: Api) -> None:
+    spec = {"world_size": 1, "batch_size": 19, "tails": "spill", "ladder": SQUARE}
+    below = preview(desk, put(desk, (20, "512,512")), spec)
+    assert (below["stats"]["dropped"], "left_out" in below) == (1, False)
+    name = put(desk, (21, "512,512"))
+    told = preview(desk, name, spec)["left_out"]
+    assert told["message"].startswith("An epoch leaves out 2 of 21 images (9.5%), other ones each time")
+    repeats = number(told["remedy"], "num_repeats to ")
+    assert "left_out" not in preview(desk, name, {**spec, "num_repeats": repeats})
+    smaller = number(told["remedy"], "fewer ranks, for ")
+    assert "left_out" not in preview(desk, name, {**spec, "batch_size": smaller})
+    assert 'set tails to "pad"' in told["remedy"]
+    assert "left_out" not in preview(desk, name, {**spec, "tails": "pad"})
+
+
+@pytest.mark.parametrize("tails", ["spill", "drop", "catch_all"])
+@pytest.mark.parametrize("lockstep", [4, 3])
+def test_its_remedies_leave_out_less_whatever_the_images(desk: Api, tails: str, lockstep: int) -> None:
+    sizes = [[512, 512], [768, 512], [512, 768]]
+    ladder = {"kind": "explicit", "sizes": sizes}
+    spec = {"world_size": 4, "batch_size": 5, "lockstep": lockstep, "tails": tails, "ladder": ladder}
+    for nums in ((60, 20, 20), (60, 39, 1), (100, 7, 80), (300, 17, 80), (399, 19, 19)):
+        name = put(desk, *((num, f"{size[0]},{size[1]}") for num, size in zip(nums, sizes, strict=True)))
+        found = preview(desk, name, spec)
+        if "left_out" not in found:
+            continue
+        remedy = found["left_out"]["remedy"]
+        ways: list[Json] = [{"tails": "pad", "lockstep": 4}]
+        assert 'set tails to "pad"' in remedy.replace("Set", "set")
+        moved = {"tails": "spill"} if 'tails to "spill"' in remedy else {}
+        assert bool(moved) == (tails != "spill")
+        if "num_repeats" in remedy:
+            ways.append({**moved, "num_repeats": number(remedy, "num_repeats to ")})
+        else:
+            ways.append(moved)
+        for way in ways:
+            assert "left_out" not in preview(desk, name, {**spec, **way}), (nums, way)
+
+
+def test_left_out_although_remainders_are_padded(desk: Api) -> None:
+    """Batches that do not fill a step."""
+    spec = {"world_size": 8, "batch_size": 1, "lockstep": 1, "tails": "pad", "ladder": SQUARE}
+    name = put(desk, (15, "512,512"))
+    told = preview(desk, name, spec)["left_out"]
+    assert told["remedy"] == "Set lockstep to 8."
+    assert "left_out" not in preview(desk, name, {**spec, "lockstep": 8})
+
+
+def test_more_than_5_percent_repeated(desk: Api) -> None:
+    spec = {"world_size": 1, "batch_size": 35, "tails": "pad", "ladder": SQUARE}
+    below = preview(desk, put(desk, (200, "512,512")), spec)
+    assert (below["stats"]["repeated"], "repeated" in below) == (10, False)
+    name = put(desk, (199, "512,512"))
+    told = preview(desk, name, spec)["repeated"]
+    assert told["message"].startswith(
+        "An epoch repeats images 11 times to fill batches, which is 5.5% of the 199"
+    )
+    assert told["remedy"].startswith('Set tails to "spill"')
+    assert "repeated" not in preview(desk, name, {**spec, "tails": "spill"})
+    smaller = number(told["remedy"], "fewer ranks, for ")
+    assert "repeated" not in preview(desk, name, {**spec, "batch_size": smaller})
+
+
+def test_a_remedy_that_is_not_possible_is_not_given(desk: Api) -> None:
+    """With fewer images than a unit nothing can be moved."""
+    spec = {"world_size": 1, "batch_size": 35, "tails": "pad", "ladder": SQUARE}
+    told = preview(desk, put(desk, (30, "512,512")), spec)["repeated"]
+    assert "spill" not in told["remedy"]
+
+
+def test_crop_that_comes_from_other_buckets(desk: Api) -> None:
+    """A remainder of wide images is cropped to squares; the more squares, the less it counts."""
+    spec = {"world_size": 2, "batch_size": 4, "tails": "spill"}
+    spec["ladder"] = {"kind": "explicit", "sizes": [[512, 512], [1024, 512]]}
+    seen = set()
+    for num in (40, 120, 280, 400):
+        name = put(desk, (num, "512,512"), (7, "1024,512"))
+        found = preview(desk, name, spec)
+        extra = found["stats"]["crop_loss_served"] - found["stats"]["crop_loss"]["mean"]
+        assert ("crop" in found) == (extra > MAX_EXTRA_CROP)
+        seen.add("crop" in found)
+        if "crop" in found:
+            assert found["crop"]["remedy"].startswith('Set tails to "pad"')
+            assert "crop" not in preview(desk, name, {**spec, "tails": "pad"})
+    assert seen == {True, False}
+
+
+def test_ranks_that_wait_for_each_other(desk: Api) -> None:
+    spec = {"world_size": 2, "batch_size": 4, "lockstep": 1}
+    spec["ladder"] = {"kind": "explicit", "sizes": [[512, 512], [1024, 1024]]}
+    seen = set()
+    for num in (4, 16, 96):
+        name = put(desk, (400, "512,512"), (num, "1024,1024"))
+        found = preview(desk, name, spec)
+        assert ("imbalance" in found) == (found["stats"]["step_imbalance"] > MAX_IMBALANCE)
+        seen.add("imbalance" in found)
+        if "imbalance" in found:
+            remedy = found["imbalance"]["remedy"]
+            lockstep, pixels = number(remedy, "lockstep to "), number(remedy, "max_pixels_per_batch ")
+            assert "imbalance" not in preview(desk, name, {**spec, "lockstep": lockstep})
+            budget = {name: value for name, value in spec.items() if name != "batch_size"}
+            assert "imbalance" not in preview(desk, name, {**budget, "max_pixels_per_batch": pixels})
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("ladder", "least", "changed", "remedy"),
+    [
+        ({"kind": "explicit", "sizes": [[512, 512]]}, (512, 512), "", None),
+        (
+            {"kind": "explicit", "sizes": [[512, 512], [1024, 1024]]},
+            (1024, 1024),
+            "ladder.sizes",
+            {"kind": "explicit", "sizes": [[512, 512]]},
+        ),
+        (
+            {"kind": "explicit", "sizes": [[512, 512], [4096, 512]]},
+            (4096, 512),
+            "ladder.sizes",
+            {"kind": "explicit", "sizes": [[512, 512]]},
+        ),
+        (
+            {"kind": "kohya", "resolution": 512, "min_bucket_reso": 512, "max_bucket_reso": 512},
+            (512, 512),
+            "bucket_no_upscale",
+            {"kind": "kohya", "resolution": 512, "bucket_no_upscale": True},
+        ),
+        (
+            {"kind": "tiers", "resolution": [512, 1024]},
+            (1024, 1024),
+            "ladder.resolution",
+            {"kind": "tiers", "resolution": [512]},
+        ),
+        (
+            {"kind": "geometric", "min_ar": 0.99, "max_ar": 1.01, "num_ar_buckets": 1, "base_res": 512},
+            (512, 512),
+            "ladder.base_res",
+            {"kind": "geometric", "min_ar": 0.99, "max_ar": 1.01, "num_ar_buckets": 1, "base_res": 256},
+        ),
+    ],
+)
+def test_sizes_that_no_image_reaches(
+    desk: Api, ladder: Json, least: tuple[int, int], changed: str, remedy: Json | None
+) -> None:
+    """One image that reaches it is enough; one that is a pixel too small is not."""
+    width, height = least
+    spec = {**ALONE, "ladder": ladder}
+    enough = put(desk, (20, "511,511"), (1, f"{width},{height}"))
+    assert "unreachable_sizes" not in preview(desk, enough, spec)
+    name = put(desk, (20, "511,511"), (1, f"{width},{height - 1}"), (1, f"{width - 1},{height}"))
+    told = preview(desk, name, spec)["unreachable_sizes"]
+    assert told["message"].startswith("No image is as wide and as high as ")
+    assert f"{width}x{height}" in told["message"]
+    if remedy is not None:
+        assert changed in told["remedy"]
+        assert "unreachable_sizes" not in preview(desk, name, {**spec, "ladder": remedy})
+    side = number(told["remedy"], '"kohya", "resolution": ')
+    kohya = {"kind": "kohya", "resolution": side, "bucket_no_upscale": True}
+    assert "unreachable_sizes" not in preview(desk, name, {**spec, "ladder": kohya})
+
+
+def test_a_length_that_no_clip_reaches(desk: Api) -> None:
+    spec = {**ALONE, "ladder": SQUARE, "frame_buckets": [17, 33]}
+    columns = "width,height,num_frames"
+    enough = put(desk, (9, "512,512,32"), (1, "512,512,33"), columns=columns)
+    assert "unreachable_sizes" not in preview(desk, enough, spec)
+    name = put(desk, (9, "512,512,32"), columns=columns)
+    told = preview(desk, name, spec)["unreachable_sizes"]
+    assert told["message"].startswith("No image is as wide, as high and as long as 1 of the ladder's 2 sizes")
+    assert "512x512x33" in told["message"]
+    assert told["remedy"] == "Leave 33 out of frame_buckets."
+    assert "unreachable_sizes" not in preview(desk, name, {**spec, "frame_buckets": [17]})
+
+
+def test_a_ladder_whose_every_image_is_scaled_up(desk: Api) -> None:
+    """That some are is how a ladder of one area works, and no surprise."""
+    spec = {"world_size": 4, "batch_size": 8}
+    assert "unreachable_sizes" not in preview(desk, "coco", spec)
+    told = preview(desk, "coco", {**spec, "ladder": "sdxl"})["unreachable_sizes"]
+    assert told["message"].endswith("to which 5,000 images are scaled up.")
+
+
+def test_what_novelai_does_is_told_as_well(desk: Api) -> None:
+    spec = {"world_size": 8, "batch_size": 8, "planner": "novelai"}
+    found = preview(desk, "coco", spec)
+    assert {"crop", "imbalance"} <= found.keys()
+    assert found["imbalance"]["remedy"] == 'Use planner "line".'
+    assert not {"crop", "imbalance"} & preview(desk, "coco", {**spec, "planner": "line"}).keys()
+    few = preview(desk, put(desk, (100, "512,512")), spec)
+    assert few["left_out"]["remedy"] == 'Use smaller batches or fewer ranks; or planner "line".'
+
+
+def test_a_plain_plan_has_none(desk: Api) -> None:
+    spec = {"map": "coco", "world_size": 4, "batch_size": 8}
+    assert desk.put("/v1/runs/plain", spec, 201)["warnings"] == []
+    assert desk.get("/v1/runs/plain")["warnings"] == []
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+BAD = {"map": "small", "world_size": 2, "batch_size": 8, "tails": "pad", "lockstep": 8}
+
+
+def known(api: Api, run: str) -> list[Json]:
+    """The run's warnings, once they are known."""
+    while (found := api.get(f"/v1/runs/{run}")["warnings"]) is None:
+        pass
+    return found  # type: ignore[no-any-return]
+
+
+def test_a_run_has_the_warnings_of_its_preview(api: Api) -> None:
+    api.put_csv("small", SMALL)
+    spec = {name: value for name, value in BAD.items() if name != "map"}
+    (told,) = api.post("/v1/previews", {"map": "small", "specs": [spec]})["previews"]
+    api.put("/v1/runs/run", BAD, 201)
+    assert [each["code"] for each in told["warnings"]] == ["repeated"]
+    assert known(api, "run") == told["warnings"]
+    assert api.put("/v1/runs/run", BAD, 200)["warnings"] == told["warnings"]
+    api.put("/v1/runs/listed", {**BAD, "valid_ids": list(range(190))}, 201)
+    (told,) = api.post("/v1/previews", {"map": "small", "specs": [{**spec, "valid_ids": list(range(190))}]})[
+        "previews"
+    ]
+    assert known(api, "listed") == told["warnings"]
+
+
+def test_they_are_of_the_ranks_that_it_has_now(api: Api) -> None:
+    api.put_csv("small", SMALL)
+    spec = {"map": "small", "world_size": 1, "batch_size": 4, "ladder": SQUARE, "tails": "spill"}
+    api.put("/v1/runs/run", spec, 201)
+    assert known(api, "run") == []
+    api.session("run", "more", world_size=9, resume="start")
+    assert [each["code"] for each in known(api, "run")] == ["left_out"]
+
+
+def test_they_are_computed_once_and_not_for_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = []
+    real = plan_warnings.epoch_stats
+
+    def counted(*arguments: Any) -> Any:
+        times.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(plan_warnings, "epoch_stats", counted)
+    world = World(f"sqlite:///{tmp_path / 'state.sqlite'}", tmp_path / "data")
+    api = world.replica().api
+    api.put_csv("small", SMALL, 201)
+    api.put("/v1/runs/run", BAD, 201)
+    for _ in range(2):
+        api.put("/v1/runs/run", BAD, 200)
+        told = known(api, "run")
+    assert len(times) == 1
+    other = world.replica().api
+    assert [run["warnings"] for run in other.get("/v1/runs")["runs"]] == [None]
+    assert len(times) == 1
+    assert known(other, "run") == told
+    assert [run["warnings"] for run in other.get("/v1/runs")["runs"]] == [told]
+    assert len(times) == 2
+    world.close()
+
+
+def test_a_run_that_was_trained_on_is_not_at_its_start(api: Api) -> None:
+    api.put_csv("small", SMALL)
+    spec = {"map": "small", "world_size": 2, "batch_size": 8, "ladder": SQUARE}
+    api.put("/v1/runs/run", spec, 201)
+    lease = api.lease("run", 1)["lease"]
+    assert api.put("/v1/runs/run", spec, 200)["warnings"] == []
+    api.ack("run", 1, lease, 0, 0)
+    (told,) = api.put("/v1/runs/run", spec, 200)["warnings"]
+    assert told["code"] == "not_at_start"
+    assert "a rank is at epoch 0, step 1." in told["message"]
+    # it concerns who puts it, and a run is not at its start while it is trained
+    assert known(api, "run") == []
+    api.session("run", "again", world_size=2, resume="start")
+    assert api.put("/v1/runs/run", spec, 200)["warnings"] == []
+    state = {**api.get("/v1/runs/run")["state"], "step": 3, "offset": 6}
+    api.session("run", "resumed", world_size=2, resume=state)
+    (told,) = api.put("/v1/runs/run", spec, 200)["warnings"]
+    assert "a rank is at epoch 0, step 3." in told["message"]
+    api.put("/v1/runs/other", spec, 201)
+    assert api.put("/v1/runs/other", spec, 200)["warnings"] == []
