@@ -57,6 +57,28 @@ def spec_of(server: ServerProcess, *arguments: str) -> dict[str, Any]:
 # --- run put ------------------------------------------------------------------------------------------------
 
 
+def test_a_plan_that_would_surprise_is_put_with_a_warning(server: ServerProcess) -> None:
+    """On standard error, with what to do; whoever looks at the run is told as well, but not that it is trained on."""
+    put = ("run", "put", "padded", "--map=coco", "--world-size=8", "--batch-size=8", "--set=tails=pad")
+    status, out, errors = run_here(*put, BUCKETLINE_URL=server.url)
+    (told,) = json.loads(ask(server, "run", "show", "padded", "--json"))["run"]["warnings"]
+    assert told["code"] == "repeated"
+    assert (status, out) == (0, "padded: ready, 8 ranks, 87 steps an epoch\n")
+    assert errors == f"bucketline: warning (repeated): {told['message']} {told['remedy']}\n"
+    assert json.loads(ask(server, *put, "--json"))["warnings"] == [told]
+    shown = ask(server, "run", "show", "padded").splitlines()
+    at = shown.index(f"warning (repeated): {told['message']}")
+    assert shown[at + 1] == f"  {told['remedy']}"
+    server.api().ack("padded", 0, server.api().lease("padded", 0)["lease"], 0, 0)
+    status, _, errors = run_here(*put, BUCKETLINE_URL=server.url)
+    assert status == 0
+    assert errors.splitlines()[1].startswith(
+        "bucketline: warning (not_at_start): The run exists and was trained on"
+    )
+    assert "not_at_start" not in ask(server, "run", "show", "padded")
+    ask(server, "run", "delete", "padded", "--yes")
+
+
 def test_a_run_of_options_alone(server: ServerProcess) -> None:
     least = ["--map", "coco", "--world-size", "4", "--batch-size", "8"]
     spec = spec_of(

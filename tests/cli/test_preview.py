@@ -68,6 +68,27 @@ def test_answer_is_the_servers(tmp_path: Path, specs: list[str]) -> None:
     assert answer["previews"][3]["problem"]["field"] == "assign"
 
 
+def test_what_would_surprise_is_below_the_table(tmp_path: Path, specs: list[str]) -> None:
+    padded = tmp_path / "padded.json"
+    padded.write_text(json.dumps({**SPECS["pad"], "world_size": 8}))
+    options = [*specs, "--spec", str(padded)]
+    _, out, _ = preview(tmp_path, str(COCO), *options)
+    _, as_json, _ = preview(tmp_path / "scratch", str(COCO), *options, "--json")
+    told = [each.get("warnings") for each in json.loads(as_json)["previews"]]
+    assert told[:2] == [[], []]
+    assert told[3] is None  # it cannot be met at all
+    ((sdxl,), (pad,)) = told[2], told[4]
+    assert (sdxl["code"], pad["code"]) == ("unreachable_sizes", "repeated")
+    assert out.splitlines()[-5:-1] == [
+        f"sdxl: warning (unreachable_sizes): {sdxl['message']}",
+        f"  {sdxl['remedy']}",
+        f"padded: warning (repeated): {pad['message']}",
+        f"  {pad['remedy']}",
+    ]
+    _, alone, _ = preview(tmp_path / "scratch" / "scratch", str(COCO), "--spec", str(padded))
+    assert f"\nwarning (repeated): {pad['message']}\n" in alone
+
+
 def test_without_a_spec_it_is_the_defaults(tmp_path: Path) -> None:
     status, out, _ = preview(tmp_path, str(COCO))
     assert (status, out.splitlines()[0].split()) == (0, ["defaults"])

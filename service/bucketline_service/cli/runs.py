@@ -56,7 +56,8 @@ def run_put(
 ) -> None:
     """Create a run from a spec in a file, from options, or from both, and wait until it is planned.
 
-    Putting the same spec again changes nothing.
+    Putting the same spec again changes nothing. What of the plan would surprise is a warning on standard error, with
+    what to do.
     """
     with errors():
         fields = Spec(spec)
@@ -71,6 +72,9 @@ def run_put(
         with connect(url) as operator, planning(name) as progress:
             answer = _put(operator, name, fields, progress)
         print_answer(answer, as_json, text.put)
+        # the list is missing if the coordinator is older, and null if it is not known yet
+        for each in () if as_json else answer.get("warnings") or ():
+            warn(f"warning ({each['code']}): {each['message']} {each['remedy']}")
 
 
 def _put(

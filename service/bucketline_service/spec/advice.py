@@ -199,7 +199,7 @@ def _crop(plan: _Plan) -> PlanWarning | None:
         f"Images lose {served:.1%} of their pixels as they are served, but {nearest:.1%} in their own buckets"
     )
     if num := plan.stats["spilled"]:
-        message += f": it serves {num:,} images in another one"
+        message += f": an epoch serves {num:,} images in another one"
     if not plan.spec.planner_kind.has_units:
         remedy = f'Use planner "{DEFAULT.name}"'
     elif num:
@@ -246,7 +246,8 @@ def _unreachable_sizes(plan: _Plan) -> PlanWarning | None:
     lengths = {each["num_frames"] for each in all_sizes if each["num_images"]}
     empty_lengths = sorted({each["num_frames"] for each in found} - lengths)
     size = "as wide, as high and as long as" if plan.spec.frame_buckets else "as wide and as high as"
-    message = f"No image is {size} {len(found):,} of the ladder's {len(all_sizes):,} sizes "
+    how_many = "any" if len(found) == len(all_sizes) else f"{len(found):,}"
+    message = f"No image is {size} {how_many} of the ladder's {len(all_sizes):,} sizes "
     message += f"({few([_size(each) for each in found])}), "
     message += f"to which {num:,} images are scaled up." if num else "which stay empty."
     if empty_lengths:

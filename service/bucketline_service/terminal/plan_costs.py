@@ -77,8 +77,17 @@ def comparison_table(console: Console, answer: Json, names: list[str]) -> None:
     if any(any(row.best) for row in rows):
         console.print(f"{_BEST} best of its row")
     for name, each in zip(names, answer["previews"], strict=True):
+        warnings(console, each.get("warnings", []), f"{name}: " if len(names) > 1 else "")
+    for name, each in zip(names, answer["previews"], strict=True):
         if "problem" in each:
             console.print(f"{name}: {each['problem']['detail']}")
+
+
+def warnings(console: Console, found: list[Json], prefix: str = "") -> None:
+    """What of a plan would surprise, each with its remedy in the line below."""
+    for each in found:
+        console.print(Text.assemble(prefix, (f"warning ({each['code']})", "yellow"), f": {each['message']}"))
+        console.print(f"  {each['remedy']}")
 
 
 def _marked(row: comparison.Row, column: int) -> str:

@@ -50,6 +50,7 @@ def show(console: Console, answer: Json) -> None:
         console.print(progress)
     if "stats" not in answer:
         return
+    plan_costs.warnings(console, run.get("warnings") or [])
     console.print()
     plan_costs.buckets(console, answer["stats"])
     console.print()
