@@ -33,6 +33,20 @@ def cells(page: Page, row: str) -> list[str]:
     return page.get_by_role("row", name=re.compile(f"^{row} ")).locator("td").all_inner_texts()
 
 
+def test_what_would_surprise_stands_with_its_plan(open_page: OpenPage, server: ServerProcess) -> None:
+    page = open_page("#/compare", token="operator").page
+    page.get_by_label("Map of images").select_option("coco")
+    plan(page, "fitted-8").get_by_label("Run spec").fill(json.dumps({**SPEC, "ladder": "sdxl"}))
+    plan(page, "fitted-8").get_by_label("Name").fill(NASTY)
+    compare(page)
+    api = server.api(TOKENS["BUCKETLINE_OPERATOR_TOKEN"])
+    body = {"map": "coco", "specs": [{**SPEC, "ladder": "sdxl"}]}
+    (told,) = api.post("/v1/previews", body)["previews"][0]["warnings"]
+    listed = page.get_by_role("list", name=f"Warnings about {NASTY}").get_by_role("listitem")
+    expect(listed).to_have_text([f"Warning: {told['message']}{told['remedy']}"])
+    expect(page.get_by_role("list", name="Warnings about novelai")).to_have_count(0)
+
+
 @pytest.mark.exhaustive
 def test_plans_are_written_and_compared(open_page: OpenPage, server: ServerProcess) -> None:
     page = open_page("#/compare", token="operator").page

@@ -89,6 +89,17 @@ def test_the_table_is_the_answers(report: Report) -> None:
     )
 
 
+def test_what_would_surprise_stands_with_its_plan(report: Report) -> None:
+    plans = report.text.split('<article class="plan">')[1:]
+    told = [each.get("warnings", []) for each in report.answer["previews"]]
+    assert [len(each) for each in told] == [0, 0, 1, 0]
+    for plan, warnings in zip(plans, told, strict=True):
+        rows = re.findall(r"<li><strong>Warning:</strong> (.*?)<br>(.*?)</li>", plan)
+        assert [tuple(map(unescape, row)) for row in rows] == [
+            (each["message"], each["remedy"]) for each in warnings
+        ]
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("width", "name"), [(1280, "<img src=x o…r=alert(1)>"), (390, "<img sr…rt(1)>")])
 def test_charts_are_drawn_at_any_width(page: Page, report: Report, width: int, name: str) -> None:

@@ -140,6 +140,26 @@ def test_ids_that_are_markup_are_text(open_page: OpenPage) -> None:
     assert not any(path.endswith("/x") for path in watch.asked)
 
 
+def test_what_of_a_plan_would_surprise_is_told_until_it_does_no_more(
+    open_page: OpenPage, server: ServerProcess
+) -> None:
+    api = as_operator(server)
+    spec = {"map": "coco", "world_size": 4, "batch_size": 8, "ladder": "sdxl"}
+    (told,) = api.put("/v1/runs/scaled", spec, 201)["warnings"]
+    watch = open_page("#/runs/scaled")
+    watch.forgiven = {404}
+    warnings = watch.page.get_by_role("region", name="Warnings about the plan")
+    listed = warnings.get_by_role("list", name="Warnings about the plan").get_by_role("listitem")
+    expect(listed).to_have_text([f"Warning: {told['message']}{told['remedy']}"])
+    expect(listed.locator("svg")).to_be_visible()
+    api.ask("DELETE", "/v1/runs/scaled", 204)
+    api.put("/v1/runs/scaled", {**spec, "ladder": "novelai"}, 201)
+    expect(watch.page.locator("details", has_text="Spec, with").locator("pre")).to_contain_text("768")
+    expect(warnings).to_be_hidden()
+    watch.page.close()  # or it would ask for a run that is not there
+    api.ask("DELETE", "/v1/runs/scaled", 204)
+
+
 @pytest.mark.exhaustive
 def test_what_happened_is_told(open_page: OpenPage, server: ServerProcess) -> None:
     page = open_page(f"#/runs/{RUN}").page

@@ -117,13 +117,21 @@ def _plan(index: int, name: str, preview: Json, spec: Json) -> str:
         f"on {preview['spec']['world_size']:,} ranks"
     )
     return (
-        f'{head}<p class="key">{about}</p>'
+        f'{head}<p class="key">{about}</p>{_warnings(preview.get("warnings", []))}'
         '<figure class="chart" role="img" aria-label="Images and batches of each bucket">'
         f'<div id="plan-{index}"></div></figure>'
         f"<pre>{escape(run_command(name, spec))}</pre>"
         "<details><summary>The spec with every default</summary>"
         f"<pre>{escape(_pretty(preview['spec']))}</pre></details></article>"
     )
+
+
+def _warnings(found: Sequence[Json]) -> str:
+    rows = "".join(
+        f"<li><strong>Warning:</strong> {escape(each['message'])}<br>{escape(each['remedy'])}</li>"
+        for each in found
+    )
+    return f'<ul class="warnings">{rows}</ul>' if rows else ""
 
 
 def _table(table: Sequence[Row], names: Sequence[str]) -> str:

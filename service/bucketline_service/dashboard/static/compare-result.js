@@ -2,6 +2,7 @@
 
 import { show } from "./charts.js";
 import { h, num, plural } from "./dom.js";
+import { warningList } from "./warnings.js";
 
 function cell(value, is_best) {
   if (!is_best) return h("td", { class: "number" }, value ?? "–");
@@ -54,6 +55,7 @@ export function result(answer, names) {
       h(
         "figure", { class: "card" },
         h("figcaption", {}, h("h3", {}, names[index]), h("p", { class: "quiet" }, about)),
+        each.warnings.length ? warningList(each.warnings, `Warnings about ${names[index]}`) : null,
         plot(each.figure, `Images and batches of each bucket of ${names[index]}`, 340),
       ),
     ];

@@ -8,6 +8,9 @@ import { plan } from "./plan.js";
 import { describe, maps_of, showProgress, showStatus } from "./progress.js";
 import { ranksCard, slowest } from "./ranks.js";
 import { tiles } from "./tiles.js";
+import { warningList } from "./warnings.js";
+
+const WARNINGS = "Warnings about the plan";
 
 export function runView(main, name) {
   document.title = `${name} · bucketline`;
@@ -17,6 +20,7 @@ export function runView(main, name) {
   const line = h("div", { class: "runline" });
   const note = h("p", { class: "note", role: "status" });
   const gone = h("div", { class: "card", hidden: true });
+  const advice = h("section", { class: "card", hidden: true, "aria-label": WARNINGS });
   const facts = tiles();
   const ranks = ranksCard();
   const images = search(name);
@@ -24,7 +28,7 @@ export function runView(main, name) {
   const planned = h("div", { class: "stack" });
   const spec = h("pre", { class: "command", tabindex: "0" });
   const body = h(
-    "div", { class: "stack" }, line, note, facts.element, images.element, ranks.element, planned, events_card.element,
+    "div", { class: "stack" }, line, note, advice, facts.element, images.element, ranks.element, planned, events_card.element,
     h("details", { class: "card" }, h("summary", {}, "Spec, with every default"), spec),
   );
   main.append(
@@ -36,6 +40,7 @@ export function runView(main, name) {
 
   let charts;
   let drawn = "";
+  let advised = "";
   let put_at = null;
 
   function show(is_there, why) {
@@ -52,6 +57,15 @@ export function runView(main, name) {
     of_maps.replaceChildren("map ", ...links.slice(1));
     spec.textContent = JSON.stringify(about.spec, null, 2);
     images.maps(maps_of(about));
+  }
+
+  /** Drawn again only where it differs, so that a selection in it stays. */
+  function advise(warnings) {
+    const told = JSON.stringify(warnings);
+    if (told === advised) return;
+    advised = told;
+    advice.hidden = !warnings.length;
+    advice.replaceChildren(h("h2", {}, WARNINGS), warningList(warnings, WARNINGS));
   }
 
   async function turn(signal) {
@@ -74,6 +88,7 @@ export function runView(main, name) {
     setText(note, message);
     note.dataset.tone = tone;
     note.hidden = !message;
+    advise(about.warnings ?? []);
     for (const element of [facts.element, images.element, ranks.element, planned]) element.hidden = !is_ready;
     facts.update(summary(at, found, slow));
     images.progress(at, found);
