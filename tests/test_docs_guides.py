@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -21,10 +22,12 @@ from PIL import Image
 
 from bucketline import BucketClient, Invalid, NotFound, Operator
 from bucketline.geometry import fit
+from bucketline_service.spec.advice import CODES
 from tests.server import COCO, ServerProcess, run_command
 
 GUIDES = Path(__file__).parents[1] / "docs" / "how-to"
 GOLDEN = Path(__file__).parent / "golden"
+WARNINGS = "plan-warnings"
 OWN = ("cache-latents", "image-cannot-be-read", "validation")
 NAMES = sorted([*(path.stem for path in GUIDES.glob("from-*.md")), "coming-from", *OWN])
 
@@ -390,3 +393,29 @@ def test_a_broken_image_is_replaced_by_others_of_its_batch(capsys: pytest.Captur
     broken |= {0, 2}
     with pytest.raises(RuntimeError, match="no image of this batch"):
         collate([dataset[item] for item in items])
+
+
+# --- plan-warnings ---------------------------------------------------------------------------------------------------
+
+
+def test_the_warning_on_the_page_is_the_one_that_is_printed(url: str) -> None:
+    with Operator(url) as operator:
+        operator.put_map("coco", COCO)
+        command, told, warning = block(WARNINGS, "console", "run put").splitlines()
+        words = shlex.split(command.removeprefix("$ bucketline "))
+        assert run_command(*words, "--url", url) == (0, f"{told}\n", f"{warning}\n")
+        code = compile(block(WARNINGS, "python", "put_run"), "guide", "exec")
+        exec(code, {"operator": operator})
+        with BucketClient(url, run="sdxl", session="moved") as client:
+            client.ack(0, client.next_batch(0))
+            client.flush()
+        with pytest.raises(SystemExit) as caught:
+            exec(code, {"operator": operator})
+        codes = [warning["code"] for warning in caught.value.args[0]]
+        assert codes == ["unreachable_sizes", "not_at_start"]
+        operator.delete_run("sdxl", force=True)
+
+
+def test_every_warning_has_a_row() -> None:
+    page = (GUIDES / f"{WARNINGS}.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(CODES)
