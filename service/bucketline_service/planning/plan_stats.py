@@ -52,7 +52,6 @@ def epoch_stats(
         "num_images": summary["num_images"],
         "num_assigned": int(prepared.groups.counts.sum()),
         "num_samples": num_samples,
-        "tails": spec.tails,
         "pruned": {reason: num for reason, num in summary["pruned"].items() if num or reason in _ALWAYS},
         "aspect_error": summary["aspect_error"],
         "crop_loss": summary["crop_loss"],

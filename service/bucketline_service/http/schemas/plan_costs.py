@@ -91,7 +91,6 @@ class EpochStats(BaseModel):
     num_images: int
     num_assigned: int = Field(description="images in a bucket")
     num_samples: int = Field(description="how often the epoch has images, repeats included")
-    tails: str = Field(description="what becomes of remainders in this plan")
     pruned: dict[str, int] = Field(description="number of pruned images by reason")
     aspect_error: Spread
     crop_loss: Spread
