@@ -13,8 +13,16 @@ from tests.worlds import SMALL
 SPEC = {"world_size": 2, "batch_size": 8}
 OF_A_RUN = {"run", "fingerprint", "planner", "epoch", "world_size", "lockstep"}
 SPECS: list[dict[str, Any]] = [
-    *({"tails": tails} for tails in ("spill", "pad", "drop", "catch_all")),
-    *({"tails": tails, "lockstep": 5, "world_size": 3} for tails in ("spill", "pad", "catch_all")),
+    {},
+    *({"tails": tails} for tails in ("spill", "pad", "catch_all")),
+    {"last_step": "fill", "lockstep": 5, "world_size": 3},
+    *({"tails": tails, "lockstep": 5, "world_size": 3} for tails in ("shift", "drop", "short")),
+    {"max_pixels_per_batch": 2**21, "batch_size": None},
+    *({"tails": tails, "steps": "same_shape"} for tails in ("shift", "spill", "drop")),
+    *(
+        {"tails": tails, "steps": "same_shape", "lockstep": 5, "world_size": 3}
+        for tails in ("spill", "pad", "catch_all")
+    ),
     {"ladder": {"kind": "preset", "name": "sdxl"}, "assign": {"max_crop_loss": 0.1}},
     {"ladder": {"kind": "fitted", "num_buckets": 3}},
     {"ladder": {"kind": "fitted", "num_buckets": 3}, "valid_ids": list(range(0, 150))},
@@ -37,9 +45,12 @@ def close(stats: Any) -> Any:
 def test_previews_are_the_stats_of_the_runs(api: Api) -> None:
     api.put_csv("small", SMALL)
     api.put_csv("even", "id,width,height\n" + "".join(f"{i},1,1\n" for i in range(0, 200, 2)))
-    found = api.post("/v1/previews", {"map": "small", "specs": [{**SPEC, **spec} for spec in SPECS]})
-    assert (found["map"], found["num_images"], len(found["previews"])) == ("small", 200, len(SPECS))
-    for spec, told in zip(SPECS, found["previews"], strict=True):
+    previews: list[Any] = []
+    for some in (SPECS[:12], SPECS[12:]):
+        found = api.post("/v1/previews", {"map": "small", "specs": [{**SPEC, **spec} for spec in some]})
+        assert (found["map"], found["num_images"]) == ("small", 200)
+        previews += found["previews"]
+    for spec, told in zip(SPECS, previews, strict=True):
         run = api.put("/v1/runs/run", {"map": "small", **SPEC, **spec}, 201)
         stats = api.get("/v1/runs/run/stats")
         assert {**told["spec"], "map": "small", "maps": None} == run["spec"]
@@ -151,7 +162,9 @@ def test_people_get_a_table_and_charts(shared_api: Api) -> None:
     rows = {row["label"]: row for row in found["rows"]}
     assert rows["left out"]["cells"] == [*(f"{each['dropped']:,}" for each in stats), None]
     assert rows["left out"]["best"] == [True, False, False]
-    assert rows["images"]["best"] == rows["of mixed shapes"]["best"] == [False] * 3
+    mixed = [each["mixed_steps"] for each in stats]
+    assert rows["of mixed shapes"]["best"] == [*(num < max(mixed) for num in mixed), False]
+    assert rows["images"]["best"] == rows["repeated"]["best"] == [False] * 3
     assert "min_size" not in rows
     names = found["figure"]["layout"]["yaxis"]["ticktext"]
     assert names == ["&lt;b&gt;one", "two", "three"]
