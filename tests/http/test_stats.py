@@ -31,33 +31,50 @@ def served(
     return found
 
 
+BALANCED = ("shift", "short", "pad", "spill", "drop", "catch_all")
+SAME_SHAPE = ("shift", "pad", "spill", "catch_all")
 TYPICAL = [
-    ("pad", 7, 2),
-    ("pad", 2, 3),
-    ("spill", 5, 4),
-    ("spill", 1, 3),
-    ("catch_all", 7, 4),
-    ("catch_all", 2, 2),
+    ("balanced", "shift", 5, 4),
+    ("balanced", "short", 7, 2),
+    ("balanced", "pad", 7, 2),
+    ("balanced", "catch_all", 2, 2),
+    ("same_shape", "shift", 2, 3),
+    ("same_shape", "pad", 2, 3),
+    ("same_shape", "spill", 1, 3),
+    ("same_shape", "catch_all", 7, 4),
 ]
 
 
 @pytest.mark.parametrize(
-    ("tails", "lockstep", "world_size"),
+    ("steps", "tails", "lockstep", "world_size"),
     [
         each if each in TYPICAL else pytest.param(*each, marks=pytest.mark.exhaustive)
-        for each in itertools.product(("pad", "spill", "catch_all"), (1, 2, 5, 7), (2, 3, 4))
+        for steps, every in (("balanced", BALANCED), ("same_shape", SAME_SHAPE))
+        for each in itertools.product((steps,), every, (1, 2, 5, 7), (2, 3, 4))
     ],
 )
-def test_dropped_and_repeated_are_exact(shared_api: Api, lockstep: int, tails: str, world_size: int) -> None:
+def test_dropped_and_repeated_are_exact(
+    shared_api: Api, steps: str, tails: str, lockstep: int, world_size: int
+) -> None:
     """Also if the ranks do not divide the units and the repeats are in batches that no rank gets."""
     spec = {"map": "small", "world_size": world_size, "batch_size": 4, "tails": tails, "lockstep": lockstep}
+    check_dropped_and_repeated(shared_api, {**spec, "steps": steps})
+
+
+@pytest.mark.parametrize(
+    ("lockstep", "world_size"), [(5, 4), pytest.param(7, 2, marks=pytest.mark.exhaustive)]
+)
+def test_repeats_of_a_filled_last_step_are_exact(shared_api: Api, lockstep: int, world_size: int) -> None:
+    spec = {"map": "small", "world_size": world_size, "batch_size": 4, "lockstep": lockstep}
+    check_dropped_and_repeated(shared_api, {**spec, "tails": "spill", "last_step": "fill"})
+
+
+def check_dropped_and_repeated(shared_api: Api, spec: dict[str, Any]) -> None:
     shared_api.put("/v1/runs/run", spec, 201)
     try:
         stats = shared_api.get("/v1/runs/run/stats")
-        times = {
-            image: len(each)
-            for image, each in served(shared_api, "run", 0, world_size, stats["num_steps"]).items()
-        }
+        places = served(shared_api, "run", 0, spec["world_size"], stats["num_steps"])
+        times = {image: len(each) for image, each in places.items()}
         assert stats["dropped"] == stats["num_assigned"] - len(times)
         assert stats["repeated"] == sum(times.values()) - len(times)
     finally:
@@ -65,14 +82,26 @@ def test_dropped_and_repeated_are_exact(shared_api: Api, lockstep: int, tails: s
 
 
 @pytest.mark.parametrize(
-    ("planner", "tails"),
+    "fields",
     [
-        *(("line", "spill"), ("line", "pad"), ("novelai", "catch_all")),
-        pytest.param("line", "catch_all", marks=pytest.mark.exhaustive),
+        {},
+        {"tails": "pad"},
+        {"tails": "short"},
+        {"steps": "same_shape"},
+        {"planner": "novelai", "tails": "catch_all"},
+        *(
+            pytest.param(each, marks=pytest.mark.exhaustive)
+            for each in (
+                {"last_step": "fill", "lockstep": 4},
+                {"tails": "catch_all"},
+                {"steps": "same_shape", "tails": "pad"},
+                {"steps": "same_shape", "tails": "catch_all"},
+            )
+        ),
     ],
 )
-def test_an_image_comes_where_it_is_said_to_come(put_run: PutRun, api: Api, planner: str, tails: str) -> None:
-    put_run(planner=planner, tails=tails)
+def test_an_image_comes_where_it_is_said_to_come(put_run: PutRun, api: Api, fields: dict[str, Any]) -> None:
+    put_run(**fields)
     num_steps = api.get("/v1/runs/run/stats")["num_steps"]
     for epoch in (0, 3):
         places = served(api, "run", epoch, 2, num_steps)
