@@ -65,19 +65,34 @@ def dealt(api: Api, run: str, epoch: int, world_size: int) -> Counter[Any]:
     return found
 
 
-TAILS = ("drop", "spill", "catch_all", "pad")
-TYPICAL = [("drop", 1, 3), ("spill", 5, 2), ("catch_all", 2, 3), ("pad", 5, 3), ("pad", 2, 2)]
+TYPICAL = [
+    ("balanced", "drop", 1, 3),
+    ("balanced", "shift", 5, 2),
+    ("balanced", "short", 2, 3),
+    ("balanced", "pad", 5, 3),
+    ("same_shape", "spill", 5, 2),
+    ("same_shape", "catch_all", 2, 3),
+    ("same_shape", "pad", 2, 2),
+]
+EVERY = {
+    "balanced": ("shift", "short", "drop", "spill", "catch_all", "pad"),
+    "same_shape": ("shift", "drop", "spill", "catch_all", "pad"),
+}
 
 
 @pytest.mark.parametrize(
-    ("tails", "lockstep", "world_size"),
+    ("steps", "tails", "lockstep", "world_size"),
     [
         each if each in TYPICAL else pytest.param(*each, marks=pytest.mark.exhaustive)
-        for each in itertools.product(TAILS, (1, 2, 5), (2, 3))
+        for steps, tails in EVERY.items()
+        for each in itertools.product((steps,), tails, (1, 2, 5), (2, 3))
     ],
 )
-def test_it_adds_up_to_the_stats(shared_api: Api, tails: str, lockstep: int, world_size: int) -> None:
-    spec = {"map": "small", "world_size": world_size, "batch_size": 8, "tails": tails, "lockstep": lockstep}
+def test_it_adds_up_to_the_stats(
+    shared_api: Api, steps: str, tails: str, lockstep: int, world_size: int
+) -> None:
+    plan = {"steps": steps, "tails": tails, "lockstep": lockstep}
+    spec = {"map": "small", "world_size": world_size, "batch_size": 8, **plan}
     shared_api.put("/v1/runs/run", spec, 201)
     try:
         stats = shared_api.get("/v1/runs/run/stats")
@@ -94,9 +109,9 @@ def test_it_adds_up_to_the_stats(shared_api: Api, tails: str, lockstep: int, wor
         shared_api.ask("DELETE", "/v1/runs/run", 204)
 
 
-@pytest.mark.parametrize("planner", ["line", "novelai"])
-def test_several_epochs_are_each_as_told_alone(put_run: PutRun, api: Api, planner: str) -> None:
-    put_run(planner=planner, batch_size=9)
+@pytest.mark.parametrize("plan", [{}, {"steps": "same_shape"}, {"planner": "novelai"}])
+def test_several_epochs_are_each_as_told_alone(put_run: PutRun, api: Api, plan: dict[str, str]) -> None:
+    put_run(**plan, batch_size=9)
     together = ledger(api, first=2, to=5)
     assert {row["epoch"] for row in together} == {2, 3, 4, 5}
     alone = [row for epoch in range(2, 6) for row in ledger(api, first=epoch)]
@@ -130,7 +145,7 @@ def test_a_resumed_epoch_is_told_as_if_it_were_dealt_from_its_start(put_run: Put
 
 
 def test_the_present_epoch_is_the_slowest_ranks(put_run: PutRun, api: Api) -> None:
-    num_steps = put_run(tails="drop")["num_steps"]
+    num_steps = put_run(tails="drop", batch_size=14)["num_steps"]
     for rank in (0, 1):
         api.ack("run", rank, api.lease("run", rank)["lease"], 1, num_steps - 1)
     assert {row["epoch"] for row in ledger(api)} == {None, 2}
@@ -273,8 +288,17 @@ def test_a_client_that_goes_away_stops_it(
 @pytest.mark.parametrize(
     ("more", "reasons"),
     [
-        ({"tails": "drop", "batch_size": 12}, {"small_bucket", "tail", None}),
-        ({"tails": "spill", "lockstep": 1, "world_size": 3}, {"tail", "last_step", None}),
+        ({"batch_size": 9}, {"tail", None}),
+        ({"batch_size": 14, "tails": "drop"}, {"small_bucket", "tail", None}),
+        ({"tails": "drop", "last_step": "fill", "lockstep": 5}, {"tail", "last_step", None}),
+        (
+            {"steps": "same_shape", "tails": "drop", "batch_size": 12},
+            {"small_bucket", "tail", None},
+        ),
+        (
+            {"steps": "same_shape", "tails": "spill", "lockstep": 1, "world_size": 3},
+            {"tail", "last_step", None},
+        ),
         ({"num_repeats": 0.4}, {"not_drawn", "tail", None}),
         ({"num_repeats": 1.5}, {"tail", None}),
         ({"planner": "novelai"}, {"last_step", None}),
