@@ -183,19 +183,21 @@ class Job:
         return self._desk.open(self._desk.with_lockstep(self.name, lockstep)).plan.planner
 
     def _begin(self, tape: Tape) -> Tape:
-        """At an epoch's start: with the lockstep that makes its steps pure."""
+        """At an epoch's start: with the lockstep that makes its steps pure, or of about one cost."""
         own, size, spec = self.run.plan.spec.lockstep, self.world_size, self.run.spec
         lockstep = self.run.lockstep(tape.epoch)
         if spec.planner == "novelai":
             assert lockstep is None
             return tape
-        if lockstep % size:
+        units, rest = divmod(own, spec.world_size)
+        is_apt = own % size == 0 and (spec.steps == "same_shape" or own != spec.world_size)
+        wanted = own if rest or is_apt else size * units
+        if lockstep != wanted:
             assert lockstep == own
-            if own % spec.world_size == 0:  # there is no such plan
-                with pytest.raises(Invalid):
-                    self._desk.with_lockstep(self.name, size * (own // spec.world_size))
-        else:
-            assert lockstep == own or lockstep // size == own // spec.world_size
+            # an epoch has as many batches as a step has ranks, so that balanced steps have a unit of as many
+            assert spec.steps == "same_shape" or units != 1
+            with pytest.raises(Invalid):  # there is no such plan
+                self._desk.with_lockstep(self.name, wanted)
         return replace(tape, lockstep=lockstep)
 
     def start(self, world_size: int, resume: Literal["cursor", "start"] | StateDict, tape: Tape) -> None:
@@ -286,32 +288,37 @@ class Job:
 
     def _check_shapes(self) -> None:
         """Of all steps that this start deals of its first epoch, and of the epoch after it."""
-        tape = self.tape
-        begins = tape.position + self.world_size * np.arange(self.steps_left)
-        mixed = self._mixed(tape, len(begins))
+        tape, size = self.tape, self.world_size
+        begins = tape.position + size * np.arange(self.steps_left)
+        differs = self._differs(tape, len(begins))
         if self.run.spec.planner == "novelai":
-            assert mixed == self.session.mixed_steps
+            assert differs.sum() == self.session.mixed_steps
             return
-        spanning = begins // tape.lockstep != (begins + self.world_size - 1) // tape.lockstep
-        assert mixed <= self.session.mixed_steps == spanning.sum()
-        if tape.lockstep % self.world_size == 0 and tape.position % self.world_size == 0:
-            assert self.session.mixed_steps == 0
+        is_spanning = begins // tape.lockstep != (begins + size - 1) // tape.lockstep
+        assert self.session.mixed_steps == (is_spanning | differs).sum()
+        has_one_shape = self.run.spec.steps == "same_shape"
+        if has_one_shape:
+            assert not (differs & ~is_spanning).any()
+            if tape.lockstep % size == 0 and tape.position % size == 0:
+                assert self.session.mixed_steps == 0
         after = self._begin(Tape(tape.epoch + 1))
-        if after.lockstep % self.world_size == 0:
+        if after.lockstep % size == 0:
             num = self._num(after)
             assert num > 0
-            assert num % self.world_size == 0
-            assert self._mixed(after, num // self.world_size) == 0
+            assert num % size == 0
+            mixed = self._differs(after, num // size).sum()
             planner = self.run.sharding.planner_of(after.epoch)
-            assert planner.mixed_steps(after.epoch, 0, self.world_size) == 0
+            assert planner.mixed_steps(after.epoch, 0, size) == mixed
+            assert not has_one_shape or mixed == 0
 
-    def _mixed(self, tape: Tape, num_steps: int) -> int:
-        """Steps from there on whose batches really differ in size."""
+    def _differs(self, tape: Tape, num_steps: int) -> NDArray[np.bool_]:
+        """bool[num_steps]: of the steps from there on, whether their batches really differ in size."""
         positions = tape.position + np.arange(num_steps * self.world_size)
         planner = self._planner(tape.lockstep)
         buckets = planner.batches(tape.epoch, positions, self.world_size).buckets
         sizes = np.array(self._targets())[buckets].reshape(num_steps, self.world_size, 2)
-        return int((sizes != sizes[:, :1]).any(axis=(1, 2)).sum())
+        differs: NDArray[np.bool_] = (sizes != sizes[:, :1]).any(axis=(1, 2))
+        return differs
 
     def _targets(self) -> list[tuple[int, int]]:
         return list(self.run.plan.spec.targets)
@@ -326,8 +333,8 @@ class Job:
             assert np.array_equal(positions, np.arange(num - left_out))
             undealt = self._images(epoch, np.arange(len(positions), num), world_size, lockstep)
             served = self._images(epoch, positions, world_size, lockstep)
-            is_own = lockstep in (0, self.run.plan.spec.lockstep)
-            name = self.name if is_own else self._desk.with_lockstep(self.name, lockstep)
+            # the run itself, dealt to one rank, may have units of one batch
+            name = self._desk.with_lockstep(self.name, lockstep) if lockstep else self.name
             of = world_size if self.run.spec.planner == "novelai" else 1
             assert np.array_equal(served + undealt, self._desk.declared(name, epoch, of))
 

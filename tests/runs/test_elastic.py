@@ -16,25 +16,42 @@ from tests.runs.elastic import Desk, Job
 
 SMALL = {"map": "small", "world_size": 4, "batch_size": 2}
 LARGE = {"map": "large", "world_size": 64, "batch_size": 1}
+SAME_SHAPE = {**SMALL, "steps": "same_shape"}
 TAILS = ("spill", "pad", "drop", "catch_all")
-LINES = [
-    *({**SMALL, "tails": tails} for tails in TAILS),
-    {**SMALL, "tails": "pad", "lockstep": 6, "epochs": 3},
-    {**SMALL, "tails": "drop", "lockstep": 1, "epochs": 1},
-    {**SMALL, "tails": "spill", "gradient_accumulation_steps": 3},
-    {**SMALL, "tails": "catch_all", "lockstep": 12, "epochs": 2},
-    {**SMALL, "tails": "spill", "num_repeats": 1.5, "lockstep": 2},
-]
+LINES = {
+    "balanced": [
+        *({**SMALL, "tails": tails} for tails in ("shift", *TAILS, "short")),
+        {**SMALL, "last_step": "fill"},
+        {**SMALL, "lockstep": 6, "epochs": 3},
+        {**SMALL, "lockstep": 1, "epochs": 1},
+        {**SMALL, "tails": "short", "lockstep": 8},
+        {**SMALL, "num_repeats": 1.5, "last_step": "fill", "epochs": 2},
+        {**SMALL, "first": "largest"},
+    ],
+    "same_shape": [
+        *({**SAME_SHAPE, "tails": tails} for tails in TAILS),
+        {**SAME_SHAPE, "tails": "pad", "lockstep": 6, "epochs": 3},
+        {**SAME_SHAPE, "tails": "drop", "lockstep": 1, "epochs": 1},
+        {**SAME_SHAPE, "tails": "spill", "gradient_accumulation_steps": 3},
+        {**SAME_SHAPE, "tails": "catch_all", "lockstep": 12, "epochs": 2},
+        {**SAME_SHAPE, "tails": "spill", "num_repeats": 1.5, "lockstep": 2},
+    ],
+}
+LARGE_SAME_SHAPE = {**LARGE, "steps": "same_shape"}
 LARGE_LINES = [
-    {**LARGE, "tails": "spill"},
-    {**LARGE, "tails": "pad", "lockstep": 96},
-    {**LARGE, "tails": "drop", "lockstep": 16, "epochs": 2},
-    {**LARGE, "tails": "catch_all", "lockstep": 7},
-    {**LARGE, "tails": "spill", "world_size": 4096},
+    {**LARGE, "batch_size": 2},
+    {**LARGE, "tails": "short", "batch_size": 2},
+    {**LARGE, "world_size": 4096},
+    {**LARGE_SAME_SHAPE, "tails": "spill"},
+    {**LARGE_SAME_SHAPE, "tails": "pad", "lockstep": 96},
+    {**LARGE_SAME_SHAPE, "tails": "drop", "lockstep": 16, "epochs": 2},
+    {**LARGE_SAME_SHAPE, "tails": "catch_all", "lockstep": 7},
+    {**LARGE_SAME_SHAPE, "tails": "spill", "world_size": 4096},
 ]
 NOVELAI = [{**SMALL, "planner": "novelai"}, {**SMALL, "planner": "novelai", "epochs": 2}]
 WALKED_EPOCHS = 4
 
+by_steps = pytest.mark.parametrize("small", [SMALL, SAME_SHAPE], ids=["balanced", "same_shape"])
 by_tails = pytest.mark.parametrize(
     "tails",
     [
@@ -120,9 +137,11 @@ def walk_on(job: Job) -> None:
     job.check()
 
 
+@pytest.mark.parametrize("steps", LINES)
 @settings(deadline=None, max_examples=settings().max_examples // 2)
-@given(st.sampled_from(LINES), st.data())
-def test_a_chain_of_starts_serves_every_image_once_but_for_what_is_declared(desk, spec, data):
+@given(data=st.data())
+def test_a_chain_of_starts_serves_every_image_once_but_for_what_is_declared(desk, steps, data):
+    spec = data.draw(st.sampled_from(LINES[steps]), label="spec")
     live(Job(desk, desk.run(**spec)), data, data.draw(st.integers(1, 6)))
 
 
@@ -164,7 +183,7 @@ def test_novelai_begins_on_4096_ranks(desk):
 def test_a_world_size_that_divides_lockstep_is_told_of_a_start_within_a_step(desk):
     """3 ranks leave the stream at 9, within a unit of 12: then steps of 4 span units, though 4 divides 12. So does no
     step from 12 on."""
-    job = Job(desk, desk.run(**SMALL, lockstep=12))
+    job = Job(desk, desk.run(**SAME_SHAPE, lockstep=12))
     job.start(3, job.state(), job.tape)
     job.go(3)
     nine = job.state(), job.tape
@@ -181,7 +200,7 @@ def test_a_world_size_that_divides_lockstep_is_told_of_a_start_within_a_step(des
 def test_after_the_epoch_of_a_change_every_step_has_one_shape_again(desk, tails):
     """4 ranks, then 6, 3 and 6 within one epoch: its stream is planned for 4 throughout, and the states saved in it say
     so. Later epochs are planned for 6; back on 4, the plan's own lockstep returns."""
-    job = Job(desk, desk.run(**SMALL, tails=tails, lockstep=8))
+    job = Job(desk, desk.run(**SAME_SHAPE, tails=tails, lockstep=8))
     job.go(2)
     for world_size, num_steps in ((6, 1), (3, 3), (6, 2)):
         job.start(world_size, job.state(), job.tape)
@@ -201,8 +220,43 @@ def test_after_the_epoch_of_a_change_every_step_has_one_shape_again(desk, tails)
     assert job.run.lockstep(4) == 8
 
 
-def test_of_a_plan_with_mixed_steps_no_change_makes_another_lockstep(desk):
-    job = Job(desk, desk.run(**SMALL, tails="pad", lockstep=6))
+def test_after_the_epoch_of_a_change_steps_are_balanced_again(desk):
+    """4 ranks, then 6 and 3: the stream that has begun stays planned for 4, and so may have steps that span units.
+    Later ones have units of a step of the ranks that begin them, also of fewer than divide the plan's own."""
+    job = Job(desk, desk.run(**SMALL))
+    job.go(2)
+    job.start(6, job.state(), job.tape)
+    job.go(1)
+    assert job.state()["lockstep"] == 4
+    assert job.session.mixed_steps > 0
+    for world_size in (6, 2):
+        job.go(job.steps_left)
+        job.turn()
+        assert job.tape.lockstep == job.state()["lockstep"] == world_size
+        job.start(2, job.state(), job.tape)
+    walk_on(job)
+    assert [ended[1:] for ended in job.tape.ended.values()] == [(6, 4), (2, 2), (2, 2), (2, 2)]
+
+
+def test_images_keep_their_size_on_another_number_of_ranks(desk):
+    """Boundaries were moved for whole units of 4 batches; units of 6 leave out what each bucket then has over."""
+    run = desk.start(desk.run(**SAME_SHAPE, tails="shift"), 6, "start").run
+    assert run.lockstep(1) == 6
+    own, others = run.plan.planner, run.sharding.planner_of(1)
+    blocks = [planner.batches(1, np.arange(planner.num_batches(1, 6)), 6) for planner in (own, others)]
+    size_of = np.full(run.plan.sources.images.num_images, -1)
+    size_of[blocks[0].rows] = np.repeat(blocks[0].buckets, np.diff(blocks[0].bounds))
+    served = blocks[1].rows
+    assert len(np.unique(served)) == len(served)
+    sizes = np.repeat(blocks[1].buckets, np.diff(blocks[1].bounds))
+    is_in_both = size_of[served] >= 0
+    assert is_in_both.sum() > len(served) / 2
+    assert np.array_equal(size_of[served[is_in_both]], sizes[is_in_both])
+
+
+@by_steps
+def test_of_a_plan_with_mixed_steps_no_change_makes_another_lockstep(desk, small):
+    job = Job(desk, desk.run(**small, tails="pad", lockstep=6))
     for world_size in (5, 6, 12):
         job.start(world_size, "start", type(job.tape)())
         assert job.run.lockstep(0) == job.run.lockstep(1) == 6
@@ -210,7 +264,7 @@ def test_of_a_plan_with_mixed_steps_no_change_makes_another_lockstep(desk):
 
 def test_where_no_epoch_has_a_unit_for_so_many_ranks_the_plans_own_stays(desk):
     """150 images in 12 buckets, ``drop``: no bucket holds 64 of them, though an epoch has more batches."""
-    job = Job(desk, desk.run(**SMALL, tails="drop"))
+    job = Job(desk, desk.run(**SAME_SHAPE, tails="drop"))
     job.start(32, job.state(), job.tape)
     assert job.run.lockstep(1) == 4
     assert job.session.mixed_steps > 0
@@ -218,7 +272,7 @@ def test_where_no_epoch_has_a_unit_for_so_many_ranks_the_plans_own_stays(desk):
 
 
 def test_a_state_from_before_there_was_another_lockstep_has_the_plans_own(desk):
-    job = Job(desk, desk.run(**SMALL))
+    job = Job(desk, desk.run(**SAME_SHAPE))
     job.start(6, job.state(), job.tape)
     job.go(2)
     told = job.state()
@@ -232,7 +286,7 @@ def test_a_state_from_before_there_was_another_lockstep_has_the_plans_own(desk):
 
 def test_a_start_from_before_there_was_another_lockstep_goes_on_as_it_began(desk):
     """As an older coordinator has left it: the batches of a job that is at work are not others after an upgrade."""
-    name = desk.run(**SMALL, seed=7)
+    name = desk.run(**SAME_SHAPE, seed=7)
     run = desk.open(name)
     older = Generation(2, "older", 6, Cursor(0, 5), 20, run.generation.birth)
     assert desk.wait(desk.coordinator.store.begin(name, older, run.generation.id, None)).begun
@@ -245,9 +299,10 @@ def test_a_start_from_before_there_was_another_lockstep_goes_on_as_it_began(desk
     assert [session.run.lockstep(epoch) for epoch in (0, 1)] == [4, 6]
 
 
+@by_steps
 @pytest.mark.parametrize("lockstep", [151, 1 << 20])
-def test_a_state_of_a_lockstep_that_no_epoch_can_have_is_refused(desk, lockstep):
-    job = Job(desk, desk.run(**SMALL))
+def test_a_state_of_a_lockstep_that_no_epoch_can_have_is_refused(desk, small, lockstep):
+    job = Job(desk, desk.run(**small))
     job.go(2)
     before = desk.open(job.name).generation
     with pytest.raises(Invalid, match=f"can have lockstep {lockstep}") as refused:
@@ -256,10 +311,11 @@ def test_a_state_of_a_lockstep_that_no_epoch_can_have_is_refused(desk, lockstep)
     assert desk.open(job.name).generation == before
 
 
+@by_steps
 @by_tails
-def test_every_last_step_of_a_run_leads_to_its_end(desk, tails):
+def test_every_last_step_of_a_run_leads_to_its_end(desk, small, tails):
     """With ``epochs``: from behind the last step, and from before it on more ranks than there are batches left."""
-    job = Job(desk, desk.run(**SMALL, tails=tails, epochs=2))
+    job = Job(desk, desk.run(**small, tails=tails, epochs=2))
     job.go(job.steps_left)
     job.turn()
     job.go(job.steps_left - 1)
@@ -281,8 +337,9 @@ def test_every_last_step_of_a_run_leads_to_its_end(desk, tails):
     assert job.tape.ended[1][:2] == (1, 3)
 
 
-def test_a_world_size_beyond_the_epoch_is_refused_with_what_would_do(desk):
-    job = Job(desk, desk.run(**SMALL))
+@by_steps
+def test_a_world_size_beyond_the_epoch_is_refused_with_what_would_do(desk, small):
+    job = Job(desk, desk.run(**small))
     most = job.planner.num_batches(0, 1)
     job.go(2)
     with pytest.raises(Invalid, match=f"must be 1 to {most}") as refused:
