@@ -65,7 +65,9 @@ class Problem:
         )
         losses = np.rint(losses * 2.0**30).astype(np.int64)
         extra = np.maximum(losses - losses[self.own, np.arange(len(rows))], 0)
-        self.costs = (extra >> 15) ** 2 * self.weights  # [bucket, image]
+        is_own = np.arange(len(ladder))[:, np.newaxis] == self.own
+        # [bucket, image]
+        self.costs = np.where(is_own, 0, np.maximum((extra >> 15) ** 2, 1) * self.weights)
         self.there = np.unique(self.own)
         self.sizes = spec.batch_sizes[: len(ladder)] * spec.multiple
 

@@ -6,7 +6,9 @@ neighbouring bucket, until every bucket of a section does but one: the remainder
 bucket, whose images take turns in it.
 
 An image that moves costs the square of ``max(0, crop loss there - crop loss in its own bucket)``: with the least *sum*
-single images would lose much, and squares cost nothing in the mean. The cheapest boundaries are found by dynamic
+single images would lose much, and squares cost nothing in the mean. Between two sizes of one aspect, where nothing is
+cropped, the share of the pixels that the smaller one lacks counts instead. A move that costs nothing counts as the
+least that can be told apart, so that no image moves in vain. The cheapest boundaries are found by dynamic
 programming over the positions of one boundary after the other. A position matters only by how many samples lie before
 it, modulo the batch size; with one batch size these are the points of a lattice, and the cost of a boundary grows on
 both sides of its natural place, so that few points about it are enough.
@@ -130,6 +132,18 @@ class _Line:
             for bucket in range(1, len(parts))
         ]
 
+    def _costs(self, entries: _I64, owns: _I64, bucket: int) -> _I64:
+        """int64[n]: what it costs to have each image in a bucket, 0 where that is its own."""
+        bins = self._bins
+        extra = self._extra(entries, owns, bucket)
+        is_alike = bins.widths[owns] * bins.heights[bucket] == bins.widths[bucket] * bins.heights[owns]
+        areas, area = (bins.widths * bins.heights)[owns], bins.widths[bucket] * bins.heights[bucket]
+        missing = 1.0 - np.minimum(areas, area) / np.maximum(areas, area)
+        extra = np.where(is_alike, np.rint(missing * 2.0**30).astype(np.int64), extra) >> 15
+        weights = np.minimum(self._samples[entries], _MOST_WEIGHED)
+        costs: _I64 = np.where(owns == bucket, 0, np.maximum(extra**2, 1) * weights)
+        return costs
+
     def _extra(self, entries: _I64, owns: _I64, bucket: int) -> _I64:
         """What each image loses more in a bucket than in its own, int64[n] of 2**-30, at least 0."""
         of, bins = self._entries, self._bins
@@ -150,8 +164,7 @@ class _Line:
         samples = self._samples[entries]
         sides = []
         for bucket in (boundary - 1, boundary):
-            cost = (self._extra(entries, owns, bucket) >> 15) ** 2 * np.minimum(samples, _MOST_WEIGHED)
-            sums = np.append(0, np.cumsum(cost))
+            sums = np.append(0, np.cumsum(self._costs(entries, owns, bucket)))
             sides.append(sums - sums[len(before)])
         num_samples = np.append(0, np.cumsum(samples))
         return _Window(
