@@ -71,6 +71,9 @@ MOVED = {
     "operations.md#bounds": "reference/limits.md",
     "operations.md#tried-under-faults": "concepts/fault-tests.md",
     "operations.md#the-demo": "reference/cli.md#the-demo",
+    "concepts/plan.md": "concepts/planning.md",
+    "concepts/stream.md": "concepts/planning.md#the-stream",
+    "concepts/unit.md": "concepts/planning.md#steps-of-equal-cost",
 }
 """Former page -> page; a key with an anchor wins over that of its page. Links in old changelog entries and old
 addresses of the site lead to the new page."""

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from docs.pictures import example, quality, urn
+from docs.pictures import example, plans, quality, urn
+from docs.pictures.plans import BALANCED, SAME_SHAPE
 
+from bucketline_service.cli import offline_preview
 from bucketline_service.planning.line.permutation import SMALL
 from bucketline_service.planning.line.remainders import POLICIES
+from tests.server import COCO
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "concepts" / "mathematics.md").read_text()
 WORDS = re.sub(r"\s+", " ", TEXT)
+PLANNING = (ROOT / "docs" / "concepts" / "planning.md").read_text()
+PLANNING_WORDS = re.sub(r"\s+", " ", PLANNING)
 MIDDLE = int(np.argmax(example.COUNTS))
 
 
@@ -43,9 +48,8 @@ OF_UNITS = [policy for policy in POLICIES if policy != "shift"]
 
 @pytest.mark.exhaustive
 def test_what_computes_the_pictures_needs_no_matplotlib() -> None:
-    program = (
-        "import sys; from docs.pictures import example, quality, urn; sys.exit('matplotlib' in sys.modules)"
-    )
+    computing = "example, plans, quality, urn"
+    program = f"import sys; from docs.pictures import {computing}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
@@ -116,6 +120,92 @@ def test_two_epochs_have_the_same_units_in_another_order() -> None:
     assert np.array_equal(np.bincount(first), np.bincount(second))
     assert not np.array_equal(first, second)
     assert np.array_equal(first, example.dealt(0).T.ravel())
+
+
+@pytest.mark.parametrize("ladder", plans.LADDERS)
+@pytest.mark.parametrize("fields", [SAME_SHAPE, BALANCED], ids=lambda fields: fields["steps"])
+def test_what_the_pictures_count_is_what_the_stats_say(ladder: str, fields: dict[str, str]) -> None:
+    plan = plans.planned(ladder, **fields)
+    stats = plan.stats
+    assert plan.nearest_crops.mean() == pytest.approx(stats["crop_loss"]["mean"])
+    assert plan.imbalance == pytest.approx(stats["step_imbalance"])
+    assert (np.ptp(plan.steps, axis=1) > 0).sum() == stats["mixed_steps"]
+    assert (plan.nearest != plan.buckets).sum() == stats["moved"]
+    assert len(plan.left_out) == stats["dropped"]
+    assert len(plan.rows) == plan.steps.size * plans.BATCH_SIZE
+    extra = plan.crops(np.arange(plans.NUM_IMAGES), plan.buckets) - plan.nearest_crops
+    assert extra.max() == pytest.approx(stats["max_extra_crop"], abs=1e-8)
+
+
+def test_the_table_of_the_two_defaults_is_what_is_planned() -> None:
+    assert "\n".join(plans.table()) in PLANNING
+
+
+def test_the_text_says_what_the_picture_of_the_crops_shows() -> None:
+    before, now = (plans.planned("NovelAI", **fields) for fields in (SAME_SHAPE, BALANCED))
+    crops = (f"{100 * plan.served_crops.mean():.1f} %" for plan in (before, now))
+    assert "crops {} of an image in the mean with `same_shape`, and {}".format(*crops) in PLANNING_WORDS
+    assert f"{100 * now.nearest_crops.mean():.1f} % of its pixels in the mean" in PLANNING_WORDS
+    assert [len(np.unique(plan.served)) for plan in (before, now)] == [4, 8]
+    assert f"leave out {len(now.left_out)}: fewer than a step" in PLANNING_WORDS
+    assert len(before.left_out) == len(now.left_out) < now.steps.shape[1] * plans.BATCH_SIZE
+    assert f"serve {len(now.rows)} images in {len(now.steps)} steps" in PLANNING_WORDS
+    assert [len(np.unique(plan.nearest[plan.left_out])) for plan in (before, now)] == [1, 5]
+    assert "above in one bucket, below in five" in PLANNING_WORDS
+
+
+def test_the_text_says_what_the_picture_of_the_steps_shows() -> None:
+    before, now = (plans.planned("NovelAI", **fields) for fields in (SAME_SHAPE, BALANCED))
+    assert not np.ptp(before.steps, axis=1).any()
+    mixed = np.flatnonzero(np.ptp(now.steps, axis=1))
+    assert f"steps {mixed[0]} and {mixed[1]} are mixed: {len(mixed)} of {len(now.steps)}" in PLANNING_WORDS
+    for step in mixed.tolist():
+        for width, height in now.sizes[np.unique(now.steps[step])].tolist():
+            assert f"{width} x {height}" in PLANNING_WORDS.split(f"step {step} mixes ")[1].split("Below")[0]
+    waiting = 100 * (1 - 1 / now.imbalance)
+    assert f"mean batch: {now.imbalance:.3f} here." in PLANNING_WORDS
+    assert f"ranks wait {waiting:.1f} % of their time" in PLANNING_WORDS
+    shuffled = plans.planned("NovelAI", **BALANCED, lockstep=1)
+    assert f"in random order, it would be {shuffled.imbalance:.3f}" in PLANNING_WORDS
+    sdxl = (plans.planned("SDXL", **fields).stats["num_shapes"] for fields in (BALANCED, SAME_SHAPE))
+    assert "{} instead of {} for SDXL above".format(*sdxl) in PLANNING_WORDS
+
+
+def test_the_text_says_what_the_picture_of_the_boundaries_shows() -> None:
+    plan = plans.planned("NovelAI", **BALANCED)
+    before, after = (np.bincount(of, minlength=len(plan.sizes)) for of in (plan.nearest, plan.buckets))
+    for counts in (before, after):
+        *others, last = (str(count) for count in counts[counts > 0])
+        assert f"buckets of {', '.join(others)} and {last} images" in PLANNING_WORDS
+    largest = np.argmax(before)
+    rest = after % plans.BATCH_SIZE
+    assert rest[largest] == plans.NUM_IMAGES % plans.BATCH_SIZE
+    assert np.delete(rest, largest).sum() == 0
+    *some, last = (
+        f"{width} x {height}" for width, height in plan.sizes[(before > 0) & (after == 0)].tolist()
+    )
+    assert f"Here {', '.join(some)} and {last} are empty" in PLANNING_WORDS
+    moved = np.flatnonzero(plan.nearest != plan.buckets)
+    assert f"{len(moved)} of the {plans.NUM_IMAGES} images move" in PLANNING_WORDS
+    extra = plan.crops(moved, plan.buckets[moved]) - plan.nearest_crops[moved]
+    worst = moved[np.argmax(extra)]
+    own, there = (tuple(plan.sizes[of[worst]].tolist()) for of in (plan.nearest, plan.buckets))
+    assert before[plan.nearest[worst]] == 1
+    said = f"only image of {own[0]} x {own[1]}: it loses {100 * extra.max():.0f} percentage points more in "
+    assert f"{said}{there[0]} x {there[1]}" in PLANNING_WORDS
+
+
+@pytest.mark.parametrize("world_size", [4, 64])
+def test_the_text_says_what_all_5000_images_lose(world_size: int) -> None:
+    specs = [{"world_size": world_size, "batch_size": 8, **fields} for fields in (SAME_SHAPE, BALANCED)]
+    answer = offline_preview.run(COCO, specs, ["before", "now"], offline_preview.Reading())
+    before, now = (each["stats"] for each in answer["previews"])
+    lost = [f"{100 * stats['crop_loss_served']:.1f} %" for stats in (before, now)]
+    imbalance = f"imbalance {'is' if world_size == 4 else 'of'} {now['step_imbalance']:.3f}"
+    said = "All 5,000 images on 4 ranks lose {} with `same_shape` and {} with `balanced`, whose "
+    if world_size == 64:
+        said = "On 64 ranks it is {} and {}, with an "
+    assert said.format(*lost) + imbalance in PLANNING_WORDS
 
 
 @pytest.mark.exhaustive

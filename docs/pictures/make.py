@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
-from docs.pictures import guides, laws, tape
+from docs.pictures import comparison, guides, laws, tape
 from docs.pictures.style import STYLE
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 PICTURES: dict[str, Callable[[], Figure]] = {
+    "cropped": comparison.cropped,
+    "waiting": comparison.waiting,
+    "shifted": comparison.shifted,
     "line": tape.line,
     "tails": tape.tails,
     "stream": tape.stream,

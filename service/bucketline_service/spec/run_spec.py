@@ -99,21 +99,23 @@ class PlanFields(BatchSizes, Repeats):
     planner: _PlannerName = Field(DEFAULT.name, description="the algorithm that plans the epochs")
     lockstep: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
         None,
-        description="consecutive batches of about one cost or one bucket, which the planner shuffles as a unit",
+        description="consecutive batches that the planner shuffles as a unit: of about the same cost, or with "
+        "same_shape of one bucket",
     )
     steps: Steps | None = Field(
         None,
-        description="what the batches of one step have in common: about the same cost (balanced), or one shape on all "
-        "ranks (same_shape)",
+        description="what the batches of one step have in common: about the same cost (balanced), or the same shape "
+        "(same_shape)",
     )
     tails: _Tails | None = Field(
         None,
-        description="what becomes of the images that do not fill a batch; with same_shape, a unit",
+        description="what becomes of the images that do not fill a batch; with same_shape, a unit. The default is "
+        "spill with same_shape",
     )
     last_step: LastStep | None = Field(
         None,
-        description="with balanced steps: the batches that do not fill the last step are left out (drop), or it is "
-        "filled with repeats (fill)",
+        description="with balanced steps: the batches that do not fill the last unit are left out (drop), or the unit "
+        "is filled with repeats (fill)",
     )
     ladder: AnyLadder = Field(default_factory=lambda: DEFAULT_LADDER(), description="which buckets exist")
     assign: AssignSpec = Field(
@@ -127,7 +129,7 @@ class PlanFields(BatchSizes, Repeats):
     )
     gradient_accumulation_steps: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
         None,
-        description="with same_shape: steps that have one shape on all ranks, so that lockstep becomes world_size "
+        description="with same_shape: consecutive steps that have the same shape, so that lockstep becomes world_size "
         "times it. It changes nothing with balanced steps. Not with lockstep",
     )
     cost: AnyCost = Field(
@@ -135,8 +137,8 @@ class PlanFields(BatchSizes, Repeats):
     )
     first: Literal["largest"] | None = Field(
         None,
-        description="epoch 0 begins with a unit of each distinct shape, the largest batch first, so that a job that "
-        "runs out of memory does so at step 0",
+        description="epoch 0 begins with units that have a batch of each distinct shape, the largest batch first, so "
+        "that a job that runs out of memory does so at step 0",
     )
     epochs: Annotated[PositiveInt, Field(strict=True, lt=MAX_EPOCH)] | None = Field(
         None, description="the run ends after this many epochs; without it, it never ends"
