@@ -22,6 +22,7 @@ from PIL import Image
 
 from bucketline import BucketClient, Invalid, NotFound, Operator
 from bucketline.geometry import fit
+from bucketline_service.cli import offline_preview
 from bucketline_service.spec.advice import CODES
 from tests.server import COCO, ServerProcess, run_command
 
@@ -249,6 +250,22 @@ def test_turned_photos_as_well_once_they_are_scanned_as_the_guide_says(
         assert (nearest["width"], nearest["height"]) == expected, path.name
 
 
+def test_what_images_that_fill_no_batch_cost_is_what_the_guide_says(tmp_path: Path) -> None:
+    _, spec = kohya()
+    file = tmp_path / "first.csv"
+    file.write_text("".join(COCO.read_text().splitlines(keepends=True)[:501]))
+    common = {field: value for field, value in spec.items() if field not in ("maps", "tails", "last_step")}
+    as_there = {field: spec[field] for field in ("tails", "last_step")}
+    specs = [{**common, **fields} for fields in (as_there, {}, {"steps": "same_shape"})]
+    answer = offline_preview.run(file, specs, ["there", "default", "same"], offline_preview.Reading())
+    stats = [each["stats"] for each in answer["previews"]]
+    told = [f"| {each['crop_loss_served']:.2%} | {each['repeated']} | {each['dropped']} |" for each in stats]
+    text = (GUIDES / "from-kohya.md").read_text()
+    table = text.split("| plan | cropped | repeated | left out of an epoch |")[1].split("\n\n")[0]
+    assert re.findall(r"\| [\d.]+% \| \d+ \| \d+ \|", table) == told
+    assert [each["spilled"] for each in stats] == [0, 0, int(re.findall(r"changes: (\d+) images", table)[0])]
+
+
 def test_num_repeats_of_1_is_once(operator: Operator) -> None:
     _, spec = kohya()
     operator.put_run("repeats", spec)
@@ -369,6 +386,18 @@ def test_a_caching_pass_encodes_every_image_once(operator: Operator, url: str) -
     for rank in range(spec["world_size"]):
         exec(code, {**names, "rank": rank})
     assert len(cache) == len({image for image, _, _ in cache}) == 5000
+    # a training on another number of ranks finds all of its images in it
+    operator.put_run("cached", {**spec, "world_size": 6, "last_step": "drop"})
+    with BucketClient(url, run="cached") as client:
+        client.begin(None, session="training")
+        served = [
+            (image, batch.width, batch.height)
+            for rank in range(6)
+            for batch in client.epoch(rank)
+            for image in batch.ids
+        ]
+    assert len(served) > 4900
+    assert cache.keys() >= set(served)
 
 
 def test_a_broken_image_is_replaced_by_others_of_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
