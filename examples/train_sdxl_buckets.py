@@ -79,8 +79,7 @@ def put_run(url: str, folder: Path, batch_size: int, world_size: int) -> None:
             image = ImageOps.exif_transpose(stored)
             table.writerow([file.name, image.width, image.height])
     ladder = {"kind": "novelai", "max_size": [128, 128], "divisible": 16, "min_dim": 64, "dim_limit": 256}
-    # with a lockstep of 1 the few images of a small folder fill more batches, but ranks may differ in shape
-    spec = {"map": RUN, "batch_size": batch_size, "lockstep": 1, "ladder": {**ladder, "base_res": [128, 128]}}
+    spec = {"map": RUN, "batch_size": batch_size, "ladder": {**ladder, "base_res": [128, 128]}}
     with Operator(url) as operator:
         with suppress(NotFound):
             world_size = operator.run(RUN)["spec"]["world_size"]  # as when the run was created

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bucketline import BucketClient, Operator
+from bucketline import Batch, BucketClient, Operator
 from bucketline_service.cli import offline_preview
 from tests.server import COCO
 from tests.shell import ROOT, Document, Shell
@@ -61,7 +62,15 @@ def test_the_loop_trains_an_epoch_once_on_4_ranks_and_resumes_from_its_checkpoin
     assert [train(shell, saved[1], rank)[0] for rank in (0, 3)] == [first[rank][0][100:] for rank in (0, 3)]
 
 
-def test_another_number_of_ranks_gets_the_rest_of_the_epoch_and_then_steps_of_one_shape(shell: Shell) -> None:
+def imbalance(ranks: list[list[Batch]]) -> float:
+    """The pixels of each step's largest batch over those of its mean one, of batches of as many images."""
+    steps = [[batch.width * batch.height for batch in step] for step in zip(*ranks, strict=True)]
+    return sum(map(max, steps)) * len(ranks) / sum(map(sum, steps))
+
+
+def test_another_number_of_ranks_gets_the_rest_of_the_epoch_and_then_one_that_is_planned_for_it(
+    shell: Shell,
+) -> None:
     with Operator(shell.url) as operator:
         operator.put_run("elastic", {"map": "coco", "world_size": 4, "batch_size": 8})
     with BucketClient(shell.url, run="elastic") as client:
@@ -69,13 +78,20 @@ def test_another_number_of_ranks_gets_the_rest_of_the_epoch_and_then_steps_of_on
         before = {image for rank in range(4) for _ in range(10) for image in client.next_batch(rank).ids}
         session = client.begin(client.state_dict(), world_size=6, session="of 6")
         after = [list(client.epoch(rank)) for rank in range(6)]
-        shapes = [[(each.width, each.height) for each in client.epoch(rank)] for rank in range(6)]
+        later = [list(client.epoch(rank)) for rank in range(6)]
     images = [image for batches in after for batch in batches for image in batch.ids]
     assert session.left_out_batches == (624 - 40) % 6 < 6
     assert len(set(images)) == len(images) == (624 - 40 - session.left_out_batches) * 8
     assert not before & set(images)
     assert session.mixed_steps > 0
-    assert {len(set(step)) for step in zip(*shapes, strict=True)} == {1}
+    assert imbalance(later) < 1.002 < 1.02 < imbalance(after)
+    sizes = {
+        (image, batch.width, batch.height)
+        for batches in [*after, *later]
+        for batch in batches
+        for image in batch.ids
+    }
+    assert len(sizes) == len({image for image, *_ in sizes}) > 4990
 
 
 def test_the_left_out_images_are_as_many_as_it_says() -> None:
@@ -89,6 +105,21 @@ def test_the_left_out_images_are_as_many_as_it_says() -> None:
     assert f"On 64 ranks it is {many} ({many / 50:.1f} %)" in text
     assert f"serves {5000 - few:,} images once, and leaves\nout {few} ({few / 50:.2f} %)" in exactly_once
     assert f"leaves out {many} of the 5,000 images of an epoch ({many / 50:.1f} %)" in exactly_once
+
+
+def test_the_crops_and_the_waiting_are_as_it_says(tmp_path: Path) -> None:
+    """What the changelog says of the new default, too."""
+    file = tmp_path / "first.csv"
+    file.write_text("".join(COCO.read_text().splitlines(keepends=True)[:501]))
+    specs = [{"world_size": 8, "batch_size": 8, "steps": steps} for steps in ("same_shape", "balanced")]
+    answer = offline_preview.run(file, specs, ["before", "now"], offline_preview.Reading())
+    before, now = (each["stats"] for each in answer["previews"])
+    lost = [f"{100 * stats['crop_loss_served']:.1f} %" for stats in (before, now)]
+    nearest = f"{100 * now['crop_loss']['mean']:.1f} %"
+    waiting = f"ranks wait {100 * (1 - 1 / now['step_imbalance']):.1f} % of their time"
+    for document in (README.text, (ROOT / "CHANGELOG.md").read_text()):
+        text = re.sub(r"\s+", " ", document)
+        assert re.search(rf"los[et] {lost[0]}.*crops? {nearest}.*lose {lost[1]}.*{waiting}", text)
 
 
 def test_calls_of_an_operator_answer(shell: Shell) -> None:
