@@ -25,6 +25,7 @@ from bucketline_service.planning.buckets.ladder_generators import (
     explicit,
     is_integer,
 )
+from bucketline_service.planning.least_cost_path import least_cost_path
 
 MAX_CANDIDATES = 2_048
 _MAX_SIZES = 1 << 20
@@ -143,26 +144,8 @@ def choose(images: Histogram, aspects: _Floats, num_buckets: int) -> list[int]:
     with narrower buckets."""
     if not len(images.aspects):
         raise ValueError("there is no image to fit the ladder to")
-    first, between, last = _losses(images, aspects)
     no_gain = _NO_GAIN * float(images.counts.sum())
-    # best[j]: the least loss of the images up to aspect j, of ladders of so many buckets that end in j
-    best, paths = first, []
-    least, end = float((best + last).min()), int((best + last).argmin())
-    for _ in range(min(num_buckets, len(aspects)) - 1):
-        through = best[:, np.newaxis] + between  # [i, j]: through i as the last but one
-        before = through.argmin(axis=0)
-        best = through[before, np.arange(len(aspects))]
-        total = best + last
-        # what one more bucket gains never grows with their number (`between` is a Monge array): once one does not pay,
-        # none will
-        if not float(total.min()) < least - no_gain:
-            break
-        paths.append(before)
-        least, end = float(total.min()), int(total.argmin())
-    chosen = [end]
-    for before in reversed(paths):
-        chosen.append(int(before[chosen[-1]]))
-    return chosen[::-1]
+    return least_cost_path(*_losses(images, aspects), num_buckets, no_gain)
 
 
 def _losses(images: Histogram, aspects: _Floats) -> tuple[_Floats, _Floats, _Floats]:
