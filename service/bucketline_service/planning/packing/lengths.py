@@ -1,0 +1,62 @@
+"""Lengths: the few token counts that images are rounded up to, so that packs of few kinds hold all of them.
+
+An image of length L takes a slot of L tokens of a pack; the tokens that it has not are padding. The lengths that pad
+the least are found exactly, as the ``fitted`` ladder's sizes are: see ``least_cost_path``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.planning.least_cost_path import least_cost_path
+
+MAX_CANDIDATES = 2_048
+_CELLS = 8_192  # of a budget, at least half as many as which a knapsack has; see ``grid``
+
+_I64 = NDArray[np.int64]
+
+
+def grid(max_tokens: int) -> int:
+    """Tokens that lengths are multiples of, so that a knapsack of ``max_tokens`` has few cells: at most one in 8,192 of
+    it, at least 1."""
+    return max(1, max_tokens // _CELLS)
+
+
+def choose_lengths(tokens: _I64, counts: _I64, max_tokens: int, num_lengths: int) -> _I64:
+    """The at most ``num_lengths`` lengths that pad the least, in tokens, int64[S] ascending.
+
+    ``tokens`` int64[D], 1 to ``max_tokens``; ``counts`` int64[D]: how many images have so many, those with 0 have no
+    say. Each image has the shortest length that holds it. Lengths are multiples of ``grid(max_tokens)``, of a multiple
+    of it where that leaves more than ``MAX_CANDIDATES`` to choose from, but never longer than ``max_tokens``. Among
+    these the choice is exact. Of equal choices it is always the same one. Raises ``ValueError`` if no image counts.
+    """
+    is_there = counts > 0
+    if not is_there.any():
+        raise ValueError("there is no image to choose lengths for")
+    step = grid(max_tokens)
+    while True:
+        # int64[M]: the lengths that may be chosen, ascending, and how many images there are up to each
+        offered, of = np.unique(
+            np.minimum(-(-tokens[is_there] // step) * step, max_tokens), return_inverse=True
+        )
+        if len(offered) <= MAX_CANDIDATES:
+            break
+        step *= 2
+    num = np.cumsum(np.bincount(of, weights=counts[is_there], minlength=len(offered)))
+    # [i, j]: what the images beyond length i, up to length j, take at length j. Whole numbers below 2**53: exact.
+    between = np.where(np.tri(len(offered), dtype=bool), np.inf, offered * (num - num[:, np.newaxis]))
+    last = np.full(len(offered), np.inf)
+    last[-1] = 0  # the longest images need a length
+    return offered[least_cost_path(offered * num, between, last, num_lengths)]
+
+
+def length_classes(tokens: _I64, lengths: _I64) -> _I64:
+    """int64[n]: which of the ascending ``lengths`` int64[S] each image has. Raises ``ValueError`` for one that is
+    longer than all of them."""
+    classes = np.searchsorted(lengths, tokens)
+    if len(classes) and classes.max() == len(lengths):
+        raise ValueError(
+            f"an image of {tokens.max()} tokens is longer than the longest length, {lengths[-1]}"
+        )
+    return classes

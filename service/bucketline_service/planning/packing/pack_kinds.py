@@ -1,0 +1,162 @@
+"""Pack kinds: the few packs, each used many times, that hold all images in the fewest budgets of tokens.
+
+This is the cutting-stock problem with one freedom more, that a short image may take a longer slot. It is solved as
+Gilmore and Gomory do ("A linear programming approach to the cutting-stock problem", 1961): a linear programme over the
+kinds that are known, whose dual prices say what a slot is worth; the most valuable pack at these prices, a knapsack,
+joins the kinds until none is worth more than a pack costs. What rounding down leaves is packed by an integer programme
+over all kinds seen on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.packing.knapsack import most_valuable
+from bucketline_service.planning.packing.lengths import choose_lengths, grid, length_classes
+from bucketline_service.planning.packing.solver import INFINITY, Program
+
+ONE_LEFT_OUT_IN = 200
+"""At most one in so many images of each length or longer has no slot."""
+
+_NO_GAIN = 1e-6  # of a pack: the tolerance of the linear programme's prices, with some to spare
+_MAX_NODES = 200
+_GAP = 5e-3
+
+_I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class PackKinds:
+    """``lengths`` int64[S] in tokens, ascending. ``kinds`` int64[J, S]: slots of each length in a pack of each kind,
+    never of more than ``max_tokens`` together; the kinds with the longest slots come first. ``counts`` int64[J]:
+    packs of each kind, at least 1.
+
+    ``fit_pack_kinds`` finds them once for a data set. HiGHS may decide ties in another way in another version, so a
+    plan must keep them, not find them again.
+    """
+
+    max_tokens: int
+    lengths: _I64
+    kinds: _I64
+    counts: _I64
+
+    @property
+    def num_packs(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def slots(self) -> _I64:
+        """int64[S]: slots of each length in all packs."""
+        slots: _I64 = self.counts @ self.kinds
+        return slots
+
+
+def fit_pack_kinds(tokens: _I64, counts: _I64, max_tokens: int, num_lengths: int) -> PackKinds:
+    """The packs of ``max_tokens`` tokens for images of ``tokens`` int64[D], positive; ``counts`` int64[D]: how many
+    images have so many.
+
+    Every slot can be filled with an image of its length or a shorter one, and at every length all but one in
+    ``ONE_LEFT_OUT_IN`` of the images of that length or longer have a slot. Within the lengths that are chosen
+    (``choose_lengths``, at most ``num_lengths``) the number of packs is near the least: at most as many more than the
+    linear programme's bound as what rounding down leaves takes. Time and memory do not depend on the number of images.
+
+    Raises ``Invalid`` where an image has more tokens than a pack, ``ValueError`` if there is no image.
+    """
+    longest = int(tokens[counts > 0].max(initial=0))
+    if longest > max_tokens:
+        detail = f"{max_tokens:,} tokens do not hold the longest image, which has {longest:,}"
+        hint = f"Use at least {longest:,}, or a smaller ladder.max_pixels or shorter clips"
+        raise Invalid("pack.max_tokens", detail, hint)
+    lengths = choose_lengths(tokens, counts, max_tokens, num_lengths)
+    of = length_classes(tokens[counts > 0], lengths)
+    images = np.bincount(of, weights=counts[counts > 0], minlength=len(lengths)).astype(np.int64)
+    return PackKinds(max_tokens, lengths, *_fewest_packs(images, lengths, max_tokens))
+
+
+def _fewest_packs(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64, _I64]:
+    """Kinds and counts for ``images`` int64[S] of each length."""
+    kinds, packs = generate_columns(images, lengths, max_tokens)
+    counts = np.floor(packs + 1e-9).astype(np.int64)
+    more, num_more = first_fit_decreasing(_not_held(images, counts @ kinds), lengths, max_tokens)
+    kinds = np.concatenate([kinds, more])
+    counts = np.append(counts, np.zeros_like(num_more))
+    start = np.append(np.zeros(len(kinds) - len(more), dtype=np.int64), num_more)
+    counts += _pack_the_rest(images, images - counts @ kinds, kinds, start)
+    # what first fit and the knapsack have both found is one kind; the longest slots are compared first
+    different, of = np.unique(-kinds[:, ::-1], axis=0, return_inverse=True)
+    counts = np.bincount(of.reshape(-1), weights=counts, minlength=len(different)).astype(np.int64)
+    return -different[counts > 0, ::-1], counts[counts > 0]
+
+
+def generate_columns(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64, NDArray[np.float64]]:
+    """The linear programme's optimum over all packs that fit: kinds int64[C, S], all that the search has seen, and
+    how much of each is used, float64[C]; the sum of these is the least number of packs, which no whole packs that hold
+    all images can have less of.
+
+    Slots of a length or shorter ones are never more than the images of that length or shorter ones, who alone can fill
+    them; all lengths together have as many slots as images.
+    """
+    num = np.cumsum(images).astype(np.float64)
+    program = Program(np.append(np.full(len(num) - 1, -INFINITY), num[-1]), num)
+    cells = grid(max_tokens)
+    # a length that is no multiple of the grid is the budget itself, and fills all cells
+    sizes, capacity = lengths // cells, max_tokens // cells
+    kinds = np.diag(max_tokens // lengths)
+    for kind in kinds:
+        program.add(np.cumsum(kind))
+    seen = {kind.tobytes() for kind in kinds}
+    while True:
+        packs, prices = program.solve()
+        # a slot stands in the rows of its length and of all longer ones
+        worth, kind = most_valuable(np.cumsum(prices[::-1])[::-1], sizes, capacity)
+        if worth <= 1 + _NO_GAIN or kind.tobytes() in seen:
+            return kinds, packs
+        seen.add(kind.tobytes())
+        kinds = np.concatenate([kinds, kind[np.newaxis]])
+        program.add(np.cumsum(kind))
+
+
+def _not_held(images: _I64, slots: _I64) -> _I64:
+    """int64[S]: images of each length that have no slot, where a slot holds one of its length, else a shorter one."""
+    rest = images - slots
+    for length in range(len(rest) - 1, 0, -1):
+        # slots beyond the images of their length take shorter ones
+        spare = min(0, int(rest[length]))
+        rest[length] -= spare
+        rest[length - 1] += spare
+    return rest
+
+
+def first_fit_decreasing(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64, _I64]:
+    """Packs for ``images`` int64[S] of each length, filled one after the other with the longest image that fits. Kinds
+    int64[J, S], and how many of each follow each other, int64[J]."""
+    rest = images.copy()
+    kinds, counts = [np.empty((0, len(lengths)), dtype=np.int64)], []
+    while rest.any():
+        kind = np.zeros_like(rest)
+        room = max_tokens
+        for length in range(len(lengths) - 1, -1, -1):
+            kind[length] = min(int(rest[length]), room // int(lengths[length]))
+            room -= int(kind[length] * lengths[length])
+        count = int((rest[kind > 0] // kind[kind > 0]).min())
+        rest -= count * kind
+        kinds.append(kind[np.newaxis])
+        counts.append(count)
+    return np.concatenate(kinds), np.array(counts, dtype=np.int64)
+
+
+def _pack_the_rest(images: _I64, rest: _I64, kinds: _I64, start: _I64) -> _I64:
+    """Of each kind the packs that hold the ``rest`` int64[S] of the images, the fewest: int64[C]. ``rest`` is below 0
+    where shorter images stand in slots of that length. ``start`` int64[C] holds all of it."""
+    may_be_left_out = np.cumsum(images[::-1]) // ONE_LEFT_OUT_IN
+    # rows: slots of each length or shorter ones, then of each length or longer ones, longest first
+    upper = np.append(np.cumsum(rest), np.full(len(rest), INFINITY))
+    lower = np.append(np.full(len(rest), -INFINITY), np.cumsum(rest[::-1]) - may_be_left_out)
+    program = Program(lower, upper)
+    for kind in kinds:
+        program.add(np.append(np.cumsum(kind), np.cumsum(kind[::-1])))
+    return program.solve_in_integers(start, _MAX_NODES, _GAP)
