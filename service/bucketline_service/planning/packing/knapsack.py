@@ -16,34 +16,34 @@ def most_valuable(values: _Floats, sizes: _I64, capacity: int) -> tuple[float, _
     float64 sums. Of equal choices it is always the same one.
 
     Dynamic programming over kinds and capacities. What b holds with any number of items of size w is the best over
-    b - w, b - 2w, ...: along capacities that are equal modulo w a running maximum, so each kind is one pass of numpy
-    over the capacities. Time and memory O(S * capacity).
+    b, b - w, b - 2w, ... without them: along capacities that are equal modulo w a running maximum, so each kind is a
+    few passes of numpy over the capacities. Time and memory O(S * capacity).
     """
     best = np.zeros(capacity + 1)
-    taken = np.zeros(len(sizes), dtype=np.int64)
-    passes: list[tuple[int, _I64]] = []
+    passes: list[tuple[int, _Floats]] = []  # each kind, and the best without it and those after it
     highest = 0.0
     for kind in np.argsort(sizes, kind="stable").tolist():
         value, size = float(values[kind]), int(sizes[kind])
         if value <= highest:
             continue  # a smaller kind is worth as much
         highest = value
-        # [item, capacity modulo size]; capacities past the last are never looked at
+        passes.append((kind, best))
+        # [items, capacity modulo size]; capacities past the last are never looked at
         num_rows = -(-(capacity + 1) // size)
+        table = np.full((num_rows, size), -np.inf)
+        table.reshape(-1)[: capacity + 1] = best
         worth = np.arange(num_rows)[:, np.newaxis] * value
-        without = np.full(num_rows * size, -np.inf)
-        without[: capacity + 1] = best
-        gain = without.reshape(num_rows, size) - worth
-        most = np.maximum.accumulate(gain, axis=0)
-        rows = np.broadcast_to(np.arange(num_rows)[:, np.newaxis], gain.shape)
-        # the first row that reaches the running maximum: from there on items of this kind are put on
-        is_first = np.ones(gain.shape, dtype=np.bool_)
-        is_first[1:] = gain[1:] > most[:-1]
-        origins = np.maximum.accumulate(np.where(is_first, rows, 0), axis=0)
-        best = (most + worth).reshape(-1)[: capacity + 1]
-        passes.append((kind, (rows - origins).reshape(-1)))
+        table -= worth
+        np.maximum.accumulate(table, axis=0, out=table)
+        table += worth
+        best = table.reshape(-1)[: capacity + 1]
+    taken = np.zeros(len(sizes), dtype=np.int64)
     left = capacity
-    for kind, nums in reversed(passes):
-        taken[kind] = nums[left]
-        left -= int(taken[kind]) * int(sizes[kind])
+    for kind, without in reversed(passes):
+        # the running maximum again, of the one capacity that is left
+        size = int(sizes[kind])
+        row, column = divmod(left, size)
+        gain = without[column : left + 1 : size] - np.arange(row + 1) * float(values[kind])
+        taken[kind] = row - int(gain.argmax())
+        left -= int(taken[kind]) * size
     return float(best[capacity]), taken
