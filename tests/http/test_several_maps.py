@@ -207,6 +207,13 @@ TOLD: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
     ),
     ([{"map": "named", "repeats": 1}], {"num_repeats": 1.3, "tails": "pad"}),
     ([{"map": "named", "weight": 1}], {}),
+    # boundaries are moved over all maps; where images come a fraction of a time none can be
+    (
+        [{"map": "cats", "num_repeats": 2}, {"map": "dogs"}, {"map": "clips"}],
+        {"tails": None, "batch_size": 4},
+    ),
+    ([{"map": "dogs"}, {"map": "named", "num_repeats": 2}], {"tails": None, "batch_size": 4}),
+    ([{"map": "dogs"}], {"steps": "same_shape", "tails": None, "batch_size": 4, "world_size": 2}),
 ]
 
 
