@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -29,18 +31,33 @@ def iterate(api: Api, run: str, rank: int, num_steps: int, count: int = 64) -> l
     return found
 
 
+PLANS = [
+    ("balanced", 4, "shift"),
+    ("balanced", 4, "pad"),
+    ("balanced", 6, "short"),
+    ("same_shape", 4, "drop"),
+    ("same_shape", 6, "spill"),
+    ("same_shape", 6, "catch_all"),
+]
+EVERY = {
+    "balanced": ("shift", "short", "pad", "drop", "spill", "catch_all"),
+    "same_shape": ("shift", "pad", "drop", "spill", "catch_all"),
+}
+
+
 @pytest.mark.parametrize(
-    ("lockstep", "tails"),
+    ("steps", "lockstep", "tails"),
     [
-        *((4, "drop"), (4, "pad"), (6, "spill"), (6, "catch_all")),
-        *(
-            pytest.param(*each, marks=pytest.mark.exhaustive)
-            for each in ((6, "drop"), (6, "pad"), (4, "spill"), (4, "catch_all"))
-        ),
+        each if each in PLANS else pytest.param(*each, marks=pytest.mark.exhaustive)
+        for steps, tails in EVERY.items()
+        for each in product((steps,), (4, 6), tails)
     ],
 )
-def test_an_epoch_of_4_ranks_is_what_the_stats_declare(coco: Api, tails: str, lockstep: int) -> None:
-    spec = {"map": "coco", "world_size": 4, "batch_size": 8, "tails": tails, "lockstep": lockstep}
+def test_an_epoch_of_4_ranks_is_what_the_stats_declare(
+    coco: Api, steps: str, tails: str, lockstep: int
+) -> None:
+    plan = {"steps": steps, "tails": tails, "lockstep": lockstep}
+    spec = {"map": "coco", "world_size": 4, "batch_size": 8, **plan}
     num_steps = coco.put("/v1/runs/run", spec, 201)["num_steps"]
     stats = coco.get("/v1/runs/run/stats")
     ranks = [iterate(coco, "run", rank, num_steps) for rank in range(4)]
@@ -50,19 +67,27 @@ def test_an_epoch_of_4_ranks_is_what_the_stats_declare(coco: Api, tails: str, lo
     mixed = [step for step in zip(*ranks, strict=True) if len({(b["width"], b["height"]) for b in step}) > 1]
     assert len(mixed) <= stats["mixed_steps"]
     if lockstep == 4:
-        assert stats["mixed_steps"] == 0
+        assert stats["mixed_steps"] == len(mixed)
+        assert (len(mixed) == 0) == (steps == "same_shape")
+        pixels = [
+            [b["width"] * b["height"] * len(b["ids"]) for b in step] for step in zip(*ranks, strict=True)
+        ]
+        imbalance = sum(map(max, pixels)) / sum(map(mean, pixels))
+        assert stats["step_imbalance"] == pytest.approx(imbalance)
     times = Counter(image for rank in ranks for batch in rank for image in batch["ids"])
     assert stats["num_assigned"] - len(times) == stats["dropped"]
     assert sum(times.values()) - len(times) == stats["repeated"]
     assert sum(stats["pruned"].values()) + stats["num_assigned"] == stats["num_images"] == 5000
     if tails != "pad":
         assert set(times.values()) == {1}
-    served = Counter(batch["bucket"] for rank in ranks for batch in rank)
+    # empty batches, which fill up the last unit, are no bucket's
+    served = Counter(batch["bucket"] for rank in ranks for batch in rank if batch["ids"])
     for bucket in stats["buckets"]:
         assert served[bucket["bucket"]] <= bucket["num_batches"] <= served[bucket["bucket"]] + 3
         if lockstep == 4:
             assert served[bucket["bucket"]] == bucket["num_batches"]
-    assert sum(bucket["num_batches"] for bucket in stats["buckets"]) == stats["num_batches"]
+    num_empty = stats["num_batches"] - sum(bucket["num_batches"] for bucket in stats["buckets"])
+    assert num_empty == 0 or (tails == "short" and 0 < num_empty < lockstep)
     repeats = sum(sum(batch.get("repeats", [])) for rank in ranks for batch in rank)
     assert repeats == stats["repeated"] or (tails == "pad" and lockstep == 6)
 
