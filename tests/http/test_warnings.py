@@ -220,6 +220,14 @@ def test_left_out_although_remainders_are_padded(desk: Api) -> None:
     assert "left_out" not in preview(desk, name, {**spec, "lockstep": 8})
 
 
+def test_left_out_in_a_last_step_as_well(desk: Api) -> None:
+    """With units that ranks do not divide, up to a unit and a step are left out, which its remedy reckons with."""
+    spec = {"world_size": 8, "batch_size": 1, "lockstep": 9, "tails": "spill", "ladder": SQUARE}
+    name = put(desk, (71, "512,512"))
+    repeats = number(preview(desk, name, spec)["left_out"]["remedy"], "num_repeats to ")
+    assert "left_out" not in preview(desk, name, {**spec, "num_repeats": repeats})
+
+
 def test_more_than_5_percent_repeated(desk: Api) -> None:
     spec = {"world_size": 1, "batch_size": 35, "tails": "pad", "ladder": SQUARE}
     below = preview(desk, put(desk, (200, "512,512")), spec)
@@ -397,6 +405,20 @@ def test_a_run_has_the_warnings_of_its_preview(api: Api) -> None:
     assert known(api, "listed") == told["warnings"]
 
 
+def test_an_image_that_valid_ids_leaves_out_reaches_no_size(api: Api) -> None:
+    api.put_csv(
+        "one-large", "id,width,height\n0,2048,2048\n" + "".join(f"{i},512,512\n" for i in range(1, 9))
+    )
+    spec = {**ALONE, "ladder": {"kind": "explicit", "sizes": [[512, 512], [1024, 1024]]}}
+    api.put("/v1/runs/all", {"map": "one-large", **spec}, 201)
+    assert known(api, "all") == []
+    spec["valid_ids"] = list(range(1, 9))
+    (told,) = api.post("/v1/previews", {"map": "one-large", "specs": [spec]})["previews"]
+    api.put("/v1/runs/small", {"map": "one-large", **spec}, 201)
+    assert [each["code"] for each in known(api, "small")] == ["unreachable_sizes"]
+    assert known(api, "small") == told["warnings"]
+
+
 def test_they_are_of_the_ranks_that_it_has_now(api: Api) -> None:
     api.put_csv("small", SMALL)
     spec = {"map": "small", "world_size": 1, "batch_size": 4, "ladder": SQUARE, "tails": "spill"}
@@ -436,7 +458,7 @@ def test_a_run_that_was_trained_on_is_not_at_its_start(api: Api) -> None:
     api.put_csv("small", SMALL)
     spec = {"map": "small", "world_size": 2, "batch_size": 8, "ladder": SQUARE}
     api.put("/v1/runs/run", spec, 201)
-    lease = api.lease("run", 1)["lease"]
+    _, lease = (api.lease("run", rank)["lease"] for rank in (0, 1))
     assert api.put("/v1/runs/run", spec, 200)["warnings"] == []
     api.ack("run", 1, lease, 0, 0)
     (told,) = api.put("/v1/runs/run", spec, 200)["warnings"]

@@ -90,6 +90,11 @@ def test_a_pixel_less_does_not_reach():
         assert unreached_sizes(spec, images_of([(*size, 1)]), [True]) == found
 
 
+def test_a_long_clip_reaches_shorter_lengths():
+    spec = plan(ladder={"kind": "explicit", "sizes": [[512, 512]]}, frame_buckets=[9, 17, 33])
+    assert unreached_sizes(spec, images_of([(512, 512, 20)]), [True] * 3) == [2]
+
+
 def test_a_clip_is_no_still_image():
     spec = plan(ladder={"kind": "explicit", "sizes": [[512, 512]]}, frame_buckets=[1, 17])
     for num_frames, found in ((1, [1]), (16, [0, 1]), (17, [0])):
