@@ -22,6 +22,7 @@ from bucketline import (
     Unauthorized,
     UsageError,
 )
+from bucketline.operator import _runs
 
 from .coordinators import COCO, Canned, Coordinator, put_run
 
@@ -50,6 +51,33 @@ def test_maps_and_runs(url):
         operator.delete_map("photos")
         with pytest.raises(NotFound):
             operator.map("photos")
+
+
+def test_warnings_are_waited_for(canned, monkeypatch):
+    """They may take longer than the answer about a plan that is ready."""
+
+    def answers(*warnings):
+        headers = {"Content-Type": "application/json"}
+        bodies = [json.dumps({"status": "ready", "warnings": each}).encode() for each in warnings]
+        canned.script = {"/v1/runs/job": [Canned(200, headers, body) for body in bodies]}
+        canned.seen.clear()
+
+    monkeypatch.setattr(_runs, "POLL_S", 0.0)
+    told = [{"code": "crop", "message": "m", "remedy": "r"}]
+    with Operator(canned.url) as operator:
+        answers(None, None, told)
+        assert operator.put_run("job", {})["warnings"] == told
+        assert len(canned.seen) == 3
+        answers(None, told)
+        assert operator.put_run("job", {}, wait=False)["warnings"] is None
+        # at most so long
+        answers(None, told)
+        assert operator.put_run("job", {}, timeout_s=0)["warnings"] is None
+        # an older coordinator does not know them
+        canned.script = {
+            "/v1/runs/job": [Canned(200, {"Content-Type": "application/json"}, b'{"status": "ready"}')]
+        }
+        assert operator.put_run("job", {}) == {"status": "ready"}
 
 
 def test_where_an_image_is(url, run):

@@ -13,6 +13,8 @@ from .._types import Batch, Json
 from ._connection import Connection
 
 POLL_S = 0.2
+WARNINGS_S = 10.0
+"""How long to wait for the warnings about a plan that is ready: they take seconds with 10^8 images."""
 
 
 class RunCalls(Connection):
@@ -34,13 +36,13 @@ class RunCalls(Connection):
         Args:
             name: the run's name.
             spec: the run spec.
-            wait: whether to wait until the plan is ready.
+            wait: whether to wait until the plan is ready, and for its warnings.
             timeout_s: how long to wait for the plan, in seconds.
             progress: called with the run's document while it is being planned.
 
         Returns:
-            The run's document. Its `warnings` say what of the plan would surprise, each with a `remedy`; `None` while
-            that is not known.
+            The run's document. Its `warnings` say what of the plan would surprise, each with a `remedy`; `None` if that
+            is not known within a few seconds.
 
         Raises:
             Invalid: if the spec is wrong; `field` names what.
@@ -56,6 +58,13 @@ class RunCalls(Connection):
                 raise self._transport.unavailable(f"when {name} is planned", None, 0, timeout_s)
             if progress is not None:
                 progress(document)
+            time.sleep(POLL_S)
+            document = self.run(name)
+        until_s = time.monotonic() + min(WARNINGS_S, timeout_s)
+        # an older coordinator has none, which is not null
+        while wait and document.get("status") == "ready" and document.get("warnings", ()) is None:
+            if time.monotonic() >= until_s:
+                break
             time.sleep(POLL_S)
             document = self.run(name)
         if wait and document.get("status") == "failed":
