@@ -28,17 +28,17 @@ def image_placement(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str,
     sorter = ImageClassifier(spec, sources.images)
     keys, reasons = sorter.keys(chunk)
     reason = PRUNED[int(reasons[0]) - 1] if reasons[0] else None
-    keys = plan.prepared.move(keys, row)
+    own_key, key = int(keys[0]), int(plan.prepared.move(keys, row)[0])
     found = plan.prepared.find(sorter, sources.images, row)
     if found is None:
         valid = of_valid_ids(run, maps)
         if valid is not None and not valid(np.array([row]))[0]:
             reason = "valid_ids"
     samples = float(plan.prepared.groups.samples[found[0]]) if found else 0.0
-    ways = sorter.ways(int(keys[0])) if found else []
+    ways = sorter.ways(key) if found else []
     buckets = [bucket for bucket, _, _ in ways]
     # a pruned image too has a nearest bucket, and what that would crop
-    nearest = buckets[0] if ways else _nearest(spec, chunk)
+    nearest = sorter.ways(own_key)[0][0] if ways else _nearest(spec, chunk)
     served = _served(run, row, epoch, width, height) if ways else []
     num_frames = int(chunk.num_frames[0]) if chunk.num_frames is not None else 1
     return {
@@ -48,7 +48,7 @@ def image_placement(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str,
         "height": height,
         "num_frames": num_frames if spec.frame_buckets else None,
         "aspect": width / height,
-        "bucket": nearest if ways else None,
+        "bucket": buckets[0] if ways else None,
         "buckets": [{"bucket": each, "num_samples": (end - begin) * samples} for each, begin, end in ways],
         "pruned": reason,
         "nearest": _fitted(spec, nearest, width, height),

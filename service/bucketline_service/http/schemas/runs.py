@@ -130,7 +130,9 @@ class ImageOut(BaseModel):
     height: int
     num_frames: int | None = Field(description="null if the run has no frame_buckets")
     aspect: float
-    bucket: int | None = Field(description="its own bucket, in the highest of its tiers")
+    bucket: int | None = Field(
+        description="the bucket that it is in, in the highest of its tiers: not the nearest one if tails: shift has moved it"
+    )
     buckets: list[Way] = Field(description="all buckets that may serve it")
     pruned: str | None = Field(description="why the image has no bucket")
     nearest: Nearest
