@@ -28,7 +28,20 @@ def test_the_same_spec_again_is_200_also_with_defaults_written_out(put_run: PutR
     run = put_run()
     assert api.put("/v1/runs/run", SPEC, 200) == run
     assert api.put("/v1/runs/run", run["spec"], 200) == run
-    assert api.put("/v1/runs/run", {**SPEC, "tails": "spill", "seed": 42}, 200) == run
+    defaults = {"steps": "balanced", "tails": "shift", "last_step": "drop", "seed": 42}
+    assert {name: run["spec"][name] for name in defaults} == defaults
+    assert api.put("/v1/runs/run", {**SPEC, **defaults}, 200) == run
+
+
+def test_of_steps_of_one_shape_too_and_it_may_leave_out_how_they_are_made(put_run: PutRun, api: Api) -> None:
+    """As one does that was written before there were other steps."""
+    run = put_run(steps="same_shape")
+    told = {name: run["spec"][name] for name in ("steps", "tails", "last_step")}
+    assert told == {"steps": "same_shape", "tails": "spill", "last_step": None}
+    for same in (SPEC, run["spec"], {**SPEC, "tails": "spill"}, {**SPEC, "steps": "same_shape"}):
+        assert api.put("/v1/runs/run", same, 200) == run
+    problem = api.put("/v1/runs/run", {**SPEC, "steps": "balanced"}, 409)
+    assert (problem["code"], "steps" in problem["fields"]) == ("conflict", True)
 
 
 def test_another_spec_is_a_conflict_that_names_the_fields(put_run: PutRun, api: Api) -> None:
@@ -98,6 +111,10 @@ UNMEETABLE = [
     ({"lockstep": 1000}, "batch_size"),
     ({"world_size": 26, "planner": "novelai"}, "world_size"),
     ({"tails": "drop", "batch_size": 60}, "tails"),
+    ({"steps": "same_shape", "tails": "drop", "batch_size": 40}, "tails"),
+    ({"steps": "same_shape", "tails": "short"}, "tails"),
+    ({"steps": "same_shape", "last_step": "drop"}, "last_step"),
+    ({"tails": "short", "last_step": "fill"}, "last_step"),
     ({"ladder": {"kind": "novelai", "max_size": [64, 64]}}, "ladder.max_size"),
     ({"ladder": {"kind": "novelai", "dim_limit": 100}}, "ladder.dim_limit"),
     ({"ladder": {"kind": "kohya", "resolution": 64}}, "ladder.resolution"),
@@ -111,6 +128,8 @@ UNMEETABLE = [
     ({"valid_ids": [10**30]}, "valid_ids"),
     ({"planner": "novelai", "tails": "pad"}, "tails"),
     ({"planner": "novelai", "lockstep": 2}, "lockstep"),
+    ({"planner": "novelai", "steps": "balanced"}, "steps"),
+    ({"planner": "novelai", "last_step": "fill"}, "last_step"),
     ({"planner": "novelai", "assign": {"metric": "log"}}, "assign.metric"),
     ({"planner": "novelai", "assign": {"max_crop_loss": 0.5}}, "assign.max_crop_loss"),
     ({"planner": "novelai", "assign": {"min_size": 1}}, "assign.min_size"),
@@ -138,6 +157,8 @@ WRONG = [
     *(("epochs", value, "epochs") for value in (0, 2**31, "1", 0.5)),
     *(("planner", value, "planner") for value in ("other", 1, None)),
     *(("tails", value, "tails") for value in ("other", 1)),
+    *(("steps", value, "steps") for value in ("other", 1)),
+    *(("last_step", value, "last_step") for value in ("other", 1)),
     *(("map", value, "map") for value in (1, None, [])),
     *(("valid_ids", value, "valid_ids") for value in (1, {}, [])),
     *(("valid_ids", value, "valid_ids.0") for value in ([1.5], [True], [None], [["a"]])),
@@ -195,6 +216,7 @@ def test_a_ladder_is_novelai_s_unless_it_says_its_kind(put_run: PutRun, api: Api
 
 
 PAIR = "Give [width, height]"
+TAILS = "'shift', 'spill', 'pad', 'drop', 'catch_all' or 'short'"
 WORDS = (
     "novelai, kohya, geometric, fitted, sd15, sdxl, pixart-512, pixart-1024, or an object, "
     'e.g. {"kind": "kohya", "resolution": 512}'
@@ -222,7 +244,18 @@ KINDS = "novelai, kohya, geometric, preset, fitted, explicit, tiers"
         ({"ladder": 5}, f"ladder: must be one of {WORDS}, got 5"),
         ({"seed": -1}, "seed: must be at least 0, got -1"),
         ({"seed": None}, "seed: must be an integer, got null"),
-        ({"tails": "dorp"}, """tails: must be 'spill', 'pad', 'drop' or 'catch_all', got "dorp\""""),
+        ({"tails": "dorp"}, f'tails: must be {TAILS}, got "dorp"'),
+        ({"steps": "equal"}, "steps: must be 'balanced' or 'same_shape', got \"equal\""),
+        (
+            {"steps": "same_shape", "last_step": "fill"},
+            "last_step: has no effect with steps: same_shape, whose tails are in whole units. Leave it out, or use "
+            "tails: pad",
+        ),
+        (
+            {"steps": "same_shape", "tails": "short"},
+            "tails: short batches stand beside others at a step, so that it has no one shape. Use it with steps: "
+            "balanced",
+        ),
         ({"assign": {"max_crop_loss": 2}}, "assign.max_crop_loss: must be at most 1, got 2"),
         ({"ladder": {"kind": "explicit", "sizes": []}}, "ladder.sizes: must have 1 or more items, got 0"),
         ({"ladder": {"kind": "preset"}}, "ladder.name: is missing, and has no default"),
