@@ -112,20 +112,24 @@ def test_resume_cursor_begins_at_the_slowest_rank(put_run: PutRun, api: Api) -> 
 
 
 SIZES = [(4, 2), (2, 4), (4, 3), (3, 4, 1), (2, 2, 2), (1, 5, 2)]
-TYPICAL = [("cursor", (4, 3)), ("state", (3, 4, 1))]
+TYPICAL = [
+    ("cursor", (4, 3), "balanced"),
+    ("state", (3, 4, 1), "balanced"),
+    ("state", (4, 3), "same_shape"),
+]
 
 
 @pytest.mark.parametrize(
-    ("how", "sizes"),
+    ("how", "sizes", "steps"),
     [
         each if each in TYPICAL else pytest.param(*each, marks=pytest.mark.exhaustive)
-        for each in itertools.product(("cursor", "state"), SIZES)
+        for each in itertools.product(("cursor", "state"), SIZES, ("balanced", "same_shape"))
     ],
 )
 def test_the_rest_of_an_epoch_is_dealt_to_any_number_of_ranks(
-    put_run: PutRun, api: Api, sizes: tuple[int, ...], how: str
+    put_run: PutRun, api: Api, sizes: tuple[int, ...], how: str, steps: str
 ) -> None:
-    put_run(world_size=sizes[0], batch_size=4, lockstep=2)
+    put_run(world_size=sizes[0], batch_size=4, lockstep=2, steps=steps)
     stats = api.get("/v1/runs/run/stats")
     num_planned = stats["num_batches"] * 4
     ids = drive(api, "run", sizes[0], 3)
