@@ -124,7 +124,7 @@ def test_options_count_before_the_files_fields(server: ServerProcess, tmp_path: 
             "--set ladder.max_size: no side of min_dim 256 fits",
         ),
         (["{file}", "--set", "ladder.max_size=[64,"], "--set ladder.max_size: '[64,' is not JSON"),
-        (["{file}", "--set", "tails=dorp"], "--set tails: must be 'spill', "),
+        (["{file}", "--set", "tails=dorp"], "--set tails: must be 'shift', 'spill', "),
         (
             ["{file}", "--set", 'cost={"kind":"flops"}'],
             "--set cost: must be an object whose kind is one of pixels",

@@ -17,9 +17,14 @@ from tests.cli.commands import run_here
 from tests.server import COCO
 
 SPECS: dict[str, dict[str, Any]] = {
-    "spill": {"map": "any", "world_size": 4, "batch_size": 8},
+    "shift": {"map": "any", "world_size": 4, "batch_size": 8},
     "pad": {"world_size": 4, "batch_size": 8, "tails": "pad"},
-    "sdxl": {"world_size": 4, "batch_size": 8, "ladder": {"kind": "preset", "name": "sdxl"}},
+    "sdxl": {
+        "world_size": 4,
+        "batch_size": 8,
+        "ladder": {"kind": "preset", "name": "sdxl"},
+        "steps": "same_shape",
+    },
     "impossible": {"world_size": 4, "batch_size": 8, "assign": {"min_size": 5000}},
 }
 
@@ -62,7 +67,7 @@ def test_answer_is_the_servers(tmp_path: Path, specs: list[str]) -> None:
     status, out, _ = preview(tmp_path, str(COCO), *specs, "--json")
     answer = json.loads(out)
     assert (status, answer["map"], answer["num_images"]) == (1, "coco-5k.csv", 5000)
-    assert [each["spec"]["tails"] for each in answer["previews"]] == ["spill", "pad", "spill", "spill"]
+    assert [each["spec"]["tails"] for each in answer["previews"]] == ["shift", "pad", "spill", "shift"]
     assert answer["previews"][0]["stats"]["num_steps"] == 156
     assert "map" not in answer["previews"][0]["spec"]
     assert answer["previews"][3]["problem"]["field"] == "assign"
@@ -159,7 +164,7 @@ def test_the_table_fits_the_terminal(
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert max(len(line) for line in lines) <= width
-    assert out.count("768x512") == 16
+    assert out.count(comparison.shape(one["previews"][0]["stats"]["largest_shape"])) == 16
     assert sum(line.startswith("images ") for line in lines) == sum(line == "" for line in lines) + 1
 
 
@@ -208,7 +213,7 @@ def test_specs_that_can_all_be_met_are_a_success(tmp_path: Path, specs: list[str
 
 def test_the_table_tells_what_prunes_and_how_far_off(tmp_path: Path) -> None:
     spec = tmp_path / "limited.json"
-    spec.write_text(json.dumps({**SPECS["spill"], "assign": {"min_size": 400}}))
+    spec.write_text(json.dumps({**SPECS["shift"], "assign": {"min_size": 400}}))
     _, out, _ = preview(tmp_path, str(COCO), "--spec", str(spec))
     lines = [line.split() for line in out.splitlines()]
     labels = [words[0] for words in lines]
@@ -243,7 +248,7 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     options = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "spec.json").write_text(json.dumps(SPECS["spill"]))
+        (tmp_path / folder / "spec.json").write_text(json.dumps(SPECS["shift"]))
         options += ["--spec", str(tmp_path / folder / "spec.json")]
     _, out, _ = preview(tmp_path, str(COCO), *options)
     assert [name[-6:] for name in out.split()[:2]] == ["a/spec", "b/spec"]

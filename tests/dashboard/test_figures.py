@@ -82,14 +82,30 @@ def test_buckets_have_their_images_and_batches(stats: dict[str, Any]) -> None:
     assert "512\u00d7768 · 0.67" in images.x
 
 
-def test_tails_account_for_every_image_that_fills_no_unit(stats: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("plan", "does"),
+    [
+        ({}, ["left_out"]),
+        ({"steps": "same_shape"}, ["spilled", "left_out"]),
+        ({"tails": "pad"}, ["repeated"]),
+        ({"steps": "same_shape", "tails": "drop"}, ["left_out", "never_served"]),
+    ],
+)
+def test_tails_account_for_every_image_that_fills_no_unit(
+    api: Api, plan: dict[str, Any], does: list[str]
+) -> None:
+    api.put("/v1/runs/tails", {**SPEC, **plan}, 201)
+    stats = api.get("/v1/runs/tails/stats")
+    api.ask("DELETE", "/v1/runs/tails", 204)
     spilled, left_out, never_served, repeated = charts.tails(stats).data
     assert sum(spilled.y) == sum(
         each["num_images"] for bucket in stats["buckets"] for each in bucket["tail"]["spilled"]
     )
     assert sum(left_out.y) + sum(never_served.y) == stats["dropped"]
+    assert sum(never_served.y) == stats["never_served"]
     assert sum(repeated.y) == stats["repeated"]
-    assert sum(spilled.y) > 0
+    bars = {"spilled": spilled, "left_out": left_out, "never_served": never_served, "repeated": repeated}
+    assert set(does) <= {name for name, bar in bars.items() if sum(bar.y)}
 
 
 def test_distributions_rise_from_the_least_to_the_most(stats: dict[str, Any]) -> None:
@@ -151,7 +167,7 @@ def test_charts_follow_the_run(api: Api) -> None:
     api.put("/v1/runs/again", {**SPEC, "batch_size": 4}, 201)
     before = api.get("/v1/runs/again/figures/buckets")
     assert api.get("/v1/runs/again/figures/buckets") == before
-    api.session("again", "s", world_size=6, resume="start")
+    api.session("again", "s", world_size=7, resume="start")
     other = api.get("/v1/runs/again/figures/buckets")
     told = [bucket["num_batches"] for bucket in api.get("/v1/runs/again/stats")["buckets"]]
     assert other["data"][1]["y"] == told != before["data"][1]["y"]
