@@ -31,7 +31,10 @@ LADDERS = [
     {"kind": "explicit", "sizes": [[512, 768], [512, 512], [768, 512]]},
     {"kind": "explicit", "sizes": [[512, 768], [256, 384], [512, 512], [256, 256], [768, 768]]},
 ]
-TAILS = ("spill", "pad", "drop", "catch_all")
+PLANS = [
+    *({"tails": tails} for tails in ("shift", "short", "spill", "catch_all")),
+    *({"steps": "same_shape", "tails": tails} for tails in ("shift", "spill", "pad", "drop")),
+]
 DEALS = [
     {"world_size": 4},
     {"world_size": 3, "lockstep": 5},
@@ -65,25 +68,25 @@ def close(stats):
 
 
 def crossed():
-    """Every ladder with every tails policy, deal and limit. `make test` takes each ladder and each policy with both
-    limits, and with two or more of the others."""
+    """Every ladder with every way to plan, deal and limit. `make test` takes each ladder and each way with both limits,
+    and with two of the others."""
     found = []
-    for kind, tails, deal, limits in itertools.product(
-        *map(range, (len(LADDERS), 4, len(DEALS), len(LIMITS)))
+    for kind, plan, deal, limits in itertools.product(
+        *map(range, (len(LADDERS), len(PLANS), len(DEALS), len(LIMITS)))
     ):
-        is_typical = (kind + tails) % 2 == 0 and (deal, limits) == (
-            (kind + tails) % 3,
-            (kind // 2 + tails // 2) % 2,
+        is_typical = (kind + plan) % 4 == 0 and (deal, limits) == (
+            (kind + plan) % 3,
+            (kind // 4 + plan // 4) % 2,
         )
-        values = LADDERS[kind], TAILS[tails], DEALS[deal], LIMITS[limits]
+        values = LADDERS[kind], PLANS[plan], DEALS[deal], LIMITS[limits]
         found.append(pytest.param(*values, marks=[] if is_typical else pytest.mark.exhaustive))
     return found
 
 
-@pytest.mark.parametrize(("ladder", "tails", "deal", "limits"), crossed())
-def test_a_preview_has_the_plans_numbers(ladder, tails, deal, limits):
+@pytest.mark.parametrize(("ladder", "plan", "deal", "limits"), crossed())
+def test_a_preview_has_the_plans_numbers(ladder, plan, deal, limits):
     part = images()
-    fields = {"batch_size": 4, "tails": tails, "ladder": ladder, "assign": limits, **deal}
+    fields = {"batch_size": 4, "ladder": ladder, "assign": limits, **plan, **deal}
     spec = PlanFields.model_validate(fields).resolved()
     sizes = distinct_sizes(part)
     assert len(sizes.widths) < len(part.widths)
@@ -165,10 +168,11 @@ def test_as_many_sizes_as_images_is_no_other_answer():
     st.integers(1, 7),
     st.integers(1, 5),
     st.sampled_from(["spill", "pad", "drop", "catch_all"]),
+    st.booleans(),
     st.integers(0, 100),
 )
-def test_images_that_come_late_only(counts, batch_size, lockstep, policy, late):
-    it = line(counts, batch_size, lockstep, policy, seed=3)
+def test_images_that_come_late_only(counts, batch_size, lockstep, policy, is_balanced, late):
+    it = line(counts, batch_size, lockstep, policy, seed=3, multiple=1 if is_balanced else None)
     position = max(0, it.num_batches - late)
     rows = [
         it.planner.batches(1, np.arange(*part), 1).rows
@@ -184,9 +188,10 @@ def test_images_that_come_late_only(counts, batch_size, lockstep, policy, late):
         *(pytest.param(*each, marks=pytest.mark.exhaustive) for each in ((1, 3), (4, 6), (5, 2), (7, 7))),
     ],
 )
-def test_step_imbalance_is_that_of_the_epoch(lockstep, world_size):
+@pytest.mark.parametrize("multiple", [1, None])
+def test_step_imbalance_is_that_of_the_epoch(lockstep, world_size, multiple):
     pixels = np.array([5.0, 1.0, 9.0, 9.0])
-    it = line([40, 33, 22, 60], 2, lockstep, "drop")
+    it = line([40, 33, 22, 60], 2, lockstep, "drop", multiple=multiple, costs=pixels)
     for epoch in range(5):
         num = it.num_batches // world_size * world_size
         of = pixels[it.planner.batches(epoch, np.arange(num), 1).buckets].reshape(-1, world_size)
@@ -194,22 +199,36 @@ def test_step_imbalance_is_that_of_the_epoch(lockstep, world_size):
         assert told == pytest.approx(of.max(axis=1).sum() / of.mean(axis=1).sum(), abs=1e-12)
 
 
-def test_spilled_is_what_epochs_have_on_average():
-    part = images(997)
-    spec = PlanFields(world_size=3, batch_size=4, lockstep=7).resolved()
-    plan = spec.plan_spec()
+def elsewhere(plan, part, num_epochs):
+    """Of each epoch on 3 ranks, the rows that it serves in another bucket than the nearest."""
     of = Images([part])
-    prepared = prepare(plan, of)
-    planner = new_planner(plan, prepared, of)
+    planner = new_planner(plan, prepare(plan, of), of)
     buckets = assign(part.widths, part.heights, plan.ladder).buckets
-    found = []
-    for epoch in range(200):
+    for epoch in range(num_epochs):
         num = planner.num_batches(epoch, 3) // 3 * 3
         block = planner.batches(epoch, np.arange(num), 3)
-        found.append((buckets[block.rows] != np.repeat(block.buckets, np.diff(block.bounds))).sum())
-    told = estimate_from_sizes(plan, Images([distinct_sizes(part)]), 3)["spilled"]
+        yield block.rows[buckets[block.rows] != np.repeat(block.buckets, np.diff(block.bounds))]
+
+
+@pytest.mark.parametrize("steps", ["balanced", "same_shape"])
+def test_spilled_is_what_epochs_have_on_average(steps):
+    part = images(997)
+    fields = {"world_size": 3, "batch_size": 4, "lockstep": 7, "steps": steps, "tails": "spill"}
+    plan = PlanFields.model_validate(fields).resolved().plan_spec()
+    found = [len(rows) for rows in elsewhere(plan, part, 200)]
+    stats = estimate_from_sizes(plan, Images([distinct_sizes(part)]), 3)
+    told = stats["spilled"]
     assert abs(told - np.mean(found)) <= 0.5 + 4 * np.std(found) / np.sqrt(200)
-    assert told > 0
+    assert (told > 0, stats["moved"]) == (True, 0)
+
+
+def test_moved_are_all_that_any_epoch_has_elsewhere():
+    part = images(997)
+    plan = PlanFields(world_size=3, batch_size=4).resolved().plan_spec()
+    found = set(np.concatenate(list(elsewhere(plan, part, 20))).tolist())
+    stats = estimate_from_sizes(plan, Images([distinct_sizes(part)]), 3)
+    assert (stats["spilled"], stats["moved"]) == (0, len(found))
+    assert found
 
 
 @pytest.mark.parametrize(
