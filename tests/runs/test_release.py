@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,14 +16,39 @@ SPEC = {"map": "small", "world_size": 2, "batch_size": 8}
 PLACE = {"epoch": 0, "step": 0, "rank": 0}
 
 
+class Release(NamedTuple):
+    """Another one: which of its planner's versions is not ours, and a spec whose plan has that version."""
+
+    constant: str
+    version: int
+    spec: dict[str, Any]
+
+    def patch(self, patch: pytest.MonkeyPatch) -> None:
+        ours = getattr(fingerprint, self.constant)
+        known = [self.version if version == ours else version for version in fingerprint._VERSIONS]
+        patch.setattr(fingerprint, self.constant, self.version)
+        patch.setattr(fingerprint, "_VERSIONS", tuple(known))
+
+
+RELEASES = {
+    "of_same_shape": Release("VERSION", fingerprint.VERSION - 1, {**SPEC, "steps": "same_shape"}),
+    "of_balanced": Release("VERSION_OF_STEPS", fingerprint.VERSION_OF_STEPS + 1, SPEC),
+}
+
+
+@pytest.fixture(params=RELEASES)
+def other(request: pytest.FixtureRequest) -> Release:
+    return RELEASES[request.param]
+
+
 @pytest.fixture
-def before(world: World) -> dict[str, Any]:
-    """Of run ``run``, of which a rank has a lease, as the release before this one told of it."""
+def before(world: World, other: Release) -> dict[str, Any]:
+    """Of run ``run``, of which a rank has a lease, as the other release told of it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fingerprint, "VERSION", fingerprint.VERSION - 1)
+        other.patch(patch)
         api = world.replica().api
         api.put_csv("small", SMALL, 201)
-        api.put("/v1/runs/run", SPEC, 201)
+        api.put("/v1/runs/run", other.spec, 201)
         lease = api.lease("run", 0)["lease"]
         assert api.next("run", 0, lease)["batches"]
         told: dict[str, Any] = api.get("/v1/runs/run")
@@ -36,7 +61,6 @@ def api(before: dict[str, Any], world: World) -> Api:
 
 
 ASKED = [
-    ("PUT", "", SPEC),
     ("POST", "/sessions", {"session": "s", "world_size": 2, "resume": "cursor"}),
     ("POST", "/ranks/0/lease", {"holder": "me"}),
     ("GET", "/stats", None),
@@ -48,8 +72,8 @@ ASKED = [
 ]
 
 
-def test_all_that_hangs_on_its_plan_is_refused(api: Api, before: dict[str, Any]) -> None:
-    for method, path, body in ASKED:
+def test_all_that_hangs_on_its_plan_is_refused(api: Api, before: dict[str, Any], other: Release) -> None:
+    for method, path, body in [("PUT", "", other.spec), *ASKED]:
         problem = api.ask(method, f"/v1/runs/run{path}", 409, **({"json": body} if body else {})).json()
         assert problem["code"] == "plan_mismatch", path
         assert (problem["given"], problem["differs"]) == (before["fingerprint"], ["version"])
@@ -62,22 +86,22 @@ def test_all_that_hangs_on_its_plan_is_refused(api: Api, before: dict[str, Any])
 
 
 def test_the_other_release_takes_it_up_again(
-    api: Api, before: dict[str, Any], world: World, monkeypatch: pytest.MonkeyPatch
+    api: Api, before: dict[str, Any], other: Release, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.put("/v1/runs/run", SPEC, 409)
+    api.put("/v1/runs/run", other.spec, 409)
     api.lease("run", 0, status=409)
-    monkeypatch.setattr(fingerprint, "VERSION", fingerprint.VERSION - 1)
+    other.patch(monkeypatch)
     old = world.replica().api
     told = old.get("/v1/runs/run")
     assert told == {name: before[name] for name in told}
     assert old.next("run", 0, before["lease"])["batches"]
 
 
-def test_what_its_detail_advises(api: Api, before: dict[str, Any]) -> None:
+def test_what_its_detail_advises(api: Api, before: dict[str, Any], other: Release) -> None:
     for step in ("delete the run", "put it again", "resume: start", "begins at epoch 0", "refuses"):
         assert step in api.get("/v1/runs/run")["detail"]
     api.ask("DELETE", "/v1/runs/run?force=true", 204)
-    api.put("/v1/runs/run", SPEC, 201)
+    api.put("/v1/runs/run", other.spec, 201)
     refused = api.session("run", "s", 409, resume=before["state"])
     assert (refused["code"], refused["differs"]) == ("plan_mismatch", ["version"])
     assert api.session("run", "s", resume="start")["cursor"] == {"epoch": 0, "step": 0}
