@@ -138,7 +138,14 @@ class Effective:
     def _may_mix(self, generation: Generation, epoch: int) -> float:
         if epoch == generation.origin[0]:
             return generation.mixed_steps
-        return float("inf") if self._history.run["lockstep"] % generation.world_size else 0
+        if self._history.run["lockstep"] % generation.world_size:
+            return float("inf")
+        batches = self._history.plans[epoch]["batches"]
+        steps = [
+            batches[first : first + generation.world_size]
+            for first in range(0, len(batches), generation.world_size)
+        ]
+        return sum(len({tuple(batch[1:3]) for batch in step}) > 1 for step in steps)
 
     def _images(self) -> Iterator[Violation]:
         asked = Counter(self._history.run["image_ids"])

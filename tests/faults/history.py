@@ -15,7 +15,7 @@ What is proven, each with its own kind of violation:
     gap              no position before the last that counts is without a worker who trained it
     doubled          none counts twice
     mixed_generations   a step counts for one generation, and for all of its ranks
-    mixed_shapes     a step has one shape, but where the session declared otherwise
+    mixed_shapes     a step has one shape, but where the session, or the plan of a later epoch, says otherwise
     images           over a finished epoch each image comes once, or is one that the plan leaves out
     lost_commit      no worker, session or answer begins before a committed cursor
     zombie_commit    no worker moves a cursor once another one holds its rank

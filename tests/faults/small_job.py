@@ -41,13 +41,21 @@ class Job:
         self.api.put_csv("small", SMALL, 201)
         self.api.put(f"/v1/runs/{RUN}", SPEC, 201)
         spec = self.api.get(f"/v1/runs/{RUN}")["spec"]
-        batches = self.api.get(f"/v1/runs/{RUN}/batches", epoch=0, step=0, rank=0, count=1024, world_size=1)
-        told = [[each[name] for name in ("bucket", "width", "height", "ids")] for each in batches["batches"]]
+        # one rank would have an epoch of its own, with units of one batch
+        of_ranks = [
+            self.api.get(f"/v1/runs/{RUN}/batches", epoch=0, step=0, rank=rank, count=1024)["batches"]
+            for rank in range(2)
+        ]
+        told = [
+            [each[name] for name in ("bucket", "width", "height", "ids")]
+            for step in zip(*of_ranks, strict=True)
+            for each in step
+        ]
+        mixed_steps = self.api.get(f"/v1/runs/{RUN}/stats")["mixed_steps"]
         self._log.write("run", lockstep=spec["lockstep"], epochs=spec["epochs"], image_ids=[*range(200)])
         self._log.write("plan", epoch=0, batches=told, left_out=[])
-        self.began(
-            1, {"origin": {"epoch": 0, "step": 0}, "offset": 0, "world_size": 2, "mixed_steps": 0}, "start"
-        )
+        begin = {"origin": {"epoch": 0, "step": 0}, "offset": 0, "world_size": 2, "mixed_steps": mixed_steps}
+        self.began(1, begin, "start")
 
     def began(self, generation: int, answer: Mapping[str, Any], resume: Any) -> None:
         """Log a session. ``generation``: by the job's own count, which continues when the store's falls back."""
