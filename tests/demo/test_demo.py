@@ -15,7 +15,7 @@ PROOF = (
     "4992 images counted once",
     "0 images counted twice",
     "8 images left out, 8 planned",
-    "0 of 156 steps of mixed shape",
+    "5 of 156 steps of mixed shape, 5 planned",
     "0 ranks with a gap",
     "batches were served again after the kill, the same ones",
     "the proof holds",

@@ -8,7 +8,7 @@ import pytest
 
 from bucketline_service.demo.proof import Proof, RankLog, prove
 
-STATS: dict[str, Any] = {"num_steps": 4, "dropped": 1}
+STATS: dict[str, Any] = {"num_steps": 4, "dropped": 1, "mixed_steps": 0}
 IMAGES = set(range(17))
 
 
@@ -28,6 +28,14 @@ def test_a_right_delivery_is_proven() -> None:
     proof = check(logs())
     assert proof.holds
     assert (proof.once, proof.twice, proof.left_out, proof.mixed_steps, proof.gaps) == (16, 0, 1, 0, 0)
+
+
+def test_a_step_of_several_shapes_is_right_only_where_the_plan_has_one() -> None:
+    mixed = logs()
+    mixed[0].records[1] = (1, 64, 32, [4, 5])
+    stats = {**STATS, "mixed_steps": 1}
+    assert prove(mixed, IMAGES, stats).holds
+    assert not prove(logs(), IMAGES, stats).holds
 
 
 def test_batches_that_a_crash_took_back_do_not_count() -> None:

@@ -75,7 +75,10 @@ def _show(console: Console, proof: Proof) -> None:
             proof.left_out == proof.left_out_planned,
             f"{proof.left_out} images left out, {proof.left_out_planned} planned",
         ),
-        (proof.mixed_steps == 0, f"{proof.mixed_steps} of {proof.num_steps} steps of mixed shape"),
+        (
+            proof.mixed_steps == proof.mixed_steps_planned,
+            f"{proof.mixed_steps} of {proof.num_steps} steps of mixed shape, {proof.mixed_steps_planned} planned",
+        ),
         (proof.gaps == 0, f"{proof.gaps} ranks with a gap"),
         (
             proof.again_differs == 0,
