@@ -24,7 +24,7 @@ from bucketline import (
 )
 from bucketline.operator import _runs
 
-from .coordinators import COCO, Canned, Coordinator, put_run
+from .coordinators import COCO, Canned, Coordinator, new_run, put_run
 
 
 def test_maps_and_runs(url):
@@ -116,6 +116,17 @@ def test_plans_side_by_side_with_charts(url, run):
 
 
 def test_batches_for_another_world_size(url, run):
+    """As a run of so many ranks has them."""
+    of_one = new_run(url, world_size=1)
+    with Operator(url) as operator:
+        one = operator.batches(run, 0, 0, 0, 4, world_size=1)
+        two = operator.batches(of_one, 0, 0, 1, 4, world_size=2)
+        assert [batch.ids for batch in one] == [batch.ids for batch in operator.batches(of_one, 0, 0, 0, 4)]
+        assert [batch.ids for batch in two] == [batch.ids for batch in operator.batches(run, 0, 0, 1, 4)]
+
+
+def test_steps_of_one_shape_for_ranks_that_divide_them(url):
+    run = new_run(url, steps="same_shape")
     with Operator(url) as operator:
         one = operator.batches(run, 0, 0, 0, 4, world_size=1)
         two = [operator.batches(run, 0, 0, rank, 2) for rank in (0, 1)]

@@ -65,14 +65,24 @@ def test_no_image_is_scaled_up(mixed: Api, tails: str) -> None:
     assert not any(is_upscaled(*each) for each in found)
 
 
-def test_a_tail_that_spills_may_be_scaled_up(mixed: Api) -> None:
-    """The 20 images of 128 x 64 are 2 units of 8, and 4 go on to the neighbour, as docs/reference/ladders.md warns."""
-    put(mixed, tails="spill")
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"steps": "same_shape", "tails": "spill"},
+        {"batch_size": 8, "tails": "spill"},
+        {"batch_size": 8, "tails": "shift"},  # not possible where buckets have no order of aspect
+    ],
+)
+def test_a_tail_that_spills_may_be_scaled_up(mixed: Api, spec: dict[str, Any]) -> None:
+    """The 20 images of 128 x 64 are 2 units or batches of 8, and 4 go on to the neighbour, as docs/reference/ladders.md
+    warns."""
+    put(mixed, **spec)
+    assert mixed.get("/v1/runs/run/stats")["tails"] == "spill"
     assert {each for each in served(mixed) if is_upscaled(*each)} == {((130, 70), (192, 128))}
 
 
 def test_a_preview_says_the_same(mixed: Api) -> None:
-    specs = [{**SPEC, "tails": tails} for tails in ("spill", "pad", "drop", "catch_all")]
+    specs = [{**SPEC, "tails": tails} for tails in ("shift", "spill", "pad", "drop", "catch_all")]
     specs += [
         {**SPEC, "assign": {"min_size": 100}},
         {**SPEC, "assign": {"max_crop_loss": 0.1, "min_size": 50}},
