@@ -16,9 +16,10 @@ SQUARES = {"kind": "explicit", "sizes": [[512, 512], [1024, 1024], [1536, 1536]]
 THREE = "id,width,height\n1,1024,1024\n2,512,512\n3,1536,1536\n"
 DEAL = {"world_size": 1, "batch_size": 1}
 SPEC = {"map": "m", **DEAL}
+SAME_SHAPE = {**SPEC, "steps": "same_shape"}
 
 BEFORE = "2-985bdc8b-1d8fc6ce-d379bc3e-58520616-5fee7f03d2089d2073f0a139a3ea082a"
-"""The fingerprint of THREE in SQUARES under SPEC, as the version before gave it: all three go to 512 x 512."""
+"""The fingerprint of THREE in SQUARES under SAME_SHAPE, as a version before gave it: all three go to 512 x 512."""
 
 IMAGES = {
     (1024, 1024): (1024, 1024),
@@ -74,15 +75,21 @@ def served(api: Api, run: str, num: int) -> dict[int, tuple[int, int]]:
     return {batch["ids"][0]: (batch["width"], batch["height"]) for batch in batches}
 
 
-def test_exact_sizes_come_to_their_own(api: Api) -> None:
+by_steps = pytest.mark.parametrize("steps", ["balanced", "same_shape"])
+
+
+@by_steps
+def test_exact_sizes_come_to_their_own(api: Api, steps: str) -> None:
     api.put_csv("m", THREE, 201)
-    api.put("/v1/runs/run", {**SPEC, "ladder": SQUARES}, 201)
+    api.put("/v1/runs/run", {**SPEC, "ladder": SQUARES, "steps": steps}, 201)
     assert served(api, "run", 3) == {1: (1024, 1024), 2: (512, 512), 3: (1536, 1536)}
 
 
+@by_steps
 @pytest.mark.parametrize("more", LADDERS)
-def test_others_come_to_the_largest_that_they_fill(api: Api, more: dict[str, Any]) -> None:
+def test_others_come_to_the_largest_that_they_fill(api: Api, more: dict[str, Any], steps: str) -> None:
     listed(api, "m", list(IMAGES))
+    more = {**more, "steps": steps}
     api.put("/v1/runs/run", {**SPEC, **more}, 201)
     sizes = served(api, "run", len(IMAGES))
     assert {image: sizes[row] for row, image in enumerate(IMAGES)} == IMAGES
@@ -122,11 +129,14 @@ def put_before(world: World) -> None:
     earlier = World(world.store_url, world.data_dir)
     api = earlier.replica().api
     api.put_csv("m", THREE, 201)
-    api.put("/v1/runs/run", {**SPEC, "ladder": SQUARES}, 201)
+    api.put("/v1/runs/run", {**SAME_SHAPE, "ladder": SQUARES}, 201)
     earlier.close()
     with sqlite3.connect(world.store_url.removeprefix("sqlite:///")) as store:
         (document,) = store.execute("SELECT document FROM runs").fetchone()
-        document = json.dumps({**json.loads(document), "fingerprint": BEFORE}, sort_keys=True).encode()
+        kept = json.loads(document)
+        for name in ("steps", "last_step"):  # which specs have only had since
+            del kept["spec"][name]
+        document = json.dumps({**kept, "fingerprint": BEFORE}, sort_keys=True).encode()
         store.execute("UPDATE runs SET document = ?", (document,))
     store.close()
 
@@ -144,14 +154,15 @@ def test_a_run_of_before_goes_on_with_its_plan(world: World) -> None:
     assert api.session("run", "again", resume=about["state"])["cursor"] == {"epoch": 0, "step": 0}
 
 
-def test_put_anew_it_is_another_plan(world: World) -> None:
+@pytest.mark.parametrize(("spec", "differs"), [(SAME_SHAPE, ["version"]), (SPEC, ["version", "spec"])])
+def test_put_anew_it_is_another_plan(world: World, spec: dict[str, Any], differs: list[str]) -> None:
     put_before(world)
     api = world.replica().api
     state = ready(api, "run")["state"]
-    api.put("/v1/runs/other", {**SPEC, "ladder": SQUARES}, 201)
+    api.put("/v1/runs/other", {**spec, "ladder": SQUARES}, 201)
     assert served(api, "other", 3)[3] == (1536, 1536)
     refused = api.session("other", "s", 409, resume=state)
-    assert (refused["code"], refused["differs"], refused["run"]) == ("plan_mismatch", ["version"], "run")
+    assert (refused["code"], refused["differs"], refused["run"]) == ("plan_mismatch", differs, "run")
     assert served(api, "run", 3) == dict.fromkeys((1, 2, 3), (512, 512))
     assert {*world.data_dir.joinpath("plans").iterdir()} >= {
         world.data_dir / "plans" / api.get(f"/v1/runs/{run}")["fingerprint"] for run in ("run", "other")
@@ -176,5 +187,5 @@ def test_ladders_of_distinct_aspects_keep_their_fingerprint(
     api: Api, ladder: dict[str, Any], end: str
 ) -> None:
     api.put_csv("m", THREE, 201)
-    found = api.put("/v1/runs/run", {**SPEC, "ladder": ladder}, 201)["fingerprint"]
+    found = api.put("/v1/runs/run", {**SAME_SHAPE, "ladder": ladder}, 201)["fingerprint"]
     assert (found[:2], found.rpartition("-")[2]) == ("2-", end)

@@ -105,12 +105,14 @@ class RunDocument:
         if self.spec == spec:
             return
         try:
-            spec = spec.resolved_as(self.spec)
+            resolved = spec.resolved_as(self.spec)
         except Invalid:  # it does not go with what the run has
-            spec = spec.resolved()
-        if self.spec == spec:
+            resolved = spec.resolved()
+        if self.spec == resolved:
             return
-        differing = _differing(self.spec.to_json(), spec.to_json())
+        differing = _differing(self.spec.to_json(), resolved.to_json())
+        # what was left out only follows from what was given
+        differing = [field for field in differing if not spec.leaves_out(field)] or differing
         raise Conflict(
             f"run {run!r} exists with a different {', '.join(differing)}. Choose another name, or delete the run first",
             fields=differing,

@@ -366,10 +366,12 @@ class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
 
     def resolved_as(self, other: RunSpec) -> RunSpec:
         """Resolved, where what was left out is as another resolved spec has it. Raises ``Invalid``."""
-        left_out = {
-            name: getattr(other, name) for name in _WITH_CHANGED_DEFAULT if name not in self.model_fields_set
-        }
+        left_out = {name: getattr(other, name) for name in _WITH_CHANGED_DEFAULT if self.leaves_out(name)}
         return self.model_copy(update=left_out).resolved()
+
+    def leaves_out(self, field: str) -> bool:
+        """Of a spec as it was given: whether it leaves a field to a default that another release had otherwise."""
+        return field in _WITH_CHANGED_DEFAULT and getattr(self, field) is None
 
     @property
     def sources(self) -> list[MapSpec]:
