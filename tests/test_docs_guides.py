@@ -256,14 +256,21 @@ def test_what_images_that_fill_no_batch_cost_is_what_the_guide_says(tmp_path: Pa
     file.write_text("".join(COCO.read_text().splitlines(keepends=True)[:501]))
     common = {field: value for field, value in spec.items() if field not in ("maps", "tails", "last_step")}
     as_there = {field: spec[field] for field in ("tails", "last_step")}
-    specs = [{**common, **fields} for fields in (as_there, {}, {"steps": "same_shape"})]
-    answer = offline_preview.run(file, specs, ["there", "default", "same"], offline_preview.Reading())
+    specs = [{**common, **fields} for fields in (as_there, {"tails": "short"}, {}, {"steps": "same_shape"})]
+    answer = offline_preview.run(
+        file, specs, ["there", "short", "default", "same"], offline_preview.Reading()
+    )
     stats = [each["stats"] for each in answer["previews"]]
     told = [f"| {each['crop_loss_served']:.2%} | {each['repeated']} | {each['dropped']} |" for each in stats]
     text = (GUIDES / "from-kohya.md").read_text()
     table = text.split("| plan | cropped | repeated | left out of an epoch |")[1].split("\n\n")[0]
     assert re.findall(r"\| [\d.]+% \| \d+ \| \d+ \|", table) == told
-    assert [each["spilled"] for each in stats] == [0, 0, int(re.findall(r"changes: (\d+) images", table)[0])]
+    assert [each["spilled"] for each in stats] == [
+        0,
+        0,
+        0,
+        int(re.findall(r"changes: (\d+) images", table)[0]),
+    ]
 
 
 def test_num_repeats_of_1_is_once(operator: Operator) -> None:
