@@ -100,24 +100,48 @@ def generate_columns(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64
     Slots of a length or shorter ones are never more than the images of that length or shorter ones, who alone can fill
     them; all lengths together have as many slots as images.
     """
-    num = np.cumsum(images).astype(np.float64)
-    program = Program(np.append(np.full(len(num) - 1, -INFINITY), num[-1]), num)
+    least_from = np.append(images.sum(), np.zeros(len(images) - 1))
+    program = _slot_program(np.cumsum(images), least_from)
     cells = grid(max_tokens)
     # a length that is no multiple of the grid is the budget itself, and fills all cells
     sizes, capacity = lengths // cells, max_tokens // cells
     kinds = np.diag(max_tokens // lengths)
     for kind in kinds:
-        program.add(np.cumsum(kind))
+        _add_kind(program, kind)
     seen = {kind.tobytes() for kind in kinds}
     while True:
-        packs, prices = program.solve()
-        # a slot stands in the rows of its length and of all longer ones
-        worth, kind = most_valuable(np.cumsum(prices[::-1])[::-1], sizes, capacity)
+        values, prices = program.solve()
+        worth, kind = most_valuable(prices[: len(images)], sizes, capacity)
         if worth <= 1 + _NO_GAIN or kind.tobytes() in seen:
-            return kinds, packs
+            return kinds, values[len(images) :]
         seen.add(kind.tobytes())
         kinds = np.concatenate([kinds, kind[np.newaxis]])
-        program.add(np.cumsum(kind))
+        _add_kind(program, kind)
+
+
+def _slot_program(most_up_to: _I64, least_from: NDArray[np.float64] | _I64) -> Program:
+    """The fewest packs with at most ``most_up_to`` int64[S] slots of each length or shorter ones, and at least
+    ``least_from`` [S] of each length or longer ones.
+
+    The first S variables are the slots of each length or shorter ones; the first S rows say so, each by what it adds to
+    the one before. So a pack counts only in the rows of its own lengths, and their prices are those of a slot. The last
+    S rows hold the slots of each length or longer ones: all slots, less those of shorter ones.
+    """
+    num = len(most_up_to)
+    nothing = np.zeros(num)
+    program = Program(np.append(nothing, least_from), np.append(nothing, np.full(num, INFINITY)))
+    adds_up, longer = (
+        np.eye(num, k=1, dtype=np.int64) - np.eye(num, dtype=np.int64),
+        -np.eye(num, k=1, dtype=np.int64),
+    )
+    longer[-1] = 1
+    for column, most in zip(np.hstack([adds_up, longer]), most_up_to.tolist(), strict=True):
+        program.add(column, 0.0, most)
+    return program
+
+
+def _add_kind(program: Program, kind: _I64) -> None:
+    program.add(np.append(kind, np.zeros_like(kind)), 1.0)
 
 
 def _not_held(images: _I64, slots: _I64) -> _I64:
@@ -153,10 +177,11 @@ def _pack_the_rest(images: _I64, rest: _I64, kinds: _I64, start: _I64) -> _I64:
     """Of each kind the packs that hold the ``rest`` int64[S] of the images, the fewest: int64[C]. ``rest`` is below 0
     where shorter images stand in slots of that length. ``start`` int64[C] holds all of it."""
     may_be_left_out = np.cumsum(images[::-1]) // ONE_LEFT_OUT_IN
-    # rows: slots of each length or shorter ones, then of each length or longer ones, longest first
-    upper = np.append(np.cumsum(rest), np.full(len(rest), INFINITY))
-    lower = np.append(np.full(len(rest), -INFINITY), np.cumsum(rest[::-1]) - may_be_left_out)
-    program = Program(lower, upper)
+    least_from = (np.cumsum(rest[::-1]) - may_be_left_out)[::-1]
+    program = _slot_program(np.cumsum(rest), least_from)
     for kind in kinds:
-        program.add(np.append(np.cumsum(kind), np.cumsum(kind[::-1])))
-    return program.solve_in_integers(start, _MAX_NODES, _GAP)
+        _add_kind(program, kind)
+    found = program.solve_in_integers(_MAX_NODES, _GAP)
+    if found is None or found[len(rest) :].sum() >= start.sum():
+        return start  # which leaves no image out
+    return found[len(rest) :]

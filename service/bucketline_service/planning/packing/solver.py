@@ -25,8 +25,8 @@ class _SilentHighs(highspy.Highs):
 
 
 class Program:
-    """The least sum of variables, each at least 0, which are added column by column. ``lower``, ``upper`` float64[R]:
-    between which each row must lie."""
+    """The least cost of variables of at least 0, added one by one. ``lower``, ``upper`` float64[R]: between
+    which the sum of each row must lie."""
 
     def __init__(self, lower: _Floats, upper: _Floats) -> None:
         self._highs = _SilentHighs()  # type: ignore[no-untyped-call]  # likewise
@@ -36,36 +36,33 @@ class Program:
         for low, high in zip(lower.tolist(), upper.tolist(), strict=True):
             self._highs.addRow(low, high, 0, nothing, nothing.astype(np.float64))
 
-    def add(self, column: _I64) -> None:
-        """A variable that counts ``column`` int64[R] in each row."""
+    def add(self, column: _I64, cost: float, most: float = INFINITY) -> None:
+        """A variable of at most ``most`` that counts ``column`` int64[R] in the rows."""
         rows = np.flatnonzero(column).astype(np.int32)
-        values = column[rows].astype(np.float64)
-        self._highs.addCol(1.0, 0.0, INFINITY, len(rows), rows, values)
+        self._highs.addCol(cost, 0.0, most, len(rows), rows, column[rows].astype(np.float64))
 
     def solve(self) -> tuple[_Floats, _Floats]:
-        """The variables' values, and the rows' dual prices. Where columns were added since, it goes on from the last
+        """The variables' values, and the rows' dual prices. Where variables were added since, it goes on from the last
         solution. Raises ``RuntimeError`` where there is none."""
         self._run(highspy.HighsModelStatus.kOptimal)
         solution = self._highs.getSolution()
         return np.array(solution.col_value), np.array(solution.row_dual)
 
-    def solve_in_integers(self, start: _I64, max_nodes: int, gap: float) -> _I64:
-        """The variables' values where all are integers. ``start``: values that are allowed; they are the answer where
-        none that sum to less are found. The search ends where it can gain no more than the share ``gap``, or after
-        ``max_nodes`` nodes."""
+    def solve_in_integers(self, max_nodes: int, gap: float) -> _I64 | None:
+        """The variables' values where all are integers. The search ends where it can gain no more than the share
+        ``gap``, or after ``max_nodes`` nodes; None where it has found nothing by then. Raises ``RuntimeError`` where
+        there is nothing to find."""
         num = self._highs.getNumCol()
         is_integer = np.full(num, int(highspy.HighsVarType.kInteger), dtype=np.uint8)
         self._highs.changeColsIntegrality(num, np.arange(num, dtype=np.int32), is_integer)
         self._highs.setOptionValue("mip_max_nodes", max_nodes)
         self._highs.setOptionValue("mip_rel_gap", gap)
-        # The start is compared, not handed over: HiGHS 1.16.0 takes one for the optimum where presolve removes columns
-        # that it uses.
         self._run(highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kSolutionLimit)
         solution = self._highs.getSolution()
         if not solution.value_valid:
-            return start
+            return None
         values: _I64 = np.rint(np.array(solution.col_value)).astype(np.int64)
-        return values if values.sum() < start.sum() else start
+        return values
 
     def _run(self, *expected: highspy.HighsModelStatus) -> None:
         self._highs.run()
