@@ -159,7 +159,7 @@ def test_a_run_that_is_being_planned(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     world = World(f"sqlite:///{tmp_path / 'state.sqlite'}", tmp_path / "data")
     replica = world.replica()
     replica.api.put_csv("small", SMALL, 201)
-    replica.api.put("/v1/runs/run", SPEC, 202)
+    assert replica.api.put("/v1/runs/run", SPEC, 202)["warnings"] is None
     answer = ask(replica, b'{"lease": 1}')
     assert (answer.status_code, answer.json()["code"]) == (503, "planning")
     go_on.set()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bucketline_service.runs import plan_warnings
+from bucketline_service.runs import plan_warnings, queries
 from bucketline_service.spec.advice import CODES, MAX_EXTRA_CROP, MAX_IMBALANCE
 from tests.checked import Api
 from tests.server import COCO
@@ -103,8 +104,13 @@ def test_clips_that_are_too_short(desk: Api) -> None:
     assert "pruned" not in preview(desk, below, spec)
     told = preview(desk, above, spec)["pruned"]
     assert "all by num_frames" in told["message"]
-    assert "for clips a length of fewer than 17 frames, for still images 1." in told["remedy"]
+    told_remedy = "Add to frame_buckets a length of fewer than 17 frames for clips, and 1 for still images."
+    assert told["remedy"] == told_remedy
     assert "pruned" not in preview(desk, above, {**spec, "frame_buckets": [1, 9, 17]})
+    only_stills = put(desk, (9, "512,512,1"), (9, "512,512,9"), columns=columns)
+    told = preview(desk, only_stills, {**spec, "frame_buckets": [1]})["pruned"]
+    assert told["remedy"] == "Add to frame_buckets a length for clips."
+    assert "pruned" not in preview(desk, only_stills, {**spec, "frame_buckets": [1, 9]})
 
 
 def test_images_that_the_map_repeats_never(desk: Api) -> None:
@@ -428,6 +434,24 @@ def test_they_are_of_the_ranks_that_it_has_now(api: Api) -> None:
     assert [each["code"] for each in known(api, "run")] == ["left_out"]
 
 
+def test_they_reckon_with_the_units_that_these_ranks_get(api: Api) -> None:
+    api.put_csv("small", SMALL)
+    spec = {"map": "small", "world_size": 8, "batch_size": 1, "ladder": SQUARE, "lockstep": 64}
+    api.put("/v1/runs/run", {**spec, "tails": "spill", "valid_ids": list(range(110))}, 201)
+    assert (
+        known(api, "run")[0]["remedy"]
+        .partition("; or set tails")[0]
+        .endswith("5 images a unit instead of 64")
+    )
+    lockstep = api.session("run", "more", world_size=12, resume="start")["lockstep"]
+    assert lockstep == 96
+    assert (
+        known(api, "run")[0]["remedy"]
+        .partition("; or set tails")[0]
+        .endswith("5 images a unit instead of 96")
+    )
+
+
 def test_they_are_computed_once_and_not_for_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = []
     real = plan_warnings.epoch_stats
@@ -451,6 +475,26 @@ def test_they_are_computed_once_and_not_for_a_list(tmp_path: Path, monkeypatch: 
     assert known(other, "run") == told
     assert [run["warnings"] for run in other.get("/v1/runs")["runs"]] == [told]
     assert len(times) == 2
+    world.close()
+
+
+def test_a_plan_that_is_ready_does_not_wait_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, real = threading.Event(), plan_warnings.epoch_stats
+
+    def wait_and_count(*arguments: Any) -> Any:
+        assert go_on.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(plan_warnings, "epoch_stats", wait_and_count)
+    monkeypatch.setattr(queries, "WAIT_FOR_PLAN_S", 0.0)
+    world = World(f"sqlite:///{tmp_path / 'state.sqlite'}", tmp_path / "data")
+    api = world.replica().api
+    api.put_csv("small", SMALL, 201)
+    assert api.put("/v1/runs/run", BAD, 201)["warnings"] is None
+    assert api.get("/v1/runs/run")["warnings"] is None
+    api.lease("run", 0)  # and the run is served meanwhile
+    go_on.set()
+    assert [each["code"] for each in known(api, "run")] == ["repeated"]
     world.close()
 
 

@@ -29,22 +29,19 @@ class PlanWarnings:
     def known(self, run: Run) -> Found | None:
         """What ``of`` has found before; None if nobody has asked, and while it is being computed."""
         task = self._tasks.get(_key(run))
-        is_known = task is not None and task.done() and not task.cancelled() and task.exception() is None
-        return task.result() if task is not None and is_known else None
+        return None if task is None or not task.done() or _has_failed(task) else task.result()
 
     async def of(self, run: Run, wait_s: float) -> Found | None:
         """What of the run's plan would surprise, as its present number of ranks trains epoch 0 from its start. None if
         that is not known within ``wait_s`` seconds; it is computed all the same, for a later call."""
         key = _key(run)
         task = self._tasks.get(key)
-        if task is None:
+        if task is None or _has_failed(task):
             task = self._tasks[key] = asyncio.ensure_future(self._find(run))
+            # retrieves the exception, so that asyncio does not log a failure that no caller waits for
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         done, _ = await asyncio.wait([task], timeout=wait_s)
-        if not done:
-            return None
-        if task.cancelled() or task.exception() is not None:
-            self._tasks.pop(key, None)  # a later call tries again
-        return task.result()
+        return task.result() if done else None
 
     async def close(self) -> None:
         """End what is being computed."""
@@ -58,18 +55,23 @@ class PlanWarnings:
             return await asyncio.to_thread(_find, run)
 
 
+def _has_failed(task: asyncio.Task[Found]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
 def _key(run: Run) -> tuple[bytes, int]:
     return run.encoded, run.generation.world_size
 
 
 def _find(run: Run) -> Found:
-    world_size, plan = run.generation.world_size, run.plan
-    spec, planner = run.sharded_to(world_size).laid(0)
-    stats = epoch_stats(spec, plan.prepared, plan.sources.images, planner, 0, world_size)
-    unreached = unreached_sizes(
-        spec, _images(run), occupied(stats), with_unsought=run.spec.ladder.lists_sizes
-    )
-    return plan_warnings(run.spec, stats, unreached, world_size)
+    plan, world_size = run.plan, run.generation.world_size
+    sharded = run.sharded_to(world_size)
+    laid = sharded.laid(0)
+    stats = epoch_stats(laid.spec, plan.prepared, plan.sources.images, laid.planner, 0, world_size)
+    lists_sizes = run.spec.ladder.lists_sizes
+    unreached = unreached_sizes(laid.spec, _images(run), occupied(stats), with_unsought=lists_sizes)
+    spec = run.spec.model_copy(update={"lockstep": sharded.lockstep(0)})  # the one of these stats
+    return plan_warnings(spec, stats, unreached, world_size)
 
 
 def _images(run: Run) -> Images:

@@ -17,6 +17,8 @@ MAX_EXTRA_CROP = 0.01
 MAX_IMBALANCE = 1.05
 _MOVES = "spill"
 """The policy of remainders that serves them in other buckets."""
+_KEEPS = "pad"
+"""The policy that serves each image in its own bucket."""
 _LEAVES = ("drop", "catch_all")
 """Policies that may leave out more than a unit, or never serve a bucket, where ``_MOVES`` would not."""
 
@@ -108,12 +110,11 @@ def _remedy_of(reason: str, spec: PlanFields) -> str:
             "Give these images a num_repeats above 0 in the map, or ignore its column: num_repeats_column=."
         )
     if reason == "num_frames":
-        shortest = min(
-            each if isinstance(each, int) else each.num_frames for each in spec.frame_buckets or ()
-        )
-        return (
-            f"Add to frame_buckets: for clips a length of fewer than {shortest} frames, for still images 1."
-        )
+        given = spec.frame_buckets or ()
+        lengths = {each if isinstance(each, int) else each.num_frames for each in given}
+        shorter = f" of fewer than {min(lengths - {1}):,} frames" if lengths - {1} else ""
+        stills = "" if 1 in lengths else ", and 1 for still images"
+        return f"Add to frame_buckets a length{shorter} for clips{stills}."
     if reason == "bucket_no_upscale":
         return "Lower ladder.bucket_reso_steps: a side must have as many pixels; or set bucket_no_upscale to false."
     limit = f"assign.{reason} (now {getattr(spec.assign, reason):g})"
@@ -203,7 +204,7 @@ def _crop(plan: _Plan) -> PlanWarning | None:
     if not plan.spec.planner_kind.has_units:
         remedy = f'Use planner "{DEFAULT.name}"'
     elif num:
-        remedy = 'Set tails to "pad", which serves each image in its own bucket'
+        remedy = f'Set tails to "{_KEEPS}", which serves each image in its own bucket'
     else:
         remedy = f'Set tails to "{_MOVES}"'
     return PlanWarning(
