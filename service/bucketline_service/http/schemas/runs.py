@@ -131,7 +131,7 @@ class ImageOut(BaseModel):
     num_frames: int | None = Field(description="null if the run has no frame_buckets")
     aspect: float
     bucket: int | None = Field(
-        description="the bucket that it is in, in the highest of its tiers: not the nearest one if tails: shift has moved it"
+        description="where it is, in the highest of its tiers; with tails: shift perhaps not the nearest"
     )
     buckets: list[Way] = Field(description="all buckets that may serve it")
     pruned: str | None = Field(description="why the image has no bucket")
