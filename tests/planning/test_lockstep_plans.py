@@ -89,6 +89,20 @@ def test_ranks_get_the_plans_own_where_no_epoch_has_a_unit_for_them(tails):
             assert lockstep == wanted
 
 
+def test_units_that_boundaries_were_not_moved_for_spill():
+    """Moved for units of 4 batches of 2; whole units of 6 batches would leave whole buckets out for ever."""
+    locksteps = layouts_of(spec_of(tails="shift", steps="same_shape"))
+    spec, planner = locksteps.of(6)
+    assert (locksteps.of(None).spec.tails, spec.tails) == ("shift", "spill")
+    seen = set()
+    for epoch in range(60):
+        seen |= set(planner.batches(epoch, np.arange(planner.num_batches(epoch, 1)), 1).rows.tolist())
+    assert len(seen) == len(WIDTHS)
+    # units of any shapes have whole batches of each bucket, whatever their number
+    balanced = layouts_of(spec_of(tails="shift", steps="balanced"))
+    assert balanced.of(6).spec.tails == "shift"
+
+
 def test_there_is_no_lockstep_over_the_most_that_a_spec_may_have():
     locksteps = layouts_of(spec_of(tails="pad", lockstep=1024))
     assert locksteps.lockstep_for(1536, 1) == 1024

@@ -71,7 +71,7 @@ class Locksteps:
             return False
         found = self._may.get(lockstep)
         if found is None:
-            found = self._may[lockstep] = least_units(replace(spec, lockstep=lockstep), self._quotas) > 0
+            found = self._may[lockstep] = least_units(self._with(lockstep), self._quotas) > 0
         return found
 
     def of(self, lockstep: int | None) -> LockstepPlan:
@@ -83,10 +83,16 @@ class Locksteps:
             laid = self._kept.get(lockstep)
             if laid is not None:
                 return laid
-        spec = replace(self._own.spec, lockstep=lockstep)
+        spec = self._with(lockstep)
         laid = LockstepPlan(spec, new_planner(spec, self._prepared, self._images))
         with self._lock:
             return self._kept.setdefault(lockstep, laid)
+
+    def _with(self, lockstep: int) -> PlanSpec:
+        """The spec with another lockstep. Boundaries that were moved for whole units of the own one make none of it, so
+        that what fills no unit has to spill."""
+        spec = replace(self._own.spec, lockstep=lockstep)
+        return replace(spec, tails="spill") if spec.tails == "shift" and spec.multiple > 1 else spec
 
     @cached_property
     def _quotas(self) -> SampleQuotas:
