@@ -59,7 +59,8 @@ def spec_of(server: ServerProcess, *arguments: str) -> dict[str, Any]:
 
 def test_a_plan_that_would_surprise_is_put_with_a_warning(server: ServerProcess) -> None:
     """On standard error, with what to do; whoever looks at the run is told as well, but not that it is trained on."""
-    put = ("run", "put", "padded", "--map=coco", "--world-size=8", "--batch-size=8", "--set=tails=pad")
+    plan = ("--world-size=8", "--batch-size=8", "--set=tails=pad", "--set=steps=same_shape")
+    put = ("run", "put", "padded", "--map=coco", *plan)
     status, out, errors = run_here(*put, BUCKETLINE_URL=server.url)
     (told,) = json.loads(ask(server, "run", "show", "padded", "--json"))["run"]["warnings"]
     assert told["code"] == "repeated"

@@ -75,7 +75,7 @@ def test_answer_is_the_servers(tmp_path: Path, specs: list[str]) -> None:
 
 def test_what_would_surprise_is_below_the_table(tmp_path: Path, specs: list[str]) -> None:
     padded = tmp_path / "padded.json"
-    padded.write_text(json.dumps({**SPECS["pad"], "world_size": 8}))
+    padded.write_text(json.dumps({**SPECS["pad"], "world_size": 8, "steps": "same_shape"}))
     options = [*specs, "--spec", str(padded)]
     _, out, _ = preview(tmp_path, str(COCO), *options)
     _, as_json, _ = preview(tmp_path / "scratch", str(COCO), *options, "--json")

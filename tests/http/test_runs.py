@@ -110,7 +110,7 @@ UNMEETABLE = [
     ({"batch_size": 201}, "batch_size"),
     ({"lockstep": 1000}, "batch_size"),
     ({"world_size": 26, "planner": "novelai"}, "world_size"),
-    ({"tails": "drop", "batch_size": 60}, "tails"),
+    ({"tails": "drop", "batch_size": 60}, "batch_size"),
     ({"steps": "same_shape", "tails": "drop", "batch_size": 40}, "tails"),
     ({"steps": "same_shape", "tails": "short"}, "tails"),
     ({"steps": "same_shape", "last_step": "drop"}, "last_step"),
