@@ -21,16 +21,16 @@ def epoch_stats(
     spec: PlanSpec, prepared: Prepared, images: Images, planner: Planner, epoch: int, world_size: int
 ) -> dict[str, Any]:
     """The stats of ``epoch``, JSON-able, as an epoch is dealt to ``world_size`` ranks from its start. For ``line`` they
-    need no ``order``; where samples and batch sizes are whole numbers and one, every epoch has the same except for
-    ``dropped`` and ``repeated`` of ``pad``.
+    need no ``order``. Where samples are whole numbers every epoch of ``steps: "same_shape"`` has the same, except for
+    ``dropped`` and ``repeated`` of ``pad``; with balanced steps epochs leave out other batches, or fill in others.
 
     ``num_samples``: how often the epoch asks for images, repeats counted. ``dropped`` of these are not served.
 
     ``spilled``: images served outside their own bucket. ``novelai``: the epoch's count; ``line``: what is expected over
-    epochs, to the nearest image, for which of them are left out changes.
+    epochs that deal as many batches of each bucket, to the nearest image, for which of them are left out changes.
 
-    ``step_imbalance``: the pixels of each step's slowest rank, summed over the epoch's steps, over the like sum of the
-    ranks' mean. 1 where every step has one shape. ``novelai``: the epoch's; ``line``: each sum as expected over epochs.
+    ``step_imbalance``: the cost of each step's dearest batch, summed over the epoch's steps, over the like sum of the
+    ranks' mean. 1 where every step has one shape. ``novelai``: in pixels.
     """
     spec = prepared.planned(spec)
     num_batches = planner.num_batches(epoch, world_size)
