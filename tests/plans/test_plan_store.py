@@ -320,6 +320,18 @@ def test_a_plan_on_disk_is_ready_at_the_first_look(world: World, monkeypatch: py
     assert world.replica().api.get("/v1/runs/run")["status"] == "ready"
 
 
+def test_images_that_moved_are_on_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart nothing is planned, and each image that moved is where it was, beside the bucket of its own."""
+    api, _ = put(world)
+    before = [api.get(f"/v1/runs/run/images/{image}", epoch=1) for image in range(200)]
+    moved = [about for about in before if about["bucket"] != about["nearest"]["bucket"]]
+    assert len(moved) == api.get("/v1/runs/run/stats")["moved"] > 0
+    monkeypatch.setattr(plan_store, "prepare", None)
+    fresh = world.replica().api
+    for about in moved:
+        assert fresh.get(f"/v1/runs/run/images/{about['id']}", epoch=1) == about
+
+
 def test_a_refused_run_leaves_no_plan_unless_another_needs_it(world: World) -> None:
     api = world.replica().api
     api.put_csv("small", SMALL)

@@ -167,7 +167,7 @@ def pruned(stats: Json, *, theme: Theme = "light") -> go.Figure:
 
 
 def tails(stats: Json, *, theme: Theme = "light") -> go.Figure:
-    """Remainders: images that do not fill a last unit of their bucket, and what happens to them in an epoch."""
+    """Remainders: images that fill no batch, or no unit, of their bucket, and what happens to them in an epoch."""
     rows = stats["buckets"]
     names = labels(rows)
     colours = palette(theme)
@@ -175,7 +175,7 @@ def tails(stats: Json, *, theme: Theme = "light") -> go.Figure:
         ("served in a neighbouring bucket", colours.series[0], [_spilled(bucket["tail"]) for bucket in rows]),
         ("left out this epoch", colours.series[1], [_left_out(bucket["tail"]) for bucket in rows]),
         ("never served", colours.bad, [bucket["tail"]["never_served"] for bucket in rows]),
-        ("repeated to fill a unit", colours.series[3], [bucket["tail"]["repeated"] for bucket in rows]),
+        ("repeated to fill a batch", colours.series[3], [bucket["tail"]["repeated"] for bucket in rows]),
     ]
     figure = go.Figure(
         [

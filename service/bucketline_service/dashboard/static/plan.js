@@ -51,7 +51,7 @@ export function plan(element, path) {
     figure("Crop loss", "The share of an image that is cropped away, from the least cropped to the most", `${path}/figures/crop_loss`, crop.element),
     figure("Aspect error", "Difference between the aspect ratio of an image and that of its bucket", `${path}/figures/aspect_error`, aspect.element),
     figure("Crop loss by bucket", "The mean, the mean as served including images from neighbours, and the worst image", `${path}/figures/bucket_crop_loss`, losses.element),
-    figure("Remainders", "Images that do not fill a last unit of their bucket, and what happens to them", `${path}/figures/tails`, tails.element),
+    figure("Remainders", "Images that fill no whole batch of their bucket, and what happens to them", `${path}/figures/tails`, tails.element),
     figure("Pruned images", "Images in no bucket, by reason", `${path}/figures/pruned`, pruned.element, "low wide"),
   ];
   element.append(h("h2", { class: "part" }, "The plan"), facts.element, h("div", { class: "grid" }, drawn.map((each) => each.element)));

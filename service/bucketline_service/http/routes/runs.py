@@ -102,7 +102,7 @@ def _add_reading(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
 
     @router.get("/v1/runs/{run}/stats", summary="Get what a plan costs", response_model=StatsOut, **reads)
     async def stats(run: RunPath) -> Response:
-        """What the plan costs, by bucket and in total. Exact for every epoch (``novelai``: for the current one)."""
+        """What an epoch costs, by bucket and in total: that of the slowest rank. Others differ in what is left out."""
         return as_json(await queries.stats(run))
 
     @router.get(

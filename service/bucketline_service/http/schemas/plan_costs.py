@@ -45,14 +45,14 @@ class Spill(BaseModel):
 
 
 class Tail(BaseModel):
-    """The remainder: images of a bucket that do not fill its whole units, in an epoch."""
+    """The remainder: images of a bucket that fill none of its batches (with same_shape, units), in an epoch."""
 
     num_images: int
     spilled: list[Spill] = Field(description="served by other buckets")
     left_out: int
     repeated: int
     never_served: int = Field(
-        description="those of left_out that no epoch serves, because the bucket is smaller than a unit"
+        description="those of left_out that no epoch serves, because the bucket is smaller than a batch, with same_shape than a unit"
     )
 
 
