@@ -326,6 +326,15 @@ def test_images_that_moved_are_on_disk(world: World, monkeypatch: pytest.MonkeyP
     before = [api.get(f"/v1/runs/run/images/{image}", epoch=1) for image in range(200)]
     moved = [about for about in before if about["bucket"] != about["nearest"]["bucket"]]
     assert len(moved) == api.get("/v1/runs/run/stats")["moved"] > 0
+    of_ranks = [
+        api.get("/v1/runs/run/batches", epoch=1, step=0, rank=rank, count=12)["batches"] for rank in range(2)
+    ]
+    bucket_of = {
+        image: batch["bucket"] for batches in of_ranks for batch in batches for image in batch["ids"]
+    }
+    assert [about["bucket"] for about in moved if about["served"]] == [
+        bucket_of[about["id"]] for about in moved if about["id"] in bucket_of
+    ]
     monkeypatch.setattr(plan_store, "prepare", None)
     fresh = world.replica().api
     for about in moved:
