@@ -52,7 +52,7 @@ class Tail(BaseModel):
     left_out: int
     repeated: int
     never_served: int = Field(
-        description="those of left_out that no epoch serves, because the bucket is smaller than a batch, with same_shape than a unit"
+        description="those of left_out that no epoch serves: the bucket is smaller than a batch or unit"
     )
 
 
