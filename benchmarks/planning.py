@@ -31,7 +31,9 @@ from bucketline_service.planning.planner_port import Planner
 
 COCO = Path(bucketline_service.__file__).parent / "data" / "coco-5k.csv"
 WORLD_SIZE, BATCH_SIZE, BLOCK = 8, 8, 64
-SPEC = PlanSpec("line", (ladders.novelai().by_aspect(),), BATCH_SIZE, 42, WORLD_SIZE, "spill")
+SPEC = PlanSpec(
+    "line", (ladders.novelai().by_aspect(),), BATCH_SIZE, 42, WORLD_SIZE, "shift", steps="balanced"
+)
 Sizes = tuple[np.ndarray, np.ndarray]
 
 
