@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from bucketline_service.errors import Invalid
+from bucketline_service.planning.packing import pack_kinds
 from bucketline_service.planning.packing.lengths import choose_lengths, length_classes
 from bucketline_service.planning.packing.pack_kinds import (
     ONE_LEFT_OUT_IN,
@@ -93,6 +94,15 @@ def test_generated_columns_reach_the_optimum_over_all_packs(lengths, images, mor
     assert used.sum() == pytest.approx(best.fun, rel=1e-6)
 
 
+def test_the_search_for_kinds_ends_whatever_a_known_kind_is_said_to_be_worth(monkeypatch):
+    """As a solver's rounding might have it."""
+    lengths, images = np.array([3, 7, 11]), np.array([50, 30, 9])
+    _, used = generate_columns(images, lengths, 40)
+    monkeypatch.setattr(pack_kinds, "_NO_GAIN", -1.0)
+    _, again = generate_columns(images, lengths, 40)
+    assert again.sum() == pytest.approx(used.sum())
+
+
 @given(histograms(), nums_of_lengths)
 def test_a_histogram_gives_the_same_as_its_images_in_any_order(histogram, num_lengths):
     tokens, counts, budget = histogram
@@ -136,6 +146,13 @@ def test_no_image_is_left_out_where_there_are_fewer_than_200():
     tokens, counts = np.array([30, 40, 60]), np.array([61, 31, 7])
     packs = fit_pack_kinds(tokens, counts, 100, 3)
     assert packs.slots.sum() == counts.sum()
+
+
+def test_first_fit_is_kept_where_the_search_saves_no_pack():
+    """It has a slot of its own length for every image; the search may leave images out, and move short ones up."""
+    images = np.array([138, 73])
+    packs = fit_pack_kinds(np.array([7, 31]), images, 114, 2)
+    np.testing.assert_array_equal(packs.slots, images)
 
 
 @given(histograms())

@@ -56,8 +56,8 @@ def test_stats_are_what_an_epoch_of_the_packs_has(histogram, num_lengths):
 
 
 def test_the_mean_over_epochs_is_met():
-    """Two lengths of two token counts each; one image in ten has no slot."""
-    packs = PackKinds(10, np.array([4, 6]), np.array([[1, 1], [1, 0]]), np.array([18, 72]))
+    """Two lengths of two token counts each; short images stand in long slots, and one image in ten has no slot."""
+    packs = PackKinds(10, np.array([4, 6]), np.array([[1, 1], [1, 0]]), np.array([25, 58]))
     tokens, counts = np.array([2, 4, 5, 6]), np.array([50, 50, 10, 10])
     stats = pack_stats(packs, tokens, counts)
     assert stats.num_images.tolist() == [100, 20]
