@@ -23,7 +23,7 @@ ONE_LEFT_OUT_IN = 200
 """At most one in so many images of each length or longer has no slot."""
 
 _NO_GAIN = 1e-6  # of a pack: the tolerance of the linear programme's prices, with some to spare
-_MAX_NODES = 200
+_MAX_NODES = 50
 _GAP = 5e-3
 
 _I64 = NDArray[np.int64]

@@ -57,6 +57,8 @@ class Program:
         self._highs.changeColsIntegrality(num, np.arange(num, dtype=np.int32), is_integer)
         self._highs.setOptionValue("mip_max_nodes", max_nodes)
         self._highs.setOptionValue("mip_rel_gap", gap)
+        # a restart solves the first node again, which takes most of the time of so short a search
+        self._highs.setOptionValue("mip_allow_restart", False)
         self._run(highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kSolutionLimit)
         solution = self._highs.getSolution()
         if not solution.value_valid:
