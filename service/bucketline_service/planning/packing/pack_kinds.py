@@ -22,9 +22,9 @@ from bucketline_service.planning.packing.solver import INFINITY, Program
 ONE_LEFT_OUT_IN = 200
 """At most one in so many images of each length or longer has no slot."""
 
-_NO_GAIN = 1e-6  # of a pack: the tolerance of the linear programme's prices, with some to spare
-_MAX_NODES = 50
-_GAP = 5e-3
+_NO_GAIN = 1e-6  # of a pack: ten times the tolerance of the linear programme's prices
+_MAX_NODES = 50  # of the integer search: with 32 lengths most data sets take one, and it at most two seconds
+_GAP = 5e-3  # of the packs that are searched for, which are about as many as lengths: so less than one
 
 _I64 = NDArray[np.int64]
 
@@ -61,8 +61,9 @@ def fit_pack_kinds(tokens: _I64, counts: _I64, max_tokens: int, num_lengths: int
 
     Every slot can be filled with an image of its length or a shorter one, and at every length all but one in
     ``ONE_LEFT_OUT_IN`` of the images of that length or longer have a slot. Within the lengths that are chosen
-    (``choose_lengths``, at most ``num_lengths``) the number of packs is near the least: at most as many more than the
-    linear programme's bound as what rounding down leaves takes. Time and memory do not depend on the number of images.
+    (``choose_lengths``, at most ``num_lengths``) the number of packs is near the least: what exceeds the bound of the
+    linear programme comes from rounding, so is at most about as many packs as there are lengths. Time and memory do not
+    depend on the number of images.
 
     Raises ``Invalid`` where an image has more tokens than a pack, ``ValueError`` if there is no image.
     """
@@ -100,7 +101,7 @@ def generate_columns(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64
     Slots of a length or shorter ones are never more than the images of that length or shorter ones, who alone can fill
     them; all lengths together have as many slots as images.
     """
-    least_from = np.append(images.sum(), np.zeros(len(images) - 1))
+    least_from = np.append(images.sum(), np.zeros(len(images) - 1, dtype=np.int64))
     program = _slot_program(np.cumsum(images), least_from)
     cells = grid(max_tokens)
     # a length that is no multiple of the grid is the budget itself, and fills all cells
@@ -112,16 +113,18 @@ def generate_columns(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64
     while True:
         values, prices = program.solve()
         worth, kind = most_valuable(prices[: len(images)], sizes, capacity)
-        if worth <= 1 + _NO_GAIN or kind.tobytes() in seen:
+        if (
+            worth <= 1 + _NO_GAIN or kind.tobytes() in seen
+        ):  # a known kind gains nothing, whatever rounding says
             return kinds, values[len(images) :]
         seen.add(kind.tobytes())
         kinds = np.concatenate([kinds, kind[np.newaxis]])
         _add_kind(program, kind)
 
 
-def _slot_program(most_up_to: _I64, least_from: NDArray[np.float64] | _I64) -> Program:
+def _slot_program(most_up_to: _I64, least_from: _I64) -> Program:
     """The fewest packs with at most ``most_up_to`` int64[S] slots of each length or shorter ones, and at least
-    ``least_from`` [S] of each length or longer ones.
+    ``least_from`` int64[S] of each length or longer ones.
 
     The first S variables are the slots of each length or shorter ones; the first S rows say so, each by what it adds to
     the one before. So a pack counts only in the rows of its own lengths, and their prices are those of a slot. The last
@@ -130,10 +133,10 @@ def _slot_program(most_up_to: _I64, least_from: NDArray[np.float64] | _I64) -> P
     num = len(most_up_to)
     nothing = np.zeros(num)
     program = Program(np.append(nothing, least_from), np.append(nothing, np.full(num, INFINITY)))
-    adds_up, longer = (
-        np.eye(num, k=1, dtype=np.int64) - np.eye(num, dtype=np.int64),
-        -np.eye(num, k=1, dtype=np.int64),
-    )
+    # [variable, row]: the slots up to a length end its own row and begin the next one
+    next_one = np.eye(num, k=1, dtype=np.int64)
+    adds_up = next_one - np.eye(num, dtype=np.int64)
+    longer = -next_one
     longer[-1] = 1
     for column, most in zip(np.hstack([adds_up, longer]), most_up_to.tolist(), strict=True):
         program.add(column, 0.0, most)

@@ -66,14 +66,16 @@ class SlotPlaces(NamedTuple):
 
 
 def stretches(slots: _I64, images: _I64, draw: int = 0) -> Stretches:
-    """The stretches for ``slots`` and ``images``, both int64[S], of each length, ascending. Some images more than slots
-    are left out; ``draw``, uniform in [0, 2**32), decides which stretches bear one more of them.
+    """The stretches for ``slots`` and ``images``, both int64[S], of each length, ascending. Where there are more
+    images than slots, some are left out: ``draw``, uniform in [0, 2**32), decides which stretches leave out one more.
 
-    Every stretch bears as many as its slots make it due, so that all images have the same chance, unless longer ones
-    must bear more: longer images than there are slots for can be left out only there. The due shares are the least
-    concave function above what must be left out at each length or longer (``_due``); each end of a stretch is
-    its due share, rounded down after the draw is added. So over all draws a stretch bears exactly its share, and where
-    of each length or longer at most one in n images has no slot, no image is left out more often than one time in n.
+    A stretch may have more places than its slots need, and whichever places have no slot then are left out; so a loss
+    among short images can be moved to longer ones, by letting the stretches of these go on further, but not the other
+    way. All images have the same chance, except where there are more images of some length or longer than slots: these
+    have at least that loss. The shares (``_due``) are the least concave function of the slots above what must be left
+    out at each length or longer. The places up to the end of a stretch are the slots up to there and the share, rounded
+    down after the draw is added. So over all draws a stretch has exactly its share; and where of each length or longer
+    at most one in n images has no slot, no image is left out more often than one time in n.
 
     Raises ``ValueError`` where there are more slots of a length or shorter ones than images to fill them.
     """
