@@ -120,7 +120,7 @@ class _Desk:
         unreached = unreached_sizes(
             plan, Images(parts), occupied(told), with_unsought=spec.ladder.lists_sizes
         )
-        return told, None, plan_warnings(spec, told, unreached, spec.world_size)
+        return told, None, plan_warnings(spec, plan, told, unreached, spec.world_size)
 
     def _parts(self, rows: NDArray[np.int64] | None, with_frames: bool) -> list[Part]:
         if rows is not None:

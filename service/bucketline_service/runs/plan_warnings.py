@@ -70,8 +70,7 @@ def _find(run: Run) -> Found:
     stats = epoch_stats(laid.spec, plan.prepared, plan.sources.images, laid.planner, 0, world_size)
     lists_sizes = run.spec.ladder.lists_sizes
     unreached = unreached_sizes(laid.spec, _images(run), occupied(stats), with_unsought=lists_sizes)
-    spec = run.spec.model_copy(update={"lockstep": sharded.lockstep(0)})  # the one of these stats
-    return plan_warnings(spec, stats, unreached, world_size)
+    return plan_warnings(run.spec, laid.spec, stats, unreached, world_size)
 
 
 def _images(run: Run) -> Images:

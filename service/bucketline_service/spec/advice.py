@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bucketline_service.names import few
+from bucketline_service.planning.line.remainders import Layout
+from bucketline_service.planning.line.units import layout_of
+from bucketline_service.planning.plan_spec import Budget, PlanSpec
 from bucketline_service.planning.planner_kinds import DEFAULT
+from bucketline_service.spec.batch_sizes import MAX_BATCH_SIZE
 from bucketline_service.spec.run_spec import PlanFields
 
 MAX_SHARE = 0.05
@@ -15,12 +24,8 @@ MAX_SHARE = 0.05
 MAX_EXTRA_CROP = 0.01
 """Of an image's pixels: what an epoch may crop more than the nearest buckets do."""
 MAX_IMBALANCE = 1.05
-_MOVES = "spill"
-"""The policy of remainders that serves them in other buckets."""
-_KEEPS = "pad"
-"""The policy that serves each image in its own bucket."""
 _LEAVES = ("drop", "catch_all")
-"""Policies that may leave out more than a unit, or never serve a bucket, where ``_MOVES`` would not."""
+"""Policies that may leave out more than a unit, or never serve a bucket, where one that moves images would not."""
 
 CODES = (
     *("pruned", "never_served", "left_out", "repeated", "crop", "imbalance"),
@@ -40,35 +45,87 @@ class PlanWarning(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """``spec``: resolved. ``stats``: of epoch 0 on ``world_size`` ranks, as ``epoch_stats`` has them. ``unreached``:
-    the targets that no image reaches."""
+    """``spec``: resolved. ``plan``: what follows from it, with the lockstep of epochs on ``world_size`` ranks.
+    ``stats``: of epoch 0 on these, as ``epoch_stats`` has them. ``unreached``: the targets that no image reaches."""
 
     spec: PlanFields
+    plan: PlanSpec
     stats: Stats
     unreached: Sequence[int]
     world_size: int
 
     @property
-    def is_one_section(self) -> bool:
-        """Whether images may move between any two buckets."""
-        return not self.spec.ladder.is_of_tiers and self.spec.frame_buckets is None
+    def tails(self) -> str:
+        """Those that the plan has: ``shift`` is not possible for all images."""
+        return str(self.stats["tails"])
+
+    @property
+    def is_balanced(self) -> bool:
+        return self.plan.steps == "balanced"
+
+    @property
+    def has_unfinished_step(self) -> bool:
+        """Whether units do not end with a step, so that an epoch may leave out batches that fill none."""
+        return self.plan.lockstep % self.world_size > 0
+
+    @property
+    def largest(self) -> int:
+        """Images of the largest batch."""
+        return int(max(each["batch_size"] for each in self.stats["buckets"] if each["num_batches"]))
 
     @property
     def unit(self) -> int:
-        """Images of the largest unit, and of a step if units do not end with one: where remainders are moved, an epoch
-        leaves out fewer."""
-        largest = max(each["batch_size"] for each in self.stats["buckets"] if each["num_batches"])
-        lockstep = self.spec.lockstep or self.world_size
-        return int(largest * (lockstep + (self.world_size if lockstep % self.world_size else 0)))
+        """Images of the largest unit, and of a step if units do not end with one."""
+        return self.largest * (self.plan.lockstep + self.has_unfinished_step * self.world_size)
+
+    @property
+    def left_out_below(self) -> int:
+        """Where remainders are moved, an epoch leaves out fewer images, however long it is: of each section fewer than
+        a batch, with ``same_shape`` than a unit, and of the batches of all that are left fewer than a unit."""
+        remainders = (len(self.plan.sections) - 1) * self.plan.multiple * self.largest
+        return remainders + self.unit
+
+    @property
+    def moving(self) -> str:
+        """The policy that serves all remainders, but one of each section, in other buckets."""
+        return "shift" if self.is_balanced and not _hindrances(self) else "spill"
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """int64[B]: of each bucket, those that epoch 0 asks for."""
+        samples = [each["num_samples"] for each in self.stats["buckets"]][: self.plan.num_buckets]
+        return np.rint(samples).astype(np.int64)
+
+    def layout(self, tails: str) -> Layout:
+        """Of epoch 0 with other ``tails``, before batches that do not fill a unit are left out."""
+        return layout_of(replace(self.plan, tails=tails), self.samples)
+
+    def has_step(self, layout: Layout) -> bool:
+        """Whether an epoch of such a layout has a step of all ranks."""
+        num_units = int(layout.num_batches.sum()) // self.plan.lockstep
+        return num_units * self.plan.lockstep >= self.world_size
+
+    @property
+    def serves_all_if_moving(self) -> bool:
+        """Whether, with remainders that are moved, there is a step, and no bucket that no epoch serves."""
+        layout = self.layout("spill")
+        return self.has_step(layout) and bool(
+            layout.in_service(self.plan.num_buckets)[self.samples > 0].all()
+        )
+
+
+def _like_shift(tails: str) -> str:
+    """Tails that serve as many images where the plan has others: which images move is not known before it is made."""
+    return "spill" if tails == "shift" else tails
 
 
 def plan_warnings(
-    spec: PlanFields, stats: Stats, unreached: Sequence[int], world_size: int
+    spec: PlanFields, plan: PlanSpec, stats: Stats, unreached: Sequence[int], world_size: int
 ) -> list[PlanWarning]:
-    """What of the plan of a resolved spec would surprise, on ``world_size`` ranks. ``stats``: its ``epoch_stats`` of
-    epoch 0; ``unreached``: its ``unreached_sizes``."""
-    plan = _Plan(spec, stats, unreached, world_size)
-    return [found for rule in _RULES if (found := rule(plan)) is not None]
+    """What of the plan of a resolved spec would surprise, on ``world_size`` ranks. ``plan``: the plan spec, with the
+    lockstep of these ranks; ``stats``: the ``epoch_stats`` of epoch 0; ``unreached``: the ``unreached_sizes``."""
+    of = _Plan(spec, plan, stats, unreached, world_size)
+    return [found for rule in _RULES if (found := rule(of)) is not None]
 
 
 def not_at_start(epoch: int, step: int) -> PlanWarning:
@@ -133,11 +190,14 @@ def _never_served(plan: _Plan) -> PlanWarning | None:
     are = "their bucket is" if len(buckets) == 1 else f"their {len(buckets):,} buckets are"
     sizes = few([f"{_size(each)} with {each['tail']['never_served']:,}" for each in buckets])
     message = f"{_part(num, plan.stats['num_samples'])} are served in no epoch: {are} too small ({sizes})."
-    if plan.is_one_section and plan.stats["tails"] in _LEAVES:
-        remedy = f'Set tails to "{_MOVES}", which serves them with those of the next aspects'
-    else:
-        remedy = 'Set tails to "pad", which repeats images so that every bucket is served'
-    return PlanWarning("never_served", message, f"{remedy}; or use fewer sizes, or smaller batches.")
+    ways = []
+    if plan.tails in _LEAVES and plan.serves_all_if_moving:
+        ways.append(f'set tails to "{plan.moving}", which serves them with those of the next aspects')
+    else:  # what is too small as a whole section cannot go elsewhere
+        ways.append('set tails to "pad", which repeats images so that every bucket is served')
+        if plan.is_balanced:
+            ways.append(f"{_short(plan, {})}, which serves them in a batch of their own")
+    return PlanWarning("never_served", message, _sentence([*ways, "use fewer sizes, or smaller batches"]))
 
 
 def _left_out(plan: _Plan) -> PlanWarning | None:
@@ -151,26 +211,63 @@ def _left_out(plan: _Plan) -> PlanWarning | None:
 
 
 def _ways_to_serve_more(plan: _Plan) -> list[str]:
-    spec, num_samples, unit = plan.spec, plan.stats["num_samples"], plan.unit
-    if not spec.planner_kind.has_units:
-        return ["use smaller batches or fewer ranks", f'planner "{DEFAULT.name}"']
-    if plan.stats["tails"] == "pad":  # none but batches that do not fill a step
-        return [f"set lockstep to {plan.world_size}"]
+    if not plan.spec.planner_kind.has_units:
+        return ["use smaller batches or fewer ranks", f'use planner "{DEFAULT.name}" with last_step "fill"']
+    whole_steps = {"lockstep": plan.world_size} if plan.has_unfinished_step else {}
+    repeating: dict[str, Any] = {"tails": "pad", **({"last_step": "fill"} if plan.is_balanced else {})}
+    if plan.tails == "short" or not _changes(plan, repeating):
+        return [_set(whole_steps)]  # none are left out but those whose batches do not fill a step
+    moved = {"tails": plan.moving} if plan.tails in _LEAVES else {}
     ways = []
-    if plan.is_one_section:
-        # with remainders that are moved, fewer than a unit are left out, however long the epoch is
-        moved = f'set tails to "{_MOVES}"' if plan.stats["tails"] in _LEAVES else ""
-        times = math.ceil(unit / (MAX_SHARE * num_samples))
-        if moved and times == 1:
-            ways.append(moved)
-        if times > 1 and spec.num_repeats is not None:
-            longer = f"set num_repeats to {spec.num_repeats * times:g}, which makes an epoch longer"
-            ways.append(f"{moved} and {longer}" if moved else longer)
-        most = math.floor(MAX_SHARE * num_samples)
-        if times > 1 and most:
-            fewer = f"use smaller batches or fewer ranks, for {most:,} images a unit instead of {unit:,}"
-            ways.append(f"{moved} and {fewer}" if moved else fewer)
-    return [*ways, 'set tails to "pad", which repeats images instead']
+    filling = _filling(plan, moved) if plan.is_balanced else None
+    if filling:
+        ways.append(f"{_set({**filling, **whole_steps})}, which completes the last step with repeats")
+    ways += _longer_or_smaller(plan, moved)
+    if not filling:
+        ways.append(f"{_set({**_changes(plan, repeating), **whole_steps})}, which repeats images instead")
+    if plan.is_balanced:
+        ways.append(f"{_short(plan, whole_steps)} for a pass that must serve every image")
+    return ways
+
+
+def _short(plan: _Plan, fields: Mapping[str, Any]) -> str:
+    """To set ``tails: short``, which takes no ``last_step``, and other fields."""
+    leave = " and leave last_step out" if plan.plan.last_step == "fill" else ""
+    return f"{_set({'tails': 'short', **fields})}{leave}"
+
+
+def _filling(plan: _Plan, moved: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fields with which an epoch leaves out few enough because its last unit is filled, None where that alone does
+    not help. ``moved``: those with which remainders are moved, where they are not."""
+    most = MAX_SHARE * plan.stats["num_samples"]
+    for fields in ({}, moved):
+        if plan.layout("spill" if fields else plan.tails).left_out.sum() <= most:
+            return _changes(plan, {**fields, "last_step": "fill"})
+    return None
+
+
+def _longer_or_smaller(plan: _Plan, moved: Mapping[str, Any]) -> list[str]:
+    """What makes the images that an epoch leaves out a smaller share of it."""
+    spec, num_samples = plan.spec, plan.stats["num_samples"]
+    moves = f"{_set(moved)} and " if moved else ""
+    times = math.ceil(plan.left_out_below / (MAX_SHARE * num_samples))
+    ways = []
+    if moved and times == 1:
+        ways.append(_set(moved))
+    if times > 1 and spec.num_repeats is not None:
+        ways.append(f"{moves}set num_repeats to {spec.num_repeats * times:g}, which makes an epoch longer")
+    most = math.floor(MAX_SHARE * num_samples)
+    if times > 1 and most and len(plan.plan.sections) == 1:
+        ways.append(
+            f"{moves}use smaller batches or fewer ranks, for {most:,} images a unit instead of {plan.unit:,}"
+        )
+    return ways
+
+
+def _changes(plan: _Plan, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``fields`` that the plan has otherwise."""
+    now = {"tails": plan.tails, "last_step": plan.plan.last_step, "lockstep": plan.plan.lockstep}
+    return {name: value for name, value in fields.items() if now[name] != value}
 
 
 def _repeated(plan: _Plan) -> PlanWarning | None:
@@ -182,14 +279,28 @@ def _repeated(plan: _Plan) -> PlanWarning | None:
     )
     message += f"{num_samples:,} that it is asked for."
     ways = []
-    if plan.is_one_section and plan.unit <= num_samples:
-        ways.append(f'set tails to "{_MOVES}", which repeats none')
-    # each bucket repeats fewer than a unit
-    most = math.floor(
-        MAX_SHARE * num_samples / sum(1 for each in plan.stats["buckets"] if each["num_batches"])
-    )
-    fewer = f", for {most:,} images a unit instead of {plan.unit:,}" if most else ""
-    return PlanWarning("repeated", message, _sentence([*ways, f"use smaller batches or fewer ranks{fewer}"]))
+    fills, pads = plan.plan.last_step == "fill", plan.tails == "pad"
+    if fills and plan.layout(plan.tails).repeated.sum() <= MAX_SHARE * num_samples:
+        if plan.has_step(plan.layout(plan.tails)):
+            ways.append(f"{_set({'last_step': 'drop'})}, which leaves out what does not fill a step")
+    elif plan.serves_all_if_moving:
+        fields = _changes(plan, {"tails": plan.moving, "last_step": "drop"})
+        ways.append(f"{_set(fields)}, which repeats none")
+    num_buckets = sum(1 for each in plan.stats["buckets"] if each["num_batches"])
+    if not plan.is_balanced:  # each bucket repeats fewer than a unit
+        ways.append(f"use smaller batches or fewer ranks{_for_units(plan, num_buckets)}")
+    elif not fills:  # each bucket repeats fewer than a batch
+        most = math.floor(MAX_SHARE * num_samples / num_buckets)
+        ways.append(f"use smaller batches{f', of at most {most:,} images' if most else ''}")
+    else:
+        ways.append(f"use smaller batches or fewer ranks{'' if pads else _for_units(plan, 1)}")
+    return PlanWarning("repeated", message, _sentence(ways))
+
+
+def _for_units(plan: _Plan, num: int) -> str:
+    """How large units may be, so that ``num`` of them have no more images than may be repeated."""
+    most = math.floor(MAX_SHARE * plan.stats["num_samples"] / num)
+    return f", for {most:,} images a unit instead of {plan.unit:,}" if most else ""
 
 
 def _crop(plan: _Plan) -> PlanWarning | None:
@@ -201,37 +312,76 @@ def _crop(plan: _Plan) -> PlanWarning | None:
     )
     if num := plan.stats["spilled"]:
         message += f": an epoch serves {num:,} images in another one"
+    elif num := plan.stats["moved"]:
+        message += f": {num:,} images were moved to another one"
+    ways = []
     if not plan.spec.planner_kind.has_units:
-        remedy = f'Use planner "{DEFAULT.name}"'
-    elif num:
-        remedy = f'Set tails to "{_KEEPS}", which serves each image in its own bucket'
-    else:
-        remedy = f'Set tails to "{_MOVES}"'
-    return PlanWarning(
-        "crop", f"{message}.", f"{remedy}; or use fewer sizes, smaller batches or fewer ranks."
+        ways.append(f'use planner "{DEFAULT.name}"')
+    elif not plan.is_balanced:
+        ways.append(
+            'set steps to "balanced" and leave tails out, with which far fewer images leave their own'
+        )
+    elif plan.tails != "shift" and plan.moving == "shift":
+        ways.append('set tails to "shift", which moves the images that lose the least')
+    if plan.spec.planner_kind.has_units and plan.tails != "pad":
+        ways.append('set tails to "pad", which serves each image in its own bucket and repeats some')
+    fewer = (
+        "use fewer sizes or smaller batches"
+        if plan.is_balanced
+        else "use fewer sizes, smaller batches or fewer ranks"
     )
+    return PlanWarning("crop", f"{message}.", _sentence([*ways, fewer]))
 
 
 def _imbalance(plan: _Plan) -> PlanWarning | None:
     imbalance = plan.stats["step_imbalance"]
     if imbalance <= MAX_IMBALANCE:
         return None
-    message = f"Ranks wait for each other: the slowest of {plan.world_size:,} has {imbalance:.3f} times the mean work "
+    message = f"Ranks wait for each other: the slowest of {plan.world_size:,} has {imbalance:.3f} times the mean cost "
     message += "of a step."
-    spec, shape = plan.spec, plan.stats["largest_shape"]
+    if not plan.spec.planner_kind.has_units:
+        return PlanWarning("imbalance", message, f'Use planner "{DEFAULT.name}".')
+    whole_steps = {"lockstep": plan.world_size} if plan.has_unfinished_step else {}
     ways = []
-    if not spec.planner_kind.has_units:
-        ways.append(f'use planner "{DEFAULT.name}"')
-    elif spec.lockstep is not None and spec.lockstep % plan.world_size:
-        ways.append(f"set lockstep to {plan.world_size}, so that a step has one size")
-    if spec.planner_kind.has_units and spec.batch_size is not None:
-        pixels = shape["width"] * shape["height"] * (shape["num_frames"] or 1) * spec.batch_size
+    if not plan.is_balanced:
+        ways.append(f"{_set(whole_steps)}, so that a step has one size")
+    ways += _like_batches(plan)
+    if plan.is_balanced and _may_have_one_shape(plan):
+        fields = {"steps": "same_shape", **whole_steps}
         ways.append(
-            f"give max_pixels_per_batch {pixels} instead of batch_size, so that batches cost about the same"
+            f"{_set(fields)} and leave tails and last_step out, where one shape at a step is worth its crop"
         )
-    elif spec.planner_kind.has_units:
-        ways.append("raise the budget, of which whole images then fill more")
-    return PlanWarning("imbalance", message, _sentence(ways))
+    return PlanWarning("imbalance", message, _sentence(ways or ["use fewer ranks"]))
+
+
+def _like_batches(plan: _Plan) -> list[str]:
+    """How batches cost about the same, where there are enough of these for a step."""
+    of, is_served = plan.plan, [each["num_batches"] > 0 for each in plan.stats["buckets"]]
+    given, is_of_pixels = of.batch_size, plan.spec.cost.kind == "pixels"
+    if isinstance(given, Budget) and (is_of_pixels or given.is_of_cost):
+        return ["raise the budget, of which whole images then fill more"]
+    budget = Budget(
+        "max_pixels_per_batch" if is_of_pixels else "max_cost_per_batch",
+        0.0,
+        most=MAX_BATCH_SIZE,
+        is_of_cost=not is_of_pixels,
+    )
+    # one image of the largest size, which may be one that no image has, must have room
+    least = float(replace(of, batch_size=1).costs.max())
+    for limit in (max(least, float(of.costs[is_served].max())), least):
+        alike = replace(of, batch_size=budget._replace(limit=limit), tails=_like_shift(plan.tails))
+        if plan.has_step(layout_of(alike, plan.samples)):
+            value = int(limit) if limit.is_integer() else limit
+            instead = given.field if isinstance(given, Budget) else "batch_size"
+            return [f"give {budget.field} {value} instead of {instead}, so that batches cost about the same"]
+    return []
+
+
+def _may_have_one_shape(plan: _Plan) -> bool:
+    """Whether some section has the images of a unit whose batches have one shape."""
+    of_sections = np.add.reduceat(plan.samples, [section.first for section in plan.plan.sections])
+    lockstep = plan.world_size if plan.has_unfinished_step else plan.plan.lockstep
+    return bool(of_sections.max() >= lockstep * plan.largest)
 
 
 def _unreachable_sizes(plan: _Plan) -> PlanWarning | None:
@@ -263,26 +413,35 @@ def _unreachable_sizes(plan: _Plan) -> PlanWarning | None:
 
 
 def _shift_not_possible(plan: _Plan) -> PlanWarning | None:
-    spec, used = plan.spec, plan.stats["tails"]
-    if spec.tails == used:
+    if plan.spec.tails == plan.tails:
         return None
-    message = (
-        f'tails "{spec.tails}" is not possible with this spec and these maps; the plan has tails "{used}".'
+    message = f'With this spec and these maps, tails "{plan.spec.tails}" is not possible; the plan has tails '
+    message += f'"{plan.tails}".'
+    # with none in the spec it is the maps' own repeats: with equal ones some boundaries make whole batches, also of
+    # different sizes
+    found = _hindrances(plan) or ["a map in which all images have the same whole num_repeats"]
+    ways = " and ".join(found)
+    return PlanWarning(
+        "shift_not_possible", message, f'Use {ways}; or tails "{plan.tails}", which is what it has.'
     )
-    ways = []
-    if spec.num_repeats is not None and not spec.num_repeats.is_integer():
-        ways.append(f"num_repeats {math.ceil(spec.num_repeats)}, a whole number")
-    if spec.ladder.rule is not None:
-        ways.append("a ladder without bucket_no_upscale, whose sizes have an order of aspect")
-    if any(not isinstance(each, int) and each.keep_prob != 1.0 for each in spec.frame_buckets or ()):
-        ways.append("keep_prob 1")
-    if ways:
-        remedy = f'Use {" and ".join(ways)}; or tails "{used}", which is what it has.'
-    else:
-        remedy = (
-            f'Use whole num_repeats in spec and map, and no weight; or tails "{used}", which is what it has.'
-        )
-    return PlanWarning("shift_not_possible", message, remedy)
+
+
+def _hindrances(plan: _Plan) -> list[str]:
+    """What in the spec may make ``shift`` impossible, as what to use instead."""
+    spec, of = plan.spec, plan.plan
+    found = []
+    if of.no_upscale is not None:
+        found.append("a ladder without bucket_no_upscale, whose sizes have an order of aspect")
+    if any(share.weight is not None for share in of.maps):
+        found.append("num_repeats instead of a weight for each map")
+    elif any(not share.repeats.is_integer() for share in of.maps):
+        if not spec.times.is_integer():
+            found.append(f"num_repeats {math.ceil(spec.times)}, a whole number")
+        if any(not round(share.repeats / spec.times, 9).is_integer() for share in of.maps):
+            found.append("a whole num_repeats for each of the maps")
+    if any(keep < 1.0 for length in of.frame_buckets for keep in length.keep):
+        found.append("keep_prob 1")
+    return found
 
 
 _RULES: tuple[Callable[[_Plan], PlanWarning | None], ...] = (
@@ -295,6 +454,12 @@ def _sentence(ways: Sequence[str]) -> str:
     """Of several ways to do it."""
     text = "; or ".join(ways)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _set(fields: Mapping[str, Any]) -> str:
+    """``set tails to "pad" and lockstep to 8``."""
+    *first, last = [f"{name} to {json.dumps(value)}" for name, value in fields.items()]
+    return f"set {' and '.join([', '.join(first), last] if first else [last])}"
 
 
 def _part(num: int, whole: int) -> str:
