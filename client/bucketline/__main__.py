@@ -9,8 +9,17 @@ import sys
 from types import FrameType
 
 EXTRA_MODULES = {
-    *("cachetools", "fastapi", "fastapi_offline", "httptools", "ijson", "numpy", "orjson", "plotly"),
-    *("prometheus_client", "pyarrow", "pydantic", "pydantic_settings", "pythonjsonlogger", "redis", "rich"),
+    *("cachetools", "fastapi", "fastapi_offline", "highspy", "httptools", "ijson", "numpy", "orjson"),
+    *(
+        "plotly",
+        "prometheus_client",
+        "pyarrow",
+        "pydantic",
+        "pydantic_settings",
+        "pythonjsonlogger",
+        "redis",
+        "rich",
+    ),
     *("starlette", "typer", "uvicorn", "uvloop"),
 }
 """What ``bucketline[service]`` adds. Any other missing module is a bug, and its traceback is shown."""

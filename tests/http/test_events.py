@@ -107,7 +107,7 @@ def test_a_plan_that_can_not_be_made(api: Api, monkeypatch: pytest.MonkeyPatch) 
     events = until(api, has("run_failed"), run="vast")
     assert names(events)[-2:] == ["run_put", "run_failed"]
     assert events[-1]["fields"]["detail"] == api.get("/v1/runs/vast")["detail"]
-    assert "only 200 are assigned" in events[-1]["fields"]["detail"]
+    assert "an epoch has only 25 whole batches" in events[-1]["fields"]["detail"]
 
 
 def test_a_store_that_was_put_back_to_an_older_state(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_a_budget_of_cost_that_is_too_large_is_told_in_its_own_numbers():
     more = (
         PlanFields.model_validate({**given, "max_cost_per_batch": most + 900 * 1e-6}).resolved().plan_spec()
     )
-    with pytest.raises(Invalid, match="a unit is"):
+    with pytest.raises(Invalid, match="an epoch has only"):
         prepare(more, squares)
 
 

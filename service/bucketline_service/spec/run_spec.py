@@ -371,7 +371,8 @@ class RunSpec(PlanFields, _OfMap):  # in this order ``map`` is the first field
 
     def leaves_out(self, field: str) -> bool:
         """Of a spec as it was given: whether it leaves a field to a default that another release had otherwise."""
-        return field in _WITH_CHANGED_DEFAULT and getattr(self, field) is None
+        is_given = field in self.model_fields_set and getattr(self, field) is not None
+        return field in _WITH_CHANGED_DEFAULT and not is_given
 
     @property
     def sources(self) -> list[MapSpec]:

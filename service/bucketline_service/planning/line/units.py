@@ -66,7 +66,7 @@ def _too_few_batches(spec: PlanSpec, quotas: SampleQuotas) -> Invalid:
     ranks = "1 rank" if spec.lockstep == 1 else f"{spec.lockstep} ranks"
     have = f"an epoch has only {num} whole {'batch' if num == 1 else 'batches'}"
     most = _largest_batches(spec, quotas)
-    hints = [f"It may be at most {most:,}" if most else "Use fewer ranks, or plan more images"]
+    hints = [f"It may be at most {_written(most)}" if most else "Use fewer ranks, or plan more images"]
     if num and spec.last_step == "drop":
         hints.append("use last_step: fill")
     elif spec.tails != "pad":
@@ -92,10 +92,17 @@ def _too_few_units(spec: PlanSpec, quotas: SampleQuotas) -> Invalid:
     smaller = f"lockstep x batch_size may be at most {most}" if most else "Plan more images"
     if isinstance(spec.batch_size, Budget):
         limit = _largest_batches(spec, quotas)
-        smaller = f"It may be at most {limit:,}" if limit else "Plan more images, use a smaller lockstep"
+        smaller = (
+            f"It may be at most {_written(limit)}" if limit else "Plan more images, use a smaller lockstep"
+        )
     return Invalid(
         _field(spec), f"{what}, but only {num_samples} are assigned", f"{smaller}, or use tails: pad"
     )
+
+
+def _written(limit: float) -> str:
+    """To six digits where it is no whole number, and never more than it is."""
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit * (1 - 5e-7):,.6g}"
 
 
 def _field(spec: PlanSpec) -> str:
