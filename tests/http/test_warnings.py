@@ -317,6 +317,11 @@ def test_repeats_that_complete_the_last_step(desk: Api) -> None:
         )
 
 
+def test_a_step_that_repeats_complete_is_not_dropped_where_it_is_the_only_one(desk: Api) -> None:
+    spec = {"world_size": 8, "batch_size": 4, "last_step": "fill", "ladder": SQUARE}
+    assert check_remedy(desk, put(desk, (20, "512,512")), spec, "repeated") == []
+
+
 def test_repeats_of_both_kinds(desk: Api) -> None:
     ladder = {"kind": "explicit", "sizes": [[512, 512], [768, 512]]}
     spec = {"world_size": 8, "batch_size": 4, "tails": "pad", "last_step": "fill", "ladder": ladder}
@@ -379,6 +384,15 @@ def test_crop_of_images_that_were_moved(desk: Api) -> None:
     assert check_remedy(desk, name, spec, "crop") == [{"tails": "pad"}]
     assert told["remedy"].endswith("; or use fewer sizes or smaller batches.")
     assert "crop" not in preview(desk, name, {**spec, "batch_size": 1})
+
+
+def test_crop_of_images_that_are_repeated(desk: Api) -> None:
+    """To serve each image in its own bucket is no remedy where the plan does, and repeats those that lose much."""
+    spec = {"world_size": 2, "batch_size": 8, "ladder": WIDE, "tails": "pad"}
+    name = put(desk, (40, "512,512"), (1, "1500,512"))
+    assert check_remedy(desk, name, spec, "crop") == [{"tails": "shift"}]
+    found = check_remedy(desk, name, {**spec, "steps": "same_shape"}, "crop")
+    assert found == [{"steps": "balanced", "tails": None}]
 
 
 def test_crop_where_shift_is_not_possible(desk: Api) -> None:
