@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -77,8 +76,7 @@ def test_the_command_line_takes_the_same(server: ServerProcess, operator: Operat
         assert (status, errors) == (0, "")
         assert out.startswith("m: 3 images")
     status, out, errors = run_here("preview", str(spark), "--json")
-    assert (status, errors) == (0, "")
-    assert json.loads(out)["num_images"] == 3
+    assert "an epoch has only 0 whole batches" in out + errors
 
 
 def test_parts_whose_names_tell_nothing(operator: Operator, server: ServerProcess, tmp_path: Path) -> None:

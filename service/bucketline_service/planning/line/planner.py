@@ -373,12 +373,8 @@ class LinePlanner:
         # the cheapest, so that they are in the last unit
         end = (units.num_units - 1,) if kinds.num_empty else ()
         if self._largest_first and epoch == 0:
-            firsts = (
-                units.first_of(of_shape, kinds.num_batches)
-                for of_shape in kinds.by_shape(self._largest_first)
-            )
-            # several shapes may stand in one mixed unit
-            begin = tuple(dict.fromkeys(unit for unit in firsts if unit is not None and unit not in end))
+            chosen = units.showing(kinds.by_shape(self._largest_first), kinds.num_batches)
+            begin = tuple(unit for unit in chosen if unit not in end)
         sizes = np.append(units.num_units, shape.cuts.counts)
         if self._is_thinned:
             sizes = np.append(sizes, self._counts)

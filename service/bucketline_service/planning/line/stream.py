@@ -66,17 +66,24 @@ class Units(NamedTuple):
         at = np.searchsorted(self.places, places, side="right") - 1
         return self.order[at].reshape(-1, self.lockstep)
 
-    def first_of(self, kinds: Sequence[int], num_batches: _I64) -> int | None:
-        """The first unit with a batch of one of the ``kinds``, of those in the order given that the epoch deals: a
-        uniform one where there is one; None where it deals none of them."""
-        dealt = [kind for kind in kinds if num_batches[kind]]
-        for kind in dealt:
-            if self.firsts[kind]:
-                return int(self.starts[kind])
-        for kind in dealt:
-            place = int(self.places[np.flatnonzero(self.order == kind)[0]])
-            return self.num_uniform + place // self.lockstep
-        return None
+    def showing(self, shapes: Sequence[Sequence[int]], num_batches: _I64) -> list[int]:
+        """Units that show a batch of each of the ``shapes``, lists of kinds, as far as the epoch deals one: in this
+        order, a uniform one where there is one, and none for a shape that a mixed one before it has shown."""
+        found: dict[int, None] = {}
+        shown: set[int] = set()
+        mixed = self.mixed()
+        for kinds in shapes:
+            dealt = [kind for kind in kinds if num_batches[kind]]
+            if not dealt or not shown.isdisjoint(dealt):
+                continue
+            uniform = [kind for kind in dealt if self.firsts[kind]]
+            if uniform:
+                found[int(self.starts[uniform[0]])] = None
+                continue
+            place = int(self.places[np.flatnonzero(self.order == dealt[0])[0]])
+            found[self.num_uniform + place // self.lockstep] = None
+            shown.update(mixed[place // self.lockstep].tolist())
+        return list(found)
 
 
 class Stream:
