@@ -206,7 +206,9 @@ def test_more_than_5_percent_left_out(desk: Api) -> None:
     assert (below["stats"]["dropped"], "left_out" in below) == (1, False)
     name = put(desk, (21, "512,512"))
     told = preview(desk, name, spec)["left_out"]
-    assert told["message"].startswith("An epoch leaves out 2 of 21 images (9.5%), other ones each time")
+    assert told["message"].startswith(
+        "An epoch leaves out 2 of 21 images (9.5%), other ones each time: they fill no batch"
+    )
     # it is a batch that they do not fill: to complete the last step would not help
     found = check_remedy(desk, name, spec, "left_out")
     assert [set(each) for each in found] == [{"num_repeats"}, {"tails", "last_step"}, {"tails"}]

@@ -206,7 +206,7 @@ def _left_out(plan: _Plan) -> PlanWarning | None:
         return None
     never = plan.stats["never_served"]
     which = "other ones each time" if not never else f"{never:,} of them every time"
-    message = f"An epoch leaves out {_part(num, num_samples)}, {which}: they do not fill a step of all ranks."
+    message = f"An epoch leaves out {_part(num, num_samples)}, {which}: they fill no batch, or no step of all ranks."
     return PlanWarning("left_out", message, _sentence(_ways_to_serve_more(plan)))
 
 
