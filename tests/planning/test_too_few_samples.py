@@ -127,10 +127,9 @@ def test_what_is_said_to_do_for_balanced_steps_does(counts, tails, batch_size, l
         limit = int(most[1].replace(",", ""))
         smaller = limit if isinstance(batch_size, int) else batch_size._replace(limit=limit)
         prepare(replace(one, batch_size=smaller), of)
-    if "use last_step: fill" in str(refused):
-        prepare(replace(one, last_step="fill"), of)
-    elif "use tails: pad" in str(refused):
-        prepare(replace(one, tails="pad", last_step="fill"), of)
+    told = dict(re.findall(r"(tails|last_step): (pad|fill)", str(refused)))
+    if told:
+        prepare(replace(one, **told), of)
     else:
         raise AssertionError(f"{refused} does not say what would do")
 

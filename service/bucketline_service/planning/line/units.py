@@ -70,7 +70,9 @@ def _too_few_batches(spec: PlanSpec, quotas: SampleQuotas) -> Invalid:
     if num and spec.last_step == "drop":
         hints.append("use last_step: fill")
     elif spec.tails != "pad":
-        hints.append("use tails: pad")
+        # one batch of each bucket that has images: those may be fewer than a step has
+        is_enough = spec.last_step == "fill" or least_units(replace(spec, tails="pad"), quotas) > 0
+        hints.append(f"use tails: pad{'' if is_enough else ' with last_step: fill'}")
     detail = f"a step of {ranks} takes {spec.lockstep} x {batch}, but {have}"
     return Invalid(_field(spec), detail, ", or ".join(hints))
 
