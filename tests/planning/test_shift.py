@@ -17,6 +17,7 @@ from bucketline_service.planning.build_plan import new_planner, prepare
 from bucketline_service.planning.distinct_sizes import distinct_sizes
 from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.images import Images, Part
+from bucketline_service.planning.line import moved_boundaries
 from bucketline_service.planning.line.permutation import splitmix
 from bucketline_service.planning.plan_spec import Budget, FrameBucket, MapShare, PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
@@ -333,6 +334,20 @@ def test_where_images_come_a_fraction_of_a_time_remainders_spill_instead(fields)
     told = epoch_stats(spec, prepared, images, new_planner(spec, prepared, images), 0, 1)
     assert told["tails"] == "spill"
     assert told["moved"] == 0
+
+
+def test_more_positions_than_can_be_looked_at_are_not():
+    """Hundreds of buckets of batches of thousands would take minutes and gigabytes."""
+    ladder = ladder_generators.explicit([(64 * w, 64 * h) for w in range(1, 29) for h in range(1, 29)])
+    spec = plan_of(ladder.by_aspect(), 4_096)
+    prepared = prepare(spec, Images([Part(*many(12_000, sigma=1.0))]))
+    assert prepared.summary["tails"] == "spill"
+    assert prepare(spec, Images([Part(*many(4_096, sigma=1.0))])).summary["tails"] == "shift"
+    for num_bins in (2, 300, 4_096):
+        found = moved_boundaries.reach(np.array([1, 65_536]), np.array([1]), 10**8, num_bins)
+        assert found is not None
+        assert found * 2 * num_bins <= 2**22
+        assert found >= 256
 
 
 def test_fewer_images_than_a_batch_stay_where_they_are_and_are_never_served():

@@ -39,6 +39,9 @@ _FULL_REACH = 4_096
 
 _MIN_REACH = 256
 
+_MOST_POSITIONS = 1 << 22
+"""That are looked at, of all boundaries together: some seconds, and 200 MB where batch sizes differ."""
+
 _MOST_WEIGHED = 1 << 16
 """Samples of one image that count in the costs, so that their sums stay below 2**63."""
 
@@ -80,12 +83,16 @@ class _Window(NamedTuple):
         return _Window(*(column[is_meant] for column in self))
 
 
-def reach(batch_sizes: _I64, samples: _I64, num_images: int) -> int:
+def reach(batch_sizes: _I64, samples: _I64, num_images: int, num_bins: int) -> int | None:
     """How many images on each side of every boundary ``moved`` looks at. ``batch_sizes`` int64[B]; ``samples``: the
-    distinct numbers of samples that images have."""
+    distinct numbers of samples that images have; ``num_bins``: buckets that have images. None where the positions up to
+    the points of the lattice would be more than can be looked at; where batch sizes differ, fewer are."""
+    most = _MOST_POSITIONS // (2 * num_bins)
     if len(samples) == 1 and (batch_sizes == batch_sizes[0]).all():
-        return _LATTICE_REACH * int(batch_sizes[0]) // math.gcd(int(batch_sizes[0]), int(samples[0]))
-    return num_images if num_images <= _FULL_REACH else max(_MIN_REACH, 4 * int(batch_sizes.max()))
+        found = _LATTICE_REACH * int(batch_sizes[0]) // math.gcd(int(batch_sizes[0]), int(samples[0]))
+        return found if min(found, num_images) <= most else None
+    wanted = num_images if num_images <= _FULL_REACH else max(_MIN_REACH, 4 * int(batch_sizes.max()))
+    return min(wanted, most)
 
 
 def moved(bins: Bins, entries: Entries, samples: _I64, reach: int) -> MovedImages | None:

@@ -54,12 +54,21 @@ def find(
     spec: PlanSpec, classification: Classification, classes: ImageClasses, quotas: SampleQuotas
 ) -> Moves | None:
     """``classes`` and ``quotas``: as assigned. None where it is not possible: where images come a fraction of a time,
-    where buckets have no order of aspect, or where no boundaries make whole batches of different sizes."""
+    where buckets have no order of aspect, where no boundaries make whole batches of different sizes, or where so many
+    large batches would take too long."""
     if spec.no_upscale is not None or quotas.is_thinned.any():
         return None
     ways = _Ways(quotas.buckets, quotas.groups, np.rint(quotas.ends - quotas.begins).astype(np.int64))
     unit_sizes = spec.batch_sizes * spec.multiple
-    reach = moved_boundaries.reach(unit_sizes, np.unique(ways.samples), classification.images.num_images)
+    counts = quotas.members(classes.counts)
+    reach = moved_boundaries.reach(
+        unit_sizes,
+        np.unique(ways.samples),
+        classification.images.num_images,
+        int(np.count_nonzero(counts)),
+    )
+    if reach is None:
+        return None
     entries = _boundary_images(spec.num_buckets, reach, classification, classes, quotas)
     samples = ways.samples[
         np.searchsorted(
@@ -67,7 +76,6 @@ def find(
             entries.buckets * len(classes.keys) + entries.classes,
         )
     ]
-    counts = quotas.members(classes.counts)
     of_buckets = quotas.bucket_samples().astype(np.int64)
     found: list[tuple[Section, Entries, moved_boundaries.MovedImages]] = []
     for section in spec.sections:
