@@ -279,3 +279,17 @@ def test_stats_add_up(tails, fields, world_size):
         largest = told["largest_shape"]["width"], told["largest_shape"]["height"]
         assert pixels[largest] == max(pixels.values())
         assert told["num_shapes"] == len(pixels)
+
+
+def test_a_budget_that_is_too_small_says_how_many_images_a_batch_must_have():
+    """The least batch size, rounded up to its multiple."""
+    ladder = {"kind": "explicit", "sizes": [[1024, 1024]]}
+    fields = {"world_size": 1, "ladder": ladder, "max_pixels_per_batch": 2**19}
+    for least, multiple_of, images in (
+        (1, 1, "1 image that"),
+        (1, 3, "3 images that"),
+        (4, 3, "6 images that"),
+    ):
+        sizes = {"min_batch_size": least, "max_batch_size": 60, "batch_size_multiple": multiple_of}
+        with pytest.raises(Invalid, match=f"too small for the {images} a batch must have"):
+            _ = PlanFields(**fields, **sizes).resolved().plan_spec().batch_sizes

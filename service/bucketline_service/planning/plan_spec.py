@@ -153,10 +153,16 @@ class PlanSpec:
         """[G]: what the smallest batch that each target may have takes of the budget."""
         budget = self.batch_size
         assert isinstance(budget, Budget)
-        num_images = -(-max(budget.least, 1) // budget.multiple_of) * budget.multiple_of
         if budget.is_of_cost:
-            return self.cost.of(self._shapes, np.full(len(self.targets), num_images, dtype=np.int64))
-        return self._tokens * num_images
+            return self.cost.of(self._shapes, np.full(len(self.targets), self._least_images, dtype=np.int64))
+        return self._tokens * self._least_images
+
+    @property
+    def _least_images(self) -> int:
+        """That a batch must have."""
+        assert isinstance(self.batch_size, Budget)
+        multiple_of = self.batch_size.multiple_of
+        return -(-max(self.batch_size.least, 1) // multiple_of) * multiple_of
 
     @property
     def _tokens(self) -> _I64:
@@ -190,10 +196,11 @@ class PlanSpec:
         else:
             num_images = np.minimum(int(budget.limit) // self._tokens, most)
         sizes: _I64 = num_images // budget.multiple_of * budget.multiple_of
-        least = max(budget.least, 1)
+        least = self._least_images
         at = int(np.argmax(self._least_takes))  # where fewest fit
         if sizes[at] < least:
-            detail = f"{budget.limit:,} is too small for the {least} images that a batch must have"
+            images = "1 image" if least == 1 else f"{least} images"
+            detail = f"{budget.limit:,} is too small for the {images} that a batch must have"
             hint = f"Use at least {self.least_limit:,}, or smaller buckets"
             raise Invalid(budget.field, f"{detail} at {self._shape(at)}", hint)
         return sizes
