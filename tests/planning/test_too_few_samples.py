@@ -162,3 +162,18 @@ def test_a_budget_is_named_by_its_own_name():
     with pytest.raises(Invalid, match="batch sizes from 4 up = 4 images, but only 2 are assigned") as caught:
         prepare(spec(batch_size=Budget("max_tokens_per_batch", 8192, 16, most=16)), of)
     assert caught.value.field == "max_tokens_per_batch"
+
+
+@pytest.mark.parametrize("seed", range(16, 25))
+def test_a_budget_that_is_said_to_do_does_whichever_images_it_moves(seed):
+    """With other batch sizes images are moved otherwise, also to buckets of larger batches: then there are fewer."""
+    rng = np.random.default_rng(seed)
+    sides = np.exp(rng.normal(0, 0.5, (2, 60))) * 600
+    of = Images.of(*sides.astype(np.uint32))
+    ladder = ladders.explicit([(128, 320), (256, 512), (512, 512), (512, 256), (384, 128)]).by_aspect()
+    budget = Budget("max_pixels_per_batch", 2**22, most=64)
+    one = PlanSpec("line", (ladder,), budget, 42, 8, "shift", steps="balanced")
+    with pytest.raises(Invalid, match="It may be at most") as caught:
+        prepare(one, of)
+    limit = int(re.search(r"at most ([\d,]+)", str(caught.value))[1].replace(",", ""))
+    prepare(replace(one, batch_size=budget._replace(limit=limit)), of)

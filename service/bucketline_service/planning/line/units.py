@@ -32,9 +32,12 @@ def _edges(spec: PlanSpec) -> list[int]:
 
 def least_units(spec: PlanSpec, quotas: SampleQuotas) -> int:
     """Units that every epoch of the ``line`` planner has at least."""
-    num = _least_batches(spec, quotas)
+    return _units_of(spec, _least_batches(spec, quotas))
+
+
+def _units_of(spec: PlanSpec, num_batches: int) -> int:
     is_filled = spec.last_step == "fill" or spec.tails == "short"
-    return -(-num // spec.lockstep) if is_filled else num // spec.lockstep
+    return -(-num_batches // spec.lockstep) if is_filled else num_batches // spec.lockstep
 
 
 def _least_batches(spec: PlanSpec, quotas: SampleQuotas) -> int:
@@ -113,15 +116,19 @@ def _field(spec: PlanSpec) -> str:
 
 
 def _largest_batches(spec: PlanSpec, quotas: SampleQuotas) -> float | None:
-    """A lower budget or batch size that does, the largest but where more would do again; None where none does. A budget
-    of cost, not a whole number, is found to a millionth of what was given."""
+    """A lower budget or batch size that does, None where none is sure to. The largest, but where more would do again,
+    or where a budget may move images to buckets of larger batches. A budget of cost, not a whole number, is found to a
+    millionth of what was given."""
     given = spec.batch_size
-    # images that are moved for batches of one size are moved otherwise for another; as many batches are left to spill
+    # images that are moved for batches of one size are moved otherwise for another, or not at all, and then spill
+    may_shift = spec.tails == "shift" or (spec.tails == "spill" and isinstance(given, Budget))
     spec = replace(spec, tails="spill") if spec.tails == "shift" else spec
 
     def does(limit: float) -> bool:
         batch_size = given._replace(limit=limit) if isinstance(given, Budget) else int(limit)
-        return least_units(replace(spec, batch_size=batch_size), quotas) > 0
+        of = replace(spec, batch_size=batch_size)
+        is_sure = not may_shift or _units_of(of, _least_shifted(of, quotas)) > 0
+        return is_sure and least_units(of, quotas) > 0
 
     low, high = (spec.least_limit, given.limit) if isinstance(given, Budget) else (1, given)
     if low >= high or not does(low):
@@ -132,6 +139,15 @@ def _largest_batches(spec: PlanSpec, quotas: SampleQuotas) -> float | None:
         middle = (low + high) / 2 if is_of_cost else (low + high) // 2
         low, high = (middle, high) if does(middle) else (low, middle)
     return low
+
+
+def _least_shifted(spec: PlanSpec, quotas: SampleQuotas) -> int:
+    """Batches that there are at least, whichever images are moved: a section leaves out less than a unit of a bucket.
+    It may be one that has no images now, because these were moved for other batch sizes."""
+    edges = _edges(spec)[:-1]
+    totals = np.add.reduceat(quotas.least(), edges)
+    largest = np.maximum.reduceat(spec.batch_sizes * spec.multiple, edges)
+    return spec.multiple * int((totals // largest).sum())
 
 
 def shape_numbers(spec: PlanSpec) -> _I64:
