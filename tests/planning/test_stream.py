@@ -62,7 +62,8 @@ def test_imbalance_as_told_is_that_of_the_batches(it, epoch, world_size):
     num = it.num_batches // world_size * world_size
     of = costs_of(it, it.planner.batches(epoch, np.arange(num), 1)).reshape(-1, world_size)
     told = it.planner.imbalance(epoch, world_size)
-    assert told == (pytest.approx(of.max(axis=1).sum() / of.mean(axis=1).sum()) if num else 1.0)
+    # without a step, or where all batches of its steps are empty, nobody waits
+    assert told == (pytest.approx(of.max(axis=1).sum() / of.mean(axis=1).sum()) if of.any() else 1.0)
 
 
 @given(balanced_lines(["drop", "shift"]), st.integers(0, 2**20))
