@@ -144,10 +144,10 @@ def test_the_table_of_the_two_defaults_is_what_is_planned() -> None:
 def test_the_text_says_what_the_picture_of_the_crops_shows() -> None:
     before, now = (plans.planned("NovelAI", **fields) for fields in (SAME_SHAPE, BALANCED))
     crops = (f"{100 * plan.served_crops.mean():.1f} %" for plan in (before, now))
-    assert "crops {} of an image in the mean with `same_shape`, and {}".format(*crops) in PLANNING_WORDS
+    assert "crops {} of an image on average with `same_shape`, and {}".format(*crops) in PLANNING_WORDS
     assert f"{100 * now.nearest_crops.mean():.1f} % of its pixels in the mean" in PLANNING_WORDS
     assert [len(np.unique(plan.served)) for plan in (before, now)] == [4, 8]
-    assert f"leave out {len(now.left_out)}: fewer than a step" in PLANNING_WORDS
+    assert f"leave out {len(now.left_out)}, fewer than the {8 * 8} of a step" in PLANNING_WORDS
     assert len(before.left_out) == len(now.left_out) < now.steps.shape[1] * plans.BATCH_SIZE
     assert f"serve {len(now.rows)} images in {len(now.steps)} steps" in PLANNING_WORDS
     assert [len(np.unique(plan.nearest[plan.left_out])) for plan in (before, now)] == [1, 5]
@@ -163,7 +163,7 @@ def test_the_text_says_what_the_picture_of_the_steps_shows() -> None:
         for width, height in now.sizes[np.unique(now.steps[step])].tolist():
             assert f"{width} x {height}" in PLANNING_WORDS.split(f"step {step} mixes ")[1].split("Below")[0]
     waiting = 100 * (1 - 1 / now.imbalance)
-    assert f"mean batch: {now.imbalance:.3f} here." in PLANNING_WORDS
+    assert f"mean batches: {now.imbalance:.3f} here." in PLANNING_WORDS
     assert f"ranks wait {waiting:.1f} % of their time" in PLANNING_WORDS
     shuffled = plans.planned("NovelAI", **BALANCED, lockstep=1)
     assert f"in random order, it would be {shuffled.imbalance:.3f}" in PLANNING_WORDS

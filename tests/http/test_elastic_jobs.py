@@ -20,7 +20,8 @@ from bucketline import BucketClient, Fenced, Operator, PlanMismatch, StartWarnin
 from tests import warm
 from tests.client.coordinators import Coordinator, put_run
 
-TAILS = ("spill", "pad", "drop", "catch_all")
+BALANCED = ("shift", "pad")
+TAILS = ("shift", "spill", "pad", "drop", "catch_all")
 MOST_RANKS = 9
 LAUNCHERS = ("BUCKETLINE_", "TORCHELASTIC_", "SLURM_", "WORLD_SIZE", "RANK")
 _names = map(str, itertools.count())
@@ -32,7 +33,8 @@ Connect = Callable[..., BucketClient]
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     coordinator = Coordinator(tmp_path_factory.mktemp("elastic"))
     for tails in TAILS:
-        put_run(coordinator.url, tails, tails=tails, batch_size=64, world_size=4)
+        steps = "balanced" if tails in BALANCED else "same_shape"
+        put_run(coordinator.url, tails, tails=tails, steps=steps, batch_size=64, world_size=4)
     yield coordinator.url
     coordinator.stop()
 
@@ -82,7 +84,7 @@ def stream(url: str, run: str, lockstep: int) -> list[Any]:
 @given(st.data())
 def test_clients_that_save_and_load_serve_an_epoch_once(url: str, data: st.DataObject) -> None:
     """Each start but the last is killed somewhere, after some of its ranks have gone further than the checkpoint. In
-    the epoch after, every step has one shape."""
+    the epoch after, every step has one shape where that is asked for."""
     run = data.draw(st.sampled_from(TAILS), label="tails")
     saved: list[tuple[dict[str, Any], list[Any]]] = []
     state: dict[str, Any] | str = "start"
@@ -120,7 +122,8 @@ def test_clients_that_save_and_load_serve_an_epoch_once(url: str, data: st.DataO
     ids = Counter(id for batch in served for id in batch.ids)
     ids.update(id for batch in planned[len(served) :] for id in batch["ids"])
     check_once(url, run, 0, lockstep, ids)
-    check_shapes(after, 0)
+    if run not in BALANCED:
+        check_shapes(after, 0)
     check_once(url, run, 1, world_size, Counter(id for batch in after for id in batch.ids))
 
 

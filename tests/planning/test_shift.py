@@ -82,13 +82,16 @@ class Problem:
         rests = samples % self.sizes
         return np.count_nonzero(rests) <= 1 and bool(np.all((rests == 0) | (samples >= self.sizes)))
 
-    def cheapest(self) -> int | None:
-        """By trying all boundaries: the least cost with the remainder in the largest bucket that may hold it."""
+    def cheapest(self, *, is_lattice: bool = True) -> int | None:
+        """By trying all boundaries: the least cost with the remainder in the largest bucket, or, where samples or batch
+        sizes differ, in any bucket that may hold it."""
         own = np.bincount(self.own, self.weights, len(self.sizes)).astype(np.int64)
         total = own.sum()
         candidates = [bucket for bucket in self.there.tolist() if self.sizes[bucket] <= total]
-        for largest in sorted(candidates, key=lambda bucket: (-own[bucket], bucket)):
-            found = None
+        if is_lattice:
+            candidates = sorted(candidates, key=lambda bucket: (-own[bucket], bucket))[:1]
+        found = None
+        for largest in candidates:
             for cuts in combinations_with_replacement(range(len(self.own) + 1), len(self.there) - 1):
                 counts = np.diff([0, *cuts, len(self.own)])
                 buckets = np.repeat(self.there, counts)
@@ -98,9 +101,7 @@ class Problem:
                     continue
                 cost = self.cost(buckets)
                 found = cost if found is None else min(found, cost)
-            if found is not None:
-                return found
-        return None
+        return found
 
 
 def planned_buckets(spec, prepared, part) -> np.ndarray:
@@ -135,7 +136,8 @@ def test_the_boundaries_are_the_cheapest_where_samples_and_batch_sizes_differ(la
     spec = replace(spec, batch_size=Budget("max_pixels_per_batch", int(areas.max()) * numbers[0], most=6))
     part = part_of(images, repeats)
     problem = Problem(spec, part, repeats)
-    cheapest = problem.cheapest()
+    is_lattice = len({*repeats}) == 1 and len({*problem.sizes[problem.there].tolist()}) == 1
+    cheapest = problem.cheapest(is_lattice=is_lattice)
     assume(sum(repeats) >= problem.sizes.max())
     prepared = prepare(spec, Images([part]))
     assert (prepared.summary["tails"] == "spill") == (cheapest is None)
@@ -348,6 +350,27 @@ def test_more_positions_than_can_be_looked_at_are_not():
         assert found is not None
         assert found * 2 * num_bins <= 2**22
         assert found >= 256
+
+
+def test_equal_weights_of_equal_maps_come_whole_times():
+    """Their factor is 1, so that images move; the other map has none of the keys that they move to."""
+    spec = replace(plan_of(BARE, 4), maps=(MapShare(1.0, 1.0), MapShare(1.0, 1.0)))
+    images = Images([Part(*many(101, 1)), Part(*many(101, 2))])
+    prepared = prepare(spec, images)
+    assert prepared.summary["tails"] == "shift"
+    assert prepared.summary["moved"] > 0
+    assert estimate_from_sizes(spec, images, 1)["moved"] == prepared.summary["moved"]
+
+
+@pytest.mark.parametrize("times", [1, 200])
+def test_no_image_moves_where_another_bucket_can_hold_the_remainder_as_it_is(times):
+    """Where repeats differ the largest bucket may be a dear place for it."""
+    ladder = ladder_generators.explicit([(512, 512), (1024, 512)]).by_aspect()
+    part = part_of(([(1, 1)] * 30 + [(2, 1)] * 28) * times, ([4] * 30 + [4] * 27 + [1]) * times)
+    if times > 1:  # one image that comes once, and many that come four times
+        part = part_of([(1, 1)] * 30 * times + [(2, 1)] * (27 * times + 1), [4] * 57 * times + [1])
+    prepared = prepare(plan_of(ladder, 4), Images([part]))
+    assert (prepared.summary["tails"], prepared.summary["moved"]) == ("shift", 0)
 
 
 def test_fewer_images_than_a_batch_stay_where_they_are_and_are_never_served():

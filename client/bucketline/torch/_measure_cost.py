@@ -191,10 +191,19 @@ def _batches(client: BucketClient) -> list[Batch]:
     with Operator(
         client.url, client._token, timeout_s=client._timeout_s, verify=client._verify
     ) as coordinator:
-        buckets = [each for each in coordinator.stats(client.run)["buckets"] if each["num_batches"]]
+        stats = coordinator.stats(client.run)
+        buckets = [each for each in stats["buckets"] if each["num_batches"]]
         count = max(1, min(_NUM_READ, _MAX_READ_IDS // max(each["batch_size"] for each in buckets)))
         include = ("original_size",) if client._include else ()
-        read = coordinator.batches(client.run, 0, 0, 0, count, include=include)
+        read: list[Batch] = []
+        for rank in range(stats["world_size"]):  # with tails: short the first rank may have no image
+            read = [
+                each
+                for each in coordinator.batches(client.run, 0, 0, rank, count, include=include)
+                if each.ids
+            ]
+            if read:
+                break
     shapes: dict[tuple[int, ...], Batch] = {}
     for bucket in sorted(buckets, key=_num_pixels, reverse=True):
         shape = (bucket["width"], bucket["height"], bucket["num_frames"] or 1, bucket["batch_size"])

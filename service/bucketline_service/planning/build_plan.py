@@ -103,7 +103,7 @@ class Classes:
         for sign, keys in ((-1, self.moves.own_keys), (1, self.moves.keys)):
             for key in np.unique(keys).tolist():
                 is_here = keys == key
-                samples = self.classifier.groups(np.array([key]), np.ones(1, np.int64)).samples[0]
+                samples = self.assigned.samples[np.searchsorted(self.assigned.keys, key)]
                 for bucket, begin, end in self.classifier.ways(key):
                     lost = crop_loss(widths[is_here], heights[is_here], *sizes[bucket])
                     of_all = lost * self.moves.counts[is_here]

@@ -108,9 +108,9 @@ class Ledger:
         """Why each of these rows is in no bucket, as in ``ImageClassifier.keys``. Where ``valid_ids`` leaves a row
         out, that is its only reason."""
         keys, reasons = self._classifier.keys(self._images.read(part.start, part.stop))
-        keys = self._prepared.move(keys, part.start)
         if self._is_valid is None:
             return reasons
+        keys = self._prepared.move(keys, part.start)
         is_out = reasons > 0
         out = np.flatnonzero(is_out)
         if len(out):

@@ -1,4 +1,5 @@
-"""One plan under several locksteps. The order of its rows depends on none, so that another planner is arithmetic."""
+"""One plan under several locksteps. The order of its rows depends on none, so that another planner is arithmetic; but
+boundaries that were moved for units of one shape are those of its own lockstep."""
 
 from __future__ import annotations
 

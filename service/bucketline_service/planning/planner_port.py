@@ -71,4 +71,5 @@ class Planner(Protocol):
 
     def mixed_steps(self, epoch: int, offset: int, world_size: int) -> int:
         """Of the steps that deal the stream from position ``offset`` on to ``world_size`` ranks, how many may hold more
-        than one resolution (``line``: those that span units; ``novelai``: those that do)."""
+        than one resolution (``line``: those that span units, and those in a mixed unit that do; ``novelai``: those that
+        do)."""

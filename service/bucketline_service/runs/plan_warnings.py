@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import numpy as np
 from cachetools import LRUCache
@@ -17,6 +18,7 @@ NUM_KEPT = 256
 """Runs and numbers of ranks whose warnings are remembered."""
 
 Found = list[PlanWarning]
+_log = logging.getLogger("bucketline")
 
 
 class PlanWarnings:
@@ -36,12 +38,12 @@ class PlanWarnings:
         that is not known within ``wait_s`` seconds; it is computed all the same, for a later call."""
         key = _key(run)
         task = self._tasks.get(key)
-        if task is None or _has_failed(task):
+        if task is None:
             task = self._tasks[key] = asyncio.ensure_future(self._find(run))
-            # retrieves the exception, so that asyncio does not log a failure that no caller waits for
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            task.add_done_callback(_log_failure)
         done, _ = await asyncio.wait([task], timeout=wait_s)
-        return task.result() if done else None
+        # advice that cannot be had is no reason to refuse what was asked for
+        return task.result() if done and not _has_failed(task) else None
 
     async def close(self) -> None:
         """End what is being computed."""
@@ -53,6 +55,11 @@ class PlanWarnings:
     async def _find(self, run: Run) -> Found:
         async with self._turn:
             return await asyncio.to_thread(_find, run)
+
+
+def _log_failure(task: asyncio.Task[Found]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("the warnings of a plan could not be found", exc_info=task.exception())
 
 
 def _has_failed(task: asyncio.Task[Found]) -> bool:

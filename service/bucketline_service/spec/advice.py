@@ -321,7 +321,7 @@ def _crop(plan: _Plan) -> PlanWarning | None:
         ways.append(
             'set steps to "balanced" and leave tails out, with which far fewer images leave their own'
         )
-    elif plan.tails != "shift" and plan.moving == "shift":
+    elif plan.spec.tails != "shift" and plan.moving == "shift":
         ways.append('set tails to "shift", which moves the images that lose the least')
     if plan.spec.planner_kind.has_units and plan.tails != "pad":
         ways.append('set tails to "pad", which serves each image in its own bucket and repeats some')
@@ -413,13 +413,16 @@ def _unreachable_sizes(plan: _Plan) -> PlanWarning | None:
 
 
 def _shift_not_possible(plan: _Plan) -> PlanWarning | None:
-    if plan.spec.tails == plan.tails:
+    # on other ranks, boundaries that were moved for units of one shape make none: epochs are laid out anew
+    is_laid_anew = not plan.is_balanced and plan.plan.lockstep != plan.spec.lockstep
+    if plan.spec.tails == plan.tails or is_laid_anew:
         return None
     message = f'With this spec and these maps, tails "{plan.spec.tails}" is not possible; the plan has tails '
     message += f'"{plan.tails}".'
-    # with none in the spec it is the maps' own repeats: with equal ones some boundaries make whole batches, also of
-    # different sizes
-    found = _hindrances(plan) or ["a map in which all images have the same whole num_repeats"]
+    # with none in the spec it is the maps' own repeats, or so many buckets of such large batches that it takes too long
+    found = _hindrances(plan) or [
+        "a map in which all images have the same whole num_repeats, or smaller batches or fewer sizes"
+    ]
     ways = " and ".join(found)
     return PlanWarning(
         "shift_not_possible", message, f'Use {ways}; or tails "{plan.tails}", which is what it has.'

@@ -130,7 +130,7 @@ class PlanFields(BatchSizes, Repeats):
     gradient_accumulation_steps: Annotated[int, Field(strict=True, ge=1, le=MAX_LOCKSTEP)] | None = Field(
         None,
         description="with same_shape: consecutive steps that have the same shape, so that lockstep becomes world_size "
-        "times it. It changes nothing with balanced steps. Not with lockstep",
+        "times it. It changes nothing with balanced steps. It cannot be given together with lockstep",
     )
     cost: AnyCost = Field(
         default_factory=lambda: PixelsCostSpec(), description="what batches are compared by"

@@ -1,7 +1,8 @@
 """Batch kinds: what the batches of a stream are made of.
 
-A kind is so many images of one target. Most targets have one kind, their whole batches; where a target's last batch may
-be short it is a kind of its own, and so are the empty batches that fill the last step.
+A kind is a target and a number of images: all batches of a kind have that many images of that target. Most targets
+have one kind, their whole batches; where a target's last batch may be short it is a kind of its own, and so are the
+empty batches that fill the last unit.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class BatchKinds(NamedTuple):
 
     @classmethod
     def of(cls, layout: Layout, costs: NDArray[np.float64], num_batches: _I64, lockstep: int) -> BatchKinds:
-        """``costs`` float64[G] of a whole batch of each target, of which an epoch deals ``num_batches`` int64[G].
-        With ``layout.is_short`` kind g is that of target g's whole batches, kind G + g its short one, and the last the
-        empty ones, as many as the last step lacks."""
+        """``costs`` float64[G] of a whole batch of each target, of which an epoch deals ``num_batches`` int64[G]. A
+        short batch is taken to cost its share of a whole one. With ``layout.is_short`` kind g is that of target g's
+        whole batches, kind G + g its short one, and the last the empty ones, as many as the last unit lacks."""
         num_targets = len(num_batches)
         targets = np.arange(num_targets)
         if not layout.is_short:

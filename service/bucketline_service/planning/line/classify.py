@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.images import Images
-from bucketline_service.planning.line.image_classes import PRUNED, Coded, ImageClassifier
+from bucketline_service.planning.line.image_classes import MAX_GROUPS, PRUNED, Coded, ImageClassifier
 from bucketline_service.planning.plan_spec import PlanSpec
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -113,8 +113,8 @@ class Classification:
         }
 
     def keys(self) -> _I64:
-        """int64[G]: all keys, ascending, those that images were moved to included."""
-        return np.unique(np.concatenate([*(keys for keys, _ in self.chunks), self._moved_keys]))
+        """int64[G]: all keys that images were assigned, ascending."""
+        return np.unique(np.concatenate([keys for keys, _ in self.chunks]))
 
     def counts(self, keys: _I64) -> _I64:
         """int64[G]: images that were assigned to each of all ``keys``."""
@@ -158,8 +158,8 @@ class Classification:
         codes = self.codes[part]
         keys, _ = self.chunks[chunk]
         if moved.start < moved.stop:
-            codes = codes.copy()
             keys = _with_all(keys, self._moved_keys[moved])
+            codes = codes.astype(np.int16 if len(keys) <= MAX_GROUPS else np.int32)
             codes[self._moved_rows[moved] - part.start] = _indices(keys, self._moved_keys[moved])
         rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
         return rows, keys, np.bincount(codes[rows], minlength=len(keys))

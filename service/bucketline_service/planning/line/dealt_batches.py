@@ -1,4 +1,4 @@
-"""How many batches of each kind an epoch deals, where all that there are do not make whole units.
+"""How many batches of each target an epoch deals, where all whole batches together do not make whole units.
 
 What does not fill the last unit is left out, or the last unit is filled with repeats, *evenly over images*: drawing
 whole batches evenly would not do, because a bucket whose remainder is left out anyhow must bear less of it.

@@ -13,8 +13,8 @@ programming over the positions of one boundary after the other. A position matte
 it, modulo the batch size; with one batch size these are the points of a lattice, and the cost of a boundary grows on
 both sides of its natural place, so that few points about it are enough.
 
-Losses are integers of 2**-30 and their squares integers, so that no sum depends on its order and the distinct sizes of
-images give the very same plan as the images.
+Losses are integers in units of 2**-30. They are rounded down to 2**-15 before they are squared, so that squares are
+integers too: no sum depends on its order, and the distinct sizes of images give the same plan as the images themselves.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ _LATTICE_REACH = 2
 """How many batches from its natural place a boundary may move, where all batches have one size."""
 
 _FULL_REACH = 4_096
-"""Up to so many images on each side, a boundary may move past all of them where batch sizes differ."""
+"""Where batch sizes differ and the maps have at most so many images, a boundary may move past all of them."""
 
 _MIN_REACH = 256
+
+_MOST_COMPARED = 8
+"""How many buckets are tried as the one that holds the remainder, where that may be dear."""
 
 _MOST_POSITIONS = 1 << 22
 """That are looked at, of all boundaries together: some seconds, and 200 MB where batch sizes differ."""
 
-_MOST_WEIGHED = 1 << 16
+_MOST_WEIGHED = 1 << 10
 """Samples of one image that count in the costs, so that their sums stay below 2**63."""
 
 
@@ -67,6 +70,13 @@ class Bins(NamedTuple):
     batch_sizes: _I64
     widths: _I64
     heights: _I64
+
+
+class _Bounds(NamedTuple):
+    """``positions`` int64[J + 1] of the boundaries, and what they cost together."""
+
+    positions: _I64
+    cost: int
 
 
 class _Window(NamedTuple):
@@ -105,14 +115,18 @@ def moved(bins: Bins, entries: Entries, samples: _I64, reach: int) -> MovedImage
     if not len(by_size):
         return _NONE
     line = _Line(bins, entries, samples, reach)
-    if (sizes == sizes[0]).all():
-        # the lattice has a point for every number of batches: if the largest bucket cannot, none can
-        by_size = by_size[:1]
-    for largest in by_size.tolist():
-        bounds = line.bounds(largest)
-        if bounds is not None:
-            return line.moved(bounds)
-    return None
+    is_lattice = (sizes == sizes[0]).all() and (samples == samples[:1]).all()
+    # A lattice has a point for every number of batches: if the largest bucket cannot hold the remainder, none can.
+    # Elsewhere the largest may be dear, or impossible: of a few the cheapest, else the first of all that can.
+    num_compared = 1 if is_lattice else max(1, min(_MOST_COMPARED, _MOST_POSITIONS // line.num_positions))
+    cheapest: _Bounds | None = None
+    for tried, largest in enumerate(by_size.tolist()):
+        if tried >= num_compared and (is_lattice or cheapest is not None):
+            break
+        found = line.bounds(largest)
+        if found is not None and (cheapest is None or found.cost < cheapest.cost):
+            cheapest = found
+    return None if cheapest is None else line.moved(cheapest.positions)
 
 
 _NOTHING = np.empty(0, dtype=np.int64)
@@ -180,8 +194,13 @@ class _Line:
             *sides,
         )
 
-    def bounds(self, largest: int) -> _I64 | None:
-        """int64[J + 1]: the cheapest boundaries with which each bucket holds whole batches, but for ``largest``, which
+    @property
+    def num_positions(self) -> int:
+        """Of all inner boundaries, at least 1."""
+        return 1 + sum(len(before) + len(after) for before, after in self._around)
+
+    def bounds(self, largest: int) -> _Bounds | None:
+        """The cheapest boundaries with which each bucket holds whole batches, but for ``largest``, which
         holds one or more and the remainder. None where there are none."""
         sizes, total = self._bins.batch_sizes, int(self._natural_samples[-1])
         num = len(sizes)
@@ -215,7 +234,7 @@ class _Line:
             bounds[boundary] = windows[boundary].positions[at_last]
             if boundary:
                 at_last = int(chosen[boundary - 1][at_last])
-        return bounds
+        return _Bounds(bounds, int(costs[0]))
 
     def moved(self, bounds: _I64) -> MovedImages:
         places, entries = [], []

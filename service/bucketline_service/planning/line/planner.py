@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from cachetools import LRUCache
@@ -27,7 +27,6 @@ from bucketline_service.planning.line.stream import Stream, Units
 from bucketline_service.planning.planner_port import BatchBlock, Place
 
 _I64 = NDArray[np.int64]
-_T = TypeVar("_T")
 _PERMUTATIONS, _ROTATIONS, _DEALT, _TURNS = (
     0,
     1,
@@ -97,7 +96,7 @@ class LinePlanner:
     ``layout_of``: one of ``remainders.POLICIES``, of the samples of each bucket int64[B]. ``costs`` float64[G]: of a
     batch of each target, by which left-over batches are put together; ``shapes`` int64[G]: equal where batches have one
     shape. ``find``: the group of a row and its place there, None where it is in none. ``largest_first``: the targets of
-    each distinct shape, in the order in which epoch 0 begins with one unit of each; empty: it begins as it comes.
+    each distinct shape, in the order in which epoch 0 begins with units that show them; empty: it begins as it comes.
     ``fills``: the last unit of an epoch is filled with repeats, instead of left out. ``least_units``: so many has every
     epoch, where they differ.
     """

@@ -186,7 +186,7 @@ class Stream:
 
     def num_mixed_steps(self, offset: int, world_size: int, shapes: _I64) -> int:
         """Of the steps that deal the stream from position ``offset`` on to ``world_size`` ranks, how many span units,
-        or lie in a mixed unit whose batches have several of the ``shapes`` int64[K]. O(lockstep + mixed units)."""
+        or lie in a mixed unit with several of the ``shapes`` int64[K]. O(lockstep) for each mixed unit."""
         lockstep = self.units.lockstep
         # where a step begins inside its unit repeats after lockstep steps at the latest: count one such period
         num_steps = max(0, self.num_batches - offset) // world_size
@@ -203,8 +203,9 @@ class Stream:
         is_inside = (
             (steps >= 0) & (steps < num_steps) & (within >= at) & (within - at + world_size <= lockstep)
         )
-        pairs = np.unique(np.stack([steps[is_inside], mixed[has_several][is_inside]]), axis=1)
-        return found + int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+        # a step and a shape in one number
+        pairs = np.unique(steps[is_inside] * len(shapes) + mixed[has_several][is_inside])
+        return found + int((np.unique(pairs // len(shapes), return_counts=True)[1] > 1).sum())
 
     def _mixed(self) -> _I64:
         """int64[num_mixed, lockstep]: the kinds of the mixed units' batches, in the order of the stream."""

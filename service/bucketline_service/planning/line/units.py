@@ -66,17 +66,20 @@ def _too_few_batches(spec: PlanSpec, quotas: SampleQuotas) -> Invalid:
     num = _least_batches(spec, quotas)
     small, large = int(spec.batch_sizes.min()), int(spec.batch_sizes.max())
     batch = f"batch_size {small}" if small == large else f"{small} to {large} images"
-    ranks = "1 rank" if spec.lockstep == 1 else f"{spec.lockstep} ranks"
     have = f"an epoch has only {num} whole {'batch' if num == 1 else 'batches'}"
     most = _largest_batches(spec, quotas)
-    hints = [f"It may be at most {_written(most)}" if most else "Use fewer ranks, or plan more images"]
+    hints = [
+        f"It may be at most {_written(most)}"
+        if most
+        else "Use fewer ranks or a smaller lockstep, or plan more images"
+    ]
     if num and spec.last_step == "drop":
         hints.append("use last_step: fill")
     elif spec.tails != "pad":
         # one batch of each bucket that has images: those may be fewer than a step has
         is_enough = spec.last_step == "fill" or least_units(replace(spec, tails="pad"), quotas) > 0
         hints.append(f"use tails: pad{'' if is_enough else ' with last_step: fill'}")
-    detail = f"a step of {ranks} takes {spec.lockstep} x {batch}, but {have}"
+    detail = f"a unit is lockstep {spec.lockstep} x {batch}, but {have}"
     return Invalid(_field(spec), detail, ", or ".join(hints))
 
 
