@@ -71,7 +71,9 @@ def test_ten_lines_to_a_batch_then_torchrun_killed_and_resumed_on_three(shell: S
     expect(row).to_be_visible()
     job = torchrun(shell, 2)
     said = lines_until(job, lambda line: "epoch 1, rank 0" in line)
-    expect(row.get_by_role("progressbar")).not_to_have_attribute("value", "0")
+    # the epochs are so short that the bar is seen at their starts alone
+    expect(row.get_by_role("progressbar")).to_be_visible()
+    expect(row.locator("th, td").nth(3)).not_to_have_text("0")
     said += kill(job)
     at = torch.load(shell.folder / "checkpoint.pt")["data"]
     with Operator(shell.url) as operator:
