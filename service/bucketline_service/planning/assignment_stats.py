@@ -96,7 +96,8 @@ class Summary:
         flows: list[tuple[int, int, int]],
     ) -> None:
         self._given = targets, aspects, quotas, flows
-        self._sizes = np.array(targets, dtype=np.int64)
+        self.sizes = np.array(targets, dtype=np.int64)
+        """int64[G, 2]: (width, height) of each target."""
         self._aspects = aspects
         self._quotas = quotas
         self._ways = quotas.ways()
@@ -107,19 +108,10 @@ class Summary:
             np.array([self._flows[i][0] for i in moves], np.int64), np.array(moves, np.int64), len(aspects)
         )
         self._losses, self._errors = Spread(), Spread()
-        self._sums = np.zeros(len(aspects))
+        self.sums = np.zeros(len(aspects))
+        """float64[B]: the crop losses of each bucket's samples, summed."""
         self._maxima = np.zeros(len(aspects))
         self._flow_sums = np.zeros(len(flows))
-
-    @property
-    def sizes(self) -> _I64:
-        """int64[G, 2]: (width, height) of each target."""
-        return self._sizes
-
-    @property
-    def sums(self) -> _F64:
-        """float64[B]: the crop losses of each bucket's samples, summed."""
-        return self._sums
 
     def blank(self) -> Summary:
         """One of nothing yet, to be merged."""
@@ -128,7 +120,7 @@ class Summary:
     def merge(self, other: Summary) -> None:
         self._losses.merge(other._losses)
         self._errors.merge(other._errors)
-        self._sums += other._sums
+        self.sums += other.sums
         np.maximum(self._maxima, other._maxima, out=self._maxima)
         self._flow_sums += other._flow_sums
 
@@ -137,7 +129,7 @@ class Summary:
         return {
             "losses": self._losses.array(),
             "errors": self._errors.array(),
-            "sums": self._sums,
+            "sums": self.sums,
             "maxima": self._maxima,
             "flow_sums": self._flow_sums,
         }
@@ -145,7 +137,7 @@ class Summary:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._losses.restore(arrays["losses"])
         self._errors.restore(arrays["errors"])
-        self._sums = arrays["sums"].copy()
+        self.sums = arrays["sums"].copy()
         self._maxima = arrays["maxima"].copy()
         self._flow_sums = arrays["flow_sums"].copy()
 
@@ -178,16 +170,16 @@ class Summary:
         weights: NDArray[Any] | None = counts
         if (self._weights != 1.0).any():
             weights = self._weights[quotas] * (1 if counts is None else counts)
-        losses = crop_loss(widths, heights, self._sizes[buckets, 0], self._sizes[buckets, 1])
+        losses = crop_loss(widths, heights, self.sizes[buckets, 0], self.sizes[buckets, 1])
         self._losses.add(losses, weights)
         self._errors.add(np.abs(widths / heights - self._aspects[buckets]), weights)
-        self._sums += np.bincount(buckets, _weighted(losses, weights), minlength=len(self._sums))
+        self.sums += np.bincount(buckets, _weighted(losses, weights), minlength=len(self.sums))
         begins = np.flatnonzero(np.diff(quotas, prepend=-1))
         np.maximum.at(self._maxima, buckets[begins], np.maximum.reduceat(losses, begins))
         for moves in self._moves:
             flows = moves[buckets]
             there = np.flatnonzero(flows >= 0)
-            targets = self._sizes[[target for _, target in self._flows]][flows[there]]
+            targets = self.sizes[[target for _, target in self._flows]][flows[there]]
             moved = crop_loss(widths[there], heights[there], targets[:, 0], targets[:, 1])
             moved = _weighted(moved, None if weights is None else weights[there])
             self._flow_sums += np.bincount(flows[there], moved, minlength=len(self._flow_sums))
@@ -195,7 +187,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         samples = self._quotas.bucket_samples()
         samples = np.where(samples > 0, samples, 1.0)
-        means = self._sums / samples
+        means = self.sums / samples
         moved = self._flow_sums / samples[np.array([bucket for bucket, _ in self._flows], dtype=np.int64)]
         return {
             "crop_loss": self._losses.to_json(),

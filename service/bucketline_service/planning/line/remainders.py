@@ -179,8 +179,8 @@ def may_serve(
     policy: str, least: _I64, most: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None
 ) -> NDArray[np.bool_]:
     """bool[B]: False where no epoch serves a place of the bucket, of ``least`` to ``most`` samples, int64[B]. True
-    where one may: that is exact where the two are the same, and for ``shift``, ``drop``,
-    ``pad`` and ``short``."""
+    where one may: that is exact where the two are the same, and for ``shift``, ``drop``, ``pad`` and
+    ``short``."""
     exact = POLICIES[policy](most, batch_sizes, multiple, edges).in_service(len(most))
     is_same = least == most
     if is_same.all() or policy in _ALONE:  # there, more samples take no batch away

@@ -54,8 +54,8 @@ def find(
     spec: PlanSpec, classification: Classification, classes: ImageClasses, quotas: SampleQuotas
 ) -> Moves | None:
     """``classes`` and ``quotas``: as assigned. None where it is not possible: where images come a fraction of a time,
-    where buckets have no order of aspect, where no boundaries
-    within reach make whole batches, or where the search over many buckets of large batches would take too long."""
+    where buckets have no order of aspect, where no boundaries within reach make whole batches, or where the search over
+    many buckets of large batches would take too long."""
     if spec.no_upscale is not None or quotas.is_thinned.any():
         return None
     ways = _Ways(quotas.buckets, quotas.groups, np.rint(quotas.ends - quotas.begins).astype(np.int64))
