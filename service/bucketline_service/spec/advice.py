@@ -240,7 +240,7 @@ def _filling(plan: _Plan, moved: Mapping[str, Any]) -> dict[str, Any] | None:
     """The fields with which an epoch leaves out few enough because its last unit is filled, None where that alone does
     not help. ``moved``: those with which remainders are moved, where they are not."""
     most = MAX_SHARE * plan.stats["num_samples"]
-    for fields in ({}, moved):
+    for fields in ({}, moved) if moved else ({},):
         if plan.layout("spill" if fields else plan.tails).left_out.sum() <= most:
             return _changes(plan, {**fields, "last_step": "fill"})
     return None
