@@ -234,3 +234,7 @@ def test_numbers_of_any_length(api: Api, more: dict[str, Any], number: str) -> N
     assert problem.status_code == 422 or may_be_large & set(more)
     assert len(problem.content) < 16_000
     api._send("DELETE", "/v1/runs/r")
+    # a preview repeats a spec that cannot be met
+    sent = previews(specs=[{**PLAN, **more}]).replace(b'"N"', number.encode())
+    told = api.ask("POST", "/v1/previews", 200, content=sent, headers=JSON)
+    assert len(told.content) < 32_000

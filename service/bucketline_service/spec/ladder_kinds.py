@@ -22,7 +22,7 @@ from bucketline_service.planning.buckets.no_upscale import NoUpscale, needed
 from bucketline_service.planning.buckets.preset_ladders import PRESETS, preset
 from bucketline_service.planning.buckets.pruning import Limits
 
-Pixels = Annotated[int, Field(strict=True, ge=1)]
+Pixels = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
 Size = tuple[Pixels, Pixels]
 Aspect = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 _Sides = NDArray[np.uint32]

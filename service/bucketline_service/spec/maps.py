@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, StrictInt, StrictStr
+from pydantic import BeforeValidator, Field, StrictStr
 from pydantic_core import PydanticCustomError
 
 from bucketline_service.errors import Invalid
@@ -34,7 +34,8 @@ def _check_listed(given: Any) -> Any:
     return given
 
 
-ValidIds = Annotated[_Ids[StrictInt] | _Ids[StrictStr] | str, BeforeValidator(_check_listed)]
+_IntId = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+ValidIds = Annotated[_Ids[_IntId] | _Ids[StrictStr] | str, BeforeValidator(_check_listed)]
 
 
 class Repeats(SpecModel):
