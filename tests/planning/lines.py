@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
+from bucketline_service.planning.line.dealt_batches import DealtBatches
 from bucketline_service.planning.line.image_classes import ImageClasses, ImageClassifier
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.line.remainders import POLICIES, Layout, least_batches
@@ -49,7 +50,7 @@ class Line:
     def asked(self, epoch):
         """Rows that the epoch asks for, once for each time: those served and left out, except repeats."""
         block, planner = self.epoch(epoch), self.planner
-        assert block.repeats.sum() == planner.layout(epoch).repeated.sum()
+        assert block.repeats.sum() == planner.dealt(epoch).tape.repeated.sum()
         return np.append(block.rows[~block.repeats], self.left_out(epoch))
 
     def left_out(self, epoch):
@@ -118,24 +119,32 @@ def portioned(
 
     of_batches = np.asarray(sizes if costs is None else costs, dtype=np.float64)
 
+    shapes = np.arange(num_targets)
+    for number_of_shape, targets in enumerate(largest_first):
+        shapes[list(targets)] = number_of_shape
+
+    def dealing(counts):
+        layout = POLICIES[policy](counts, sizes, multiple, edges)
+        return DealtBatches(layout, lockstep, of_batches, shapes, fills=fills)
+
+    least = least_batches(policy, quotas.least(), sizes, multiple, edges)
+    least_units = -(-least // lockstep) if fills or policy == "short" else least // lockstep
+
     def make():
         return LinePlanner(
             order,
             groups,
             quotas,
-            lambda counts: POLICIES[policy](counts, sizes, multiple, edges),
-            costs=of_batches,
-            shapes=np.arange(num_targets),
+            dealing,
             lockstep=lockstep,
             seed=seed,
             find=find,
-            largest_first=largest_first,
-            fills=fills,
-            least_units=least_batches(policy, quotas.least(), sizes, multiple, edges) // lockstep,
+            shows_largest_first=bool(largest_first),
+            least_units=least_units,
         )
 
     planner = make()
-    layout = planner.layout(0)
+    layout = planner.dealt(0).tape
     return Line(
         planner, quotas, layout, of, counts, sizes, lockstep, policy, make, multiple, fills, of_batches
     )
@@ -145,7 +154,7 @@ def left_out(planner, epoch):
     """Rows of the samples that the epoch's stream leaves out, by target."""
     fates = planner.fates(epoch, planner.num_batches(epoch, 1))
     out = planner.samples(epoch, fates.where(fates.comings == 0), 0, 10**9).rows
-    assert len(out) == planner.layout(epoch).left_out.sum()
+    assert len(out) == planner.dealt(epoch).tape.left_out.sum()
     return out
 
 

@@ -17,7 +17,7 @@ from tests.planning.lines import balanced_lines, epochs, line, lines
 @example(line([0, 2, 0], 3), 0)  # nothing to serve
 @example(line([7, 0, 9], [5, 1, 2], 2, "spill"), 1)
 def test_what_is_served_repeated_and_left_out_is_what_the_layout_declares(it, epoch):
-    block, layout = it.epoch(epoch), it.planner.layout(epoch)
+    block, layout = it.epoch(epoch), it.planner.dealt(epoch).tape
     first = block.rows[~block.repeats]
     assert len(np.unique(first)) == len(first)  # at most once, except what is marked as a repeat
     assert np.all(it.buckets[block.rows] >= 0)

@@ -8,6 +8,7 @@ import pytest
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.images import MAX_ROWS, Images, Part
+from bucketline_service.planning.line.dealt_batches import DealtBatches
 from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.line.remainders import POLICIES, least_batches
@@ -64,16 +65,19 @@ def planner_of(counts, table, policy, unit=(7, 3)):
         group = int(np.searchsorted(ends, row, side="right"))
         return group, row - int(ends[group] - counts[group])
 
+    def dealing(samples):
+        layout = POLICIES[policy](samples, sizes, unit[1])
+        return DealtBatches(layout, unit[1], np.ones(len(sizes)), np.arange(len(sizes)), fills=False)
+
     return LinePlanner(
         Identity(),
         groups,
         quotas,
-        lambda samples: POLICIES[policy](samples, sizes, unit[1]),
-        costs=np.ones(len(sizes)),
-        shapes=np.arange(len(sizes)),
+        dealing,
         lockstep=unit[1],
         seed=5,
         find=find,
+        shows_largest_first=False,
         least_units=least_batches(policy, quotas.least(), sizes, unit[1]) // unit[1],
     )
 

@@ -61,7 +61,7 @@ def test_every_image_is_asked_for_as_often_as_it_is_to_come(given, epoch):
 @given(portioned_lines(policies=("pad", "drop")), epochs)
 def test_no_bucket_has_more_than_an_image_of_each_group_too_many_or_too_few(given, epoch):
     it = given.line
-    block, layout = it.epoch(epoch), it.planner.layout(epoch)
+    block, layout = it.epoch(epoch), it.planner.dealt(epoch).tape
     rows = np.append(block.rows[~block.repeats], left := it.left_out(epoch))
     served = np.append(
         it.targets(block)[~block.repeats], np.repeat(np.arange(len(layout.left_out)), layout.left_out)
@@ -81,7 +81,7 @@ def test_no_bucket_has_more_than_an_image_of_each_group_too_many_or_too_few(give
 @given(portioned_lines(), epochs)
 def test_what_comes_again_comes_to_fill_a_tail(given, epoch):
     it = given.line
-    block, layout = it.epoch(epoch), it.planner.layout(epoch)
+    block, layout = it.epoch(epoch), it.planner.dealt(epoch).tape
     again = np.bincount(it.targets(block)[block.repeats], minlength=len(layout.repeated))
     assert again.tolist() == layout.repeated.tolist()
     assert it.policy == "pad" or not block.repeats.any()

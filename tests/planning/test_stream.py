@@ -70,7 +70,7 @@ def test_imbalance_as_told_is_that_of_the_batches(it, epoch, world_size):
 @given(balanced_lines(["drop", "shift"]), st.integers(0, 2**20))
 def test_a_bucket_leaves_out_what_its_share_asks_for_to_the_nearest_batch(it, epoch):
     assume(not it.fills and it.num_batches)
-    layout = it.planner.layout(epoch)
+    layout = it.planner.dealt(epoch).tape
     num = it.counts // it.batch_sizes
     out = num - layout.num_batches
     assert np.all(out >= 0)
@@ -143,7 +143,7 @@ def test_the_largest_first_shows_every_shape_as_early_as_units_allow(it, data):
     )
     assume(again.num_batches)
     units = again.epoch(0).buckets.reshape(-1, again.lockstep)
-    dealt = again.planner.layout(0).num_batches
+    dealt = again.planner.dealt(0).tape.num_batches
     # every bucket has a batch, as far as there are batches enough
     is_there = POLICIES[it.policy](it.counts, it.batch_sizes).num_batches > 0
     if dealt.sum() >= is_there.sum():

@@ -75,7 +75,7 @@ class Spread:
         return found
 
 
-def _weighted(values: _F64, weights: NDArray[Any] | None) -> _F64:
+def _weighted(values: NDArray[Any], weights: NDArray[Any] | None) -> NDArray[Any]:
     return values if weights is None else values * weights
 
 
@@ -83,34 +83,34 @@ class Summary:
     """One pass over the assigned images, chunk by chunk, each weighed with how often an epoch asks for it. Crop loss is
     a share of an image's pixels; aspect error is the absolute difference of the aspects, as NovelAI prints it.
 
-    ``targets``: (width, height) of G targets; ``aspects`` float64[B]. ``flows``: (bucket, target, samples) of the
-    layout; for each the mean crop loss of the bucket's images at the target's size, which is what an epoch expects of
-    those that move there.
+    ``flows``: (bucket, target, samples) of the layout; for each the mean crop loss of the bucket's images at the
+    target's size, which is what an epoch expects of those that move there. ``frames`` int64[Q]: with which the images
+    of each quota are served.
     """
 
     def __init__(
-        self,
-        targets: list[tuple[int, int]],
-        aspects: _F64,
-        quotas: SampleQuotas,
-        flows: list[tuple[int, int, int]],
+        self, spec: PlanSpec, quotas: SampleQuotas, flows: list[tuple[int, int, int]], frames: _I64
     ) -> None:
-        self._given = targets, aspects, quotas, flows
-        self.sizes = np.array(targets, dtype=np.int64)
+        self._given = spec, quotas, flows, frames
+        self._spec = spec
+        self.sizes = np.array(spec.targets, dtype=np.int64)
         """int64[G, 2]: (width, height) of each target."""
-        self._aspects = aspects
         self._quotas = quotas
+        self._frames = frames
         self._ways = quotas.ways()
         self._weights = quotas.ends - quotas.begins
         self._flows = [(bucket, target) for bucket, target, _ in flows]
         moves = [i for i, (bucket, target) in enumerate(self._flows) if bucket != target]
         self._moves = listed(
-            np.array([self._flows[i][0] for i in moves], np.int64), np.array(moves, np.int64), len(aspects)
+            np.array([self._flows[i][0] for i in moves], np.int64),
+            np.array(moves, np.int64),
+            spec.num_buckets,
         )
         self._losses, self._errors = Spread(), Spread()
-        self.sums = np.zeros(len(aspects))
+        self.sums = np.zeros(spec.num_buckets)
         """float64[B]: the crop losses of each bucket's samples, summed."""
-        self._maxima = np.zeros(len(aspects))
+        self._maxima = np.zeros(spec.num_buckets)
+        self._tokens = np.zeros(spec.num_buckets if spec.packing else 0)  # float64[B]: of all samples
         self._flow_sums = np.zeros(len(flows))
 
     def blank(self) -> Summary:
@@ -121,6 +121,7 @@ class Summary:
         self._losses.merge(other._losses)
         self._errors.merge(other._errors)
         self.sums += other.sums
+        self._tokens += other._tokens
         np.maximum(self._maxima, other._maxima, out=self._maxima)
         self._flow_sums += other._flow_sums
 
@@ -132,6 +133,7 @@ class Summary:
             "sums": self.sums,
             "maxima": self._maxima,
             "flow_sums": self._flow_sums,
+            "tokens": self._tokens,
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -140,6 +142,7 @@ class Summary:
         self.sums = arrays["sums"].copy()
         self._maxima = arrays["maxima"].copy()
         self._flow_sums = arrays["flow_sums"].copy()
+        self._tokens = arrays["tokens"].copy()
 
     def add(
         self,
@@ -170,9 +173,18 @@ class Summary:
         weights: NDArray[Any] | None = counts
         if (self._weights != 1.0).any():
             weights = self._weights[quotas] * (1 if counts is None else counts)
-        losses = crop_loss(widths, heights, self.sizes[buckets, 0], self.sizes[buckets, 1])
+        packing = self._spec.packing
+        if packing is None:
+            across, down, aspects = *self.sizes[buckets].T, self._spec.aspects[buckets]
+        else:
+            across, down = packing.native.sizes(widths.astype(np.int64), heights.astype(np.int64))
+            aspects = across / down
+            tokens = packing.native.tokens(across, down, self._frames[quotas], packing.frame_stride)
+            of_bucket = np.bincount(buckets, _weighted(tokens, weights), minlength=len(self._tokens))
+            self._tokens += of_bucket
+        losses = crop_loss(widths, heights, across, down)
         self._losses.add(losses, weights)
-        self._errors.add(np.abs(widths / heights - self._aspects[buckets]), weights)
+        self._errors.add(np.abs(widths / heights - aspects), weights)
         self.sums += np.bincount(buckets, _weighted(losses, weights), minlength=len(self.sums))
         begins = np.flatnonzero(np.diff(quotas, prepend=-1))
         np.maximum.at(self._maxima, buckets[begins], np.maximum.reduceat(losses, begins))
@@ -189,7 +201,8 @@ class Summary:
         samples = np.where(samples > 0, samples, 1.0)
         means = self.sums / samples
         moved = self._flow_sums / samples[np.array([bucket for bucket, _ in self._flows], dtype=np.int64)]
-        return {
+        found = {"bucket_tokens": (self._tokens / samples).tolist()} if self._spec.packing else {}
+        return found | {
             "crop_loss": self._losses.to_json(),
             "aspect_error": self._errors.to_json(),
             "bucket_crop_loss": [

@@ -55,6 +55,11 @@ class BatchCost(ABC):
         """float64[G]: the cost of batches of ``batch_sizes`` int64[G] images. Positive, and never less for a larger
         batch of the same shape."""
 
+    def of_lengths(self, tokens: _F64) -> _F64:
+        """float64[S]: the cost of an image in a slot of ``tokens`` float64[S], of a pack. Packs of one budget have
+        about as many pixels each, so that attention is what they differ in: by default the square of the tokens."""
+        return tokens * tokens
+
 
 @dataclass(frozen=True)
 class PixelCost(BatchCost):
@@ -83,7 +88,10 @@ class TransformerCost(BatchCost):
 
     def of(self, shapes: Shapes, batch_sizes: _I64) -> _F64:
         tokens = shapes.tokens(self.stride, self.frame_stride)
-        return (tokens + tokens * tokens / (6.0 * self.hidden_size)) * batch_sizes
+        return self.of_lengths(tokens) * batch_sizes
+
+    def of_lengths(self, tokens: _F64) -> _F64:
+        return tokens + tokens * tokens / (6.0 * self.hidden_size)
 
 
 class Timing(NamedTuple):

@@ -144,7 +144,8 @@ def classified(
         of_members = SampleQuotas.of(classifier, members, spec.num_buckets)
     may_come = bool((members.samples * members.counts >= 1).any())
     flows = PLANNERS[spec.planner].flows(spec, of_members, may_come)
-    summary = Summary(spec.targets, spec.aspects, quotas, [] if spec.tails == "shift" else flows)
+    frames = classifier.frames_of(assigned.keys)[quotas.groups]
+    summary = Summary(spec, quotas, [] if spec.tails == "shift" else flows, frames)
     return Classes(assigned, members, of_members, moves, spec.tails, summary, classifier)
 
 

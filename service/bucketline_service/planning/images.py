@@ -109,6 +109,17 @@ class Images:
             heights[here] = self._parts[index].heights[inside[here]]
         return widths, heights
 
+    def frames_at(self, rows: _I64) -> _U32:
+        """Frames of single rows, in that order; 1 of stills."""
+        parts, inside = self.place(rows)
+        found = np.ones(len(rows), np.uint32)
+        for index in np.unique(parts).tolist():
+            of = self._parts[index].num_frames
+            if of is not None:
+                here = parts == index
+                found[here] = of[inside[here]]
+        return found
+
     def place(self, rows: _I64) -> tuple[_I64, _I64]:
         """Of which part each row is, and which of its rows."""
         if self.num_parts == 1:

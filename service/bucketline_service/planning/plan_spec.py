@@ -14,6 +14,8 @@ from bucketline_service.planning.batch_cost import BatchCost, PixelCost, Shapes,
 from bucketline_service.planning.buckets.assignment import SameAspect
 from bucketline_service.planning.buckets.ladder_generators import Ladder, Size
 from bucketline_service.planning.buckets.no_upscale import NoUpscale
+from bucketline_service.planning.buckets.pruning import Limits
+from bucketline_service.planning.packing.packing import Packing
 
 Steps = Literal["balanced", "same_shape"]
 LastStep = Literal["drop", "fill"]
@@ -68,21 +70,31 @@ class Section(NamedTuple):
     keep: float
 
 
+class Share(NamedTuple):
+    """One tier at one length, as an image's class has it: ``first``: the first of its buckets; ``keep``: of the images
+    that are assigned to it, the share that it takes in an epoch."""
+
+    first: int
+    keep: float
+
+
 @dataclass(frozen=True)
 class PlanSpec:
     """``planner``: a name in ``planner_kinds.PLANNERS``; ``tails``: one in ``remainders.POLICIES``. ``tiers``: a ladder
     for each base resolution, lowest first, in order of aspect unless the planner keeps the ladder's own order.
     ``no_upscale``: what chooses among the only tier's buckets, in place of the nearest aspect. ``same_aspect``: which
-    of several buckets of one aspect in a tier; ``first`` where no tier has several. ``batch_size`` images. ``cost``:
-    what batches are compared by. Lengths in pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are
-    numbered section by section: by length, then tier, then as in its ladder.
+    of several buckets of one aspect in a tier; ``first`` where no tier has several. ``batch_size``: images, what they
+    may take together, or the packs that they fill: with packs there are no tiers and no tails, and nothing that has a
+    size for each bucket or target; a bucket is a length of slot then, the longest first. ``cost``: what batches are
+    compared by. Lengths in pixels; ``lockstep`` in batches; ``seed`` in [0, 2**32). Buckets are numbered section by
+    section: by length, then tier, then as in its ladder.
 
     ``steps``: a unit of ``lockstep`` batches has one shape, or batches of about one cost. ``last_step``: the batches
     that do not fill the last unit are left out, or it is filled with repeats."""
 
     planner: str
     tiers: tuple[Ladder, ...]
-    batch_size: int | Budget
+    batch_size: int | Budget | Packing
     seed: int
     lockstep: int
     tails: str
@@ -106,6 +118,11 @@ class PlanSpec:
         return self.lockstep if self.steps == "same_shape" else 1
 
     @property
+    def packing(self) -> Packing | None:
+        """With packs: them."""
+        return self.batch_size if isinstance(self.batch_size, Packing) else None
+
+    @property
     def ladder(self) -> Ladder:
         """That of the lowest tier, which is the only one of most."""
         return self.tiers[0]
@@ -123,7 +140,28 @@ class PlanSpec:
 
     @cached_property
     def num_buckets(self) -> int:
+        if self.packing is not None:
+            return self.packing.num_buckets
         return sum(len(section.ladder) for section in self.sections)
+
+    @property
+    def tier_sizes(self) -> list[int]:
+        """Buckets of each tier, at one length of clips; with packs all buckets are one tier."""
+        return [len(ladder) for ladder in self.tiers] or [self.num_buckets]
+
+    @cached_property
+    def shares(self) -> list[list[Share]]:
+        """[length][tier]. Packs hold clips of all lengths."""
+        if self.packing is not None:
+            return [[Share(0, length.keep[0])] for length in self.frame_buckets] or [[Share(0, 1.0)]]
+        num = len(self.tiers)
+        found = [Share(section.first, section.keep) for section in self.sections]
+        return [found[begin : begin + num] for begin in range(0, len(found), num)]
+
+    @property
+    def limits(self) -> Limits:
+        """Of the images that the plan prunes."""
+        return Limits(self.metric, self.max_ar_error, self.max_crop_loss, self.min_size)
 
     @cached_property
     def aspects(self) -> NDArray[np.float64]:
@@ -183,6 +221,7 @@ class PlanSpec:
     def batch_sizes(self) -> _I64:
         """int64[G]: images a batch of each target. Raises ``Invalid`` where the budget does not hold one."""
         budget = self.batch_size
+        assert not isinstance(budget, Packing)
         areas = np.array(self.targets, dtype=np.float64).prod(axis=1) * self.target_frames
         largest = int(np.argmax(areas))
         if areas[largest] * (budget if isinstance(budget, int) else 1) >= _MAX_PIXELS:
@@ -213,6 +252,8 @@ class PlanSpec:
     @cached_property
     def most_images(self) -> int:
         """Of a batch."""
+        if self.packing is not None:
+            return int(self.packing.packs.kinds.sum(axis=1).max(initial=0))
         return int(self.batch_sizes.max())
 
     @cached_property
@@ -223,5 +264,9 @@ class PlanSpec:
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
-        """float64[G]: ``cost`` of a batch of each target; its pixels, unless the run has another cost."""
+        """float64[G]: ``cost`` of a batch of each target; its pixels, unless the run has another cost. With packs
+        float64[J], of a pack of each kind."""
+        if self.packing is not None:
+            lengths = self.packing.packs.lengths.astype(np.float64)
+            return self.packing.packs.kinds @ self.cost.of_lengths(lengths)
         return self.cost.of(self._shapes, self.batch_sizes)

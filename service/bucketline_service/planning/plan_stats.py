@@ -31,6 +31,8 @@ def epoch_stats(
 
     ``step_imbalance``: the cost of each step's dearest batch, summed over the epoch's steps, over the like sum of the
     ranks' mean. 1 where every step has one shape. ``novelai``: in pixels.
+
+    With packs ``packs`` says what they are; ``buckets`` is empty then, and ``tails`` and ``largest_shape`` are None.
     """
     spec = prepared.planned(spec)
     num_batches = planner.num_batches(epoch, world_size)
@@ -39,23 +41,19 @@ def epoch_stats(
     quotas = SampleQuotas.of(classifier, prepared.groups, spec.num_buckets)
     num_samples = int(quotas.cuts(spec.seed, epoch).counts.sum())
     made = PLANNERS[spec.planner].served(spec, prepared, images, quotas, planner, epoch, world_size)
-    buckets = _buckets(spec, prepared, quotas, made)
+    buckets = [] if made.packs else _buckets(spec, prepared, quotas, made)
     dropped = num_samples - made.num_served if made.dropped is None else made.dropped
-    shapes = {
-        (spec.targets[target], int(spec.target_frames[target])): int(spec.pixels[target])
-        for target in np.flatnonzero(made.num_batches).tolist()
-    }
-    (width, height), num_frames = max(shapes, key=lambda shape: (shapes[shape], shape))
+    num_shapes, largest = (made.packs["num_kinds"], None) if made.packs else _shapes(spec, made)
     summary = prepared.summary
     return {
-        "tails": spec.tails,
+        "tails": None if made.packs else spec.tails,
         "num_images": summary["num_images"],
         "num_assigned": int(prepared.groups.counts.sum()),
         "num_samples": num_samples,
         "pruned": {reason: num for reason, num in summary["pruned"].items() if num or reason in _ALWAYS},
         "aspect_error": summary["aspect_error"],
         "crop_loss": summary["crop_loss"],
-        "crop_loss_served": _mean_served(made),
+        "crop_loss_served": made.packs["crop_loss_served"] if made.packs else _mean_served(made),
         "num_batches": num_batches,
         "num_steps": num_steps,
         "dropped": dropped,
@@ -66,11 +64,22 @@ def epoch_stats(
         "max_extra_crop": summary.get("max_extra_crop", 0.0),
         "mixed_steps": planner.mixed_steps(epoch, 0, world_size),
         "step_imbalance": made.step_imbalance,
-        "num_shapes": len(shapes),
-        "largest_shape": {"width": width, "height": height, "num_frames": _frames(spec, num_frames)},
+        "num_shapes": num_shapes,
+        "largest_shape": largest,
         "maps": _maps(images.num_parts, classifier, prepared.groups, quotas),
         "buckets": buckets,
+        "packs": made.packs,
     }
+
+
+def _shapes(spec: PlanSpec, made: EpochServed) -> tuple[int, dict[str, Any]]:
+    """How many shapes the epoch's batches have, and the one of the most pixels."""
+    shapes = {
+        (spec.targets[target], int(spec.target_frames[target])): int(spec.pixels[target])
+        for target in np.flatnonzero(made.num_batches).tolist()
+    }
+    (width, height), num_frames = max(shapes, key=lambda shape: (shapes[shape], shape))
+    return len(shapes), {"width": width, "height": height, "num_frames": _frames(spec, num_frames)}
 
 
 def _frames(spec: PlanSpec, num_frames: int) -> int | None:

@@ -29,8 +29,10 @@ def unreached_sizes(
     images that are elsewhere because they are too small or too short for it: that nothing has the aspect of some other
     bucket is no surprise. ``with_unsought``: count it all the same, for sizes that a user has listed one by one.
 
-    Takes a pass over the images, or over their distinct sizes.
+    Takes a pass over the images, or over their distinct sizes. Packs have no sizes of their own.
     """
+    if spec.packing is not None:
+        return []
     is_wanted = np.array(is_occupied, dtype=np.bool_)
     is_wanted |= True if with_unsought else _is_sought(spec, is_wanted)
     found: list[int] = np.flatnonzero(is_wanted & ~_is_reached(spec, images)).tolist()

@@ -12,11 +12,13 @@ from typing import Any
 from bucketline_service.errors import PlanMismatch
 from bucketline_service.planning.batch_cost import PixelCost
 from bucketline_service.planning.build_plan import VERSION, VERSION_BY_SIZE, VERSION_OF_STEPS
+from bucketline_service.planning.packing.packing import Packing
 from bucketline_service.planning.plan_spec import PlanSpec
 
 PARTS = ("version", "map", "valid_ids", "buckets", "spec")
 """The parts of a fingerprint, in order, before the digest of everything: the planner's version as it is, and a short
-digest of each other part. ``buckets``: their sizes and batch sizes, which may depend on the map; ``spec``: the rest."""
+digest of each other part. ``buckets``: their sizes and batch sizes, or the packs, which may depend on the map;
+``spec``: the rest."""
 
 _PART_DIGITS = 8
 _WHOLE_DIGITS = 32
@@ -26,12 +28,7 @@ _VERSIONS = (VERSION, VERSION_BY_SIZE, VERSION_OF_STEPS)
 def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Sequence[str | None]) -> str:
     """Text that two plans share if they give the same batches. The world size is not part of it: the same plan is
     sharded over any number of ranks. The last 128 bits identify the plan; those before only say where two differ."""
-    buckets = {
-        "tiers": [[ladder.sizes, ladder.aspects.tolist()] for ladder in plan.tiers],
-        "targets": plan.targets,
-        "batch_sizes": plan.batch_sizes.tolist(),
-        "no_upscale": plan.no_upscale,
-    }
+    buckets = _buckets(plan) if plan.packing is None else _packs(plan.packing)
     spec = {
         "planner": plan.planner,
         "shares": [list(share) for share in plan.maps],
@@ -52,6 +49,23 @@ def fingerprint(plan: PlanSpec, map_digests: Sequence[str], valid_digests: Seque
     parts = [list(map_digests), list(valid_digests), buckets, spec]
     short = [_digest(part)[:_PART_DIGITS] for part in parts]
     return "-".join([str(version), *short, _digest([version, *parts])[:_WHOLE_DIGITS]])
+
+
+def _buckets(plan: PlanSpec) -> dict[str, Any]:
+    return {
+        "tiers": [[ladder.sizes, ladder.aspects.tolist()] for ladder in plan.tiers],
+        "targets": plan.targets,
+        "batch_sizes": plan.batch_sizes.tolist(),
+        "no_upscale": plan.no_upscale,
+    }
+
+
+def _packs(packing: Packing) -> dict[str, Any]:
+    packs = packing.packs
+    return {
+        "native": [packing.native.max_pixels, packing.native.divisible, packing.frame_stride],
+        "packs": [packs.max_tokens, packs.lengths.tolist(), packs.kinds.tolist(), packs.counts.tolist()],
+    }
 
 
 def as_put(plan: PlanSpec, fingerprint: str) -> PlanSpec:

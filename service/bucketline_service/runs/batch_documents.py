@@ -10,6 +10,9 @@ import orjson
 from numpy.typing import NDArray
 
 from bucketline_service.planning.geometry import cover_each
+from bucketline_service.planning.line.image_classes import frames_served
+from bucketline_service.planning.packing.packing import Packing
+from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner_port import BatchBlock
 from bucketline_service.runs.run import Run
 from bucketline_service.runs.sharding import Span
@@ -25,7 +28,10 @@ NOTHING: Includes = frozenset()
 class Batch(TypedDict, total=False):
     """A batch of the wire. ``num_frames``: only in runs with ``frame_buckets``. ``maps``: one name per id, only in runs
     with several maps. ``repeats``: one bool per id, only if an id is served more often than its epoch requires, to fill
-    a remainder. ``original_sizes``, ``resize_sizes`` and ``crop_left_tops``: int64[num_ids, 2], only on request."""
+    a remainder. ``original_sizes``, ``resize_sizes`` and ``crop_left_tops``: int64[num_ids, 2], only on request.
+
+    A pack has a ``kind`` in place of ``bucket``, ``width`` and ``height``, and of each id its ``sizes``
+    int64[num_ids, 2], ``lengths`` and ``num_frames``."""
 
     epoch: int
     step: int
@@ -33,7 +39,10 @@ class Batch(TypedDict, total=False):
     bucket: int
     width: int
     height: int
-    num_frames: int
+    kind: int
+    sizes: NDArray[np.int64]
+    lengths: list[int]
+    num_frames: int | list[int]
     ids: list[int] | list[str] | list[int | str]
     maps: list[str]
     repeats: list[bool]
@@ -44,56 +53,92 @@ class Batch(TypedDict, total=False):
 
 def render(run: Run, span: Span, rank: int, block: BatchBlock, include: Includes = NOTHING) -> list[bytes]:
     """The batches of ``span``, one per step, each as JSON."""
-    batches = documents(run, span, rank, block)
-    if include:
-        _add_geometry(run, block, include, batches)
+    batches = documents(run, span, rank, block, include)
     return [orjson.dumps(batch, option=orjson.OPT_SERIALIZE_NUMPY) for batch in batches]
 
 
-def documents(run: Run, span: Span, rank: int, block: BatchBlock) -> list[Batch]:
-    sources = run.plan.sources
+def documents(run: Run, span: Span, rank: int, block: BatchBlock, include: Includes = NOTHING) -> list[Batch]:
+    sources, spec = run.plan.sources, run.plan.spec
     ids = sources.ids(block.rows)
-    bounds = block.bounds.tolist()
-    targets = run.plan.spec.targets
-    batches = []
-    for i, bucket in enumerate(block.buckets.tolist()):
-        begin, end = bounds[i], bounds[i + 1]
-        width, height = targets[bucket]
-        batch = Batch(
-            epoch=span.epoch,
-            step=span.step + i,
-            rank=rank,
-            bucket=bucket,
-            width=width,
-            height=height,
-            ids=ids[begin:end],
-        )
-        batches.append(batch)
-    if run.plan.spec.frame_buckets:
-        frames = run.plan.spec.target_frames[block.buckets].tolist()
+    places = [slice(*place) for place in pairwise(block.bounds.tolist())]
+    if spec.packing is None:
+        batches = _of_buckets(spec, span, rank, block)
+    else:
+        batches = [
+            Batch(epoch=span.epoch, step=span.step + i, rank=rank, kind=kind)
+            for i, kind in enumerate(block.buckets.tolist())
+        ]
+    for batch, place in zip(batches, places, strict=True):
+        batch["ids"] = ids[place]
+    if spec.packing is not None:
+        _add_slots(run, spec.packing, block, batches, places)
+    elif spec.frame_buckets:
+        frames = spec.target_frames[block.buckets].tolist()
         for batch, num_frames in zip(batches, frames, strict=True):
             batch["num_frames"] = num_frames
     if sources.are_several:
         names = sources.map_names(block.rows)
-        for i, batch in enumerate(batches):
-            batch["maps"] = names[bounds[i] : bounds[i + 1]]
+        for batch, place in zip(batches, places, strict=True):
+            batch["maps"] = names[place]
     if block.repeats.any():
         for i in np.flatnonzero(np.add.reduceat(block.repeats, block.bounds[:-1])).tolist():
-            batches[i]["repeats"] = block.repeats[bounds[i] : bounds[i + 1]].tolist()
+            batches[i]["repeats"] = block.repeats[places[i]].tolist()
+    if include:
+        _add_geometry(run, block, include, batches, places)
     return batches
 
 
-def _add_geometry(run: Run, block: BatchBlock, include: Includes, batches: list[Batch]) -> None:
-    """Add the sizes in the map, and how each image is resized and cropped to its batch's size."""
-    sizes = np.stack(run.plan.sources.images.at(block.rows), axis=1).astype(np.int64)
-    bounds = block.bounds.tolist()
-    places = [slice(*place) for place in pairwise(bounds)]
+def _of_buckets(spec: PlanSpec, span: Span, rank: int, block: BatchBlock) -> list[Batch]:
+    batches = []
+    for i, bucket in enumerate(block.buckets.tolist()):
+        width, height = spec.targets[bucket]
+        batches.append(
+            Batch(epoch=span.epoch, step=span.step + i, rank=rank, bucket=bucket, width=width, height=height)
+        )
+    return batches
+
+
+def _add_slots(
+    run: Run, packing: Packing, block: BatchBlock, batches: list[Batch], places: list[slice]
+) -> None:
+    """Add the size of each image of packs, the length of its slot, and its frames where there are such."""
+    images, spec = run.plan.sources.images, run.plan.spec
+    sizes = _native_sizes(packing, _sizes(run, block))
+    for batch, place in zip(batches, places, strict=True):
+        batch["sizes"] = sizes[place]
+        batch["lengths"] = packing.slot_lengths(batch["kind"])
+    if spec.frame_buckets:
+        frames = frames_served(spec, images.frames_at(block.rows))
+        for batch, place in zip(batches, places, strict=True):
+            batch["num_frames"] = frames[place].tolist()
+
+
+def _add_geometry(
+    run: Run, block: BatchBlock, include: Includes, batches: list[Batch], places: list[slice]
+) -> None:
+    """Add the sizes in the map, and how each image is resized and cropped to its batch's size, or its own in a pack."""
+    spec = run.plan.spec
+    sizes = _sizes(run, block)
     if "original_size" in include:
         for batch, place in zip(batches, places, strict=True):
             batch["original_sizes"] = sizes[place]
     if "crop" in include:
-        targets = np.array(run.plan.spec.targets, dtype=np.int64)[block.buckets]
-        cuts = cover_each(sizes, np.repeat(targets, np.diff(block.bounds), axis=0))
+        if spec.packing is None:
+            targets = np.array(spec.targets, dtype=np.int64)[block.buckets]
+            targets = np.repeat(targets, np.diff(block.bounds), axis=0)
+        else:
+            targets = _native_sizes(spec.packing, sizes)
+        cuts = cover_each(sizes, targets)
         for batch, place in zip(batches, places, strict=True):
             batch["resize_sizes"] = cuts.resize_sizes[place]
             batch["crop_left_tops"] = cuts.crop_left_tops[place]
+
+
+def _sizes(run: Run, block: BatchBlock) -> NDArray[np.int64]:
+    """int64[n, 2]: (width, height) of each image in the map."""
+    return np.stack(run.plan.sources.images.at(block.rows), axis=1).astype(np.int64)
+
+
+def _native_sizes(packing: Packing, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[n, 2]: the size that each image is brought to."""
+    return np.stack(packing.native.sizes(sizes[:, 0], sizes[:, 1]), axis=1)

@@ -8,9 +8,10 @@ import numpy as np
 
 from bucketline_service.maps import MapStore
 from bucketline_service.planning.buckets.assignment import assign
+from bucketline_service.planning.buckets.pruning import Limits
 from bucketline_service.planning.geometry import cover
 from bucketline_service.planning.images import Chunk
-from bucketline_service.planning.line.image_classes import PRUNED, ImageClassifier
+from bucketline_service.planning.line.image_classes import PRUNED, ImageClassifier, frames_served
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
 from bucketline_service.planning.line.units import in_service
 from bucketline_service.planning.plan_spec import PlanSpec
@@ -51,7 +52,7 @@ def image_placement(run: Run, maps: MapStore, row: int, epoch: int) -> dict[str,
         "bucket": buckets[0] if ways else None,
         "buckets": [{"bucket": each, "num_samples": (end - begin) * samples} for each, begin, end in ways],
         "pruned": reason,
-        "nearest": _fitted(spec, nearest, width, height),
+        "nearest": None if nearest < 0 else _fitted(spec, nearest, width, height),
         "epoch": epoch,
         "served": served,
         "left_out": _left_out(run, sorter, row, epoch, buckets, served) if ways else None,
@@ -79,7 +80,11 @@ def _left_out(
 
 
 def _nearest(spec: PlanSpec, chunk: Chunk) -> int:
-    """The bucket of the nearest aspect in the first section that the image reaches without limits."""
+    """The bucket of the nearest aspect in the first section that the image reaches without limits; with packs that of
+    its length, -1 where it has no native size."""
+    if spec.packing is not None:
+        frames = 1 if chunk.num_frames is None else frames_served(spec, chunk.num_frames)
+        return int(spec.packing.assign(chunk.widths, chunk.heights, frames, Limits())[0][0])
     for rule in (spec.no_upscale, None):
         found = assign(
             chunk.widths,
@@ -96,36 +101,42 @@ def _nearest(spec: PlanSpec, chunk: Chunk) -> int:
 
 
 def _fitted(spec: PlanSpec, bucket: int, width: int, height: int) -> dict[str, Any]:
-    target_width, target_height = spec.targets[bucket]
+    of = _size(spec, bucket, width, height)
+    aspect = float(spec.aspects[bucket]) if spec.packing is None else of["width"] / of["height"]
+    return {"bucket": bucket, **of, "aspect_error": abs(width / height - aspect)}
+
+
+def _size(spec: PlanSpec, bucket: int, width: int, height: int) -> dict[str, Any]:
+    """The size at which the bucket serves an image of ``width`` x ``height``, and how it is brought to it."""
+    if spec.packing is None:
+        target_width, target_height = spec.targets[bucket]
+    else:
+        sides = spec.packing.native.sizes(np.array([width]), np.array([height]))
+        target_width, target_height = (int(side[0]) for side in sides)
     fit = cover(width, height, target_width, target_height)
-    return {
-        "bucket": bucket,
-        "width": target_width,
-        "height": target_height,
-        "aspect_error": abs(width / height - float(spec.aspects[bucket])),
-        **fit._asdict(),
-    }
+    return {"width": target_width, "height": target_height, **fit._asdict()}
 
 
 def _served(run: Run, row: int, epoch: int, width: int, height: int) -> list[dict[str, Any]]:
     """Each occurrence of the image in the epoch. ``step`` and ``rank`` are None if another generation sharded it, or if
     it is among the last batches, which do not fill a step of all ranks."""
-    sharding = run.sharding
+    sharding, spec = run.sharding, run.plan.spec
     found = []
     for place in sharding.planner_of(epoch).locate(epoch, row, sharding.world_size):
         at = sharding.step_of(epoch, place.position) if epoch >= sharding.origin.epoch else None
-        target_width, target_height = run.plan.spec.targets[place.bucket]
-        fit = cover(width, height, target_width, target_height)
+        bucket, of_pack = place.bucket, {}
+        if spec.packing is not None:
+            bucket = spec.packing.slot_buckets(place.bucket)[place.slot]
+            of_pack = {"kind": place.bucket, "length": int(spec.packing.lengths[bucket])}
         found.append(
             {
                 "step": at[0] if at else None,
                 "rank": at[1] if at else None,
                 "position": place.position,
                 "slot": place.slot,
-                "bucket": place.bucket,
-                "width": target_width,
-                "height": target_height,
-                **fit._asdict(),
+                "bucket": bucket,
+                **of_pack,
+                **_size(spec, bucket, width, height),
                 "repeat": place.repeat,
             }
         )

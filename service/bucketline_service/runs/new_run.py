@@ -10,7 +10,7 @@ from bucketline_service.maps import MapStore
 from bucketline_service.plans.fingerprint import ids_digest
 from bucketline_service.plans.run_images import Sources, Valid
 from bucketline_service.runs.run_document import RunDocument
-from bucketline_service.spec.run_spec import RunSpec
+from bucketline_service.spec.run_spec import Fitted, RunSpec
 
 
 def new_document(spec: RunSpec, maps: MapStore, created_at_s: float) -> RunDocument:
@@ -22,12 +22,12 @@ def new_document(spec: RunSpec, maps: MapStore, created_at_s: float) -> RunDocum
     if spec.is_fitted or any(isinstance(each.valid_ids, list) for each in spec.sources):
         # also checks that listed ids exist
         rows = sources.rows_of(valid_ids(spec, valid_digests, maps), spec.maps is not None)
-    fitted_sizes = None
+    fitted: Fitted = None
     if spec.is_fitted:
         parts = sources.distinct(rows, with_frames=spec.frame_buckets is not None)
-        fitted_sizes = spec.fit(parts, spec.maps or ())
+        fitted = spec.fit(parts, spec.maps or ())
     digests = [image_map.digest for image_map in sources.maps]
-    return RunDocument.new(spec, digests, valid_digests, created_at_s, fitted_sizes)
+    return RunDocument.new(spec, digests, valid_digests, created_at_s, fitted)
 
 
 def valid_ids(spec: RunSpec, digests: list[str | None], maps: MapStore) -> list[Valid]:

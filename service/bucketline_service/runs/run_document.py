@@ -6,31 +6,54 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from bucketline_service.errors import BucketlineError, Conflict, Invalid, PlanMismatch
+from bucketline_service.planning.packing.pack_kinds import PackKinds
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.plans.fingerprint import as_put, check_release, differences, fingerprint
-from bucketline_service.spec.run_spec import RunSpec
+from bucketline_service.spec.run_spec import Fitted, RunSpec
 from bucketline_service.store.damage import damaged
 
 _PART_NAMES = {
     "version": "the planner's version",
     "map": "the map",
     "valid_ids": "valid_ids",
-    "buckets": "the buckets (their sizes or batch sizes)",
+    "buckets": "the buckets (their sizes or batch sizes) or packs",
     "spec": "the rest of the spec",
 }
 _NOT_PLANNED = ("world_size", "epochs")
 """Fields of a spec that its plan does not depend on."""
 
 
+class StoredPacks(NamedTuple):
+    """The packs of a run: as of ``PackKinds``."""
+
+    lengths: list[int]
+    kinds: list[list[int]]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, packs: PackKinds) -> StoredPacks:
+        return cls(packs.lengths.tolist(), packs.kinds.tolist(), packs.counts.tolist())
+
+    def kinds_of(self, spec: RunSpec) -> PackKinds:
+        """Raises ``ValueError`` where they are not packs of this spec."""
+        if spec.pack is None:
+            raise ValueError("it has packs, but its spec has none")
+        lengths, counts = np.array(self.lengths, dtype=np.int64), np.array(self.counts, dtype=np.int64)
+        kinds = np.array(self.kinds, dtype=np.int64).reshape(len(counts), len(lengths))
+        return PackKinds(spec.pack.max_tokens, lengths, kinds, counts)
+
+
 @dataclass(frozen=True)
 class RunDocument:
-    """``map_digests`` and ``valid_digests`` (None without ``valid_ids``): one per map. ``fitted_sizes``: (width,
-    height) of each bucket, computed when the run was created, if the ladder depends on the images; else None."""
+    """``map_digests`` and ``valid_digests`` (None without ``valid_ids``): one per map. What was found for the images
+    when the run was created: ``fitted_sizes``, (width, height) of each bucket, if the ladder depends on the images, or
+    ``packs``; else None."""
 
     spec: RunSpec
     fingerprint: str
@@ -38,6 +61,7 @@ class RunDocument:
     valid_digests: list[str | None]
     created_at_s: float
     fitted_sizes: list[tuple[int, int]] | None = None
+    packs: StoredPacks | None = None
 
     @classmethod
     def new(
@@ -46,17 +70,22 @@ class RunDocument:
         map_digests: list[str],
         valid_digests: list[str | None],
         created_at_s: float,
-        fitted_sizes: list[tuple[int, int]] | None,
+        fitted: Fitted,
     ) -> RunDocument:
         """The document of a run that is about to be created. Raises ``Invalid`` if its spec has no plan."""
-        plan = spec.plan_spec(fitted_sizes, spec.maps or ())
+        plan = spec.plan_spec(fitted, spec.maps or ())
         print_ = fingerprint(plan, map_digests, valid_digests)
-        document = cls(spec, print_, map_digests, valid_digests, created_at_s, fitted_sizes)
+        found = (None, StoredPacks.of(fitted)) if isinstance(fitted, PackKinds) else (fitted, None)
+        document = cls(spec, print_, map_digests, valid_digests, created_at_s, *found)
         document.__dict__["_checked_plan"] = plan  # the value of the cached property
         return document
 
     def encode(self) -> bytes:
         about = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.packs is None:
+            del about["packs"]  # as documents were before there were packs
+        else:
+            about["packs"] = self.packs._asdict()
         return json.dumps({**about, "spec": self.spec.to_json()}, sort_keys=True).encode()
 
     @classmethod
@@ -93,7 +122,8 @@ class RunDocument:
 
     @cached_property
     def _checked_plan(self) -> PlanSpec:
-        plan = as_put(self.spec.plan_spec(self.fitted_sizes, self.spec.maps or ()), self.fingerprint)
+        fitted = self.packs.kinds_of(self.spec) if self.packs else self.fitted_sizes
+        plan = as_put(self.spec.plan_spec(fitted, self.spec.maps or ()), self.fingerprint)
         computed = fingerprint(plan, self.map_digests, self.valid_digests)
         if computed != self.fingerprint:
             raise ValueError(f"its fingerprint belongs to another plan than {computed}")

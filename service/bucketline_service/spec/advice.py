@@ -17,6 +17,7 @@ from bucketline_service.planning.line.units import layout_of
 from bucketline_service.planning.plan_spec import Budget, PlanSpec
 from bucketline_service.planning.planner_kinds import DEFAULT
 from bucketline_service.spec.batch_sizes import MAX_BATCH_SIZE
+from bucketline_service.spec.ladder_kinds import NativeLadder
 from bucketline_service.spec.run_spec import PlanFields
 
 MAX_SHARE = 0.05
@@ -125,7 +126,8 @@ def plan_warnings(
     """What of the plan of a resolved spec would surprise, on ``world_size`` ranks. ``plan``: the plan spec, with the
     lockstep of these ranks; ``stats``: the ``epoch_stats`` of epoch 0; ``unreached``: the ``unreached_sizes``."""
     of = _Plan(spec, plan, stats, unreached, world_size)
-    return [found for rule in _RULES if (found := rule(of)) is not None]
+    rules = _RULES if plan.packing is None else _RULES_OF_PACKS
+    return [found for rule in rules if (found := rule(of)) is not None]
 
 
 def not_at_start(epoch: int, step: int) -> PlanWarning:
@@ -172,6 +174,8 @@ def _remedy_of(reason: str, spec: PlanFields) -> str:
         shorter = f" of fewer than {min(lengths - {1}):,} frames" if lengths - {1} else ""
         stills = "" if 1 in lengths else ", and 1 for still images"
         return f"Add to frame_buckets a length{shorter} for clips{stills}."
+    if reason == "bucket_no_upscale" and isinstance(spec.ladder, NativeLadder):
+        return f"Lower ladder.divisible (now {spec.ladder.divisible}): a side must have as many pixels."
     if reason == "bucket_no_upscale":
         return "Lower ladder.bucket_reso_steps: a side must have as many pixels; or set bucket_no_upscale to false."
     limit = f"assign.{reason} (now {getattr(spec.assign, reason):g})"
@@ -208,6 +212,39 @@ def _left_out(plan: _Plan) -> PlanWarning | None:
     which = "other ones each time" if not never else f"{never:,} of them every time"
     message = f"An epoch leaves out {_part(num, num_samples)}, {which}: they fill no batch, or no step of all ranks."
     return PlanWarning("left_out", message, _sentence(_ways_to_serve_more(plan)))
+
+
+def _left_out_of_packs(plan: _Plan) -> PlanWarning | None:
+    num, num_samples = plan.stats["dropped"], plan.stats["num_samples"]
+    if num <= MAX_SHARE * num_samples:
+        return None
+    packs = plan.stats["num_batches"]
+    message = f"An epoch leaves out {_part(num, num_samples)}, other ones each time: its {packs:,} packs are few, and "
+    message += f"those that fill no step of {plan.world_size:,} ranks are left out."
+    return PlanWarning("left_out", message, _sentence(_more_packs(plan)))
+
+
+def _imbalance_of_packs(plan: _Plan) -> PlanWarning | None:
+    imbalance = plan.stats["step_imbalance"]
+    if imbalance <= MAX_IMBALANCE:
+        return None
+    message = f"Ranks wait for each other: the slowest of {plan.world_size:,} has {imbalance:.3f} times the mean cost "
+    message += f"of a step, because an epoch has only {plan.stats['num_batches']:,} packs of "
+    message += f"{plan.stats['num_shapes']:,} kinds."
+    return PlanWarning("imbalance", message, _sentence(_more_packs(plan)))
+
+
+def _more_packs(plan: _Plan) -> list[str]:
+    """How an epoch has more packs for each rank."""
+    packing = plan.plan.packing
+    assert packing is not None
+    longest, most = int(packing.lengths[0]), packing.packs.max_tokens
+    ways = ["use fewer ranks"]
+    if 2 * longest <= most:
+        ways.insert(0, f"lower pack.max_tokens, to {most // 2:,} for twice as many packs")
+    if plan.spec.num_repeats is not None:
+        ways.append(f"set num_repeats to {plan.spec.num_repeats * 2:g}, which makes an epoch longer")
+    return ways
 
 
 def _ways_to_serve_more(plan: _Plan) -> list[str]:
@@ -451,6 +488,9 @@ _RULES: tuple[Callable[[_Plan], PlanWarning | None], ...] = (
     *(_pruned, _never_served, _left_out, _repeated, _crop, _imbalance),
     *(_unreachable_sizes, _shift_not_possible),
 )
+
+
+_RULES_OF_PACKS = (_pruned, _left_out_of_packs, _imbalance_of_packs)
 
 
 def _sentence(ways: Sequence[str]) -> str:

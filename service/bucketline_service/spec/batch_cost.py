@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -33,6 +33,8 @@ class CostSpec(SpecModel):
     """One kind of cost. A kind gives its own fields, ``kind`` among them, and ``build``."""
 
     kind: str
+    knows_packs: ClassVar[bool] = True
+    """Whether it compares packs too."""
 
     def build(self) -> BatchCost:
         """Raises ``Invalid``."""
@@ -40,7 +42,8 @@ class CostSpec(SpecModel):
 
 
 class PixelsCostSpec(CostSpec):
-    """The pixels of a batch."""
+    """The pixels of a batch; of a pack, which has about as many as any other, the sum of the squares of its lengths in
+    tokens."""
 
     kind: Literal["pixels"] = "pixels"
 
@@ -82,6 +85,7 @@ class MeasuredCostSpec(CostSpec):
     """Seconds that steps took."""
 
     kind: Literal["measured"]
+    knows_packs = False
     seconds: Annotated[list[TimingSpec], Field(min_length=1, max_length=MAX_TIMINGS, fail_fast=True)] = Field(
         description="how long a step took at each shape, as bucketline.torch.measure_cost finds it"
     )

@@ -12,6 +12,8 @@ from bucketline_service.planning.plan_spec import Budget
 from bucketline_service.spec.ladder_kinds import SpecModel
 
 MAX_BATCH_SIZE = 65_536
+MAX_TOKENS = 1 << 24
+"""Of a pack."""
 
 _B = TypeVar("_B", bound="BatchSizes")
 _Limit = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
@@ -19,10 +21,25 @@ NumImages = Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH_SIZE)]
 NumFrames = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
 
 
-class BatchSizes(SpecModel):
-    """How many images a batch has: a number, or for each bucket as many as a budget holds."""
+class PackSpec(SpecModel):
+    """Batches of images of several sizes."""
 
-    batch_size: NumImages | None = Field(None, description="images per batch; or give a budget")
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=MAX_TOKENS)] = Field(
+        description="of all images of a batch together"
+    )
+    frame_stride: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)] = Field(
+        1, description="frames per token"
+    )
+
+
+class BatchSizes(SpecModel):
+    """How many images a batch has: a number, for each bucket as many as a budget holds, or a pack of them."""
+
+    batch_size: NumImages | None = Field(None, description="images per batch; or give a budget, or pack")
+    pack: PackSpec | None = Field(
+        None,
+        description="batches are packs: images of several sizes that fill a budget of tokens. With ladder: native",
+    )
     max_pixels_per_batch: _Limit | None = Field(
         None,
         description="each bucket gets as many images per batch as have at most this many pixels, over all frames",
@@ -54,10 +71,10 @@ class BatchSizes(SpecModel):
     def with_sizes(self: _B) -> _B:
         """With a budget's defaults written out. Raises ``Invalid`` unless a batch size or one budget is given, with
         fields that go with it."""
-        given = [name for name in ("batch_size", *_BUDGETS) if getattr(self, name) is not None]
+        given = [name for name in ("batch_size", *_BUDGETS, "pack") if getattr(self, name) is not None]
         if len(given) != 1:
             what = f"must be given alone, got {' and '.join(given)}" if given else "is missing"
-            hint = f"Give batch_size, or one budget: {' or '.join(_BUDGETS)}"
+            hint = f"Give batch_size, or one budget: {' or '.join(_BUDGETS)}; or pack, with ladder: native"
             raise Invalid("batch_size", what, hint)
         told = {}
         for name, (owners, default) in _OF_BUDGETS.items():
@@ -78,7 +95,7 @@ class BatchSizes(SpecModel):
 
     @property
     def sizes(self) -> int | Budget:
-        """The batch size or budget, of a spec with its defaults written out."""
+        """The batch size or budget, of a spec with its defaults written out. Not with packs."""
         if self.batch_size is not None:
             return self.batch_size
         field, limit = next((name, limit) for name in _BUDGETS if (limit := getattr(self, name)) is not None)

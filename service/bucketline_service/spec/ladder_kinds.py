@@ -21,6 +21,7 @@ from bucketline_service.planning.buckets.ladder_generators import MAX_BUCKETS, M
 from bucketline_service.planning.buckets.no_upscale import NoUpscale, needed
 from bucketline_service.planning.buckets.preset_ladders import PRESETS, preset
 from bucketline_service.planning.buckets.pruning import Limits
+from bucketline_service.planning.packing.native_sizes import NativeSizes
 
 Pixels = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
 Size = tuple[Pixels, Pixels]
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     _PresetName = str
 else:
     _PresetName = Literal[tuple(PRESETS)]
+MAX_LENGTHS = 64
 NumBuckets = Annotated[int, Field(strict=True, ge=1, le=MAX_BUCKETS)]
 
 
@@ -41,7 +43,8 @@ class SpecModel(BaseModel):
 
 
 class LadderSpec(SpecModel):
-    """One kind of ladder. A kind gives its own fields, ``kind`` among them, and either ``build`` or ``fit``."""
+    """One kind of ladder. A kind gives its own fields, ``kind`` among them, and either ``build`` or ``fit``,
+    unless it ``is_native``."""
 
     kind: str
 
@@ -51,6 +54,8 @@ class LadderSpec(SpecModel):
     """Whether it may be one of several ladders of a run."""
     is_of_tiers: ClassVar[bool] = False
     """Whether it consists of several ladders, whose images must not share a batch."""
+    is_native: ClassVar[bool] = False
+    """Whether images keep their own sizes, so that there are no buckets."""
     lists_sizes: ClassVar[bool] = False
     """Whether a spec lists the sizes one by one."""
     smaller: ClassVar[str] = "use smaller sizes"
@@ -228,7 +233,41 @@ class FittedLadder(LadderSpec):
         return fitted(widths, heights, self.num_buckets, *bounds, samples).sizes
 
 
-_SIMPLE = (NovelaiLadder, KohyaLadder, GeometricLadder, PresetLadder, FittedLadder, ExplicitLadder)
+class NativeLadder(LadderSpec):
+    """No buckets: every image keeps its own aspect, and is never scaled up. For packs."""
+
+    kind: Literal["native"]
+    is_word = True
+    is_tier = False
+    is_native = True
+    smaller = "lower ladder.max_pixels"
+    max_pixels: Pixels = Field(1_048_576, description="larger images are scaled down to this many pixels")
+    divisible: Pixels = Field(16, description="sides are multiples of this; a token is its square")
+    num_lengths: Annotated[int, Field(strict=True, ge=1, le=MAX_LENGTHS)] = Field(
+        32, description="maximum number of token counts that images are rounded up to"
+    )
+
+    def check(self) -> None:
+        self.sizes()
+
+    def sizes(self) -> NativeSizes:
+        """Raises ``Invalid`` naming an invalid field."""
+        return NativeSizes.of(self.max_pixels, self.divisible)
+
+    @property
+    def depends_on_images(self) -> bool:
+        return True
+
+
+_SIMPLE = (
+    NovelaiLadder,
+    KohyaLadder,
+    GeometricLadder,
+    PresetLadder,
+    FittedLadder,
+    ExplicitLadder,
+    NativeLadder,
+)
 if TYPE_CHECKING:
     TierLadder = LadderSpec
 else:

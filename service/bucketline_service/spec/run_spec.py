@@ -14,11 +14,15 @@ from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.buckets.assignment import SameAspect
 from bucketline_service.planning.buckets.ladder_generators import MAX_BUCKETS, MAX_SIDE, Ladder
 from bucketline_service.planning.buckets.pruning import Limits
-from bucketline_service.planning.images import Part
+from bucketline_service.planning.images import Images, Part
+from bucketline_service.planning.line.fit_packs import fit_packs
 from bucketline_service.planning.line.image_classes import expected_samples
 from bucketline_service.planning.line.remainders import POLICIES
+from bucketline_service.planning.packing.pack_kinds import PackKinds
+from bucketline_service.planning.packing.packing import Packing
 from bucketline_service.planning.plan_spec import (
     MAX_LOCKSTEP,
+    Budget,
     FrameBucket,
     LastStep,
     MapShare,
@@ -27,9 +31,15 @@ from bucketline_service.planning.plan_spec import (
 )
 from bucketline_service.planning.planner_kinds import DEFAULT, PLANNERS, PlannerKind
 from bucketline_service.planning.planner_port import MAX_EPOCH
-from bucketline_service.spec.batch_cost import AnyCost, PixelsCostSpec
+from bucketline_service.spec.batch_cost import COSTS, AnyCost, PixelsCostSpec
 from bucketline_service.spec.batch_sizes import BatchSizes, NumFrames
-from bucketline_service.spec.ladder_kinds import DEFAULT_LADDER, MAX_TIERS, AnyLadder, SpecModel
+from bucketline_service.spec.ladder_kinds import (
+    DEFAULT_LADDER,
+    MAX_TIERS,
+    AnyLadder,
+    NativeLadder,
+    SpecModel,
+)
 from bucketline_service.spec.maps import MAX_MAPS, MapSpec, Repeats, check_maps
 from bucketline_service.store.port import MAX_WORLD_SIZE
 
@@ -44,6 +54,10 @@ else:
     _PlannerName = Literal[tuple(PLANNERS)]
     _Tails = Literal[tuple(POLICIES)]
 _OfTiers = Annotated[list[_Probability], Field(min_length=1, max_length=MAX_TIERS)]
+
+
+Fitted = list[tuple[int, int]] | PackKinds | None
+"""What of a plan was found for its images: (width, height) of each bucket, or the packs; None where nothing was."""
 
 
 class AssignSpec(SpecModel):
@@ -148,13 +162,41 @@ class PlanFields(BatchSizes, Repeats):
         """The same spec with every default written out, which is how it is stored and compared. Raises ``Invalid``."""
         spec = self.counted("").with_sizes()
         self.ladder.check()
+        self._check_native()
         kind = self.planner_kind
         spec = spec._with_implied(kind, self.repeats)
         if kind.has_units:
-            spec = spec._with_steps()._with_lockstep()
+            spec = (spec._with_packs() if self.pack else spec._with_steps())._with_lockstep()
         spec._check_sections()
         assign = spec.assign.model_copy(update={"metric": spec.assign.metric or "log"})
         return spec.model_copy(update={"assign": assign})
+
+    def _check_native(self) -> None:
+        """Raise ``Invalid`` unless images keep their own sizes just where they are packed."""
+        if self.pack and not self.ladder.is_native:
+            hint = 'Use it with ladder: native, or {"kind": "native", "max_pixels": …}'
+            raise Invalid("pack", "holds images at their own sizes, not at those of buckets", hint)
+        if self.ladder.is_native and not self.pack:
+            detail = f"{self.ladder.kind} has no buckets, so that a batch is a pack"
+            raise Invalid("ladder.kind", detail, 'Give "pack": {"max_tokens": …} in place of the batch size')
+
+    def _with_packs(self: _P) -> _P:
+        if self.tails is not None:
+            hint = "Leave it out: all lengths share the packs, and no bucket has a remainder"
+            raise Invalid("tails", "has no effect with pack", hint)
+        if self.steps == "same_shape":
+            hint = "Leave it out: nearly all steps have packs of one kind"
+            raise Invalid("steps", "same_shape is not supported with pack", hint)
+        if self.last_step == "fill":
+            hint = "Leave it out, or use drop"
+            raise Invalid("last_step", "fill is not supported with pack, which repeats no image", hint)
+        if not self.cost.knows_packs:
+            others = " or ".join(kind for kind, model in COSTS.items() if model.knows_packs)
+            detail = (
+                f"{self.cost.kind} is not supported with pack: a pack has not one shape that could be timed"
+            )
+            raise Invalid("cost.kind", detail, f"Use {others}")
+        return self.model_copy(update={"steps": "balanced", "last_step": "drop"})
 
     def _with_steps(self: _P) -> _P:
         steps = self.steps or "balanced"
@@ -262,8 +304,8 @@ class PlanFields(BatchSizes, Repeats):
         assert about.metric is not None
         return Limits(about.metric, about.max_ar_error, about.max_crop_loss, about.min_size)
 
-    def fit(self, parts: Sequence[Part], maps: Sequence[MapSpec] = ()) -> list[tuple[int, int]] | None:
-        """(width, height) of each bucket if they depend on the images; otherwise None. Of a resolved
+    def fit(self, parts: Sequence[Part], maps: Sequence[MapSpec] = ()) -> Fitted:
+        """What depends on the images: (width, height) of each bucket, or the packs; otherwise None. Of a resolved
         spec. ``parts``: the images, or their distinct sizes, of each map; ``maps``: as for ``plan_spec``. An image
         counts as often as an epoch asks for it. Raises ``Invalid`` if they cannot be met."""
         if not self.is_fitted:
@@ -271,9 +313,11 @@ class PlanFields(BatchSizes, Repeats):
         widths, heights = (
             np.concatenate([getattr(part, side) for part in parts]) for side in ("widths", "heights")
         )
-        samples = expected_samples(
-            parts, self._shares(maps, len(parts)), self._lengths(num_tiers=1), self.assign.min_size
-        )
+        lengths = self._lengths(num_tiers=1)
+        samples = expected_samples(parts, self._shares(maps, len(parts)), lengths, self.assign.min_size)
+        if isinstance(self.ladder, NativeLadder):
+            plan = self._plan_spec(self._packing(None), (), maps)
+            return fit_packs(plan, Images(parts), samples, self.ladder.num_lengths)
         return self.ladder.fit(widths, heights, samples, self._limits)
 
     def _shares(self, maps: Sequence[MapSpec], num_maps: int = 1) -> list[MapShare]:
@@ -281,29 +325,36 @@ class PlanFields(BatchSizes, Repeats):
         times = self.times
         return [MapShare(each.times * times, each.weight) for each in maps] or [MapShare(times)] * num_maps
 
-    def plan_spec(
-        self, fitted_sizes: Iterable[Sequence[int]] | None = None, maps: Sequence[MapSpec] = ()
-    ) -> PlanSpec:
+    def plan_spec(self, fitted: Fitted = None, maps: Sequence[MapSpec] = ()) -> PlanSpec:
         """Of a resolved spec, with what ``fit`` chose. ``maps``: several; unless given, one. Raises ``Invalid`` naming
         the field that yields no bucket or no batch."""
-        assert self.tails is not None
+        if self.pack:
+            assert isinstance(fitted, PackKinds), "a run of packs has those that were found for its images"
+            return self._plan_spec(self._packing(fitted), (), maps)
+        plan = self._plan_spec(self.sizes, self._tiers(fitted), maps)
+        # computed here, so that a budget that holds no batch is refused before anything is built
+        assert len(plan.batch_sizes)
+        return plan
+
+    def _plan_spec(
+        self, batch_size: int | Budget | Packing, tiers: tuple[Ladder, ...], maps: Sequence[MapSpec]
+    ) -> PlanSpec:
         assert self.assign.metric is not None
-        tiers = self._tiers(fitted_sizes)
-        plan = PlanSpec(
+        return PlanSpec(
             planner=self.planner,
             tiers=tiers
             if self.planner_kind.keeps_ladder_order
             else tuple(ladder.by_aspect() for ladder in tiers),
-            batch_size=self.sizes,
+            batch_size=batch_size,
             seed=self.seed,
             lockstep=self.lockstep or 1,
-            tails=self.tails,
+            tails=self.tails or "drop",
             metric=self.assign.metric,
             max_ar_error=self.assign.max_ar_error,
             max_crop_loss=self.assign.max_crop_loss,
             min_size=self.assign.min_size,
             choose=self.ladder.choice,
-            frame_buckets=self._lengths(len(tiers)),
+            frame_buckets=self._lengths(len(tiers) or 1),
             first=self.first,
             maps=tuple(self._shares(maps)),
             no_upscale=self.ladder.rule,
@@ -312,14 +363,18 @@ class PlanFields(BatchSizes, Repeats):
             last_step=self.last_step or "drop",
             cost=self.cost.build(),
         )
-        # computed here, so that a budget that holds no batch is refused before anything is built
-        assert len(plan.batch_sizes)
-        return plan
 
-    def _tiers(self, fitted_sizes: Iterable[Sequence[int]] | None) -> tuple[Ladder, ...]:
+    def _packing(self, packs: PackKinds | None) -> Packing:
+        """``packs``: None before they are found."""
+        assert self.pack is not None
+        assert isinstance(self.ladder, NativeLadder)
+        packs = packs or PackKinds.none(self.pack.max_tokens)
+        return Packing(self.ladder.sizes(), self.pack.frame_stride, packs)
+
+    def _tiers(self, fitted: Fitted) -> tuple[Ladder, ...]:
         if self.ladder.depends_on_images:
-            assert fitted_sizes is not None, "such a ladder has the sizes that were found for its images"
-            return (ladders.explicit(fitted_sizes),)
+            assert isinstance(fitted, list), "such a ladder has the sizes that were found for its images"
+            return (ladders.explicit(fitted),)
         return self.ladder.tiers()
 
     def _same_aspect(self, tiers: Iterable[Ladder]) -> SameAspect:

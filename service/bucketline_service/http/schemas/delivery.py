@@ -74,10 +74,20 @@ class BatchOut(BaseModel):
     epoch: int
     step: int
     rank: int
-    bucket: int
-    width: int
-    height: int
-    num_frames: int | None = Field(None, description="frames of each clip; only if the run has frame_buckets")
+    bucket: int | None = Field(None, description="index in the run's ladder; missing in a pack")
+    width: int | None = Field(None, description="of the bucket, in pixels; missing in a pack")
+    height: int | None = Field(None, description="of the bucket, in pixels; missing in a pack")
+    kind: int | None = Field(None, description="in a pack: the number of its kind")
+    sizes: list[tuple[int, int]] | None = Field(
+        None, description="in a pack: (width, height) in pixels to which each image is brought"
+    )
+    lengths: list[int] | None = Field(
+        None, description="in a pack: tokens that are reserved for each image, which may have fewer"
+    )
+    num_frames: int | list[int] | None = Field(
+        None,
+        description="frames of each clip, in a pack one number for each; only if the run has frame_buckets",
+    )
     ids: list[int] | list[str] | list[int | str]
     maps: list[str] | None = Field(None, description="the map of each id; only if the run has several maps")
     repeats: list[bool] | None = Field(

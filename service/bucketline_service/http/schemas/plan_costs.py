@@ -86,8 +86,49 @@ class MapStats(BaseModel):
     share: float = Field(description="share of all samples of an epoch")
 
 
+class LengthStats(BaseModel):
+    bucket: int
+    length: int = Field(description="tokens of a slot")
+    num_images: int = Field(description="images of this length")
+    num_slots: int = Field(description="slots of this length in the epoch's packs")
+    num_served: float = Field(
+        description="images of this length that an epoch serves, as expected over epochs"
+    )
+
+
+class Slots(BaseModel):
+    length: int
+    num_slots: int
+
+
+class PackKindStats(BaseModel):
+    kind: int
+    num_packs: int = Field(description="packs of this kind in the epoch")
+    num_images: int = Field(description="slots of a pack")
+    num_tokens: int = Field(description="tokens of all slots of a pack")
+    slots: list[Slots] = Field(description="the longest first")
+
+
+class PacksStats(BaseModel):
+    """The packs of an epoch. ``full``, ``padding`` and ``unused`` are shares of all packs' tokens, and 1 together."""
+
+    max_tokens: int
+    num_kinds: int = Field(description="kinds of pack that the epoch has")
+    full: float = Field(description="tokens of images")
+    padding: float = Field(description="tokens of slots that their images have not")
+    unused: float = Field(description="tokens in no slot")
+    token_imbalance: float = Field(description="as step_imbalance, in tokens of slots")
+    attention_imbalance: float = Field(description="as step_imbalance, in squared tokens of slots")
+    mean_tokens: float = Field(description="of an image")
+    crop_loss_served: float
+    lengths: list[LengthStats] = Field(description="the longest first")
+    kinds: list[PackKindStats]
+
+
 class EpochStats(BaseModel):
-    tails: str = Field(description="those that the plan has: spill where shift is not possible")
+    tails: str | None = Field(
+        description="those that the plan has: spill where shift is not possible; null with packs"
+    )
     num_images: int
     num_assigned: int = Field(description="images in a bucket")
     num_samples: int = Field(description="how often the epoch has images, repeats included")
@@ -116,10 +157,13 @@ class EpochStats(BaseModel):
         description="the cost of each step's dearest batch divided by the ranks' mean, both summed over the epoch's "
         "steps; where steps span units, of the first 4,194,304 batches"
     )
-    num_shapes: int = Field(description="distinct sizes among the batches")
-    largest_shape: Shape = Field(description="the one whose batches have the most pixels")
+    num_shapes: int = Field(description="distinct sizes among the batches; with packs, kinds of pack")
+    largest_shape: Shape | None = Field(
+        description="the one whose batches have the most pixels; null with packs"
+    )
     maps: list[MapStats] = Field(description="what the epoch has of each map")
-    buckets: list[BucketStats]
+    buckets: list[BucketStats] = Field(description="empty with packs")
+    packs: PacksStats | None = Field(description="only with packs")
 
 
 class StatsOut(EpochStats):

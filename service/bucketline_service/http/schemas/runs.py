@@ -114,7 +114,12 @@ class Coming(_Fitted):
     rank: int | None
     position: int = Field(description="position of its batch in the epoch's stream")
     slot: int = Field(description="index of the image in its batch")
-    bucket: int = Field(description="the bucket that serves it; not the image's own if it is spilled")
+    bucket: int = Field(
+        description="the bucket that serves it; not the image's own if it is spilled. With packs, the length of its "
+        "slot, 0 for the longest"
+    )
+    kind: int | None = Field(None, description="of the pack; only with packs")
+    length: int | None = Field(None, description="tokens of its slot; only with packs")
     repeat: bool = Field(description="whether it is repeated to fill a batch")
 
 
@@ -135,7 +140,9 @@ class ImageOut(BaseModel):
     )
     buckets: list[Way] = Field(description="all buckets that may serve it")
     pruned: str | None = Field(description="why the image has no bucket")
-    nearest: Nearest
+    nearest: Nearest | None = Field(
+        description="with packs: the image's own size; null if it is too small or too long for any"
+    )
     epoch: int
     served: list[Coming] = Field(description="its occurrences in the epoch")
     left_out: Literal["not_drawn", "small_bucket", "tail", "last_step"] | None = Field(

@@ -71,9 +71,10 @@ class ImageClassifier:
         self._class_parts = images.parts
         self._class_repeats = images.repeats
         self._is_dead = images.repeats == 0
-        self._radices = [len(ladder) + 1 for ladder in spec.tiers]
+        self._radices = [num + 1 for num in spec.tier_sizes]
         self._lengths = np.array([length.num_frames for length in spec.frame_buckets], dtype=np.int64)
-        self._keep = np.array([section.keep for section in spec.sections]).reshape(-1, len(spec.tiers))
+        # float64[lengths, tiers]
+        self._keep = np.array([[share.keep for share in tiers] for tiers in spec.shares])
         self._space = max(1, len(self._lengths)) * self._num_classes
         for radix in self._radices:
             self._space *= radix
@@ -145,11 +146,10 @@ class ImageClassifier:
         may_take = np.ones(num, dtype=np.bool_)  # whether the tier at hand may take the image
         is_assigned = np.zeros(num, dtype=np.bool_)
         reasons = np.zeros(num, dtype=np.uint8)
-        digits = np.zeros(
-            (len(spec.tiers), num), dtype=np.int32
-        )  # [tier, n]: 0, or 1 + the bucket in the tier
-        for tier in reversed(range(len(spec.tiers))):
-            buckets, reasons = self._assigned(chunk, tier)
+        num_tiers = len(self._radices)
+        digits = np.zeros((num_tiers, num), dtype=np.int32)  # [tier, n]: 0, or 1 + the bucket in the tier
+        for tier in reversed(range(num_tiers)):
+            buckets, reasons = self._assigned(chunk, tier, lengths)
             is_taken = may_take & (buckets >= 0)
             if spec.choose == "highest" and tier > 0:
                 ladder, at = spec.tiers[tier], np.maximum(buckets, 0)
@@ -165,9 +165,15 @@ class ImageClassifier:
         reasons[is_assigned] = 0
         return keys, reasons
 
-    def _assigned(self, chunk: Chunk, tier: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """The bucket of each image in a tier's ladder, int32[n], -1 where it has none, and why, uint8[n]."""
+    def _assigned(
+        self, chunk: Chunk, tier: int, lengths: _I64 | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """The bucket of each image in a tier's ladder, int32[n], -1 where it has none, and why, uint8[n]. ``lengths``:
+        as of ``_length_of``."""
         spec = self._spec
+        if spec.packing is not None:
+            frames = 1 if lengths is None else self._lengths[np.maximum(lengths, 0)]
+            return spec.packing.assign(chunk.widths, chunk.heights, frames, spec.limits)
         found = assign(
             chunk.widths,
             chunk.heights,
@@ -199,18 +205,24 @@ class ImageClassifier:
         for tier, digit in zip(reversed(range(num_tiers)), digits, strict=True):
             if not digit:
                 continue
-            section = self._spec.sections[key * num_tiers + tier]
+            share = self._spec.shares[key][tier]
             if self._spec.choose == "every":
                 begin = 0.0
             # the rest itself, that no rounding leaves a gap
             end = (
                 1.0
-                if section.keep == 1.0 and self._spec.choose == "highest"
-                else begin + (1.0 - begin) * section.keep
+                if share.keep == 1.0 and self._spec.choose == "highest"
+                else begin + (1.0 - begin) * share.keep
             )
-            found.append((section.first + digit - 1, begin, end))
+            found.append((share.first + digit - 1, begin, end))
             begin = end
         return found
+
+    def frames_of(self, keys: _I64) -> _I64:
+        """int64[G]: frames that each image of a key is served with."""
+        if not len(self._lengths):
+            return np.ones(len(keys), dtype=np.int64)
+        return self._lengths[keys // (self._space // len(self._lengths))]
 
     def groups(self, keys: _I64, counts: _I64) -> ImageClasses:
         """Of these keys, ascending, with so many images. Raises ``Invalid`` where a map that is to have a share has no
@@ -228,7 +240,15 @@ class ImageClassifier:
         return self._class_parts[keys % self._num_classes]
 
 
-def longest_filled(lengths: _I64, num_frames: NDArray[np.uint32] | None, num: int) -> _I64:
+def frames_served(spec: PlanSpec, num_frames: NDArray[np.integer]) -> _I64:
+    """int64[n]: frames with which clips of ``num_frames`` are served; those of the shortest length for clips that fill
+    none."""
+    lengths = np.array([length.num_frames for length in spec.frame_buckets], dtype=np.int64)
+    filled = longest_filled(lengths, num_frames, len(num_frames))
+    return lengths[np.maximum(filled, 0)]
+
+
+def longest_filled(lengths: _I64, num_frames: NDArray[np.integer] | None, num: int) -> _I64:
     """The longest of the ascending ``lengths`` that each of ``num`` rows fills, int64[num]; -1 where it fills none.
     Length 1 is for stills alone."""
     frames = np.ones(num, np.int64) if num_frames is None else num_frames.astype(np.int64)

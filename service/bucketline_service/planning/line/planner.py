@@ -8,7 +8,7 @@ depends on seed, epoch and position alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -17,13 +17,12 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from bucketline_service.planning.line.batch_kinds import BatchKinds
-from bucketline_service.planning.line.dealt_batches import DealtBatches
+from bucketline_service.planning.line.batch_kinds import Dealing, Dealt, by_shape, num_empty
 from bucketline_service.planning.line.image_classes import ImageClasses
 from bucketline_service.planning.line.permutation import ROUNDS, KeyedPermutations, epoch_words
-from bucketline_service.planning.line.remainders import Layout
 from bucketline_service.planning.line.sample_quotas import Cuts, SampleQuotas
 from bucketline_service.planning.line.stream import Stream, Units
+from bucketline_service.planning.packing.slots import Runs
 from bucketline_service.planning.planner_port import BatchBlock, Place
 
 _I64 = NDArray[np.int64]
@@ -73,19 +72,17 @@ class _Shape:
     """What an epoch has, before anything is drawn."""
 
     cuts: Cuts
-    layout: Layout  # of all whole batches
-    dealt: DealtBatches
+    dealing: Dealing
     bucket_starts: _I64  # int64[B]: where each bucket's samples begin among all
-    lengths: _I64  # int64[G]: of the targets' stretches, 1 where it is empty: that keeps the modulus defined
 
 
 @dataclass(frozen=True)
 class _Epoch:
     shape: _Shape
-    layout: Layout  # of the batches that the epoch deals
-    kinds: BatchKinds
+    dealt: Dealt
     stream: Stream
     permutations: KeyedPermutations
+    lengths: _I64  # int64[G]: of the targets' stretches, 1 where it is empty: that keeps the modulus defined
     rotations: _I64  # int64[G]: the place of its stretch where a target begins to serve
 
 
@@ -93,12 +90,9 @@ class LinePlanner:
     """Implements ``Planner``. B buckets, G targets, N assigned images.
 
     ``order`` uint32[N]: rows by group, ascending inside one; may be memory-mapped. ``quotas``: of those groups.
-    ``layout_of``: one of ``remainders.POLICIES``, of the samples of each bucket int64[B]. ``costs`` float64[G]: of a
-    batch of each target, by which left-over batches are put together; ``shapes`` int64[G]: equal where batches have one
-    shape. ``find``: the group of a row and its place there, None where it is in none. ``largest_first``: the targets of
-    each distinct shape, in the order in which epoch 0 begins with units that show them; empty: it begins as it comes.
-    ``fills``: the last unit of an epoch is filled with repeats, instead of left out. ``least_units``: so many has every
-    epoch, where they differ.
+    ``dealing_of``: what epochs deal that have so many samples of each bucket, int64[B]. ``find``: the group of a row
+    and its place there, None where it is in none. ``shows_largest_first``: epoch 0 begins with units that show a batch
+    of each shape, the largest first. ``least_units``: so many has every epoch.
     """
 
     def __init__(
@@ -106,29 +100,23 @@ class LinePlanner:
         order: NDArray[np.uint32],
         groups: ImageClasses,
         quotas: SampleQuotas,
-        layout_of: Callable[[_I64], Layout],
+        dealing_of: Callable[[_I64], Dealing],
         *,
-        costs: NDArray[np.float64],
-        shapes: _I64,
         lockstep: int,
         seed: int,
         find: Callable[[int], tuple[int, int] | None],
-        largest_first: Sequence[Sequence[int]] = (),
-        fills: bool = False,
-        least_units: int = 0,
+        shows_largest_first: bool,
+        least_units: int,
     ) -> None:
         self._order = order
         self._starts = groups.starts
         self._counts = groups.counts
         self._quotas = quotas
-        self._layout_of = layout_of
-        self._costs = costs
-        self._shape_numbers = shapes
+        self._dealing_of = dealing_of
         self._lockstep = lockstep
         self._seed = seed
         self._find = find
-        self._largest_first = largest_first
-        self._fills = fills
+        self._shows_largest_first = shows_largest_first
         self._least_units = least_units
         self._is_thinned = bool(quotas.is_thinned.any())
         self._bucket_rows = self._direct()
@@ -153,18 +141,17 @@ class LinePlanner:
         return self._steady is not None
 
     def num_batches(self, epoch: int, world_size: int) -> int:
-        return self._shape(epoch).dealt.num_units * self._lockstep
+        return self._shape(epoch).dealing.num_units * self._lockstep
 
     def least_batches(self, world_size: int) -> int:
-        num_units = self._least_units if self._steady is None else self._steady.dealt.num_units
-        return num_units * self._lockstep
+        return self._least_units * self._lockstep
 
     def is_at_hand(self, epoch: int, world_size: int) -> bool:
         return True
 
-    def layout(self, epoch: int) -> Layout:
-        """The epoch's, with the batches that it deals."""
-        return self._epoch(epoch).layout
+    def dealt(self, epoch: int) -> Dealt:
+        """What the epoch deals."""
+        return self._epoch(epoch).dealt
 
     def stream(self, epoch: int) -> Stream:
         return self._epoch(epoch).stream
@@ -175,27 +162,26 @@ class LinePlanner:
         ):
             raise IndexError(f"positions out of [0, {self.num_batches(epoch, world_size)})")
         keyed = self._epoch(epoch)
-        targets, first, sizes = self._firsts(keyed, positions)
-        bounds = np.zeros(len(positions) + 1, dtype=np.int64)
-        np.cumsum(sizes, out=bounds[1:])
-        served = np.repeat(first - bounds[:-1], sizes) + np.arange(bounds[-1])
-        rows, repeats = self._rows(keyed, np.repeat(targets, sizes), served)
-        return BatchBlock(buckets=targets, bounds=bounds, rows=rows, repeats=repeats)
+        kinds, numbers = keyed.stream.batches(positions)
+        runs = keyed.dealt.kinds.runs(kinds, numbers)
+        ends = np.cumsum(runs.sizes)
+        served = np.repeat(runs.firsts - ends + runs.sizes, runs.sizes) + np.arange(runs.bounds[-1])
+        rows, repeats = self._rows(keyed, np.repeat(runs.stretches, runs.sizes), served)
+        return BatchBlock(keyed.dealt.kinds.named(kinds), runs.bounds, rows, repeats)
 
     def mixed_steps(self, epoch: int, offset: int, world_size: int) -> int:
         keyed = self._epoch(epoch)
-        return keyed.stream.num_mixed_steps(offset, world_size, self._shape_numbers[keyed.kinds.targets])
+        return keyed.stream.num_mixed_steps(offset, world_size, keyed.dealt.kinds.shapes)
 
     def imbalance(self, epoch: int, world_size: int) -> float:
         """The cost of each step's dearest batch over the ranks' mean, both summed over the epoch's steps."""
         keyed = self._epoch(epoch)
-        return keyed.stream.imbalance(keyed.kinds.costs, world_size)
+        return keyed.stream.imbalance(keyed.dealt.kinds.costs, world_size)
 
     def num_served(self, epoch: int, position: int) -> int:
         """How many samples the epoch's stream has before ``position``."""
         keyed = self._epoch(epoch)
-        positions = np.arange(position, keyed.stream.num_batches, dtype=np.int64)
-        return int(keyed.layout.served.sum() - self._firsts(keyed, positions)[2].sum())
+        return int(keyed.dealt.tape.served.sum() - self._runs_from(keyed, position).bounds[-1])
 
     def num_only_after(self, epoch: int, position: int) -> int:
         """How many samples the epoch's stream has at ``position`` or after it, and not before. Needs no ``order``."""
@@ -206,10 +192,9 @@ class LinePlanner:
         """Of all samples, where the stream is dealt up to ``position``. Needs no ``order``; its memory goes with the
         targets and the batches from ``position`` on."""
         keyed = self._epoch(epoch)
-        layout, of = keyed.layout, keyed.shape.lengths
-        positions = np.arange(position, keyed.stream.num_batches, dtype=np.int64)
-        targets, first, sizes = self._firsts(keyed, positions)
-        begins, lengths = layout.begins[targets], of[targets]
+        tape, of = keyed.dealt.tape, keyed.lengths
+        _, targets, first, sizes = self._runs_from(keyed, position)
+        begins, lengths = tape.begins[targets], of[targets]
         whole, rest = np.divmod(sizes, lengths)
         stops = begins + lengths
         # a batch covers its stretch `whole` times, and from here to there once more, where need be around its end
@@ -219,14 +204,14 @@ class LinePlanner:
         again = np.where(over, there - lengths, begins)
         one = np.ones_like(over)
         # where another target begins, and past which place of it samples come once less
-        marks = np.concatenate([layout.begins, layout.begins + layout.served % of, [layout.lengths.sum()]])
+        marks = np.concatenate([tape.begins, tape.begins + tape.served % of, [tape.lengths.sum()]])
         cuts = np.concatenate([here, np.minimum(there, stops), begins, again, begins, stops, marks])
         edges, at = np.unique(cuts, return_inverse=True)
         change = np.concatenate([one, -one, over, -over, whole, -whole, np.zeros_like(marks)])
         undealt = np.cumsum(np.bincount(at, weights=change, minlength=len(edges)))[:-1].astype(np.int64)
-        targets = np.searchsorted(layout.begins, edges[:-1], side="right") - 1
-        places = edges[:-1] - layout.begins[targets]
-        comings = -((places - layout.served[targets]) // of[targets])
+        targets = np.searchsorted(tape.begins, edges[:-1], side="right") - 1
+        places = edges[:-1] - tape.begins[targets]
+        comings = -((places - tape.served[targets]) // of[targets])
         return Fates(targets, places, np.diff(edges), comings, undealt)
 
     def samples(self, epoch: int, fates: Fates, begin: int, stop: int) -> Samples:
@@ -240,13 +225,10 @@ class LinePlanner:
         groups = np.searchsorted(self._starts, at, side="right") - 1
         return Samples(self._order[at].astype(np.int64), buckets, groups, stretches)
 
-    def _firsts(self, keyed: _Epoch, positions: _I64) -> tuple[_I64, _I64, _I64]:
-        """Of the batches at ``positions`` the targets, the index of each one's first sample among those that its target
-        serves, and how many samples it has."""
-        of = keyed.kinds
-        kinds, numbers = keyed.stream.batches(positions)
-        sizes = of.sizes[kinds]
-        return of.targets[kinds], of.firsts[kinds] + numbers * sizes, sizes
+    def _runs_from(self, keyed: _Epoch, position: int) -> Runs:
+        """The images of the batches from ``position`` on."""
+        positions = np.arange(position, keyed.stream.num_batches, dtype=np.int64)
+        return keyed.dealt.kinds.runs(*keyed.stream.batches(positions))
 
     def _rows(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, NDArray[np.bool_]]:
         """The images at index ``served[i]`` of what ``targets[i]`` serves, and which of them are repeats."""
@@ -255,12 +237,12 @@ class LinePlanner:
 
     def _at(self, keyed: _Epoch, targets: _I64, served: _I64) -> tuple[_I64, _I64, NDArray[np.bool_]]:
         """Of the same the buckets, the places in ``order``, and which of them are repeats."""
-        layout = keyed.layout
-        lengths = keyed.shape.lengths[targets]
-        tape = layout.begins[targets] + (served + keyed.rotations[targets]) % lengths
-        pieces = np.searchsorted(layout.piece_begins, tape, side="right") - 1
-        buckets = layout.piece_buckets[pieces]
-        places = layout.piece_places[pieces] + tape - layout.piece_begins[pieces]
+        tape = keyed.dealt.tape
+        lengths = keyed.lengths[targets]
+        at_tape = tape.begins[targets] + (served + keyed.rotations[targets]) % lengths
+        pieces = np.searchsorted(tape.piece_begins, at_tape, side="right") - 1
+        buckets = tape.piece_buckets[pieces]
+        places = tape.piece_places[pieces] + at_tape - tape.piece_begins[pieces]
         inside = keyed.permutations.forward(1 + buckets, places)
         if self._bucket_rows is not None:
             at = self._bucket_rows[buckets] + inside
@@ -308,22 +290,23 @@ class LinePlanner:
 
     def _comings(self, keyed: _Epoch, bucket: int, places: _I64) -> list[Place]:
         """Where a bucket's places come in the stream."""
-        layout = keyed.layout
-        mine = np.flatnonzero(layout.piece_buckets == bucket)
-        pieces = mine[np.searchsorted(layout.piece_places[mine], places, side="right") - 1]
-        tape = layout.piece_begins[pieces] + places - layout.piece_places[pieces]
+        tape = keyed.dealt.tape
+        mine = np.flatnonzero(tape.piece_buckets == bucket)
+        pieces = mine[np.searchsorted(tape.piece_places[mine], places, side="right") - 1]
+        at_tape = tape.piece_begins[pieces] + places - tape.piece_places[pieces]
         # of targets that begin at one tape place all but the last have empty stretches
-        targets = np.searchsorted(layout.begins, tape, side="right") - 1
-        lengths = keyed.shape.lengths[targets]
-        first = (tape - layout.begins[targets] - keyed.rotations[targets]) % lengths
-        times = np.maximum(-((first - layout.served[targets]) // lengths), 0)
+        targets = np.searchsorted(tape.begins, at_tape, side="right") - 1
+        lengths = keyed.lengths[targets]
+        first = (at_tape - tape.begins[targets] - keyed.rotations[targets]) % lengths
+        times = np.maximum(-((first - tape.served[targets]) // lengths), 0)
         again = np.arange(int(times.sum())) - np.repeat(np.cumsum(times) - times, times)
         served = np.repeat(first, times) + again * np.repeat(lengths, times)
         return self._places(keyed, np.repeat(targets, times), served, again > 0)
 
     def _places(self, keyed: _Epoch, targets: _I64, served: _I64, repeats: NDArray[np.bool_]) -> list[Place]:
-        kinds, numbers, slots = keyed.kinds.of_images(targets, served)
-        columns = (keyed.stream.positions(kinds, numbers), slots, targets, repeats)
+        of = keyed.dealt.kinds
+        kinds, numbers, slots = of.of_images(targets, served)
+        columns = (keyed.stream.positions(kinds, numbers), slots, of.named(kinds), repeats)
         return [Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _shape(self, epoch: int) -> _Shape:
@@ -342,14 +325,7 @@ class LinePlanner:
         return shape
 
     def _new_shape(self, cuts: Cuts) -> _Shape:
-        layout = self._layout_of(cuts.counts)
-        return _Shape(
-            cuts,
-            layout,
-            DealtBatches(layout, self._lockstep, fills=self._fills),
-            np.cumsum(cuts.counts) - cuts.counts,
-            np.maximum(layout.lengths, 1),
-        )
+        return _Shape(cuts, self._dealing_of(cuts.counts), np.cumsum(cuts.counts) - cuts.counts)
 
     def _epoch(self, epoch: int) -> _Epoch:
         with self._lock:
@@ -360,19 +336,16 @@ class LinePlanner:
 
     def _key(self, epoch: int) -> _Epoch:
         shape = self._shape_of(epoch)
-        layout = shape.layout
-        begin: tuple[int, ...] = ()
-        num_batches = shape.dealt.draw(int(epoch_words(self._seed, epoch, _DEALT, 1)[0]))
-        if self._largest_first and epoch == 0:
-            num_batches = self._with_each(num_batches, layout.num_batches)
-        dealing = layout.dealing(num_batches)
-        kinds = BatchKinds.of(dealing, self._costs, num_batches, self._lockstep)
+        shows_each = self._shows_largest_first and epoch == 0
+        dealt = shape.dealing.deal(epoch_words(self._seed, epoch, _DEALT, 2).tolist(), shows_each=shows_each)
+        kinds = dealt.kinds
         # of equal costs by number
         units = Units.of(kinds.num_batches, np.argsort(-kinds.costs, kind="stable"), self._lockstep)
         # the cheapest, so that they are in the last unit
-        end = (units.num_units - 1,) if kinds.num_empty else ()
-        if self._largest_first and epoch == 0:
-            chosen = units.showing(kinds.by_shape(self._largest_first), kinds.num_batches)
+        end = (units.num_units - 1,) if num_empty(kinds) else ()
+        begin: tuple[int, ...] = ()
+        if shows_each:
+            chosen = units.showing(by_shape(kinds), kinds.num_batches)
             begin = tuple(unit for unit in chosen if unit not in end)
         sizes = np.append(units.num_units, shape.cuts.counts)
         if self._is_thinned:
@@ -384,29 +357,13 @@ class LinePlanner:
         turns = (epoch_words(self._seed, epoch, _TURNS, units.num_mixed) % np.uint64(self._lockstep)).astype(
             np.int64
         )
-        rotations = epoch_words(self._seed, epoch, _ROTATIONS, len(shape.lengths)) % shape.lengths.astype(
-            np.uint64
-        )
-        # ``pad`` repeats as well, from the first place on
-        is_turned = (dealing.left_out > 0) | (num_batches > layout.num_batches)
+        lengths = np.maximum(dealt.tape.lengths, 1)
+        rotations = epoch_words(self._seed, epoch, _ROTATIONS, len(lengths)) % lengths.astype(np.uint64)
         return _Epoch(
             shape,
-            dealing,
-            kinds,
+            dealt,
             Stream(units, permutations, turns, begin, end),
             permutations,
-            np.where(is_turned, rotations.astype(np.int64), 0),
+            lengths,
+            np.where(dealt.is_turned, rotations.astype(np.int64), 0),
         )
-
-    def _with_each(self, num_batches: _I64, there: _I64) -> _I64:
-        """The same number of batches, with one of each target that has any, dearest first, as far as there are targets
-        with several to take it from."""
-        num_batches = num_batches.copy()
-        for target in np.argsort(-self._costs, kind="stable"):
-            if there[target] and not num_batches[target]:
-                most = int(np.argmax(num_batches))
-                if num_batches[most] < 2:
-                    break
-                num_batches[most] -= 1
-                num_batches[target] = 1
-        return num_batches

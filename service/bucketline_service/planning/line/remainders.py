@@ -27,33 +27,21 @@ Edges = Sequence[int] | None
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The tape and its targets. B buckets, G targets (G is B, or B + 1 with a catch-all), P pieces of tape.
+class Tape:
+    """The tape and its targets. B buckets, G targets, P pieces of tape.
 
-    Target g: ``num_batches``, ``batch_sizes``, ``begins`` and ``lengths`` of its stretch, all int64[G]; the stretches
-    lie in order and cover the tape. Piece p is a run of consecutive places of one bucket: it begins at
-    tape place ``piece_begins[p]``, which is place ``piece_places[p]`` of bucket ``piece_buckets[p]``; all int64[P], no
-    piece is empty. ``is_short``: the last batch of a target has the images that are left for it, which may be few.
+    Target g has the stretch of ``lengths[g]`` places from ``begins[g]`` on, of which an epoch serves ``served[g]``,
+    repeats included; all int64[G]; the stretches lie in order and cover the tape. Piece p is a run of consecutive
+    places of one bucket: it begins at tape place ``piece_begins[p]``, which is place ``piece_places[p]`` of bucket
+    ``piece_buckets[p]``; all int64[P], no piece is empty.
     """
 
-    batch_sizes: _I64
-    num_batches: _I64
     begins: _I64
     lengths: _I64
+    served: _I64
     piece_begins: _I64
     piece_buckets: _I64
     piece_places: _I64
-    is_short: bool = False
-
-    @property
-    def served(self) -> _I64:
-        """int64[G]: images an epoch, repeats included."""
-        served = self.num_batches * self.batch_sizes
-        return np.minimum(served, self.lengths) if self.is_short else served
-
-    def dealing(self, num_batches: _I64) -> Layout:
-        """The same tape, of which an epoch deals another number of batches, int64[G]."""
-        return replace(self, num_batches=num_batches)
 
     @property
     def left_out(self) -> _I64:
@@ -83,43 +71,65 @@ class Layout:
         """bool[B]: whether a place of the bucket is served. Which images stand where changes each epoch: where one
         place is, none is left out in every epoch."""
         found = np.zeros(num_buckets, dtype=np.bool_)
-        found[[bucket for bucket, target, _ in self.flows() if self.num_batches[target]]] = True
+        found[[bucket for bucket, target, _ in self.flows() if self.served[target]]] = True
         return found
+
+
+@dataclass(frozen=True)
+class Layout(Tape):
+    """A tape whose batches are of one target each: ``num_batches``, ``batch_sizes`` int64[G]. G is B, or B + 1 with a
+    catch-all. ``is_short``: the last batch of a target has the images that are left for it, which may be few."""
+
+    batch_sizes: _I64
+    num_batches: _I64
+    is_short: bool = False
+
+    def dealing(self, num_batches: _I64) -> Layout:
+        """The same tape, of which an epoch deals another number of batches, int64[G]."""
+        served = num_batches * self.batch_sizes
+        if self.is_short:
+            served = np.minimum(served, self.lengths)
+        return replace(self, num_batches=num_batches, served=served)
+
+
+def pieces_of(pieces: list[tuple[int, int, int]]) -> tuple[_I64, _I64, _I64]:
+    """``piece_begins``, ``piece_buckets`` and ``piece_places`` of (bucket, first place, size) in tape order."""
+    table = np.array([piece for piece in pieces if piece[2] > 0], dtype=np.int64).reshape(-1, 3)
+    return np.cumsum(table[:, 2]) - table[:, 2], table[:, 0].copy(), table[:, 1].copy()
+
+
+def whole(counts: _I64) -> list[tuple[int, int, int]]:
+    """(bucket, first place, size) of each bucket, of ``counts`` int64[B] places, one after the other."""
+    return [(bucket, 0, size) for bucket, size in enumerate(counts.tolist())]
 
 
 def _layout(
     batch_sizes: _I64, num_batches: _I64, lengths: _I64, pieces: list[tuple[int, int, int]]
 ) -> Layout:
     """``pieces``: (bucket, first place, size) in tape order."""
-    table = np.array([piece for piece in pieces if piece[2] > 0], dtype=np.int64).reshape(-1, 3)
     return Layout(
+        np.cumsum(lengths) - lengths,
+        lengths,
+        num_batches * batch_sizes,
+        *pieces_of(pieces),
         batch_sizes=batch_sizes,
         num_batches=num_batches,
-        begins=np.cumsum(lengths) - lengths,
-        lengths=lengths,
-        piece_begins=np.cumsum(table[:, 2]) - table[:, 2],
-        piece_buckets=table[:, 0].copy(),
-        piece_places=table[:, 1].copy(),
     )
-
-
-def _whole(counts: _I64) -> list[tuple[int, int, int]]:
-    return [(bucket, 0, size) for bucket, size in enumerate(counts.tolist())]
 
 
 def drop(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
     """Leave the tails out. A bucket of fewer images than ``multiple`` batches is never served."""
-    return _layout(batch_sizes, counts // (batch_sizes * multiple) * multiple, counts, _whole(counts))
+    return _layout(batch_sizes, counts // (batch_sizes * multiple) * multiple, counts, whole(counts))
 
 
 def pad(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
     """Fill each tail with further comings of the same bucket's images."""
-    return _layout(batch_sizes, -(-counts // (batch_sizes * multiple)) * multiple, counts, _whole(counts))
+    return _layout(batch_sizes, -(-counts // (batch_sizes * multiple)) * multiple, counts, whole(counts))
 
 
 def short(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
     """Serve each tail in a short batch. ``multiple`` is 1."""
-    return replace(pad(counts, batch_sizes, multiple, edges), is_short=True)
+    return replace(pad(counts, batch_sizes, multiple, edges), served=counts, is_short=True)
 
 
 def spill(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:
@@ -139,7 +149,7 @@ def spill(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = Non
                 lengths[bucket], carry = units * unit_sizes[bucket], carry_on
             carried += carry
         lengths[middle] = carried + counts[middle]
-    return _layout(batch_sizes, lengths // unit_sizes * multiple, lengths, _whole(counts))
+    return _layout(batch_sizes, lengths // unit_sizes * multiple, lengths, whole(counts))
 
 
 def catch_all(counts: _I64, batch_sizes: _I64, multiple: int = 1, edges: Edges = None) -> Layout:

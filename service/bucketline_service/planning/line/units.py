@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.line import remainders
+from bucketline_service.planning.line.batch_kinds import Dealing
+from bucketline_service.planning.line.dealt_batches import DealtBatches
+from bucketline_service.planning.line.dealt_packs import DealtPacks
 from bucketline_service.planning.line.remainders import POLICIES, Layout, may_serve
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
+from bucketline_service.planning.packing.packing import Packing
 from bucketline_service.planning.plan_spec import Budget, PlanSpec
 
 _I64 = NDArray[np.int64]
@@ -21,8 +25,20 @@ def layout_of(spec: PlanSpec, counts: _I64) -> Layout:
     return POLICIES[spec.tails](counts, spec.batch_sizes, spec.multiple, _edges(spec))
 
 
+def dealing_of(spec: PlanSpec, counts: _I64) -> Dealing:
+    """What epochs of ``counts`` int64[B] samples deal."""
+    if spec.packing is not None:
+        return DealtPacks(spec.packing.packs, counts, spec.lockstep, spec.costs, _pack_numbers(spec.packing))
+    layout = layout_of(spec, counts)
+    fills = spec.last_step == "fill"
+    return DealtBatches(layout, spec.lockstep, spec.costs, shape_numbers(spec), fills=fills)
+
+
 def in_service(spec: PlanSpec, quotas: SampleQuotas) -> NDArray[np.bool_]:
-    """bool[B]: False where ``line`` serves no place of the bucket in any epoch (``remainders.may_serve``)."""
+    """bool[B]: False where ``line`` serves no place of the bucket in any epoch (``remainders.may_serve``). Packs leave
+    out no length in every epoch."""
+    if spec.packing is not None:
+        return quotas.most() > 0
     return may_serve(spec.tails, quotas.least(), quotas.most(), spec.batch_sizes, spec.multiple, _edges(spec))
 
 
@@ -42,6 +58,8 @@ def _units_of(spec: PlanSpec, num_batches: int) -> int:
 
 def _least_batches(spec: PlanSpec, quotas: SampleQuotas) -> int:
     """Batches that every epoch has at least, before those that fill no unit are left out."""
+    if spec.packing is not None:
+        return spec.packing.packs.num_packs
     if quotas.is_steady:
         return int(layout_of(spec, quotas.least()).num_batches.sum())
     num = remainders.least_batches(spec.tails, quotas.least(), spec.batch_sizes, spec.multiple, _edges(spec))
@@ -59,7 +77,19 @@ def check_units(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> None:
             hint = "Let a length keep more of its clips: give it a larger keep_prob, or 1"
             raise Invalid("frame_buckets", f"keep_prob is so small that {detail}", hint)
         raise Invalid("num_repeats", detail, "Raise num_repeats, or plan more images")
+    if spec.packing is not None:
+        raise _too_few_packs(spec, spec.packing)
     raise _too_few_batches(spec, quotas) if spec.steps == "balanced" else _too_few_units(spec, quotas)
+
+
+def _too_few_packs(spec: PlanSpec, packing: Packing) -> Invalid:
+    num, most = packing.packs.num_packs, packing.packs.max_tokens
+    have = f"{num} {'pack' if num == 1 else 'packs'} of {most:,} tokens"
+    longest = int(packing.lengths[0])
+    # in packs of half the tokens there are about twice as many
+    hint = f"at least {longest:,}, " if longest < most else "at least those of the longest image, "
+    detail = f"a unit is lockstep {spec.lockstep} packs, but an epoch has only {have}"
+    return Invalid("pack.max_tokens", detail, f"Use fewer tokens, {hint}fewer ranks, or plan more images")
 
 
 def _too_few_batches(spec: PlanSpec, quotas: SampleQuotas) -> Invalid:
@@ -123,6 +153,7 @@ def _largest_batches(spec: PlanSpec, quotas: SampleQuotas) -> float | None:
     or where a budget may move images to buckets of larger batches. A budget of cost, not a whole number, is found to a
     millionth of what was given."""
     given = spec.batch_size
+    assert not isinstance(given, Packing)
     # images that are moved for batches of one size are moved otherwise for another, or not at all, and then spill
     may_shift = spec.tails == "shift" or (spec.tails == "spill" and isinstance(given, Budget))
     spec = replace(spec, tails="spill") if spec.tails == "shift" else spec
@@ -154,16 +185,21 @@ def _least_shifted(spec: PlanSpec, quotas: SampleQuotas) -> int:
 
 
 def shape_numbers(spec: PlanSpec) -> _I64:
-    """int64[G]: equal where targets have one shape."""
+    """int64[G]: equal where targets have one shape; ascending, the largest batch in pixels first."""
+    shapes: dict[tuple[int, int, int], list[int]] = {}
+    for target, (size, frames) in enumerate(zip(spec.targets, spec.target_frames.tolist(), strict=True)):
+        shapes.setdefault((*size, frames), []).append(target)
     found = np.empty(len(spec.targets), dtype=np.int64)
-    for number, targets in enumerate(largest_first(spec)):
+    ordered = sorted(shapes.values(), key=lambda targets: -int(spec.pixels[targets[0]]))
+    for number, targets in enumerate(ordered):
         found[targets] = number
     return found
 
 
-def largest_first(spec: PlanSpec) -> list[list[int]]:
-    """The targets of each distinct shape, the largest batch in pixels first."""
-    shapes: dict[tuple[int, int, int], list[int]] = {}
-    for target, (size, frames) in enumerate(zip(spec.targets, spec.target_frames.tolist(), strict=True)):
-        shapes.setdefault((*size, frames), []).append(target)
-    return sorted(shapes.values(), key=lambda targets: -int(spec.pixels[targets[0]]))
+def _pack_numbers(packing: Packing) -> _I64:
+    """int64[J]: of each kind of pack, those with the most tokens first, of these those with the longest slots."""
+    packs = packing.packs
+    numbers = np.empty(len(packs.kinds), dtype=np.int64)
+    # kinds with the longest slots come first as they are
+    numbers[np.argsort(-(packs.kinds @ packs.lengths), kind="stable")] = np.arange(len(numbers))
+    return numbers

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.errors import Invalid
 from bucketline_service.planning.packing.knapsack import most_valuable
-from bucketline_service.planning.packing.lengths import choose_lengths, grid, length_classes
+from bucketline_service.planning.packing.lengths import grid
 from bucketline_service.planning.packing.solver import INFINITY, Program
 
 ONE_LEFT_OUT_IN = 200
@@ -44,6 +43,12 @@ class PackKinds:
     kinds: _I64
     counts: _I64
 
+    @classmethod
+    def none(cls, max_tokens: int, lengths: _I64 | None = None) -> PackKinds:
+        """No packs yet, of images of ``lengths`` int64[S]."""
+        lengths = np.array([max_tokens]) if lengths is None else lengths
+        return cls(max_tokens, lengths, np.empty((0, len(lengths)), np.int64), np.empty(0, np.int64))
+
     @property
     def num_packs(self) -> int:
         return int(self.counts.sum())
@@ -55,31 +60,17 @@ class PackKinds:
         return slots
 
 
-def fit_pack_kinds(tokens: _I64, counts: _I64, max_tokens: int, num_lengths: int) -> PackKinds:
-    """The packs of ``max_tokens`` tokens for images of ``tokens`` int64[D], positive; ``counts`` int64[D]: how many
-    images have so many.
+def fit_pack_kinds(images: _I64, lengths: _I64, max_tokens: int) -> PackKinds:
+    """The packs of ``max_tokens`` tokens for ``images`` int64[S] of each of the ascending ``lengths`` int64[S], which
+    are as ``choose_lengths`` gives them.
 
     Every slot can be filled with an image of its length or a shorter one, and at every length all but one in
-    ``ONE_LEFT_OUT_IN`` of the images of that length or longer have a slot. Within the lengths that are chosen
-    (``choose_lengths``, at most ``num_lengths``) the number of packs is near the least: what exceeds the bound of the
-    linear programme comes from rounding, so is at most about as many packs as there are lengths. Time and memory do not
-    depend on the number of images.
-
-    Raises ``Invalid`` where an image has more tokens than a pack, ``ValueError`` if there is no image.
+    ``ONE_LEFT_OUT_IN`` of the images of that length or longer have a slot. The number of packs is near the least for
+    these lengths: what exceeds the bound of the linear programme comes from rounding, so is at most about as many packs
+    as there are lengths. Time and memory do not depend on the number of images.
     """
-    longest = int(tokens[counts > 0].max(initial=0))
-    if longest > max_tokens:
-        detail = f"{max_tokens:,} tokens do not hold the longest image, which has {longest:,}"
-        hint = f"Use at least {longest:,}, or a smaller ladder.max_pixels or shorter clips"
-        raise Invalid("pack.max_tokens", detail, hint)
-    lengths = choose_lengths(tokens, counts, max_tokens, num_lengths)
-    of = length_classes(tokens[counts > 0], lengths)
-    images = np.bincount(of, weights=counts[counts > 0], minlength=len(lengths)).astype(np.int64)
-    return PackKinds(max_tokens, lengths, *_fewest_packs(images, lengths, max_tokens))
-
-
-def _fewest_packs(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64, _I64]:
-    """Kinds and counts for ``images`` int64[S] of each length."""
+    if not images.any():
+        return PackKinds.none(max_tokens, lengths)
     kinds, packs = generate_columns(images, lengths, max_tokens)
     counts = np.floor(packs + 1e-9).astype(np.int64)
     more, num_more = first_fit_decreasing(_not_held(images, counts @ kinds), lengths, max_tokens)
@@ -90,7 +81,7 @@ def _fewest_packs(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64, _
     # what first fit and the knapsack have both found is one kind; the longest slots are compared first
     different, of = np.unique(-kinds[:, ::-1], axis=0, return_inverse=True)
     counts = np.bincount(of.reshape(-1), weights=counts, minlength=len(different)).astype(np.int64)
-    return -different[counts > 0, ::-1], counts[counts > 0]
+    return PackKinds(max_tokens, lengths, -different[counts > 0, ::-1], counts[counts > 0])
 
 
 def generate_columns(images: _I64, lengths: _I64, max_tokens: int) -> tuple[_I64, NDArray[np.float64]]:

@@ -30,35 +30,21 @@ class Stretches(NamedTuple):
     begins: _I64
     lengths: _I64
 
-    def places(self, of: _I64, numbers: _I64, rotations: _I64) -> _I64:
-        """The place of the tape that stands in slot ``numbers[i]`` of stretch ``of[i]``. ``rotations`` int64[T]: with
-        which of its places each stretch begins; it goes on around the stretch's end."""
-        return self.begins[of] + (numbers + rotations[of]) % self.lengths[of]
 
-    def slots(self, places: _I64, rotations: _I64) -> tuple[_I64, _I64]:
-        """The inverse of ``places``: of each place of the tape the stretch and the number of its slot there, both -1
-        where it is left out."""
-        of = np.searchsorted(self.begins, places, side="right") - 1
-        if not len(self.begins):
-            return of, of.copy()
-        numbers = (places - self.begins[of] - rotations[of]) % self.lengths[of]
-        has_slot = (of >= 0) & (numbers < self.num_slots[of])
-        return np.where(has_slot, of, -1), np.where(has_slot, numbers, -1)
-
-
-class PackSlots(NamedTuple):
-    """The slots of n packs: those of pack i are ``bounds[i]`` … ``bounds[i + 1] - 1``, longest first, of the others;
-    ``bounds`` int64[n + 1]. ``stretches`` int64[m]: of which stretch each slot is; ``numbers`` int64[m]: which of its
-    slots."""
+class Runs(NamedTuple):
+    """The runs of slots of n batches, batch after batch, of a pack the longest slots first; all int64[m]:
+    ``stretches``: of which each run is; ``firsts``: the number of its first slot there; ``sizes`` in slots. ``bounds``
+    int64[n + 1]: batch i has slots ``bounds[i]`` … ``bounds[i + 1] - 1`` of all."""
 
     bounds: _I64
     stretches: _I64
-    numbers: _I64
+    firsts: _I64
+    sizes: _I64
 
 
 class SlotPlaces(NamedTuple):
-    """Of n slots, all int64[n]: the pack's ``kinds``, the pack's ``numbers`` among those of the kind, and the ``slots``
-    inside the pack."""
+    """Of n slots, all int64[n]: the batch's ``kinds``, the batch's ``numbers`` among those of the kind, and the
+    ``slots`` inside the batch."""
 
     kinds: _I64
     numbers: _I64
@@ -169,25 +155,21 @@ class PackLine:
             _stretch_firsts=ends[:-1],
         )
 
-    def slots(self, kinds: _I64, numbers: _I64) -> PackSlots:
-        """Those of the packs ``numbers[i]`` of kind ``kinds[i]``, int64[n] each. Time goes with the number of slots."""
-        runs, of_pack = _counted_on(self.run_begins[kinds], np.diff(self.run_begins)[kinds])
+    def runs(self, kinds: _I64, numbers: _I64) -> Runs:
+        """Those of the packs ``numbers[i]`` of kind ``kinds[i]``, int64[n] each."""
+        nums = np.diff(self.run_begins)[kinds]
+        ends = np.cumsum(nums)
+        of_pack = np.repeat(np.arange(len(kinds)), nums)
+        runs = np.arange(len(of_pack)) + (self.run_begins[kinds] - ends + nums)[of_pack]
         sizes = self.run_sizes[runs]
-        slots, of_run = _counted_on(self.run_firsts[runs] + numbers[of_pack] * sizes, sizes)
-        bounds = np.append(0, np.cumsum(np.bincount(of_pack[of_run], minlength=len(kinds))))
-        return PackSlots(bounds, self.run_stretches[runs][of_run], slots)
+        bounds = np.append(0, np.cumsum(sizes))[np.append(0, ends)]
+        return Runs(bounds, self.run_stretches[runs], self.run_firsts[runs] + numbers[of_pack] * sizes, sizes)
 
     def find(self, stretches: _I64, numbers: _I64) -> SlotPlaces:
-        """The inverse of ``slots``: the packs that have slot ``numbers[i]`` of stretch ``stretches[i]``, and where."""
+        """The inverse of ``runs``: the packs that have slot ``numbers[i]`` of stretch ``stretches[i]``, and where."""
         # a run without slots, of a kind without packs, begins where the next one does: the last one is meant
         of_all = self._stretch_firsts[stretches] + numbers
         runs = self._order[np.searchsorted(self._ordered_firsts, of_all, side="right") - 1]
         packs, within = np.divmod(numbers - self.run_firsts[runs], self.run_sizes[runs])
         kinds = np.searchsorted(self.run_begins, runs, side="right") - 1
         return SlotPlaces(kinds, packs, self.run_offsets[runs] + within)
-
-
-def _counted_on(firsts: _I64, nums: _I64) -> tuple[_I64, _I64]:
-    """``firsts[i]``, ``firsts[i] + 1`` … ``nums[i]`` of them, for all i one after the other; and the i of each."""
-    of = np.repeat(np.arange(len(nums)), nums)
-    return np.arange(len(of)) + (firsts - np.cumsum(nums) + nums)[of], of

@@ -23,7 +23,9 @@ Flows = list[tuple[int, int, int]]
 class EpochServed(NamedTuple):
     """What an epoch serves, as an epoch is dealt from its start. ``num_batches``, ``num_images`` int64[G] of each
     target; ``tails``: of each target what becomes of its bucket's remainder, JSON-able. ``num_served``: samples dealt;
-    ``dropped``: samples not served, None: all others. ``spilled``: images served outside their own bucket."""
+    ``dropped``: samples not served, None: all others. ``spilled``: images served outside their own bucket. ``packs``:
+    what the epoch's packs are and hold, JSON-able, None without packs; with them ``num_batches`` is int64[J] of each
+    kind, and there are no ``tails``."""
 
     num_batches: _I64
     num_images: _I64
@@ -32,6 +34,7 @@ class EpochServed(NamedTuple):
     dropped: int | None
     spilled: int
     step_imbalance: float
+    packs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from bucketline_service.planning.images import Images
 from bucketline_service.planning.line import units
 from bucketline_service.planning.line.image_classes import ImageClassifier
 from bucketline_service.planning.line.planner import LinePlanner
+from bucketline_service.planning.line.remainders import Layout
 from bucketline_service.planning.line.sample_quotas import SampleQuotas
+from bucketline_service.planning.pack_stats import pack_stats
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.planner_kinds.kind import Checkpoints, EpochServed, Flows, PlannerKind
 from bucketline_service.planning.planner_port import Planner
@@ -28,20 +30,19 @@ def _new(
         prepared.order,
         prepared.groups,
         quotas,
-        lambda counts: units.layout_of(spec, counts),
-        costs=spec.costs,
-        shapes=units.shape_numbers(spec),
+        lambda counts: units.dealing_of(spec, counts),
         lockstep=spec.lockstep,
         seed=spec.seed,
         find=lambda row: prepared.find(classifier, images, row),
-        largest_first=units.largest_first(spec) if spec.first == "largest" else [],
-        fills=spec.last_step == "fill",
+        shows_largest_first=spec.first == "largest",
         least_units=units.least_units(spec, quotas),
     )
 
 
 def _flows(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> Flows:
     units.check_units(spec, quotas, may_come)
+    if spec.packing is not None:
+        return []  # an image has its own size in every slot
     return units.layout_of(spec, quotas.cuts(spec.seed, 0).counts).flows()
 
 
@@ -55,20 +56,34 @@ def _served(
     world_size: int,
 ) -> EpochServed:
     assert isinstance(planner, LinePlanner)
-    layout = planner.layout(epoch)
+    tape = planner.dealt(epoch).tape
     num_batches = planner.num_batches(epoch, world_size)
     num_dealt = num_batches - num_batches % world_size
     # every place of a stretch is served as often as any other, and every batch is dealt as often as any other
-    shares = np.minimum(layout.served / np.maximum(layout.lengths, 1), 1.0) * num_dealt / num_batches
-    spilled = sum(size * float(shares[target]) for bucket, target, size in layout.flows() if target != bucket)
-    return EpochServed(
-        layout.num_batches,
-        layout.served,
-        tails(spec, layout, prepared.summary, units.in_service(spec, quotas)),
+    shares = np.minimum(tape.served / np.maximum(tape.lengths, 1), 1.0) * num_dealt / num_batches
+    # int64[F], of which shares[targets] are served
+    buckets, targets, sizes = np.array(tape.flows(), dtype=np.int64).reshape(-1, 3).T
+    made = EpochServed(
+        planner.dealt(epoch).kinds.num_batches,
+        tape.served,
+        [],
         planner.num_served(epoch, num_dealt),
-        int(layout.left_out.sum()) + planner.num_only_after(epoch, num_dealt),
-        round(spilled),
+        int(tape.left_out.sum()) + planner.num_only_after(epoch, num_dealt),
+        0,
         planner.imbalance(epoch, world_size),
+    )
+    if spec.packing is not None:
+        served = np.bincount(buckets, sizes * shares[targets], minlength=spec.num_buckets).astype(np.float64)
+        members = quotas.members(prepared.groups.counts)
+        dealt, stream = planner.dealt(epoch), planner.stream(epoch)
+        about = pack_stats(spec.packing, dealt, stream, world_size, served, members, prepared.summary)
+        return made._replace(packs=about)
+    assert isinstance(tape, Layout)
+    is_spilled = targets != buckets
+    return made._replace(
+        num_batches=tape.num_batches,
+        tails=tails(spec, tape, prepared.summary, units.in_service(spec, quotas)),
+        spilled=round(float((sizes * shares[targets])[is_spilled].sum())),
     )
 
 

@@ -100,6 +100,7 @@ NOVELAI = PlannerKind(
         "first": None,
         "steps": None,
         "last_step": None,
+        "pack": None,
         "max_pixels_per_batch": None,
         "max_tokens_per_batch": None,
         "max_cost_per_batch": None,
