@@ -120,12 +120,12 @@ UNMEETABLE = [
     ({"ladder": {"kind": "kohya", "resolution": 64}}, "ladder.resolution"),
     ({"ladder": {"kind": "kohya", "bucket_reso_steps": 1000}}, "ladder.min_bucket_reso"),
     ({"ladder": {"kind": "explicit", "sizes": [[512, 512], [512, 512]]}}, "ladder.sizes[1]"),
-    ({"ladder": {"kind": "explicit", "sizes": [[10**30, 512]]}}, "ladder.sizes[0]"),
+    ({"ladder": {"kind": "explicit", "sizes": [[10**30, 512]]}}, "ladder.sizes.0.0"),
     ({"assign": {"min_size": 60_000}}, "assign"),
     ({"valid_ids": [1, 2, 1000]}, "valid_ids"),
     ({"valid_ids": ["a"]}, "valid_ids"),
     ({"valid_ids": "no name"}, "valid_ids"),
-    ({"valid_ids": [10**30]}, "valid_ids"),
+    ({"valid_ids": [10**30]}, "valid_ids.0"),
     ({"planner": "novelai", "tails": "pad"}, "tails"),
     ({"planner": "novelai", "lockstep": 2}, "lockstep"),
     ({"planner": "novelai", "steps": "balanced"}, "steps"),
@@ -218,10 +218,10 @@ def test_a_ladder_is_novelai_s_unless_it_says_its_kind(put_run: PutRun, api: Api
 PAIR = "Give [width, height]"
 TAILS = "'shift', 'spill', 'pad', 'drop', 'catch_all' or 'short'"
 WORDS = (
-    "novelai, kohya, geometric, fitted, sd15, sdxl, pixart-512, pixart-1024, or an object, "
+    "novelai, kohya, geometric, fitted, native, sd15, sdxl, pixart-512, pixart-1024, or an object, "
     'e.g. {"kind": "kohya", "resolution": 512}'
 )
-KINDS = "novelai, kohya, geometric, preset, fitted, explicit, tiers"
+KINDS = "novelai, kohya, geometric, preset, fitted, explicit, native, tiers"
 
 
 @pytest.mark.parametrize(
