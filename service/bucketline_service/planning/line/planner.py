@@ -34,7 +34,7 @@ _PERMUTATIONS, _ROTATIONS, _DEALT, _TURNS = (
 )  # streams of the epoch's key words; 2: sample_quotas.py
 # of the permutations, domain UNITS is the units', 1 + b bucket b's, 1 + B + g group g's where any is thinned
 _EPOCHS_KEPT = 4
-_SHAPES_KEPT = 64
+_OUTLINES_KEPT = 64
 
 
 class Fates(NamedTuple):
@@ -68,7 +68,7 @@ class Samples(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _Outline:
     """What an epoch has, before anything is drawn."""
 
     cuts: Cuts
@@ -78,7 +78,7 @@ class _Shape:
 
 @dataclass(frozen=True)
 class _Epoch:
-    shape: _Shape
+    outline: _Outline
     dealt: Dealt
     stream: Stream
     permutations: KeyedPermutations
@@ -120,8 +120,8 @@ class LinePlanner:
         self._least_units = least_units
         self._is_thinned = bool(quotas.is_thinned.any())
         self._bucket_rows = self._direct()
-        self._steady = self._new_shape(quotas.cuts(seed, 0)) if quotas.is_steady else None
-        self._shapes: LRUCache[int, _Shape] = LRUCache(_SHAPES_KEPT)
+        self._steady = self._new_outline(quotas.cuts(seed, 0)) if quotas.is_steady else None
+        self._outlines: LRUCache[int, _Outline] = LRUCache(_OUTLINES_KEPT)
         self._epochs: LRUCache[int, _Epoch] = LRUCache(_EPOCHS_KEPT)
         self._lock = threading.Lock()
 
@@ -141,7 +141,7 @@ class LinePlanner:
         return self._steady is not None
 
     def num_batches(self, epoch: int, world_size: int) -> int:
-        return self._shape(epoch).dealing.num_units * self._lockstep
+        return self._outline(epoch).dealing.num_units * self._lockstep
 
     def least_batches(self, world_size: int) -> int:
         return self._least_units * self._lockstep
@@ -247,12 +247,12 @@ class LinePlanner:
         if self._bucket_rows is not None:
             at = self._bucket_rows[buckets] + inside
         else:
-            at = self._walk(keyed, keyed.shape.bucket_starts[buckets] + inside)
+            at = self._walk(keyed, keyed.outline.bucket_starts[buckets] + inside)
         return buckets, at, served >= lengths
 
     def _walk(self, keyed: _Epoch, samples: _I64) -> _I64:
         """Where in ``order`` each of these samples stands, counted through all buckets."""
-        cuts = keyed.shape.cuts
+        cuts = keyed.outline.cuts
         quotas = np.searchsorted(cuts.starts, samples, side="right") - 1
         groups = self._quotas.groups[quotas]
         at = (cuts.lows[quotas] + samples - cuts.starts[quotas]) % self._counts[groups]
@@ -280,12 +280,12 @@ class LinePlanner:
             domain = np.array([1 + self._quotas.num_buckets + group])
             at = int(keyed.permutations.inverse(domain, np.array([at]))[0])
         num = int(self._counts[group])
-        cuts = keyed.shape.cuts
+        cuts = keyed.outline.cuts
         for quota in np.flatnonzero(self._quotas.groups == group).tolist():
             low, high = int(cuts.lows[quota]), int(cuts.highs[quota])
             bucket = int(self._quotas.buckets[quota])
             walked = np.arange(at + -(-max(low - at, 0) // num) * num, high, num)
-            inside = walked - low + int(cuts.starts[quota] - keyed.shape.bucket_starts[bucket])
+            inside = walked - low + int(cuts.starts[quota] - keyed.outline.bucket_starts[bucket])
             yield bucket, keyed.permutations.inverse(np.full(len(inside), 1 + bucket), inside)
 
     def _comings(self, keyed: _Epoch, bucket: int, places: _I64) -> list[Place]:
@@ -309,23 +309,23 @@ class LinePlanner:
         columns = (keyed.stream.positions(kinds, numbers), slots, of.named(kinds), repeats)
         return [Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
-    def _shape(self, epoch: int) -> _Shape:
+    def _outline(self, epoch: int) -> _Outline:
         if self._steady is not None:
             return self._steady
         with self._lock:
-            return self._shape_of(epoch)
+            return self._outline_of(epoch)
 
-    def _shape_of(self, epoch: int) -> _Shape:
+    def _outline_of(self, epoch: int) -> _Outline:
         """Under the lock."""
         if self._steady is not None:
             return self._steady
-        shape = self._shapes.get(epoch)
-        if shape is None:
-            shape = self._shapes[epoch] = self._new_shape(self._quotas.cuts(self._seed, epoch))
-        return shape
+        outline = self._outlines.get(epoch)
+        if outline is None:
+            outline = self._outlines[epoch] = self._new_outline(self._quotas.cuts(self._seed, epoch))
+        return outline
 
-    def _new_shape(self, cuts: Cuts) -> _Shape:
-        return _Shape(cuts, self._dealing_of(cuts.counts), np.cumsum(cuts.counts) - cuts.counts)
+    def _new_outline(self, cuts: Cuts) -> _Outline:
+        return _Outline(cuts, self._dealing_of(cuts.counts), np.cumsum(cuts.counts) - cuts.counts)
 
     def _epoch(self, epoch: int) -> _Epoch:
         with self._lock:
@@ -335,9 +335,11 @@ class LinePlanner:
             return found
 
     def _key(self, epoch: int) -> _Epoch:
-        shape = self._shape_of(epoch)
+        outline = self._outline_of(epoch)
         shows_each = self._shows_largest_first and epoch == 0
-        dealt = shape.dealing.deal(epoch_words(self._seed, epoch, _DEALT, 2).tolist(), shows_each=shows_each)
+        dealt = outline.dealing.deal(
+            epoch_words(self._seed, epoch, _DEALT, 2).tolist(), shows_each=shows_each
+        )
         kinds = dealt.kinds
         # of equal costs by number
         units = Units.of(kinds.num_batches, np.argsort(-kinds.costs, kind="stable"), self._lockstep)
@@ -347,7 +349,7 @@ class LinePlanner:
         if shows_each:
             chosen = units.showing(by_shape(kinds), kinds.num_batches)
             begin = tuple(unit for unit in chosen if unit not in end)
-        sizes = np.append(units.num_units, shape.cuts.counts)
+        sizes = np.append(units.num_units, outline.cuts.counts)
         if self._is_thinned:
             sizes = np.append(sizes, self._counts)
         permutations = KeyedPermutations(
@@ -360,7 +362,7 @@ class LinePlanner:
         lengths = np.maximum(dealt.tape.lengths, 1)
         rotations = epoch_words(self._seed, epoch, _ROTATIONS, len(lengths)) % lengths.astype(np.uint64)
         return _Epoch(
-            shape,
+            outline,
             dealt,
             Stream(units, permutations, turns, begin, end),
             permutations,
