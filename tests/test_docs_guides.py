@@ -10,7 +10,7 @@ import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,6 @@ import pytest
 from PIL import Image
 
 from bucketline import BucketClient, Invalid, NotFound, Operator
-from bucketline.geometry import fit
 from bucketline_service.cli import offline_preview
 from bucketline_service.spec.advice import CODES
 from tests.server import COCO, ServerProcess, run_command
@@ -29,7 +28,7 @@ from tests.server import COCO, ServerProcess, run_command
 GUIDES = Path(__file__).parents[1] / "docs" / "how-to"
 GOLDEN = Path(__file__).parent / "golden"
 WARNINGS = "plan-warnings"
-OWN = ("cache-latents", "image-cannot-be-read", "validation")
+OWN = ("image-cannot-be-read", "validation")
 NAMES = sorted([*(path.stem for path in GUIDES.glob("from-*.md")), "coming-from", *OWN])
 
 
@@ -376,26 +375,26 @@ class FakeImage:
         return self
 
 
-def test_a_caching_pass_encodes_every_image_once(operator: Operator, url: str) -> None:
-    spec = {**spec_of("cache-latents"), "map": "coco"}
-    operator.put_run("caching", spec)
+def test_a_caching_pass_encodes_every_image_once(operator: Operator, url: str, tmp_path: Path) -> None:
+    spec = {"map": "coco", "world_size": 4, "batch_size": 8}
+    operator.put_run("cached", spec)
+    operator.assignments("cached", tmp_path / "assignments.parquet")
     cache: dict[Any, Any] = {}
     names = {
-        "BucketClient": BucketClient,
         "cache": cache,
         "encode": id,
-        "fit": fit,
         "load": lambda id: FakeImage(),
-        "url": url,
-        "world_size": spec["world_size"],
+        "pyarrow": pyarrow,
+        "world_size": 3,
     }
-    code = compile(block("cache-latents", "python", "client.epoch"), "guide", "exec")
-    for rank in range(spec["world_size"]):
-        exec(code, {**names, "rank": rank})
+    code = compile(block("cache-latents", "python", "read_table"), "guide", "exec")
+    with chdir(tmp_path):
+        for rank in range(3):
+            exec(code, {**names, "rank": rank})
     assert len(cache) == len({image for image, _, _ in cache}) == 5000
     # a training on another number of ranks, in another order, finds all of its images in it
-    operator.put_run("cached", {**spec, "world_size": 6, "last_step": "drop", "seed": 7})
-    with BucketClient(url, run="cached") as client:
+    operator.put_run("elsewhere", {**spec, "world_size": 6, "seed": 7})
+    with BucketClient(url, run="elsewhere") as client:
         client.begin(None, session="training")
         served = [
             (image, batch.width, batch.height)

@@ -17,6 +17,7 @@ from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.plan_store import PlanStore
 from bucketline_service.previews.side_by_side import Previews
 from bucketline_service.runs import map_deletion_guard
+from bucketline_service.runs.assignment_export import AssignmentExport
 from bucketline_service.runs.delivery import Delivery
 from bucketline_service.runs.ledger_export import LedgerExport
 from bucketline_service.runs.queries import Queries
@@ -64,6 +65,7 @@ class Coordinator:
         self.delivery = Delivery(self.runs, metrics, clock)
         self.queries = Queries(self.runs, self.sessions, maps, clock)
         self.ledger_export = LedgerExport(self.runs, self.sessions, maps)
+        self.assignment_export = AssignmentExport(self.runs, maps)
         self.previews = Previews(self._maps)
         self._checkup = StoreCheckup(store, self.event_log)
         self._run_gauges = RunGauges(self.runs, metrics)

@@ -215,6 +215,16 @@ def test_help_names_every_command() -> None:
         assert command in out
 
 
+def test_assignments(server: ServerProcess, tmp_path: Path) -> None:
+    status, out, errors = ask(server, "run", "assignments", "run", token="w")
+    assert (status, errors) == (0, "")
+    head = '"id","bucket","width","height","resize_width","resize_height","crop_left","crop_top"'
+    assert out.splitlines()[0] == head
+    file = tmp_path / "a.csv"
+    status, told, _ = ask(server, "run", "assignments", "run", "-o", str(file))
+    assert (status, file.read_text(), told) == (0, out, f"{file}: {len(out):,} bytes\n")
+
+
 def test_ledger(server: ServerProcess, tmp_path: Path) -> None:
     """As a file of either format, and on standard output."""
     status, out, errors = ask(server, "run", "ledger", "run", "--from", "1", "--to", "2", token="w")

@@ -148,6 +148,18 @@ def test_the_ledger_as_a_file_and_as_a_stream(url, run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.csv", "l.parquet", "now.txt"]
 
 
+def test_the_assignments_as_a_file_and_as_a_stream(url, run, tmp_path):
+    table, stream = tmp_path / "a.parquet", io.BytesIO()
+    with Operator(url) as operator:
+        assert operator.assignments(run, table) == table.stat().st_size
+        assert operator.assignments(run, stream) == len(stream.getvalue())
+        with pytest.raises(UsageError, match="format must be csv or parquet"):
+            operator.assignments(run, tmp_path / "a.xlsx")
+    rows = pyarrow.parquet.read_table(table).to_pylist()
+    told = csv.DictReader(io.StringIO(stream.getvalue().decode()))
+    assert [{name: str(value) for name, value in row.items()} for row in rows] == list(told)
+
+
 def test_a_ledger_that_is_refused_leaves_no_file(url, run, tmp_path):
     kept = tmp_path / "l.csv"
     kept.write_text("before")

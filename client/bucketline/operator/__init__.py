@@ -4,7 +4,7 @@
 | --- | --- |
 | `_maps` | put, look at and delete resolution maps; `_map_files`: which files a map consists of |
 | `_runs` | put, look at and delete runs; where an image is, and the batches of a plan |
-| `_ledger` | which images epochs leave out or repeat, as a file |
+| `_tables` | as files: which images epochs leave out or repeat, and which bucket and size each image has |
 | `_previews` | what plans would cost, side by side |
 | `_connection` | the connection under them; events, and the coordinator's status |
 """
@@ -13,15 +13,15 @@ from .._checks import seconds
 from .._transport.tls import Verify
 from .._transport.transport import Transport
 from .._transport.urls import Urls, check_urls
-from ._ledger import LedgerCalls
 from ._maps import MapCalls
 from ._previews import PreviewCalls
 from ._runs import RunCalls
+from ._tables import TableCalls
 
 __all__ = ["Operator"]
 
 
-class Operator(MapCalls, RunCalls, LedgerCalls, PreviewCalls):
+class Operator(MapCalls, RunCalls, TableCalls, PreviewCalls):
     """An operator's connection to a coordinator: maps, runs, previews, events.
 
     ```python

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -21,7 +21,12 @@ from bucketline_service.cli.spec_options import Spec
 from bucketline_service.terminal import images
 from bucketline_service.terminal import runs as text
 
-app = typer.Typer(help="Runs: put, list, show, stats, ranks, explain, ledger, delete.", no_args_is_help=True)
+app = typer.Typer(
+    help="Runs: put, list, show, stats, ranks, explain, ledger, assignments, delete.", no_args_is_help=True
+)
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="FILE.csv or FILE.parquet [CSV to standard output].")
+]
 
 
 @app.command("put")
@@ -158,20 +163,28 @@ def run_ledger(
     world_size: Annotated[
         int | None, typer.Option(help="Number of ranks that each epoch is planned for [the run's].", min=1)
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="FILE.csv or FILE.parquet [CSV to standard output].")
-    ] = None,
+    output: Output = None,
     url: Url = LOCAL,
 ) -> None:
     """List the images that epochs leave out or repeat, and those that are pruned or never served."""
+    _write_table(
+        url,
+        output,
+        lambda operator, target: operator.ledger(
+            name, target, from_epoch=first, to_epoch=last, world_size=world_size
+        ),
+    )
+
+
+@app.command("assignments")
+def run_assignments(name: RunName, output: Output = None, url: Url = LOCAL) -> None:
+    """List the bucket of every image, and the size and crop with which it is served."""
+    _write_table(url, output, lambda operator, target: operator.assignments(name, target))
+
+
+def _write_table(url: str, output: Path | None, write: Callable[[Operator, Path | BinaryIO], int]) -> None:
     with errors(), connect(url) as operator:
-        num_bytes = operator.ledger(
-            name,
-            binary_stdout() if output is None else output,
-            from_epoch=first,
-            to_epoch=last,
-            world_size=world_size,
-        )
+        num_bytes = write(operator, binary_stdout() if output is None else output)
         sys.stdout.flush()
     if output is not None:
         print(f"{output}: {num_bytes:,} bytes")

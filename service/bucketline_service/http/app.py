@@ -17,7 +17,7 @@ from bucketline_service.http import api_docs, problems
 from bucketline_service.http.auth import Guards, Tokens
 from bucketline_service.http.host_check import CheckHost, Hosts
 from bucketline_service.http.middleware import HeadAsGet, LimitBody, Observe
-from bucketline_service.http.routes import charts, events, ledger, maps, previews, probes, runs, sessions
+from bucketline_service.http.routes import charts, events, exports, maps, previews, probes, runs, sessions
 from bucketline_service.http.routes.next_batches import InFront, NextRoute
 from bucketline_service.observability.traces import NameSpans, Traces
 
@@ -99,7 +99,7 @@ def _add_routes(
 ) -> None:
     app.include_router(maps.routes(coordinator, guards, settings.uploads, settings.map_sources))
     app.include_router(runs.routes(coordinator, guards))
-    app.include_router(ledger.routes(coordinator, guards))
+    app.include_router(exports.routes(coordinator, guards))
     app.include_router(charts.routes(coordinator, guards))
     app.include_router(sessions.routes(coordinator, guards))
     app.router.routes.append(app.next_route)

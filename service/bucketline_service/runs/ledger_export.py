@@ -1,45 +1,28 @@
-"""Export of the ledger (planning/ledger.py) as CSV or Parquet, with ids for rows, one block at a time."""
+"""Export of the ledger (planning/ledger.py)."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
-from numpy.typing import NDArray
 
 from bucketline_service.errors import Invalid
 from bucketline_service.maps import MapStore
-from bucketline_service.planning import ledger
 from bucketline_service.planning.ledger import Entries, Ledger
 from bucketline_service.plans.run_images import Sources
 from bucketline_service.runs.registry import Runs
 from bucketline_service.runs.resume import check_size
 from bucketline_service.runs.run import Run
 from bucketline_service.runs.sessions import Sessions
+from bucketline_service.runs.table_file import Format, TableFile, id_columns, id_fields, pieces
 from bucketline_service.runs.valid_ids import of_valid_ids
-
-Format = Literal["csv", "parquet"]
-Rows = NDArray[np.int64]
 
 MAX_EPOCHS = 1000
 """The most epochs in one answer."""
-
-
-@dataclass(frozen=True)
-class LedgerFile:
-    """``pieces``: the bytes of the file, computed while they are read. Do not iterate on the event loop."""
-
-    name: str
-    format: Format
-    pieces: Iterator[bytes]
 
 
 class LedgerExport:
@@ -52,7 +35,7 @@ class LedgerExport:
 
     async def get(
         self, name: str, first: int | None, last: int | None, world_size: int | None, format: Format
-    ) -> LedgerFile:
+    ) -> TableFile:
         """The ledger of epochs ``first`` (default: the present one) to ``last`` (default: ``first``), each as
         ``world_size`` ranks (default: the run's) train it from its start. Every error is raised here, before the first
         piece: ``Invalid`` if the run has no such epochs or ranks, or if they are too many."""
@@ -65,7 +48,7 @@ class LedgerExport:
         if world_size is not None:
             check_size(run, world_size)
         pieces = await asyncio.to_thread(self._open, run, range(first, last + 1), world_size, format)
-        return LedgerFile(f"{name}-epochs-{first}-{last}.{format}", format, pieces)
+        return TableFile(f"{name}-epochs-{first}-{last}.{format}", format, pieces)
 
     def _open(self, run: Run, epochs: range, num_ranks: int | None, format: Format) -> Iterator[bytes]:
         run = run.sharded_to(num_ranks)
@@ -85,7 +68,9 @@ class LedgerExport:
         run.laid(epochs[0]).planner.batches(epochs[0], np.empty(0, dtype=np.int64), world_size)
         always = next(iter(made.values())).always()
         entries = (entry for epoch in epochs for entry in made[run.laid(epoch).spec.lockstep].epoch(epoch))
-        return pieces(chain(always, entries), plan.sources, format)
+        schema = _schema(plan.sources)
+        tables = (_table(each, plan.sources, schema) for each in chain(always, entries))
+        return pieces(tables, schema, format)
 
 
 def _check_epochs(run: Run, first: int, last: int) -> None:
@@ -100,16 +85,9 @@ def _check_epochs(run: Run, first: int, last: int) -> None:
         raise Invalid(field, f"must be less than {end}, the number of epochs of the run, got {last}")
 
 
-# --- from rows of maps to tables ----------------------------------------------------------------------------------
-
-
 def _schema(sources: Sources) -> Any:
-    """Ids are integers if those of all maps are. ``map`` is present if the run has several maps."""
-    is_int = all(image_map.id_kind == "int64" for image_map in sources.maps)
     fields = [("epoch", pa.int64()), ("what", pa.string()), ("reason", pa.string())]
-    fields += [("map", pa.string())] if sources.are_several else []
-    fields += [("id", pa.int64() if is_int else pa.string()), ("num", pa.int64())]
-    return pa.schema(fields)
+    return pa.schema([*fields, *id_fields(sources), ("num", pa.int64())])
 
 
 def _table(entries: Entries, sources: Sources, schema: Any) -> Any:
@@ -118,76 +96,7 @@ def _table(entries: Entries, sources: Sources, schema: Any) -> Any:
         "epoch": pa.repeat(pa.scalar(entries.epoch, pa.int64()), num),
         "what": pa.repeat(entries.what, num),
         "reason": pa.repeat(entries.reason, num),
+        **id_columns(entries.rows, sources),
         "num": pa.array(entries.nums),
     }
-    parts, inside = sources.images.place(entries.rows)
-    if sources.are_several:
-        columns["map"] = pa.array(sources.names).take(pa.array(parts))
-    # look up the ids map by map, then restore the order
-    order = np.argsort(parts, kind="stable")
-    bounds = np.searchsorted(parts[order], np.arange(len(sources.maps) + 1))
-    columns["id"] = pa.concat_arrays(
-        [
-            image_map.id_column(inside[order[begin:end]]).cast(schema.field("id").type)
-            for image_map, begin, end in zip(sources.maps, bounds[:-1], bounds[1:], strict=True)
-        ]
-    ).take(pa.array(np.argsort(order, kind="stable")))
     return pa.table(columns, schema=schema)
-
-
-class TableWriter(Protocol):
-    def write_table(self, table: Any) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def pieces(entries: Iterator[Entries], sources: Sources, format: Format) -> Iterator[bytes]:
-    """The file's bytes. Entries are collected into tables of ``ledger.BLOCK`` to twice as many rows, each a row group
-    of Parquet."""
-    schema = _schema(sources)
-    sink = _Sink()
-    sheet = _WRITERS[format](sink, schema)
-    waiting: list[Any] = []
-    num = 0
-    for each in entries:
-        waiting.append(_table(each, sources, schema))
-        num += len(each.rows)
-        if num >= ledger.BLOCK:
-            sheet.write_table(pa.concat_tables(waiting).combine_chunks())
-            waiting, num = [], 0
-            yield sink.take()
-    if waiting:
-        sheet.write_table(pa.concat_tables(waiting).combine_chunks())
-    sheet.close()
-    yield sink.take()
-
-
-_WRITERS: dict[Format, Callable[[Any, Any], TableWriter]] = {
-    "csv": pyarrow.csv.CSVWriter,
-    "parquet": pyarrow.parquet.ParquetWriter,
-}
-
-
-class _Sink(io.RawIOBase):
-    """A buffer that is emptied while it is written."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._num_bytes = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        piece = bytes(data)
-        self._pieces.append(piece)
-        self._num_bytes += len(piece)
-        return len(piece)
-
-    def tell(self) -> int:
-        return self._num_bytes
-
-    def take(self) -> bytes:
-        """What was written since the last call."""
-        taken, self._pieces = b"".join(self._pieces), []
-        return taken

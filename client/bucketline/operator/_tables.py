@@ -1,11 +1,11 @@
-"""The ledger as a file: which images epochs leave out, repeat or never serve."""
+"""Tables of a run's images as files: the ledger, and the assignments."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .. import _wire
 from .._checks import seconds
@@ -13,10 +13,10 @@ from .._errors import CoordinatorUnavailable, UsageError
 from ._connection import Connection, given_params
 from ._map_files import CONTENT_TYPES, SUFFIXES
 
-LEDGER_FORMATS = ("csv", "parquet")
+TABLE_FORMATS = ("csv", "parquet")
 
 
-class LedgerCalls(Connection):
+class TableCalls(Connection):
     def ledger(
         self,
         run: str,
@@ -52,18 +52,56 @@ class LedgerCalls(Connection):
         Raises:
             CoordinatorUnavailable: if there was no answer in time, or if the answer to a stream broke off.
         """
+        params = {"from": from_epoch, "to": to_epoch, "world_size": world_size}
+        return self._write_table(_wire.run_path(run, "ledger"), params, target, format, timeout_s)
+
+    def assignments(
+        self,
+        run: str,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: str | None = None,
+        timeout_s: float = 600.0,
+    ) -> int:
+        """Write the bucket of every image, the size at which it is served, and how it is resized and cropped for it.
+
+        With the default plan an image has the same size in all epochs, so that this is what a cache of latents needs.
+
+        ```python
+        operator.assignments("sdxl-base", "assignments.parquet")
+        ```
+
+        Args:
+            run: the run's name.
+            target: the path of a file, or a binary stream; as of `ledger`.
+            format: `csv` or `parquet`; unless given it follows from the file's suffix.
+            timeout_s: the limit of the whole call, and how long the coordinator may be silent, in seconds.
+
+        Returns:
+            The number of bytes written.
+
+        Raises:
+            CoordinatorUnavailable: if there was no answer in time, or if the answer to a stream broke off.
+        """
+        return self._write_table(_wire.run_path(run, "assignments"), {}, target, format, timeout_s)
+
+    def _write_table(
+        self,
+        what: str,
+        params: dict[str, Any],
+        target: str | os.PathLike[str] | BinaryIO,
+        format: str | None,
+        timeout_s: float,
+    ) -> int:
         timeout_s = seconds("timeout_s", timeout_s)
         path = Path(target) if isinstance(target, (str, os.PathLike)) else None
         if format is None:
             format = SUFFIXES.get(path.suffix.lower()) if path else "csv"
-        if format not in LEDGER_FORMATS:
+        if format not in TABLE_FORMATS:
             given = f"got {format!r}" if format else f"and the name {path} ends in neither"
-            raise UsageError(f"format must be {' or '.join(LEDGER_FORMATS)}, {given}")
-        params = given_params(
-            {"from": from_epoch, "to": to_epoch, "world_size": world_size, "format": format}
-        )
-        what = _wire.run_path(run, "ledger")
-        request = _wire.download(what, params, CONTENT_TYPES[format], timeout_s)
+            raise UsageError(f"format must be {' or '.join(TABLE_FORMATS)}, {given}")
+        all_params = given_params({**params, "format": format})
+        request = _wire.download(what, all_params, CONTENT_TYPES[format], timeout_s)
         wait_s = max(timeout_s, self._timeout_s)
 
         def write_to(target: BinaryIO, *, may_rewind: bool) -> int:
