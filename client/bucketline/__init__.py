@@ -32,7 +32,7 @@ from ._errors import (
     Unauthorized,
     UsageError,
 )
-from ._types import Batch, Cursor, Deal, Session
+from ._types import Batch, Cursor, Deal, Pack, Session
 from ._warnings import RepeatedBatchesWarning, StartWarning
 from .operator import Operator
 
@@ -51,6 +51,7 @@ __all__ = [
     "Invalid",
     "NotFound",
     "Operator",
+    "Pack",
     "PlanFailed",
     "PlanMismatch",
     "ProtocolError",

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from . import _wire
 from ._checks import check_token, includes, seconds, whole
@@ -20,9 +20,9 @@ from ._resume import first_step
 from ._transport.tls import Verify
 from ._transport.transport import Transport
 from ._transport.urls import Urls, check_urls, without_credentials
-from ._types import Batch, Cursor, Json, Session, State
+from ._types import AnyBatch, Batch, Cursor, Json, Pack, Session, State
 from ._warnings import StartWarning
-from ._window import MAX_WINDOW
+from ._window import ANY_BATCH, MAX_WINDOW, BatchTypes
 
 
 class BucketClient(ProcessBound):
@@ -64,7 +64,7 @@ class BucketClient(ProcessBound):
             `CoordinatorUnavailable`.
         request_timeout_s: the limit of one attempt, in seconds.
         ack_interval_s: how old a finished step may get before it is acknowledged, in seconds.
-        include: what batches contain in addition: `"original_size"`, `"crop"`, or both; see `Batch`.
+        include: what batches contain in addition: `"original_size"`, `"crop"`, or both; see `Batch` and `Pack`.
         verify: for `https://` with a private CA: the file with its certificates, or an `ssl.SSLContext` (which cannot
             be pickled). `BUCKETLINE_CA_FILE` unless given, else what httpx trusts: `SSL_CERT_FILE`, `SSL_CERT_DIR`, or
             the public authorities.
@@ -159,12 +159,30 @@ class BucketClient(ProcessBound):
             CoordinatorUnavailable: if there was no answer in time.
             ProtocolError: if something other than a coordinator answers at the address.
             Refused: if the coordinator refuses the request.
+            UsageError: if the run serves packs. Nothing is finished or consumed by such a call.
         """
         rank = whole("rank", rank)
         self.check_start(rank)
-        batch = (self._engine or self._start_engine()).take(rank, None)
-        assert batch is not None
-        return batch
+        batch = (self._engine or self._start_engine()).take(rank, None, types=(Batch,))
+        return cast("Batch", batch)
+
+    def next_pack(self, rank: int) -> Pack:
+        """The rank's next pack, in a run of packed batches (`pack` in its spec); otherwise as `next_batch`.
+
+        ```python
+        while True:
+            pack = client.next_pack(rank)
+            train(pack.ids, pack.sizes)
+        ```
+
+        Raises:
+            UsageError: if the run serves batches of one resolution. Nothing is finished or consumed by such a call.
+            BucketlineError: the errors of `next_batch`.
+        """
+        rank = whole("rank", rank)
+        self.check_start(rank)
+        pack = (self._engine or self._start_engine()).take(rank, None, types=(Pack,))
+        return cast("Pack", pack)
 
     def epoch(self, rank: int, *, ahead: bool = False) -> Iterator[Batch]:
         """The rest of the rank's epoch, that of its next batch. Nothing more once the run has ended.
@@ -176,19 +194,42 @@ class BucketClient(ProcessBound):
             rank: whose batches.
             ahead: for loaders that request batches before the training loop has finished those it has. Then a batch is
                 finished only when `ack(rank, batch)` says so, and `state_dict` counts no other.
+
+        Raises:
+            UsageError: if the run serves packs. Nothing is finished or consumed by such a call.
         """
+        return cast("Iterator[Batch]", self._epoch(rank, ahead, (Batch,)))
+
+    def packs(self, rank: int, *, ahead: bool = False) -> Iterator[Pack]:
+        """The rest of the rank's epoch in a run of packed batches (`pack` in its spec); otherwise as `epoch`.
+
+        ```python
+        for pack in client.packs(rank):
+            train(pack.ids, pack.sizes)
+        ```
+
+        Args:
+            rank: whose packs.
+            ahead: as in `epoch`.
+
+        Raises:
+            UsageError: if the run serves batches of one resolution. Nothing is finished or consumed by such a call.
+        """
+        return cast("Iterator[Pack]", self._epoch(rank, ahead, (Pack,)))
+
+    def _epoch(self, rank: int, ahead: bool, types: BatchTypes = ANY_BATCH) -> Iterator[AnyBatch]:
         rank = whole("rank", rank)
         self.check_start(rank)
         engine = self._engine or self._start_engine()
         try:
-            batch = engine.take(rank, None, ahead)
+            batch = engine.take(rank, None, ahead, types)
         except EndOfRun:
             return
         while batch is not None:
             yield batch
-            batch = (self._engine or self._start_engine()).take(rank, batch.epoch, ahead)
+            batch = (self._engine or self._start_engine()).take(rank, batch.epoch, ahead, types)
 
-    def ack(self, rank: int, batch: Batch | Cursor | None = None) -> None:
+    def ack(self, rank: int, batch: AnyBatch | Cursor | None = None) -> None:
         """The batch handed out last is finished, although the next one is not needed yet.
 
         If batches were taken ahead or read by another process, `batch` and all before it are finished. The
@@ -351,7 +392,7 @@ class BucketClient(ProcessBound):
             )
 
     def state_dict(
-        self, rank: int | None = None, *, include_last: bool = True, after: Batch | Cursor | None = None
+        self, rank: int | None = None, *, include_last: bool = True, after: AnyBatch | Cursor | None = None
     ) -> dict[str, Any]:
         """The job's state, for its checkpoint. Sends no request, except for a rank that was never used.
 

@@ -19,8 +19,8 @@ from ._identity import SESSION_VARIABLE
 from ._transport.failures import Unanswered
 from ._transport.retry import Backoff, log_level
 from ._transport.transport import Transport, log
-from ._types import Batch, Cursor, State
-from ._window import NEVER_S, Ask, Window
+from ._types import AnyBatch, Cursor, State
+from ._window import ANY_BATCH, NEVER_S, Ask, BatchTypes, Window
 
 EXIT_PATIENCE_S = 5.0
 """How long the interpreter waits at exit for a last ack that is under way."""
@@ -76,18 +76,21 @@ class Engine:
 
     # --- called by the training loop's threads --------------------------------------------------------------
 
-    def take(self, rank: int, epoch: int | None, ahead: bool = False) -> Batch | None:
+    def take(
+        self, rank: int, epoch: int | None, ahead: bool = False, types: BatchTypes = ANY_BATCH
+    ) -> AnyBatch | None:
         """The rank's next batch, which finishes the one before it unless batches are taken ``ahead``; None if ``epoch``
-        has no further one."""
+        has no further one. ``UsageError`` if the run's batches are of none of ``types``; then nothing is finished."""
         started_s = self._clock()
         with self._lock:
             window = self._window(rank)
+            window.check_type(types)
             if not ahead and window.finish_last(started_s):
                 self._work.notify()
             while True:
                 if epoch is not None and window.is_end_of_epoch(epoch):
                     return None
-                batch = window.take(ahead, started_s)
+                batch = window.take(ahead, started_s, types)
                 if batch is not None:
                     if window.is_low:
                         self._work.notify()

@@ -45,7 +45,7 @@ class BucketlineError(Exception):
 
 
 class UsageError(BucketlineError, ValueError):
-    """An argument, a state dict or the environment is wrong. No request was sent.
+    """An argument, a state dict or the environment is wrong, or the run is not one for this call. Nothing has changed.
 
     ```python
     client.next_batch("0")  # UsageError: rank must be an integer >= 0, got '0'

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from . import _wire
 from ._transport.transport import Transport
-from ._types import Batch, Cursor, Json, Lease, State
+from ._types import AnyBatch, Cursor, Json, Lease, State
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class RankReader:
         deal = self._lease.deal
         return State(self._source.run, self._lease.fingerprint, place, deal.consumed(place), deal.world_size)
 
-    def epoch(self, start: Cursor) -> Iterator[Batch]:
+    def epoch(self, start: Cursor) -> Iterator[AnyBatch]:
         """The batches from ``start`` to the end of its epoch."""
         place: Cursor | None = start
         while place is not None:

@@ -73,6 +73,53 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Pack:
+    """The images of one step on one rank in a run of packed batches (`pack` in its spec): each has a size of its own.
+
+    For models with variable-length attention. All packs of one kind reserve the same lengths.
+
+    ```python
+    pack = client.next_pack(rank)
+    pixels = [load(id, width, height) for id, (width, height) in zip(pack.ids, pack.sizes)]
+    ```
+
+    Attributes:
+        ids: the images' ids, integers or strings as in the map.
+        sizes: (width, height) of each image, in pixels: multiples of the ladder's `divisible`.
+        lengths: the tokens that the plan reserves for each image, the longest first. An image has at most as many:
+            `width * height / divisible**2`, times `ceil(num_frames / frame_stride)` for clips.
+        epoch: counted from 0.
+        step: of the epoch, counted from 0.
+        rank: whose pack it is.
+        kind: the number of the pack kind in the run's plan.
+        num_frames: the length of each clip, in frames; None if the run has no frame buckets.
+        maps: the map of each id in a run of several maps, else None.
+        original_sizes: (width, height) of each image in the map; None unless the client passed
+            `include=["original_size"]`.
+        resize_sizes: (width, height) to scale each image to; None unless the client passed `include=["crop"]`.
+        crop_left_tops: (left, top) of the centre crop of the image's own size in each scaled image; None unless the
+            client passed `include=["crop"]`.
+    """
+
+    ids: list[Any]
+    sizes: list[tuple[int, int]]
+    lengths: list[int]
+    epoch: int
+    step: int
+    rank: int
+    kind: int
+    num_frames: list[int] | None = None
+    maps: list[str] | None = None
+    original_sizes: list[tuple[int, int]] | None = None
+    resize_sizes: list[tuple[int, int]] | None = None
+    crop_left_tops: list[tuple[int, int]] | None = None
+
+
+AnyBatch = Batch | Pack
+"""What a run serves: all its batches are of one of the two types."""
+
+
+@dataclass(frozen=True, slots=True)
 class Deal:
     """How one start of the job shards an epoch's stream of batches over steps and ranks.
 
@@ -166,7 +213,7 @@ class Session:
 class NextAnswer:
     """``num_steps`` belongs to the cursor's epoch; ``done`` says that no batch follows these."""
 
-    batches: list[Batch]
+    batches: list[AnyBatch]
     cursor: Cursor
     num_steps: int
     done: bool

@@ -16,11 +16,14 @@ from collections import deque
 from dataclasses import dataclass
 
 from ._errors import EndOfRun, Fenced, ProtocolError, UsageError
-from ._types import Batch, Cursor, Lease, NextAnswer, State
+from ._types import AnyBatch, Batch, Cursor, Lease, NextAnswer, Pack, State
 
 NEVER_S = float("inf")
 MAX_WINDOW = 1024
 """The coordinator's limit of batches in one answer, and of steps that one ack may finish."""
+
+BatchTypes = tuple[type[AnyBatch], ...]
+ANY_BATCH: BatchTypes = (Batch, Pack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Window:
     ) -> None:
         self.rank = rank
         self.lease: Lease | None = None
-        self.ready: deque[Batch] = deque()
+        self.ready: deque[AnyBatch] = deque()
         self.ended = False
         self.error: BaseException | None = None
         self.is_error_raised = False
@@ -55,8 +58,8 @@ class Window:
         self._start = start
         self._next: Cursor | None = None  # the first step that is not fetched
         self._reads = reads
-        self._last: Batch | None = None
-        self._out: deque[Batch] = deque()  # handed out and not finished, the last one at the end
+        self._last: AnyBatch | None = None
+        self._out: deque[AnyBatch] = deque()  # handed out and not finished, the last one at the end
         self._is_ahead = False
         self._finished: Cursor | None = None  # the last finished step, inclusive as an ack is
         self._num_finished = 0
@@ -66,9 +69,11 @@ class Window:
 
     # --- the training loop's side ---------------------------------------------------------------------------
 
-    def take(self, ahead: bool = False, since_s: float = 0.0) -> Batch | None:
+    def take(
+        self, ahead: bool = False, since_s: float = 0.0, types: BatchTypes = ANY_BATCH
+    ) -> AnyBatch | None:
         """The next batch, or None if it is not prefetched yet. Raises the error that blocks a call that began at
-        ``since_s``.
+        ``since_s``, and ``UsageError`` if the batch is of none of ``types``.
 
         Prefetched batches are still handed out after an error, because the plan does not change. After a fence they
         are not: the rank's new holder gets the same ones, and continuing would train on them twice.
@@ -80,6 +85,7 @@ class Window:
                 f"rank {self.rank}: {len(self._out)} batches are handed out and none of them is acknowledged: call "
                 "ack(rank, batch) for those that are finished"
             )
+        self.check_type(types)
         self._reads, self._is_ahead = True, ahead
         if self.ready:
             self._last = self.ready.popleft()
@@ -88,6 +94,21 @@ class Window:
         if self.ended:
             raise EndOfRun(f"rank {self.rank} has had every batch of its run")
         return None
+
+    def check_type(self, types: BatchTypes) -> None:
+        """``UsageError`` if the run is known to serve none of ``types``. Changes nothing."""
+        known = self.ready[0] if self.ready else self._last
+        if known is None or isinstance(known, types):
+            return
+        if isinstance(known, Pack):
+            raise UsageError(
+                f"rank {self.rank}: the run serves packs, in which each image has a size of its own: call next_pack or "
+                "packs instead of next_batch or epoch"
+            )
+        raise UsageError(
+            f"rank {self.rank}: the run serves batches of one resolution, not packs: call next_batch or epoch instead "
+            "of next_pack or packs"
+        )
 
     def raise_error(self, since_s: float) -> None:
         """Raise the error that blocks a call that began at ``since_s``. The error of an earlier attempt is forgotten
@@ -266,5 +287,5 @@ class Window:
         return Cursor(cursor.epoch + 1, 0) if self._num_steps.get(cursor.epoch) == cursor.step else cursor
 
 
-def _place(batch: Batch) -> Cursor:
+def _place(batch: AnyBatch) -> Cursor:
     return Cursor(batch.epoch, batch.step)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ._checks import whole
 from ._errors import BY_CODE, Invalid, ProtocolError, Refused, UsageError
-from ._types import Batch, Cursor, Deal, Json, Lease, NextAnswer, Session, State
+from ._types import AnyBatch, Batch, Cursor, Deal, Json, Lease, NextAnswer, Pack, Session, State
 
 T = TypeVar("T")
 
@@ -150,7 +150,10 @@ def cursor_from(document: Json) -> Cursor:
     return Cursor(int(document["epoch"]), int(document["step"]))
 
 
-def batch_from(document: Json) -> Batch:
+def batch_from(document: Json) -> AnyBatch:
+    """A pack has a ``kind`` where another batch has a bucket."""
+    if "kind" in document:
+        return _pack_from(document)
     return Batch(
         ids=document["ids"],
         width=document["width"],
@@ -160,6 +163,23 @@ def batch_from(document: Json) -> Batch:
         rank=document["rank"],
         bucket=document["bucket"],
         repeats=document.get("repeats"),
+        num_frames=document.get("num_frames"),
+        maps=document.get("maps"),
+        original_sizes=_pairs(document.get("original_sizes")),
+        resize_sizes=_pairs(document.get("resize_sizes")),
+        crop_left_tops=_pairs(document.get("crop_left_tops")),
+    )
+
+
+def _pack_from(document: Json) -> Pack:
+    return Pack(
+        ids=document["ids"],
+        sizes=[(int(width), int(height)) for width, height in document["sizes"]],
+        lengths=document["lengths"],
+        epoch=document["epoch"],
+        step=document["step"],
+        rank=document["rank"],
+        kind=document["kind"],
         num_frames=document.get("num_frames"),
         maps=document.get("maps"),
         original_sizes=_pairs(document.get("original_sizes")),
@@ -233,7 +253,7 @@ def next_from(document: Json) -> NextAnswer:
     )
 
 
-def batches_from(document: Json) -> list[Batch]:
+def batches_from(document: Json) -> list[AnyBatch]:
     return [batch_from(batch) for batch in document["batches"]]
 
 

@@ -22,6 +22,13 @@ ROOT = Path(__file__).parents[2]
 _numbers = itertools.count()
 COCO = ROOT / "service" / "bucketline_service" / "data" / "coco-5k.csv"
 
+PACKED = {
+    "batch_size": None,
+    "ladder": {"kind": "native", "max_pixels": 65536, "divisible": 16},
+    "pack": {"max_tokens": 32768},
+}
+"""What ``put_run`` takes for a run of packs of about 150 images, and epochs of 16 steps."""
+
 
 class Coordinator:
     """``bucketline serve`` with ``flags`` on a SQLite store under ``folder``, which replicas share; on a free port

@@ -43,6 +43,28 @@ def test_batches_are_read():
         batch.ids = []
 
 
+def test_packs_are_read():
+    told = {
+        **{"epoch": 0, "step": 3, "rank": 1, "kind": 7, "ids": [7, "x"]},
+        **{"sizes": [[640, 448], [32, 64]], "lengths": [1120, 9]},
+    }
+    pack = _wire.batch_from(told)
+    assert pack == bucketline.Pack(
+        [7, "x"], [(640, 448), (32, 64)], [1120, 9], epoch=0, step=3, rank=1, kind=7
+    )
+    more = {
+        **{"num_frames": [9, 17], "maps": ["a", "b"], "original_sizes": [[800, 500], [33, 70]]},
+        **{"resize_sizes": [[717, 448], [33, 70]], "crop_left_tops": [[38, 0], [0, 3]]},
+    }
+    full = _wire.batch_from({**told, **more})
+    assert (full.num_frames, full.maps) == ([9, 17], ["a", "b"])
+    assert full.original_sizes == [(800, 500), (33, 70)]
+    assert full.resize_sizes == [(717, 448), (33, 70)]
+    assert full.crop_left_tops == [(38, 0), (0, 3)]
+    with pytest.raises(ProtocolError, match="'lengths'"):
+        told.pop("lengths"), _wire.read(told, _wire.batch_from, "GET /x")
+
+
 def test_a_deal_counts_what_the_job_has_consumed():
     assert DEAL.consumed(Cursor(2, 500)) == 4000
     assert DEAL.consumed(Cursor(2, 510)) == 4060

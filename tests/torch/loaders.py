@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bucketline import Batch, BucketClient
+from bucketline import Batch, BucketClient, Pack
 
 data = pytest.importorskip("torch.utils.data", reason="torch is not installed: make test-torch")
 stateful_dataloader = pytest.importorskip("torchdata.stateful_dataloader", reason="see make test-torch")
@@ -37,7 +37,7 @@ class Names(data.Dataset):
 
 
 def seen(given: Any) -> Seen:
-    if isinstance(given, Batch):
+    if isinstance(given, Batch | Pack):
         return given.epoch, given.step, given.ids
     return given[0].epoch, given[0].step, [item.id for item in given]
 

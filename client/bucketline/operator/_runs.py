@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import _wire
 from .._checks import includes, seconds
-from .._errors import PlanFailed
-from .._types import Batch, Json
+from .._errors import PlanFailed, UsageError
+from .._types import AnyBatch, Batch, Json, Pack
 from ._connection import Connection
+
+T = TypeVar("T")
 
 POLL_S = 0.2
 WARNINGS_S = 10.0
@@ -128,7 +130,56 @@ class RunCalls(Connection):
             count: how many, up to 1,024.
             world_size: the number of ranks to shard over; the current one unless given.
             include: as in `BucketClient`.
+
+        Raises:
+            UsageError: if the run serves packs: call `packs`.
         """
+        found = self._batches(run, epoch, step, rank, count, world_size, include)
+        return _all_of(Batch, found, f"run {run!r} serves packs: call packs instead of batches")
+
+    def packs(
+        self,
+        run: str,
+        epoch: int,
+        step: int,
+        rank: int,
+        count: int = 1,
+        *,
+        world_size: int | None = None,
+        include: Sequence[str] = (),
+    ) -> list[Pack]:
+        """The plan of a run of packed batches (`pack` in its spec); otherwise as `batches`.
+
+        ```python
+        first = operator.packs("native", epoch=0, step=0, rank=0, count=100)
+        ```
+
+        Args:
+            run: the run's name.
+            epoch: counted from 0.
+            step: the first step, counted from 0.
+            rank: whose packs.
+            count: how many, up to 1,024.
+            world_size: the number of ranks to shard over; the current one unless given.
+            include: as in `BucketClient`.
+
+        Raises:
+            UsageError: if the run serves batches of one resolution: call `batches`.
+        """
+        found = self._batches(run, epoch, step, rank, count, world_size, include)
+        message = f"run {run!r} serves batches of one resolution, not packs: call batches instead of packs"
+        return _all_of(Pack, found, message)
+
+    def _batches(
+        self,
+        run: str,
+        epoch: int,
+        step: int,
+        rank: int,
+        count: int,
+        world_size: int | None,
+        include: Sequence[str],
+    ) -> list[AnyBatch]:
         what = _wire.run_path(run, "batches")
         place = {"epoch": epoch, "step": step, "rank": rank, "count": count, "world_size": world_size}
         return self._read(what, _wire.batches_from, **place, include=",".join(includes(include)) or None)
@@ -137,3 +188,11 @@ class RunCalls(Connection):
         """Delete a run; unless `force`, `Conflict` if one of its ranks was active in the last minute."""
         params = (("force", "true"),) if force else ()
         self._ask(_wire.Request("DELETE", _wire.run_path(name), params=params))
+
+
+def _all_of(kind: type[T], batches: Sequence[object], otherwise: str) -> list[T]:
+    """The batches, all of one type; ``UsageError(otherwise)`` if they are of another."""
+    found = [batch for batch in batches if isinstance(batch, kind)]
+    if len(found) < len(batches):
+        raise UsageError(otherwise)
+    return found

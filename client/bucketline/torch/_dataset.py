@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from .._client import BucketClient
 from .._errors import UsageError
-from .._types import Batch, Cursor, Session
+from .._types import AnyBatch, Batch, Cursor, Pack, Session
 from ._loader_checks import check_order, check_state, state_of_rank
 from ._rank import rank_and_world_size
 from ._shared_places import SharedPlaces
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class BucketIterableDataset(IterableDataset[Any]):
-    """One rank's batches, each loaded in the loader's workers. One pass is (the rest of) one epoch.
+    """One rank's batches or packs, each loaded in the loader's workers. One pass is (the rest of) one epoch.
 
     Call `begin`, then loop over `follow(loader)`, which acknowledges batches; nothing else does. Every worker requests
     all batches of its rank and takes its own: with many workers `BucketBatchSampler`, which requests them once, is the
@@ -40,8 +40,9 @@ class BucketIterableDataset(IterableDataset[Any]):
 
     Args:
         client: the client of the run.
-        load: turns a `Batch` into data, in the loader's workers; the dataset then yields `(batch, load(batch))`, and
-            `(batch, None)` for a batch without an image (`tails: "short"`). If None, it yields the `Batch`.
+        load: turns a `Batch` (in a run of packs: a `Pack`) into data, in the loader's workers; the dataset then yields
+            `(batch, load(batch))`, and `(batch, None)` for a batch without an image (`tails: "short"`). If None, it
+            yields the `Batch`.
         rank: as in `BucketBatchSampler`.
         world_size: as in `BucketBatchSampler`.
 
@@ -52,18 +53,18 @@ class BucketIterableDataset(IterableDataset[Any]):
     def __init__(
         self,
         client: BucketClient,
-        load: Callable[[Batch], Any] | None = None,
+        load: Callable[[Batch], Any] | Callable[[Pack], Any] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
         super().__init__()
         self.client = client
         self.rank, self.world_size = rank_and_world_size(rank, world_size)
-        self.load = load
+        self.load: Callable[[Any], Any] | None = load
         self.holder = client.holder  # also the workers', which share the lease
         self._places = SharedPlaces()
         self._place: Cursor | None = None  # the first step that is not trained on
-        self._in_hand: Batch | None = None
+        self._in_hand: AnyBatch | None = None
 
     def __iter__(self) -> WorkerIterator:
         return WorkerIterator(
@@ -174,12 +175,12 @@ class BucketIterableDataset(IterableDataset[Any]):
             self.begin(state)
 
 
-def _batch_in(data: Any, place: Cursor) -> Batch:
+def _batch_in(data: Any, place: Cursor) -> AnyBatch:
     """The batch that ``data`` begins with, which must be the one at ``place``."""
     first = data[0] if isinstance(data, (tuple, list)) and data else data
-    if not isinstance(first, Batch):
+    if not isinstance(first, AnyBatch):
         raise UsageError(
-            "loader: what it yields does not begin with its Batch, so it is unknown what is trained on: use "
+            "loader: what it yields does not begin with its Batch or Pack, so it is unknown what is trained on: use "
             "DataLoader(dataset, batch_size=None), and a collate_fn that keeps the dataset's (batch, data)"
         )
     if (first.epoch, first.step) != place:

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from .._client import BucketClient
 from .._errors import NotFound, UsageError
-from .._types import Batch, Cursor
+from .._types import AnyBatch, Cursor
 from ._items import Item
 from ._rank import check_world_size
 
@@ -77,15 +77,15 @@ def check_caller(caller: FrameType | None) -> None:
 
 
 def place_in(data: Any) -> Cursor | None:
-    """The place of a batch that begins with its ``Batch`` or an ``Item``, else None."""
+    """The place of a batch that begins with its ``Batch``, ``Pack`` or an ``Item``, else None."""
     first = data
     while isinstance(first, (tuple, list)) and first:
         first = first[0]
-    return Cursor(first.epoch, first.step) if isinstance(first, (Batch, Item)) else None
+    return Cursor(first.epoch, first.step) if isinstance(first, AnyBatch | Item) else None
 
 
 def state_of_rank(
-    client: BucketClient, rank: int, world_size: int | None, after: Batch | None = None
+    client: BucketClient, rank: int, world_size: int | None, after: AnyBatch | None = None
 ) -> dict[str, Any]:
     """As ``BucketClient.state_dict``. ``UsageError`` if the run is not sharded over ``world_size`` ranks, whether or
     not it has this rank."""

@@ -136,7 +136,7 @@ def measure_cost(
         clock: in seconds. `time.process_time` if the step runs on a CPU that has other work.
 
     Raises:
-        UsageError: if an argument is wrong.
+        UsageError: if an argument is wrong, or if the run serves packs, which have no shape to measure.
         CoordinatorUnavailable: if there was no answer in time.
         Refused: if the coordinator refuses the request, for example because there is no such run.
     """
@@ -192,6 +192,11 @@ def _batches(client: BucketClient) -> list[Batch]:
         client.url, client._token, timeout_s=client._timeout_s, verify=client._verify
     ) as coordinator:
         stats = coordinator.stats(client.run)
+        if stats.get("packs"):
+            raise UsageError(
+                f"client: run {client.run!r} serves packs, whose images each have a size of their own, and a measured "
+                'cost is a table of the shapes of buckets: let the run count tokens, "cost": {"kind": "transformer", …}'
+            )
         buckets = [each for each in stats["buckets"] if each["num_batches"]]
         count = max(1, min(_NUM_READ, _MAX_READ_IDS // max(each["batch_size"] for each in buckets)))
         include = ("original_size",) if client._include else ()

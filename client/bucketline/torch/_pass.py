@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from .._types import Batch
+from .._types import AnyBatch
 
 
 class PassOwner(Protocol):
     """What a pass asks of its sampler."""
 
-    def _begin_pass(self, new: Pass) -> Iterator[Batch]:
+    def _begin_pass(self, new: Pass) -> Iterator[AnyBatch]:
         """The batches of ``new``, which replaces the pass before it."""
 
-    def _hand_out(self, owner: Pass, batch: Batch) -> list[Any]:
+    def _hand_out(self, owner: Pass, batch: AnyBatch) -> list[Any]:
         """What the loader gets for a batch, nothing for one without an image; ``UsageError`` for a pass that was
         replaced."""
 
-    def _state_after(self, last: Batch | None) -> dict[str, Any]:
+    def _state_after(self, last: AnyBatch | None) -> dict[str, Any]:
         """The job's state once ``last`` is trained on; without it, the present state."""
 
     def _load_pass_state(self, state: Mapping[str, Any]) -> bool:
@@ -35,8 +35,8 @@ class Pass(Iterator[list[Any]]):
     def __init__(self, owner: PassOwner) -> None:
         self.epoch: int | None = None
         self._owner = owner
-        self._batches: Iterator[Batch] | None = None
-        self._last: Batch | None = None
+        self._batches: Iterator[AnyBatch] | None = None
+        self._last: AnyBatch | None = None
         self._is_exhausted = False
 
     def __next__(self) -> list[Any]:

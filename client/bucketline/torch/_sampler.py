@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from .. import _wire
 from .._client import BucketClient
 from .._errors import UsageError
-from .._types import Batch, Cursor, Session
+from .._types import AnyBatch, Cursor, Session
 from .._warnings import RepeatedBatchesWarning
 from ._items import items_of
 from ._loader_checks import check_caller, check_loader, check_order, check_state, place_in, state_of_rank
@@ -34,7 +34,7 @@ class Start(NamedTuple):
 
 
 class BucketBatchSampler:
-    """One rank's batches, as lists of `Item`. One pass is (the rest of) one epoch.
+    """One rank's batches or packs, as lists of `Item`. One pass is (the rest of) one epoch.
 
     Call `begin` first. Then loop over `follow(loader)`, which acknowledges a batch when the next one is requested. If a
     framework owns the loop, call `ack()` after each step instead (`bucketline.lightning` does). Without either of the
@@ -75,7 +75,7 @@ class BucketBatchSampler:
         self._is_rank_given = not (rank is None and world_size is None)
         self._place_in_job = rank_and_world_size(rank, world_size) if self._is_rank_given else None
         self._ids_only = ids_only
-        self._out: deque[Batch] = deque()  # with the loader or the loop, not trained on; the oldest first
+        self._out: deque[AnyBatch] = deque()  # with the loader or the loop, not trained on; the oldest first
         self._loop_has_oldest = False
         self._start: Start | None = None  # requested, and carried out when it is needed
         self._pass: Pass | None = None
@@ -295,7 +295,7 @@ class BucketBatchSampler:
 
     # --- for the passes (see PassOwner) ---------------------------------------------------------------------
 
-    def _begin_pass(self, new: Pass) -> Iterator[Batch]:
+    def _begin_pass(self, new: Pass) -> Iterator[AnyBatch]:
         """The batches of a new pass, from the first one that is not trained on. What an older pass had out is put
         back."""
         if self._pass is not None and not self._is_counted and not self._is_handed_over:
@@ -314,13 +314,13 @@ class BucketBatchSampler:
             self._is_rolled_over = False
             # the framework's epoch has ended: the rest of the run's epoch is less than a step
             return iter(())
-        return self._all_epochs() if self._runs_on else self.client.epoch(self.rank, ahead=True)
+        return self._all_epochs() if self._runs_on else self.client._epoch(self.rank, ahead=True)
 
-    def _all_epochs(self) -> Iterator[Batch]:
+    def _all_epochs(self) -> Iterator[AnyBatch]:
         has_more = True
         while has_more:
             has_more = False
-            for batch in self.client.epoch(self.rank, ahead=True):
+            for batch in self.client._epoch(self.rank, ahead=True):
                 has_more = True
                 yield batch
 
@@ -339,7 +339,7 @@ class BucketBatchSampler:
                 stacklevel=4,
             )
 
-    def _hand_out(self, owner: Pass, batch: Batch) -> list[Any]:
+    def _hand_out(self, owner: Pass, batch: AnyBatch) -> list[Any]:
         if owner is not self._pass:
             raise UsageError(
                 "another pass over this sampler has begun, or a state was loaded: only one pass can be used at a time"
@@ -348,7 +348,7 @@ class BucketBatchSampler:
         self._pass_over_empty()
         return list(batch.ids) if self._ids_only else items_of(batch)
 
-    def _state_after(self, last: Batch | None) -> dict[str, Any]:
+    def _state_after(self, last: AnyBatch | None) -> dict[str, Any]:
         return self.state_dict() if last is None else self.client.state_dict(self.rank, after=last)
 
     def _load_pass_state(self, state: Mapping[str, Any]) -> bool:

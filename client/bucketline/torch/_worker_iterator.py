@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 from .._client import BucketClient
 from .._errors import UsageError
 from .._reader import RankReader
-from .._types import Batch, Cursor
+from .._types import AnyBatch, Cursor
 from ._rank import check_world_size
 from ._shared_places import SharedPlaces
 
@@ -24,7 +24,7 @@ class PassContext:
     rank: int
     world_size: int | None
     holder: str
-    load: Callable[[Batch], Any] | None
+    load: Callable[[Any], Any] | None
     places: SharedPlaces
 
 
@@ -43,7 +43,7 @@ class WorkerIterator(Iterator[Any]):
         self._num_workers: int = info.num_workers if info is not None else 1
         self._loaded: dict[str, Any] = {}
         self._reader: RankReader | None = None
-        self._batches: Iterator[Batch] = iter(())
+        self._batches: Iterator[AnyBatch] = iter(())
         self._epoch = self._from_step = self._done_step = self._next_step = 0
 
     def __next__(self) -> Any:
