@@ -15,9 +15,18 @@ for batch in sampler.follow(loader):  # requesting the next batch says that this
 Only this package imports torch; `import bucketline` does not.
 """
 
+from ._collate import collate_packed
 from ._dataset import BucketIterableDataset
 from ._items import Item
 from ._measure_cost import MeasuredCost, Timing, measure_cost
 from ._sampler import BucketBatchSampler
 
-__all__ = ["BucketBatchSampler", "BucketIterableDataset", "Item", "MeasuredCost", "Timing", "measure_cost"]
+__all__ = [
+    "BucketBatchSampler",
+    "BucketIterableDataset",
+    "Item",
+    "MeasuredCost",
+    "Timing",
+    "collate_packed",
+    "measure_cost",
+]
