@@ -15,7 +15,7 @@ from ._engine import EXIT_PATIENCE_S, Engine
 from ._errors import EndOfRun, Fenced, UsageError
 from ._identity import SESSION_VARIABLE, preferred_replica, session_name
 from ._process import ProcessBound
-from ._reader import RankReader, Source
+from ._reader import PlanReader, RankReader, Source
 from ._resume import first_step
 from ._transport.tls import Verify
 from ._transport.transport import Transport
@@ -259,6 +259,57 @@ class BucketClient(ProcessBound):
         engine = self._engine or self._start_engine()
         source = Source(engine.transport, self.run, self._started, self._include, self._timeout_s)
         return RankReader(source, whole("rank", rank), holder, min(self._window, MAX_WINDOW))
+
+    def read_epoch(self, rank: int, world_size: int, epoch: int = 0) -> Iterator[Batch]:
+        """One epoch of the plan, without lease or cursor: for a validation, or a pass that caches latents.
+
+        Every call has the same batches in the same order, whatever was trained meanwhile, and any number of processes
+        may read at once. Nothing is finished by it.
+
+        ```python
+        for batch in client.read_epoch(rank, world_size):
+            validate(batch.ids, batch.width, batch.height)
+        ```
+
+        Args:
+            rank: whose batches.
+            world_size: over how many ranks the epoch is sharded, from its start.
+            epoch: counted from 0.
+
+        Raises:
+            UsageError: if the run serves packs: call `read_packs`.
+            BucketlineError: the errors of `next_batch`, but `Fenced` and `EndOfRun`.
+        """
+        return cast("Iterator[Batch]", self._read_epoch(rank, world_size, epoch, (Batch,)))
+
+    def read_packs(self, rank: int, world_size: int, epoch: int = 0) -> Iterator[Pack]:
+        """One epoch of the plan of a run of packed batches; otherwise as `read_epoch`.
+
+        Args:
+            rank: whose packs.
+            world_size: over how many ranks the epoch is sharded, from its start.
+            epoch: counted from 0.
+
+        Raises:
+            UsageError: if the run serves batches of one resolution.
+            BucketlineError: the errors of `read_epoch`.
+        """
+        return cast("Iterator[Pack]", self._read_epoch(rank, world_size, epoch, (Pack,)))
+
+    def _read_epoch(self, rank: int, world_size: int, epoch: int, types: BatchTypes) -> Iterator[AnyBatch]:
+        for batch in self.plan_reader(rank, world_size, epoch).batches():
+            if not isinstance(batch, types):
+                serves = "packs: call read_packs" if isinstance(batch, Pack) else "no packs: call read_epoch"
+                raise UsageError(f"run {self.run!r} serves {serves}")
+            yield batch
+
+    def plan_reader(self, rank: int, world_size: int, epoch: int) -> PlanReader:
+        """Reads an epoch of the plan. No thread is started."""
+        engine = self._engine or self._start_engine()
+        source = Source(engine.transport, self.run, None, self._include, self._timeout_s)
+        size = whole("world_size", world_size, 1)
+        count = min(self._window, MAX_WINDOW)
+        return PlanReader(source, whole("rank", rank), size, whole("epoch", epoch), count)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Return when the coordinator has acknowledged every finished batch, after `timeout_s` seconds at most (unless

@@ -1,4 +1,5 @@
-"""Reading a rank's batches outside the process that trains: under its lease, in order, without acknowledging any."""
+"""Reading a rank's batches without acknowledging any: outside the process that trains, under its lease; and from the
+plan, without a lease."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from . import _wire
+from ._errors import ProtocolError
 from ._transport.transport import Transport
 from ._types import AnyBatch, Cursor, Json, Lease, State
 
@@ -61,3 +63,41 @@ class RankReader:
 
     def _ask(self, request: _wire.Request, reader: Callable[[Json], T]) -> T:
         return self._source.transport.call(request, self._source.timeout_s, reader)
+
+
+class PlanReader:
+    """Reads an epoch of the plan as ``world_size`` ranks train it from its start, ``count`` batches at a time."""
+
+    def __init__(self, source: Source, rank: int, world_size: int, epoch: int, count: int) -> None:
+        self._source = source
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = epoch
+        self._count = count
+
+    def num_steps(self) -> int:
+        """Raises ``ProtocolError`` if the coordinator is too old to report it."""
+        num_steps = self._read(0, 1)[1]
+        if num_steps is None:
+            raise ProtocolError(
+                "the coordinator is too old to report the number of steps of an epoch: upgrade it"
+            )
+        return num_steps
+
+    def batches(self) -> Iterator[AnyBatch]:
+        """All batches of the epoch."""
+        step, num_steps = 0, None
+        while step != num_steps:
+            found, num_steps = self._read(step, self._count)
+            for batch in found:
+                if batch.epoch != self._epoch:
+                    return
+                yield batch
+                step = batch.step + 1
+            if not found:
+                return
+
+    def _read(self, step: int, count: int) -> tuple[list[AnyBatch], int | None]:
+        of, place = self._source, Cursor(self._epoch, step)
+        request = _wire.plan_request(of.run, self._rank, self._world_size, place, count, of.include)
+        return of.transport.call(request, of.timeout_s, _wire.planned_from)

@@ -100,6 +100,17 @@ def for_older(request: Request, refused: Exception) -> Request | None:
     return replace(request, body={name: value for name, value in request.body.items() if name != field})
 
 
+def plan_request(
+    run: str, rank: int, world_size: int, place: Cursor, count: int, include: tuple[str, ...]
+) -> Request:
+    """For batches of the plan from ``place`` on, without a lease."""
+    numbers = {**place.to_json(), "rank": rank, "count": count, "world_size": world_size}
+    params = tuple((name, str(number)) for name, number in numbers.items())
+    if include:
+        params += (("include", ",".join(include)),)
+    return Request("GET", run_path(run, "batches"), params=params)
+
+
 def run_request(run: str) -> Request:
     return Request("GET", run_path(run))
 
@@ -251,6 +262,11 @@ def next_from(document: Json) -> NextAnswer:
         num_steps=int(document["num_steps"]),
         done=bool(document["done"]),
     )
+
+
+def planned_from(document: Json) -> tuple[list[AnyBatch], int | None]:
+    """Batches, and the number of steps of the epoch that was asked for, which older coordinators do not report."""
+    return batches_from(document), _whole_or_none(document, "num_steps")
 
 
 def batches_from(document: Json) -> list[AnyBatch]:

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402 - after the skip
 
 from bucketline.lightning import BucketlineCallback  # noqa: E402
-from bucketline.torch import BucketBatchSampler, BucketIterableDataset  # noqa: E402
+from bucketline.torch import BucketBatchSampler, BucketEpochSampler, BucketIterableDataset  # noqa: E402
 
 pytestmark = [
     *ALLOWED,
@@ -308,3 +308,40 @@ def test_what_cannot_be_counted_or_resumed_is_refused(fit: Any, url: str, run: s
     torch.save(checkpoint, file)
     with pytest.raises(UsageError, match="saved without BucketlineCallback"):
         fit(file, max_epochs=1)
+
+
+def test_lightning_validates_the_same_images_each_time(url: str) -> None:
+    seen: list[tuple[bool, list[Any]]] = []
+
+    class Validated(Module):
+        def training_step(self, items: Any, _: int) -> Any:
+            return self.layer(torch.ones(1, 1)).sum()
+
+        def validation_step(self, items: list[Any], _: int) -> None:
+            seen.append((self.trainer.sanity_checking, [item.id for item in items]))
+
+    def validation(**options: Any) -> list[list[Any]]:
+        seen.clear()
+        sampler = BucketEpochSampler(client, rank=0, world_size=1)
+        module = Validated(lambda: data.DataLoader([0.0] * 2))
+        module.val_dataloader = lambda: data.DataLoader(Names(), batch_sampler=sampler, collate_fn=list)
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=2,
+            num_sanity_val_steps=2,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
+        trainer.fit(module)
+        assert [ids for is_sanity, ids in seen if is_sanity] == whole[:2]
+        return [ids for is_sanity, ids in seen if not is_sanity]
+
+    put_run(url, "validation", world_size=1, batch_size=300, tails="short")
+    with BucketClient(url, "validation") as client:
+        whole = [batch.ids for batch in client.read_epoch(0, 1)]
+        assert validation() == whole * 2
+        assert validation(limit_val_batches=3) == whole[:3] * 2

@@ -17,12 +17,14 @@ Only this package imports torch; `import bucketline` does not.
 
 from ._collate import collate_packed
 from ._dataset import BucketIterableDataset
+from ._epoch_sampler import BucketEpochSampler
 from ._items import Item
 from ._measure_cost import MeasuredCost, Timing, measure_cost
 from ._sampler import BucketBatchSampler
 
 __all__ = [
     "BucketBatchSampler",
+    "BucketEpochSampler",
     "BucketIterableDataset",
     "Item",
     "MeasuredCost",

@@ -223,8 +223,9 @@ class Delivery:
         count: int,
         world_size: int | None,
         include: Includes = NOTHING,
-    ) -> list[bytes]:
-        """The planned batches, without a lease; with ``world_size``, as a job of that size would be handed them."""
+    ) -> tuple[list[bytes], int]:
+        """The planned batches, without a lease, and the number of steps of the first one's epoch; with ``world_size``,
+        as a job of that size would be handed them."""
         run = await self._runs.open(name)
         check_size(run, world_size or run.generation.world_size)
         sharding = run.sharding
@@ -233,7 +234,8 @@ class Delivery:
         if rank >= sharding.world_size:
             raise _no_rank(run, rank, sharding.world_size)
         sharding.check_dealt("", cursor)
-        return await self._batches(run, sharding, rank, cursor, count, include)
+        found = await self._batches(run, sharding, rank, cursor, count, include)
+        return found, 0 if sharding.is_over(cursor) else sharding.num_steps(cursor.epoch)
 
     async def _batches(
         self, run: Run, sharding: Sharding, rank: int, start: Cursor, count: int, include: Includes

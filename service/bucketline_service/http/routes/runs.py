@@ -133,8 +133,8 @@ def _add_reading(router: APIRouter, coordinator: Coordinator, guards: Guards) ->
         """Batches of a rank, read without moving its cursor. With ``world_size``, as each epoch is sharded over that
         many ranks."""
         start, besides = Cursor(epoch, step), _includes(include)
-        found = await coordinator.delivery.batches(run, rank, start, count, world_size, besides)
-        return as_json({"batches": as_list(found)})
+        found, num_steps = await coordinator.delivery.batches(run, rank, start, count, world_size, besides)
+        return as_json({"batches": as_list(found), "num_steps": num_steps})
 
 
 def _includes(given: str | None) -> Includes:

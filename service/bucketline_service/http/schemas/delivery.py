@@ -107,6 +107,7 @@ class BatchOut(BaseModel):
 
 class Batches(BaseModel):
     batches: list[BatchOut]
+    num_steps: int = Field(description="number of steps of the epoch that was asked for")
 
 
 _GENERATION_ID = "random for each start of the job; null if an older release began the generation"
