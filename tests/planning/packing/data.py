@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
+from bucketline_service.planning.packing.lengths import choose_lengths
+from bucketline_service.planning.packing.pack_kinds import PackKinds, fit_pack_kinds
+
 
 @st.composite
 def histograms(draw, max_count=40):
@@ -30,3 +33,16 @@ def packs_and_images(draw):
         images[shorter] += moved
         images[length] += num - moved
     return kinds, counts, images
+
+
+def images_of(tokens, counts, lengths):
+    """int64[S]: images of each length, which is the shortest that holds them."""
+    of = np.searchsorted(lengths, tokens)
+    return np.bincount(of, weights=counts, minlength=len(lengths)).astype(np.int64)
+
+
+def fitted(tokens, counts, max_tokens, num_lengths) -> tuple[PackKinds, np.ndarray]:
+    """Packs for these images, and how many there are of each length."""
+    lengths = choose_lengths(tokens, counts, max_tokens, num_lengths)
+    images = images_of(tokens[counts > 0], counts[counts > 0], lengths)
+    return fit_pack_kinds(images, lengths, max_tokens), images

@@ -9,12 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bucketline_service.planning.packing.lengths import (
-    MAX_CANDIDATES,
-    choose_lengths,
-    grid,
-    length_classes,
-)
+from bucketline_service.errors import Invalid
+from bucketline_service.planning.packing.lengths import MAX_CANDIDATES, choose_lengths, grid
 
 
 @st.composite
@@ -31,7 +27,7 @@ def histograms(draw):
 
 
 def padded(tokens, counts, lengths):
-    return int(counts @ lengths[length_classes(tokens, lengths)])
+    return int(counts @ lengths[np.searchsorted(lengths, tokens)])
 
 
 @given(histograms(), st.integers(1, 4))
@@ -76,8 +72,10 @@ def test_there_must_be_an_image():
         choose_lengths(np.array([5]), np.array([0]), 10, 4)
 
 
-def test_an_image_longer_than_all_lengths_has_no_class():
-    lengths = np.array([4, 9])
-    assert length_classes(np.array([1, 4, 5, 9]), lengths).tolist() == [0, 0, 1, 1]
-    with pytest.raises(ValueError, match="10 tokens"):
-        length_classes(np.array([10]), lengths)
+@pytest.mark.parametrize("budget", [1, 59])
+def test_a_budget_below_the_longest_image_is_invalid_and_says_what_would_do(budget):
+    tokens, counts = np.array([10, 60, 99]), np.array([5, 1, 0])
+    with pytest.raises(Invalid, match="Use at least 60") as caught:
+        choose_lengths(tokens, counts, budget, 4)
+    assert caught.value.field == "pack.max_tokens"
+    assert choose_lengths(tokens, counts, 60, 4).tolist() == [10, 60]

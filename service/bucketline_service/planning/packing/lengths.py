@@ -57,14 +57,3 @@ def choose_lengths(tokens: _I64, counts: _I64 | _F64, max_tokens: int, num_lengt
     last = np.full(len(offered), np.inf)
     last[-1] = 0  # the longest images need a length
     return offered[least_cost_path(offered * num, between, last, num_lengths)]
-
-
-def length_classes(tokens: _I64, lengths: _I64) -> _I64:
-    """int64[n]: which of the ascending ``lengths`` int64[S] each image has. Raises ``ValueError`` for one that is
-    longer than all of them."""
-    classes = np.searchsorted(lengths, tokens)
-    if len(classes) and classes.max() == len(lengths):
-        raise ValueError(
-            f"an image of {tokens.max()} tokens is longer than the longest length, {lengths[-1]}"
-        )
-    return classes

@@ -61,7 +61,8 @@ def stretches(slots: _I64, images: _I64, draw: int = 0) -> Stretches:
     have at least that loss. The shares (``_due``) are the least concave function of the slots above what must be left
     out at each length or longer. The places up to the end of a stretch are the slots up to there and the share, rounded
     down after the draw is added. So over all draws a stretch has exactly its share; and where of each length or longer
-    at most one in n images has no slot, no image is left out more often than one time in n.
+    at most one in n images has no slot, images are left out one time in n at most, but for less than a quarter of an
+    image of each length: a stretch leaves out whole images, and its neighbours' ends move with it.
 
     Raises ``ValueError`` where there are more slots of a length or shorter ones than images to fill them.
     """
@@ -75,16 +76,6 @@ def stretches(slots: _I64, images: _I64, draw: int = 0) -> Stretches:
     ]
     edges = ends + np.array(left_out, dtype=np.int64)
     return Stretches(classes, np.diff(ends), edges[:-1], np.diff(edges))
-
-
-def left_out(slots: _I64, images: _I64) -> NDArray[np.float64]:
-    """float64[S]: of the images of each length, how many an epoch leaves out, as the mean over all draws."""
-    _, ends = _ends(slots)
-    due = np.array([float(each) for each in _due(ends, _must_leave_out(slots, images))])
-    tape = np.append(0, np.cumsum(images[::-1]))
-    served = np.interp(tape, ends + due, ends)
-    out: NDArray[np.float64] = (images[::-1] - np.diff(served))[::-1]
-    return out
 
 
 def _ends(slots: _I64) -> tuple[_I64, _I64]:
