@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 
 from bucketline_service.spec.batch_cost import COSTS, MeasuredCostSpec, TimingSpec, TransformerCostSpec
+from bucketline_service.spec.batch_sizes import PackSpec
 from bucketline_service.spec.ladder_kinds import AnyLadder
 from bucketline_service.spec.maps import MapSpec
 from bucketline_service.spec.run_spec import AssignSpec, FrameBucketSpec, RunSpec
@@ -26,7 +27,7 @@ LADDERS: list[type[BaseModel]] = [
     get_args(each)[0] if get_origin(each) is Annotated else each for each in _KINDS
 ]
 OTHERS: list[type[BaseModel]] = [
-    *(RunSpec, AssignSpec, FrameBucketSpec, MapSpec),
+    *(RunSpec, AssignSpec, FrameBucketSpec, MapSpec, PackSpec),
     *(TransformerCostSpec, MeasuredCostSpec, TimingSpec),
 ]
 MODELS: dict[str, type[BaseModel]] = {model.__name__: model for model in (*OTHERS, *LADDERS)}
@@ -35,6 +36,7 @@ LINKS = {
     "FrameBucketSpec": "[length](#clips)",
     "AssignSpec": "[object](#assignment)",
     "TimingSpec": "[timing](#measured)",
+    "PackSpec": "[object](#packs)",
     **{model.__name__: "[cost](#cost)" for model in COSTS.values()},
 }
 

@@ -48,6 +48,24 @@ def test_every_preset_is_there_with_its_number_of_sizes() -> None:
     }
 
 
+@pytest.mark.exhaustive
+def test_the_table_of_lengths_is_what_plans_have() -> None:
+    table = rows("| `num_lengths` |")
+    head = next(line for line in DOC.splitlines() if line.startswith("| `num_lengths` |"))
+    specs = [
+        {
+            "world_size": 8,
+            "ladder": {"kind": "native", "num_lengths": int(num)},
+            "pack": {"max_tokens": 16384},
+        }
+        for num in head.split("|")[2:-1]
+    ]
+    answer = offline_preview.run(COCO, specs, head.split("|")[2:-1], offline_preview.Reading())
+    packs = [each["stats"]["packs"] for each in answer["previews"]]
+    assert table["tokens of images, of all tokens"] == [f"{100 * each['full']:.2f} %" for each in packs]
+    assert table["kinds of pack"] == [str(each["num_kinds"]) for each in packs]
+
+
 def test_the_comparison_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     commands, shown = re.findall(r"^```(?:bash)?\n(.*?)^```$", CHOOSE, re.MULTILINE | re.DOTALL)
     specs = {name: json.loads(text) for text, name in re.findall(r"echo '([^']*)' > (\w+)\.json", commands)}

@@ -12,7 +12,7 @@ from bucketline import BucketlineError, Operator
 
 LOCAL = "http://127.0.0.1:7700"
 TIMEOUT_S = 0.7
-LADDERS = ("novelai", "kohya", "geometric", "fitted")
+LADDERS = ("novelai", "kohya", "geometric", "fitted", "native")
 """Kinds that need no other field. Listed here, because completion does not load the planner."""
 PRESETS = ("sd15", "sdxl", "pixart-512", "pixart-1024")
 """Preset ladders; a test compares them with the planner's."""

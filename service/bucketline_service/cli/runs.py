@@ -45,7 +45,7 @@ def run_put(
         str | None,
         typer.Option(
             help="Which buckets: novelai, kohya, geometric, fitted, a preset (sd15, sdxl, pixart-512, pixart-1024), "
-            "or JSON [novelai].",
+            "none but packs of images at their own sizes: native, or JSON [novelai].",
             autocompletion=completion.ladders,
         ),
     ] = None,
@@ -53,7 +53,8 @@ def run_put(
     set: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIELD=VALUE", help="Any other field, its value in JSON: ladder.max_size=[1024,1024]"
+            metavar="FIELD=VALUE",
+            help="Any other field, its value in JSON: ladder.max_size=[1024,1024], pack.max_tokens=16384",
         ),
     ] = None,
     url: Url = LOCAL,
@@ -102,7 +103,7 @@ def run_list(url: Url = LOCAL, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def run_show(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Show a run: its progress, its buckets, its slowest ranks."""
+    """Show a run: its progress, its buckets or packs, its slowest ranks."""
     with errors(), connect(url) as operator:
         document: dict[str, Any] = {"run": operator.run(name)}
         if document["run"]["status"] == "ready":
@@ -115,7 +116,8 @@ def run_show(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
 
 @app.command("stats")
 def run_stats(name: RunName, url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Show what the plan costs: buckets, remainders, crop loss, aspect error, shapes, images left out or repeated."""
+    """Show what the plan costs: buckets and their remainders or packs, crop loss, aspect error, shapes, images left out
+    or repeated."""
     call(url, lambda operator: operator.stats(name), as_json, text.stats)
 
 

@@ -71,7 +71,7 @@ class Page {
     this.elements = [
       this.style,
       h("h1", {}, "Compare plans"),
-      h("p", { class: "quiet" }, "What each of several run specs would cost on a map: cropping, images left out, steps, shapes. Nothing is stored on the server."),
+      h("p", { class: "quiet" }, "What each of several run specs would cost on a map: cropping, images left out, steps, shapes, and how full packs are. Nothing is stored on the server."),
       form,
       this.results,
     ];
@@ -157,10 +157,12 @@ class Page {
     let deal = { world_size: 8, batch_size: 8 };
     try {
       const { world_size, batch_size } = this.#plans.at(-1).spec();
-      if (world_size && batch_size) deal = { world_size, batch_size };
+      if (world_size) deal = { world_size, batch_size: batch_size ?? deal.batch_size };
     } catch {
       // none, or not finished
     }
+    // a pack takes the place of a batch size
+    if (fields.pack) delete deal.batch_size;
     return { name, text: pretty({ ...deal, ...fields }) };
   }
 
