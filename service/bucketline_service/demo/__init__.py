@@ -43,7 +43,7 @@ def run(*, keep: bool, seed: int, step_s: float = STEP_S) -> int:
             stats = _prepare(console, operator, url, seed)
             logs = run_epoch(console, url, RUN, WORLD_SIZE, stats["num_steps"], step_s)
             console.print()
-            plan_costs.buckets(console, stats)
+            plan_costs.plan(console, stats)
             proof = prove(logs, _image_ids(), stats)
             _show(console, proof)
         if keep:

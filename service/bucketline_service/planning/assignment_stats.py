@@ -111,6 +111,7 @@ class Summary:
         """float64[B]: the crop losses of each bucket's samples, summed."""
         self._maxima = np.zeros(spec.num_buckets)
         self._tokens = np.zeros(spec.num_buckets if spec.packing else 0)  # float64[B]: of all samples
+        self._areas = np.zeros_like(self._tokens)  # float64[B]: pixels of their native sizes
         self._flow_sums = np.zeros(len(flows))
 
     def blank(self) -> Summary:
@@ -122,6 +123,7 @@ class Summary:
         self._errors.merge(other._errors)
         self.sums += other.sums
         self._tokens += other._tokens
+        self._areas += other._areas
         np.maximum(self._maxima, other._maxima, out=self._maxima)
         self._flow_sums += other._flow_sums
 
@@ -134,6 +136,7 @@ class Summary:
             "maxima": self._maxima,
             "flow_sums": self._flow_sums,
             "tokens": self._tokens,
+            "areas": self._areas,
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -143,6 +146,7 @@ class Summary:
         self._maxima = arrays["maxima"].copy()
         self._flow_sums = arrays["flow_sums"].copy()
         self._tokens = arrays["tokens"].copy()
+        self._areas = arrays["areas"].copy()
 
     def add(
         self,
@@ -180,8 +184,8 @@ class Summary:
             across, down = packing.native.sizes(widths.astype(np.int64), heights.astype(np.int64))
             aspects = across / down
             tokens = packing.native.tokens(across, down, self._frames[quotas], packing.frame_stride)
-            of_bucket = np.bincount(buckets, _weighted(tokens, weights), minlength=len(self._tokens))
-            self._tokens += of_bucket
+            for sums, values in ((self._tokens, tokens), (self._areas, across * down)):
+                sums += np.bincount(buckets, _weighted(values, weights), minlength=len(sums))
         losses = crop_loss(widths, heights, across, down)
         self._losses.add(losses, weights)
         self._errors.add(np.abs(widths / heights - aspects), weights)
@@ -201,8 +205,8 @@ class Summary:
         samples = np.where(samples > 0, samples, 1.0)
         means = self.sums / samples
         moved = self._flow_sums / samples[np.array([bucket for bucket, _ in self._flows], dtype=np.int64)]
-        found = {"bucket_tokens": (self._tokens / samples).tolist()} if self._spec.packing else {}
-        return found | {
+        found = {"bucket_tokens": self._tokens, "bucket_area_px": self._areas} if self._spec.packing else {}
+        return {name: (sums / samples).tolist() for name, sums in found.items()} | {
             "crop_loss": self._losses.to_json(),
             "aspect_error": self._errors.to_json(),
             "bucket_crop_loss": [

@@ -44,6 +44,7 @@ def pack_stats(
             packs.kinds @ packs.lengths.astype(np.float64) ** 2, world_size
         ),
         "mean_tokens": tokens / float(served.sum()),
+        "mean_area_px": float((served * summary["bucket_area_px"]).sum() / served.sum()),
         "crop_loss_served": float((served * losses).sum() / served.sum()),
         "lengths": [
             {

@@ -51,10 +51,15 @@ class _Cost(NamedTuple):
 
 def rows(answer: Json, separator: str = ",") -> list[Row]:
     """Of the answer of ``POST /v1/previews``, or ``bucketline preview --json``. ``separator``: of thousands. A reason
-    that prunes no image of any spec has no row."""
+    that prunes no image of any spec has no row, nor has what only packs have if no plan has packs."""
     stats = [each.get("stats") for each in answer["previews"]]
     prunes = {reason for each in stats if each for reason, num in each["pruned"].items() if num}
-    return [_row(cost, stats, separator) for cost in _COSTS if cost.label not in {*PRUNED} - prunes]
+    is_of_packs = any(each and each.get("packs") for each in stats)
+    return [
+        _row(cost, stats, separator)
+        for cost in (*_COSTS, *(_OF_PACKS if is_of_packs else ()))
+        if cost.label not in {*PRUNED} - prunes
+    ]
 
 
 def _row(cost: _Cost, stats: Sequence[Json | None], separator: str) -> Row:
@@ -80,8 +85,15 @@ def _pruned_by(reason: str, stats: Json) -> int:
     return int(stats["pruned"].get(reason, 0))
 
 
+def _of_packs(name: str, stats: Json) -> Any:
+    packs = stats.get("packs")
+    return packs and packs[name]
+
+
 def mean_area_px(stats: Json) -> float:
     """Pixels of a mean image, or frame of a clip, as it is served."""
+    if stats.get("packs"):
+        return float(stats["packs"]["mean_area_px"])
     served = [
         (each["num_batches"] * each["batch_size"], each["width"] * each["height"])
         for each in stats["buckets"]
@@ -143,7 +155,7 @@ _COSTS = (
         "crop loss, mean",
         0,
         "crop_loss.mean",
-        "the share of an image's pixels that is cut away in its own bucket",
+        "the share of an image's pixels that is cut away in its own bucket, or, packed, at its own size",
         "share",
         -1,
     ),
@@ -162,7 +174,7 @@ _COSTS = (
         "aspect error, mean",
         0,
         "aspect_error.mean",
-        "the difference of width / height between image and bucket",
+        "the difference of width / height between an image and its bucket, or, packed, its size in the pack",
         "error",
         -1,
     ),
@@ -175,7 +187,7 @@ _COSTS = (
         "of mixed shapes",
         1,
         "mixed_steps",
-        "steps at which ranks may have different sizes, and wait for each other",
+        "steps at which ranks may have different sizes, or kinds of pack, and wait for each other",
         better=-1,
     ),
     _Cost(
@@ -201,15 +213,57 @@ _COSTS = (
         "shapes",
         0,
         "num_shapes",
-        "distinct sizes of batches: a compiled model is compiled for each",
+        "distinct sizes of batches, or kinds of pack: a compiled model is compiled for each",
         better=-1,
     ),
-    _Cost("largest", 1, "largest_shape", "the size whose batches need the most memory", "shape"),
+    _Cost(
+        "largest",
+        1,
+        "largest_shape",
+        "the size whose batches need the most memory; packs need the same",
+        "shape",
+    ),
     _Cost(
         "size, mean",
         0,
         mean_area_px,
         "megapixels of an image as served: detail that is seen, and work",
         "area",
+    ),
+)
+
+_OF_PACKS = (
+    _Cost(
+        "packs, full",
+        0,
+        partial(_of_packs, "full"),
+        "the share of the tokens of all packs that are those of images",
+        "share",
+        1,
+    ),
+    _Cost(
+        "padding",
+        1,
+        partial(_of_packs, "padding"),
+        "the share that is reserved for images which have fewer tokens",
+        "share",
+        -1,
+    ),
+    _Cost("unused", 1, partial(_of_packs, "unused"), "the share that is reserved for no image", "share", -1),
+    _Cost(
+        "imbalance in tokens",
+        1,
+        partial(_of_packs, "token_imbalance"),
+        "reserved tokens of each step's fullest pack over the ranks' mean; 1 is perfect",
+        "ratio",
+        -1,
+    ),
+    _Cost(
+        "in attention",
+        2,
+        partial(_of_packs, "attention_imbalance"),
+        "the same in their squares, of each image by itself, as attention costs",
+        "ratio",
+        -1,
     ),
 )

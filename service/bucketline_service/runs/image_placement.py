@@ -103,7 +103,8 @@ def _nearest(spec: PlanSpec, chunk: Chunk) -> int:
 def _fitted(spec: PlanSpec, bucket: int, width: int, height: int) -> dict[str, Any]:
     of = _size(spec, bucket, width, height)
     aspect = float(spec.aspects[bucket]) if spec.packing is None else of["width"] / of["height"]
-    return {"bucket": bucket, **of, "aspect_error": abs(width / height - aspect)}
+    of_pack = {} if spec.packing is None else {"length": int(spec.packing.lengths[bucket])}
+    return {"bucket": bucket, **of_pack, **of, "aspect_error": abs(width / height - aspect)}
 
 
 def _size(spec: PlanSpec, bucket: int, width: int, height: int) -> dict[str, Any]:

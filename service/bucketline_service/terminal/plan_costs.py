@@ -1,4 +1,4 @@
-"""What plans cost as text: the table of buckets, and plans compared side by side."""
+"""What plans cost as text: the table of buckets or of packs, and plans compared side by side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bucketline_service.previews import comparison
+from bucketline_service.terminal import readable
 from bucketline_service.terminal.columns import Columns
 
 Json = dict[str, Any]
@@ -16,8 +17,44 @@ _SHORT_NAME_WIDTH = 12
 _BEST = "*"
 
 
-def buckets(console: Console, stats: Json) -> None:
-    """A row for each bucket: what it holds, and what happens to its remainder in an epoch. Fits 80 columns."""
+def plan(console: Console, stats: Json) -> None:
+    """What the plan consists of, and what an epoch of it has. Fits 80 columns."""
+    # an older coordinator has no packs
+    if packs := stats.get("packs"):
+        _packs(console, packs)
+    else:
+        _buckets(console, stats)
+    pruned = ", ".join(f"{num} by {reason}" for reason, num in stats["pruned"].items() if num) or "none"
+    batches = "packs" if packs else "batches"
+    console.print(
+        f"{stats['num_assigned']} of {stats['num_images']} images assigned (pruned: {pruned}); an epoch: "
+        f"{stats['num_batches']} {batches}, {stats['num_steps']} steps on {stats['world_size']} ranks, "
+        f"{stats['dropped']} images left out, {stats['repeated']} repeated, {stats['mixed_steps']} mixed steps; "
+        f"crop loss {stats['crop_loss_served']:.2%} as served"
+    )
+
+
+def _packs(console: Console, packs: Json) -> None:
+    """A row for each length: how many images have it, and how many slots of it an epoch's packs have."""
+    table = Columns("#length", "#images", "?", "#slots", "#served")
+    most = max((each["num_images"] for each in packs["lengths"]), default=0) or 1
+    for each in packs["lengths"]:
+        table.add_row(
+            str(each["length"]),
+            str(each["num_images"]),
+            "█" * round(8 * each["num_images"] / most),
+            str(each["num_slots"]),
+            f"{each['num_served']:.0f}",
+        )
+    console.print(table)
+    console.print(
+        f"{readable.counted(packs['num_kinds'], 'kind')} of pack, of at most {packs['max_tokens']} tokens: "
+        f"{packs['full']:.2%} full, {packs['padding']:.2%} padding, {packs['unused']:.2%} unused"
+    )
+
+
+def _buckets(console: Console, stats: Json) -> None:
+    """A row for each bucket: what it holds, and what happens to its remainder in an epoch."""
     table = Columns(
         "#", "#size", "#aspect?", "#images", "?", "#batches", "#spilled?", "#out?", "#again?", "#crop"
     )
@@ -42,13 +79,6 @@ def buckets(console: Console, stats: Json) -> None:
     empty = sum(1 for each in stats["buckets"] if not each["num_images"] and not each["num_batches"])
     if empty:
         console.print(f"and {empty} empty buckets")
-    pruned = ", ".join(f"{num} by {reason}" for reason, num in stats["pruned"].items() if num) or "none"
-    console.print(
-        f"{stats['num_assigned']} of {stats['num_images']} images assigned (pruned: {pruned}); an epoch: "
-        f"{stats['num_batches']} batches, {stats['num_steps']} steps on {stats['world_size']} ranks, "
-        f"{stats['dropped']} images left out, {stats['repeated']} repeated, {stats['mixed_steps']} mixed steps; "
-        f"crop loss {stats['crop_loss_served']:.2%} as served"
-    )
 
 
 def comparison_table(console: Console, answer: Json, names: list[str]) -> None:

@@ -52,7 +52,7 @@ def show(console: Console, answer: Json) -> None:
         return
     plan_costs.warnings(console, run.get("warnings") or [])
     console.print()
-    plan_costs.buckets(console, answer["stats"])
+    plan_costs.plan(console, answer["stats"])
     console.print()
     slowest, num_more = slowest_first(answer["ranks"], MAX_RANKS)
     console.print(ranks_table(slowest, time.time()))
@@ -61,7 +61,7 @@ def show(console: Console, answer: Json) -> None:
 
 
 def stats(console: Console, answer: Json) -> None:
-    plan_costs.buckets(console, answer)
+    plan_costs.plan(console, answer)
     console.print()
     plan_costs.comparison_table(console, {"previews": [{"spec": {}, "stats": answer}]}, [answer["run"]])
 

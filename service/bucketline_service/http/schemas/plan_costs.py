@@ -120,6 +120,7 @@ class PacksStats(BaseModel):
     token_imbalance: float = Field(description="as step_imbalance, in tokens of slots")
     attention_imbalance: float = Field(description="as step_imbalance, in squared tokens of slots")
     mean_tokens: float = Field(description="of an image")
+    mean_area_px: float = Field(description="pixels of an image, or of a clip's frame, as it is served")
     crop_loss_served: float
     lengths: list[LengthStats] = Field(description="the longest first")
     kinds: list[PackKindStats]

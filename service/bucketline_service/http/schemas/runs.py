@@ -102,8 +102,9 @@ class _Fitted(BaseModel):
 class Nearest(_Fitted):
     """The bucket nearest to an image, and how the image is fitted to it."""
 
-    bucket: int
+    bucket: int = Field(description="with packs, the image's length, 0 for the longest")
     aspect_error: float = Field(description="difference of the aspects")
+    length: int | None = Field(None, description="tokens of that length; only with packs")
 
 
 class Coming(_Fitted):
