@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
-from docs.pictures import comparison, guides, laws, tape
+from docs.pictures import comparison, guides, laws, packs, tape
 from docs.pictures.style import STYLE
 from matplotlib.figure import Figure
 
@@ -19,6 +19,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "cropped": comparison.cropped,
     "waiting": comparison.waiting,
     "shifted": comparison.shifted,
+    "packs": packs.packs,
     "line": tape.line,
     "tails": tape.tails,
     "stream": tape.stream,
