@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import numpy as np
 import bucketline_service
 from bucketline_service.planning.buckets import ladder_generators as ladders
 from bucketline_service.planning.build_plan import new_planner, prepare
-from bucketline_service.planning.images import Images
+from bucketline_service.planning.distinct_sizes import distinct_sizes
+from bucketline_service.planning.images import Images, Part
 from bucketline_service.planning.line.permutation import (
     ROUNDS,
     SMALL,
@@ -28,12 +30,19 @@ from bucketline_service.planning.line.planner import LinePlanner
 from bucketline_service.planning.plan_spec import PlanSpec
 from bucketline_service.planning.plan_stats import epoch_stats
 from bucketline_service.planning.planner_port import Planner
+from bucketline_service.spec.run_spec import PlanFields
 
 COCO = Path(bucketline_service.__file__).parent / "data" / "coco-5k.csv"
 WORLD_SIZE, BATCH_SIZE, BLOCK = 8, 8, 64
 SPEC = PlanSpec(
     "line", (ladders.novelai().by_aspect(),), BATCH_SIZE, 42, WORLD_SIZE, "shift", steps="balanced"
 )
+SAME_SHAPE = replace(SPEC, tails="spill", steps="same_shape")
+PACKS = PlanFields(
+    world_size=WORLD_SIZE,
+    ladder={"kind": "native", "max_pixels": 2**18},
+    pack={"max_tokens": 8_192},  # of which COCO's images fill one by about 8
+).resolved()
 Sizes = tuple[np.ndarray, np.ndarray]
 
 
@@ -54,6 +63,11 @@ def median_ms(run: Callable[[], object], times: int) -> float:
         run()
         taken.append(time.process_time_ns() - begin)
     return statistics.median(taken) / 1e6
+
+
+def of_packs(sizes: Sizes) -> PlanSpec:
+    """The plan of packs for these images."""
+    return PACKS.plan_spec(PACKS.fit([distinct_sizes(Part(*sizes))]))
 
 
 def ready(sizes: Sizes, spec: PlanSpec = SPEC) -> Planner:
@@ -99,25 +113,27 @@ def ns_an_id(n: int, count: int = 4096) -> float:
 
 
 def scales(nums: list[int]) -> None:
-    print(
-        f"{'':>11}  {'ready':>9}  {'ns per':>6}  {'block of 64 x 8':>16}  {'permutation':>12}  {'floor over the':>14}"
-    )
-    print(
-        f"{'images':>11}  {'ms':>9}  {'image':>6}  {'least … most ms':>16}  {'(N), ms':>12}  {'dearest block':>14}"
-    )
+    """Of three plans in turn, so that they can be compared."""
+    head = ("ready", "ns per", "block of 64 x 8", "permutation", "floor over the")
+    print(f"{'':>11}  {'':<10}  " + "{:>9}  {:>6}  {:>16}  {:>12}  {:>14}".format(*head))
+    head = ("ms", "image", "least … most ms", "(N), ms", "dearest block")
+    print(f"{'images':>11}  {'plan':<10}  " + "{:>9}  {:>6}  {:>16}  {:>12}  {:>14}".format(*head))
     for num in nums:
         sizes = images(num)
-        planner = ready(sizes)
         times = 5 if num <= 10**7 else 1
-        took = median_ms(lambda: ready(sizes), times)  # noqa: B023
-        of_blocks = [ms for _, ms in blocks(planner)]
         rng = np.random.default_rng(1)
         floor = median_ms(lambda: rng.permutation(num), times)  # noqa: B023
-        span = f"{min(of_blocks):.2f} … {max(of_blocks):.2f}"
-        ratio = f"x {floor / max(of_blocks):,.1f}"
-        print(
-            f"{num:>11,}  {took:>9,.1f}  {took * 1e6 / num:>6,.0f}  {span:>16}  {floor:>12,.1f}  {ratio:>14}"
-        )
+        plans = {"default": SPEC, "same_shape": SAME_SHAPE, "packs": of_packs(sizes)}
+        for name, spec in plans.items():
+            planner = ready(sizes, spec)
+            took = median_ms(lambda: ready(sizes, spec), times)  # noqa: B023
+            of_blocks = [ms for _, ms in blocks(planner)]
+            span = f"{min(of_blocks):.2f} … {max(of_blocks):.2f}"
+            ratio = f"x {floor / max(of_blocks):,.1f}"
+            print(
+                f"{num:>11,}  {name:<10}  {took:>9,.1f}  {took * 1e6 / num:>6,.0f}  {span:>16}  {floor:>12,.1f}"
+                f"  {ratio:>14}"
+            )
 
 
 def details(num: int = 10**6) -> None:
@@ -133,12 +149,16 @@ def details(num: int = 10**6) -> None:
     print(
         f"  {'where one image comes in an epoch':<36} {median_ms(lambda: planner.locate(0, next(rows), 8), 200):.2f}"
     )
-    print("\nthe whole planner, ns per id in blocks of 4,096 ids (512 batches of 8)")
-    positions = planner.num_batches(0, WORLD_SIZE) // 2 + np.arange(4096 // BATCH_SIZE)
-    fresh = iter(range(1000))
-    for name, epochs in (("an epoch requested before", iter([0] * 200)), ("a fresh epoch", fresh)):
-        took = median_ms(lambda: planner.batches(next(epochs), positions, WORLD_SIZE), 200)  # noqa: B023
-        print(f"  {name:<36} {took * 1e6 / 4096:.0f}")
+    print("\nthe whole planner, ns per id in blocks of 512 batches of 8")
+    sizes = images(num)
+    for plan, spec in (("default", SPEC), ("same_shape", SAME_SHAPE), ("packs", of_packs(sizes))):
+        planner = ready(sizes, spec)
+        positions = planner.num_batches(0, WORLD_SIZE) // 2 + np.arange(512)
+        fresh = iter(range(1000))
+        for name, epochs in (("an epoch requested before", iter([0] * 200)), ("a fresh epoch", fresh)):
+            took = median_ms(lambda: planner.batches(next(epochs), positions, WORLD_SIZE), 200)  # noqa: B023
+            num_ids = len(planner.batches(0, positions, WORLD_SIZE).rows)
+            print(f"  {f'{plan}, {name}':<36} {took * 1e6 / num_ids:.0f}")
     print("\nkeyed permutation, ns per id in blocks of 4,096 ids")
     for n in (100, 1000, 10**4, 10**6, 10**9, 10**12):
         print(f"  n = {n:<17,} {ns_an_id(n):.0f}")
