@@ -125,10 +125,12 @@ def portioned(
 
     def dealing(counts):
         layout = POLICIES[policy](counts, sizes, multiple, edges)
-        return DealtBatches(layout, lockstep, of_batches, shapes, fills=fills)
+        return DealtBatches(layout, units_of(int(layout.num_batches.sum())), lockstep, of_batches, shapes)
 
-    least = least_batches(policy, quotas.least(), sizes, multiple, edges)
-    least_units = -(-least // lockstep) if fills or policy == "short" else least // lockstep
+    def units_of(num_batches):
+        return -(-num_batches // lockstep) if fills or policy == "short" else num_batches // lockstep
+
+    least_units = units_of(least_batches(policy, quotas.least(), sizes, multiple, edges))
 
     def make():
         return LinePlanner(

@@ -67,7 +67,8 @@ def planner_of(counts, table, policy, unit=(7, 3)):
 
     def dealing(samples):
         layout = POLICIES[policy](samples, sizes, unit[1])
-        return DealtBatches(layout, unit[1], np.ones(len(sizes)), np.arange(len(sizes)), fills=False)
+        num_units = int(layout.num_batches.sum()) // unit[1]
+        return DealtBatches(layout, num_units, unit[1], np.ones(len(sizes)), np.arange(len(sizes)))
 
     return LinePlanner(
         Identity(),

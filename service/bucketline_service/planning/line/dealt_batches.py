@@ -20,9 +20,9 @@ _I64 = NDArray[np.int64]
 
 
 class DealtBatches:
-    """Of epochs of one ``layout`` of G targets, in units of ``lockstep`` batches. Implements ``Dealing``. ``costs``
-    float64[G] and ``shapes`` int64[G] of a batch of each target. ``fills``: the last unit is filled; otherwise what
-    does not fill it is left out.
+    """Of epochs of one ``layout`` of G targets, in ``num_units`` units of ``lockstep`` batches: what does not fill the
+    last unit is left out, or the last unit is filled. Implements ``Dealing``. ``costs`` float64[G] and ``shapes``
+    int64[G] of a batch of each target.
 
     Let target g have n images, B of them in a batch, m batches, and so n - m B images that none of them takes. To serve
     every image equally often, by a share of 1 - s, an epoch must leave out ``(n s - (n - m B)) / B`` of its batches;
@@ -31,16 +31,15 @@ class DealtBatches:
     """
 
     def __init__(
-        self, layout: Layout, lockstep: int, costs: NDArray[np.float64], shapes: _I64, *, fills: bool
+        self, layout: Layout, num_units: int, lockstep: int, costs: NDArray[np.float64], shapes: _I64
     ) -> None:
         self._layout = layout
         self._lockstep = lockstep
         self._costs = costs
         self._shapes = shapes
-        num = int(layout.num_batches.sum())
-        self.num_units = -(-num // lockstep) if fills or layout.is_short else num // lockstep
+        self.num_units = num_units
         # where the last batch of a target may be short, empty batches fill the last unit
-        self._out = 0 if layout.is_short else num - self.num_units * lockstep
+        self._out = 0 if layout.is_short else int(layout.num_batches.sum()) - num_units * lockstep
 
     @cached_property
     def _weights(self) -> tuple[list[int], int]:

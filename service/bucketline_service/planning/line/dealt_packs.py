@@ -26,14 +26,20 @@ class DealtPacks:
     """
 
     def __init__(
-        self, packs: PackKinds, counts: _I64, lockstep: int, costs: NDArray[np.float64], shapes: _I64
+        self,
+        packs: PackKinds,
+        counts: _I64,
+        num_units: int,
+        lockstep: int,
+        costs: NDArray[np.float64],
+        shapes: _I64,
     ) -> None:
         self._packs = packs
         self._counts = counts
         self._costs = costs
         self._shapes = shapes
-        self.num_units = packs.num_packs // lockstep
-        self._out = packs.num_packs - self.num_units * lockstep
+        self.num_units = num_units
+        self._out = packs.num_packs - num_units * lockstep
 
     def deal(self, words: Sequence[int], *, shows_each: bool = False) -> Dealt:
         kinds, there = self._packs.kinds, self._packs.counts

@@ -28,10 +28,12 @@ def layout_of(spec: PlanSpec, counts: _I64) -> Layout:
 def dealing_of(spec: PlanSpec, counts: _I64) -> Dealing:
     """What epochs of ``counts`` int64[B] samples deal."""
     if spec.packing is not None:
-        return DealtPacks(spec.packing.packs, counts, spec.lockstep, spec.costs, _pack_numbers(spec.packing))
+        packs = spec.packing.packs
+        num_units, numbers = _units_of(spec, packs.num_packs), _pack_numbers(spec.packing)
+        return DealtPacks(packs, counts, num_units, spec.lockstep, spec.costs, numbers)
     layout = layout_of(spec, counts)
-    fills = spec.last_step == "fill"
-    return DealtBatches(layout, spec.lockstep, spec.costs, shape_numbers(spec), fills=fills)
+    num_units = _units_of(spec, int(layout.num_batches.sum()))
+    return DealtBatches(layout, num_units, spec.lockstep, spec.costs, shape_numbers(spec))
 
 
 def in_service(spec: PlanSpec, quotas: SampleQuotas) -> NDArray[np.bool_]:
@@ -52,6 +54,7 @@ def least_units(spec: PlanSpec, quotas: SampleQuotas) -> int:
 
 
 def _units_of(spec: PlanSpec, num_batches: int) -> int:
+    """Units of an epoch that has so many batches or packs."""
     is_filled = spec.last_step == "fill" or spec.tails == "short"
     return -(-num_batches // spec.lockstep) if is_filled else num_batches // spec.lockstep
 
