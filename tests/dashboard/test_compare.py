@@ -119,8 +119,8 @@ def test_all_presets_are_plans_and_there_is_an_end(open_page: OpenPage) -> None:
     page.get_by_label("Map of images").select_option("coco")
     for preset in presets[:14]:
         add.select_option(preset)
-    assert len(presets) == len(names(page)) - 2 == 11
-    for _ in range(3):
+    assert len(presets) == len(names(page)) - 2 == 12
+    for _ in range(2):
         add.select_option(presets[0])
     expect(add).to_be_disabled()
     expect(page.get_by_text("At most 16 plans can be compared.")).to_be_visible()

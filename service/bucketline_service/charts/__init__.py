@@ -6,7 +6,17 @@ Needs only plotly, so that a notebook can use it with the client: ``pip install 
 from bucketline_service.charts.maps import aspects, sizes
 from bucketline_service.charts.previews import comparison
 from bucketline_service.charts.ranks import ranks
-from bucketline_service.charts.stats import aspect_error, bucket_crop_loss, buckets, crop_loss, pruned, tails
+from bucketline_service.charts.stats import (
+    aspect_error,
+    bucket_crop_loss,
+    buckets,
+    crop_loss,
+    lengths,
+    pack_kinds,
+    plan,
+    pruned,
+    tails,
+)
 from bucketline_service.charts.style import Theme, dress
 
 __all__ = [
@@ -18,6 +28,9 @@ __all__ = [
     "comparison",
     "crop_loss",
     "dress",
+    "lengths",
+    "pack_kinds",
+    "plan",
     "pruned",
     "ranks",
     "sizes",

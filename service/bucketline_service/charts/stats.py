@@ -49,13 +49,102 @@ def buckets(stats: Json, *, theme: Theme = "light") -> go.Figure:
     return dress(figure, theme)
 
 
+def lengths(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """Images and slots per epoch of each length, of a plan of packs."""
+    rows = _of_packs(stats, "lengths")[::-1]
+    names = [f"{each['length']:,}" for each in rows]
+    colours = palette(theme)
+    figure = go.Figure(
+        [
+            go.Bar(
+                x=names,
+                y=[each["num_images"] for each in rows],
+                name="images",
+                marker_color=colours.series[0],
+                customdata=[each["num_served"] for each in rows],
+                hovertemplate="%{y:,} images of %{x} tokens, %{customdata:,.0f} of them served<extra></extra>",
+            ),
+            go.Bar(
+                x=names,
+                y=[each["num_slots"] for each in rows],
+                name="slots",
+                marker_color=colours.series[1],
+                hovertemplate="%{y:,} slots of %{x} tokens<extra></extra>",
+            ),
+        ],
+        go.Layout(
+            xaxis=by_bucket(title={"text": "tokens"}),
+            yaxis={"title": {"text": "per epoch"}, "rangemode": "tozero"},
+            barmode="group",
+        ),
+    )
+    return dress(figure, theme)
+
+
+def pack_kinds(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """How many packs of each kind an epoch has, and of slots of which lengths a pack consists."""
+    rows = _of_packs(stats, "kinds")
+    names = [str(each["kind"]) for each in rows]
+    colours = palette(theme)
+    packs = go.Bar(
+        x=names,
+        y=[each["num_packs"] for each in rows],
+        name="packs",
+        marker_color=colours.series[0],
+        customdata=[[each["num_images"], each["num_tokens"]] for each in rows],
+        hovertemplate="kind %{x}: %{y:,} packs of %{customdata[0]:,} images, %{customdata[1]:,} tokens"
+        "<extra></extra>",
+    )
+    slots = [{slot["length"]: slot["num_slots"] for slot in each["slots"]} for each in rows]
+    of_lengths = [each["length"] for each in _of_packs(stats, "lengths")]
+    tokens = [
+        go.Bar(
+            x=names,
+            y=[length * each.get(length, 0) for each in slots],
+            name=f"{length:,} tokens",
+            yaxis="y2",
+            # the longest stand out most
+            marker={
+                "color": colours.sequential[-1 - at * len(colours.sequential) // len(of_lengths)],
+                "line": {"color": colours.surface, "width": 0.5},
+            },
+            customdata=[each.get(length, 0) for each in slots],
+            hovertemplate=f"kind %{{x}}: %{{customdata:,}} slots of {length:,} tokens<extra></extra>",
+        )
+        for at, length in enumerate(of_lengths)
+    ]
+    figure = go.Figure(
+        [packs, *tokens],
+        go.Layout(
+            xaxis=by_bucket(anchor="y2", title={"text": "kind"}),
+            yaxis={"title": {"text": "packs per epoch"}, "domain": [0.56, 1]},
+            yaxis2={"title": {"text": "tokens of a pack"}, "domain": [0, 0.48]},
+            barmode="stack",
+            showlegend=False,
+        ),
+    )
+    return dress(figure, theme)
+
+
+def _of_packs(stats: Json, name: str) -> list[Json]:
+    """Nothing of a plan of buckets, as a plan of packs has no buckets."""
+    packs = stats.get("packs")
+    return list(packs[name]) if packs else []
+
+
+def plan(stats: Json, *, theme: Theme = "light") -> go.Figure:
+    """Of what a plan consists: ``buckets``, or ``lengths`` of packs."""
+    return (lengths if stats.get("packs") else buckets)(stats, theme=theme)
+
+
 def crop_loss(stats: Json, *, theme: Theme = "light") -> go.Figure:
     """The share of each image that is cropped away, from the smallest to the largest."""
     return _spread(stats["crop_loss"], "cropped away", ".1%", theme)
 
 
 def aspect_error(stats: Json, *, theme: Theme = "light") -> go.Figure:
-    """Difference between each image's aspect ratio and its bucket's, from the smallest to the largest."""
+    """Difference between each image's aspect ratio and that of its bucket, or of its size in a pack, from the smallest
+    to the largest."""
     return _spread(stats["aspect_error"], "aspect error", ".3f", theme)
 
 

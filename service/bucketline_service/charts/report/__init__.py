@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from bucketline_service.charts.previews import comparison
-from bucketline_service.charts.stats import buckets
+from bucketline_service.charts.stats import plan
 from bucketline_service.charts.style import Theme
 from bucketline_service.previews.comparison import Row, named, rows
 
@@ -112,13 +112,17 @@ def _plan(index: int, name: str, preview: Json, spec: Json) -> str:
         problem = f'<p class="key">Cannot be met: {escape(preview["problem"]["detail"])}</p>'
         return f"{head}{problem}<pre>{escape(_pretty(spec))}</pre></article>"
     stats = preview["stats"]
-    about = (
-        f"{len(stats['buckets'])} buckets, {stats['num_shapes']} shapes, {stats['num_steps']:,} steps an epoch "
-        f"on {preview['spec']['world_size']:,} ranks"
+    packs = stats.get("packs")
+    of = (
+        f"{len(packs['lengths'])} lengths, {packs['num_kinds']} kinds of pack, {packs['full']:.1%} full"
+        if packs
+        else f"{len(stats['buckets'])} buckets, {stats['num_shapes']} shapes"
     )
+    about = f"{of}, {stats['num_steps']:,} steps an epoch on {preview['spec']['world_size']:,} ranks"
+    chart = "Images and slots of each length" if packs else "Images and batches of each bucket"
     return (
         f'{head}<p class="key">{about}</p>{_warnings(preview.get("warnings", []))}'
-        '<figure class="chart" role="img" aria-label="Images and batches of each bucket">'
+        f'<figure class="chart" role="img" aria-label="{chart}">'
         f'<div id="plan-{index}"></div></figure>'
         f"<pre>{escape(run_command(name, spec))}</pre>"
         "<details><summary>The spec with every default</summary>"
@@ -161,7 +165,7 @@ def _figures(answer: Json, names: Sequence[str]) -> str:
             for theme in _THEMES
         },
         "plans": [
-            {theme: _json(_buckets(each["stats"], theme)) for theme in _THEMES} if "stats" in each else None
+            {theme: _json(_of_plan(each["stats"], theme)) for theme in _THEMES} if "stats" in each else None
             for each in answer["previews"]
         ],
     }
@@ -169,12 +173,12 @@ def _figures(answer: Json, names: Sequence[str]) -> str:
     return json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _buckets(stats: Json, theme: Theme) -> go.Figure:
+def _of_plan(stats: Json, theme: Theme) -> go.Figure:
     served = {
         **stats,
         "buckets": [each for each in stats["buckets"] if each["num_images"] or each["num_batches"]],
     }
-    return buckets(served, theme=theme).update_layout(height=_PLAN_PX)
+    return plan(served, theme=theme).update_layout(height=_PLAN_PX)
 
 
 def _json(figure: go.Figure) -> Json:

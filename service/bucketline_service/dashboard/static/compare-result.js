@@ -1,7 +1,7 @@
-/** What the plans cost: chart, table, and the buckets of each. */
+/** What the plans cost: chart, table, and the buckets or packs of each. */
 
 import { show } from "./charts.js";
-import { h, num, plural } from "./dom.js";
+import { h, num, percent, plural } from "./dom.js";
 import { warningList } from "./warnings.js";
 
 function cell(value, is_best) {
@@ -49,14 +49,18 @@ export function result(answer, names) {
   const label = "Crop loss, images not trained on, steps and shapes of each plan; the table has the numbers";
   const buckets = answer.previews.flatMap((each, index) => {
     if (!each.figure) return [];
-    const { num_shapes, buckets: all, num_steps } = each.stats;
-    const about = `${plural(all.length, "bucket")}, ${plural(num_shapes, "shape")}, ${plural(num_steps, "step")} an epoch`;
+    const { packs, num_shapes, buckets: all, num_steps } = each.stats;
+    const parts = packs
+      ? `${plural(packs.lengths.length, "length")}, ${plural(packs.num_kinds, "kind")} of pack, ${percent(packs.full)} full`
+      : `${plural(all.length, "bucket")}, ${plural(num_shapes, "shape")}`;
+    const about = `${parts}, ${plural(num_steps, "step")} an epoch`;
+    const drawn = packs ? "Images and slots of each length" : "Images and batches of each bucket";
     return [
       h(
         "figure", { class: "card" },
         h("figcaption", {}, h("h3", {}, names[index]), h("p", { class: "quiet" }, about)),
         each.warnings.length ? warningList(each.warnings, `Warnings about ${names[index]}`) : null,
-        plot(each.figure, `Images and batches of each bucket of ${names[index]}`, 340),
+        plot(each.figure, `${drawn} of ${names[index]}`, 340),
       ),
     ];
   });
@@ -70,7 +74,7 @@ export function result(answer, names) {
       table(rows, names),
       words(rows),
     ),
-    h("h2", { class: "part" }, "Buckets of each plan"),
+    h("h2", { class: "part" }, "Each plan"),
     h("div", { class: "grid" }, buckets),
   );
   return { element, focus: () => title.focus() };

@@ -13,7 +13,7 @@ export const PRESETS = [
   { name: "geometric", about: "diffusion-pipe's seven aspects", fields: { ladder: { kind: "geometric", base_res: 1024 } } },
   { name: "fitted-8", about: "the 8 sizes that crop least, to 1024", fields: { ladder: { kind: "fitted", num_buckets: 8, ...NEAR_1024 } } },
   { name: "fitted-16", about: "the 16 sizes that crop least, to 1024", fields: { ladder: { kind: "fitted", num_buckets: 16, ...NEAR_1024 } } },
-  { name: "native", about: "packs of images at their own sizes, to 1024", fields: { ladder: { kind: "native", max_pixels: 1048576 }, pack: { max_tokens: 16384 } } },
+  { name: "native", about: "packs of images at their own sizes, to 1024", fields: { ladder: "native", pack: { max_tokens: 16384 } } },
   { name: "tiers", about: "512, 768 and 1024 in one run", fields: { ladder: { kind: "tiers", resolution: [512, 768, 1024] } } },
   { name: "novelai-exact", about: "the published BucketManager, bit for bit", fields: { planner: "novelai" } },
 ];

@@ -10,11 +10,17 @@ const LEFT_OUT = {
   tail: "It is in the remainder of its bucket, which does not fill a unit in this epoch.",
   last_step: "It is in the batches that do not fill a last step of all ranks.",
 };
+const LEFT_OUT_OF_PACKS = { ...LEFT_OUT, tail: "This epoch's packs have no slot for it." };
 const PRUNED = {
   valid_ids: "it is not among the run's valid_ids",
   max_ar_error: "its aspect ratio differs from the nearest bucket's by max_ar_error or more",
   max_crop_loss: "more than max_crop_loss of it would be cropped away",
   min_size: "its shorter side has fewer pixels than min_size",
+};
+const PRUNED_OF_PACKS = {
+  ...PRUNED,
+  max_ar_error: "its aspect ratio differs from that of its size in whole steps by max_ar_error or more",
+  bucket_no_upscale: "it is less than a step of the ladder on a side, and no image is scaled up",
 };
 
 export function search(run) {
@@ -97,31 +103,49 @@ function answer(id, about) {
   const { nearest } = about;
   const facts = tiles();
   const is_in = about.pruned === null;
-  facts.update([
-    ["Image", size(about.width, about.height), `aspect ${about.aspect.toFixed(3)}, map ${about.map}`],
-    [is_in ? "Bucket" : "Nearest bucket", size(nearest.width, nearest.height), `number ${nearest.bucket}, aspect error ${nearest.aspect_error.toFixed(3)}`],
-    ["Scaled to", size(nearest.resize_width, nearest.resize_height), `then cropped at ${nearest.crop_left}, ${nearest.crop_top}`],
-    [is_in ? "Crop loss" : "Would lose", percent(nearest.crop_loss), "of the image is cropped away"],
-  ]);
+  facts.update([["Image", size(about.width, about.height), `aspect ${about.aspect.toFixed(3)}, map ${about.map}`]]);
+  // in packs an image may be too small or too long for any size
+  if (nearest) facts.update(fit(about, nearest, is_in));
   return [
     h("h3", {}, `Image ${id}`),
     h("ul", { class: "verdict" }, verdict(about).map((line) => h("li", {}, line))),
-    h("div", { class: "fit" }, picture(about), facts.element),
+    h("div", { class: "fit" }, nearest ? picture(about) : null, facts.element),
+  ];
+}
+
+const isOfPacks = ({ nearest }) => !nearest || "length" in nearest;
+
+function fit(about, nearest, is_in) {
+  const error = `aspect error ${nearest.aspect_error.toFixed(3)}`;
+  return [
+    isOfPacks(about)
+      ? [is_in ? "Size" : "Size it would have", size(nearest.width, nearest.height), `length ${num(nearest.length)}, ${error}`]
+      : [is_in ? "Bucket" : "Nearest bucket", size(nearest.width, nearest.height), `number ${nearest.bucket}, ${error}`],
+    ["Scaled to", size(nearest.resize_width, nearest.resize_height), `then cropped at ${nearest.crop_left}, ${nearest.crop_top}`],
+    [is_in ? "Crop loss" : "Would lose", percent(nearest.crop_loss), "of the image is cropped away"],
   ];
 }
 
 function verdict(about) {
-  if (about.pruned) return [`Pruned: ${PRUNED[about.pruned] ?? about.pruned}. It is served in no epoch.`];
+  const [pruned, left_out] = isOfPacks(about) ? [PRUNED_OF_PACKS, LEFT_OUT_OF_PACKS] : [PRUNED, LEFT_OUT];
+  if (about.pruned) return [`Pruned: ${pruned[about.pruned] ?? about.pruned}. It is served in no epoch.`];
   const lines = about.served.map((coming) => come(about, coming));
-  if (about.left_out) lines.push(`${about.served.length ? "Served less often than requested" : `Not served in epoch ${about.epoch}`}. ${LEFT_OUT[about.left_out] ?? about.left_out}`);
+  if (about.left_out) lines.push(`${about.served.length ? "Served less often than requested" : `Not served in epoch ${about.epoch}`}. ${left_out[about.left_out] ?? about.left_out}`);
   return lines.length ? lines : [`Not served in epoch ${about.epoch}.`];
 }
 
 function come(about, coming) {
+  if ("kind" in coming) return comeInPack(about, coming);
   const where = coming.bucket === about.bucket ? "" : ` at ${size(coming.width, coming.height)}, in a neighbouring bucket, because it is in the remainder of its own`;
   const again = coming.repeat ? " again, to fill a remainder" : "";
   if (coming.step === null) return `At position ${num(coming.position)} of epoch ${about.epoch}${where}${again}, which belongs to no step of the current ranks.`;
   return `Served in epoch ${about.epoch} at step ${num(coming.step)} on rank ${coming.rank}, image ${coming.slot} of its batch${where}${again}.`;
+}
+
+function comeInPack({ epoch }, { kind, length, position, rank, slot, step }) {
+  const pack = `a pack of kind ${kind}, in a slot of ${num(length)} tokens`;
+  if (step === null) return `At position ${num(position)} of epoch ${epoch} in ${pack}, which belongs to no step of the current ranks.`;
+  return `Served in epoch ${epoch} at step ${num(step)} on rank ${rank}, image ${slot} of ${pack}.`;
 }
 
 /** How far away it is from the rank's cursor; empty in another epoch. */

@@ -39,6 +39,7 @@ export function runView(main, name) {
   );
 
   let charts;
+  let is_packed = null; // of the charts
   let drawn = "";
   let advised = "";
   let put_at = null;
@@ -97,7 +98,12 @@ export function runView(main, name) {
       const shape = [about.fingerprint, about.generation, about.state.epoch].join(" ");
       if (shape !== drawn) {
         drawn = shape;
-        charts ??= plan(planned, path);
+        // a run that is put again under its name may be of the other sort
+        if (is_packed !== Boolean(about.spec.pack)) {
+          is_packed = Boolean(about.spec.pack);
+          planned.replaceChildren();
+          charts = plan(planned, path, is_packed);
+        }
         // what failed is requested again with the next refresh
         charts.refresh().then((is_whole) => { if (!is_whole && drawn === shape) drawn = ""; });
       }

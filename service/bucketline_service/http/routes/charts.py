@@ -16,12 +16,14 @@ from bucketline_service.http.browser_headers import DATA
 from bucketline_service.http.schemas.shared import MapPath, RunPath
 
 MAX_ANSWERS = 4
-"""How many stats are cached: six charts show the same."""
+"""How many stats are cached: several charts show the same."""
 MAX_CHARTS = 256
 """How many charts are cached. Each has a few kilobytes, or about a hundred for 4,096 buckets."""
 
 Ask = Callable[[], Awaitable[dict[str, Any]]]
-StatsFigure = Literal["buckets", "crop_loss", "aspect_error", "bucket_crop_loss", "pruned", "tails"]
+StatsFigure = Literal[
+    "buckets", "crop_loss", "aspect_error", "bucket_crop_loss", "pruned", "tails", "lengths", "pack_kinds"
+]
 RunFigure = Annotated[Literal[StatsFigure, "ranks"], Path(description="which chart of the run")]
 MapFigure = Annotated[Literal["sizes", "aspects"], Path(description="which chart of the map")]
 ThemeQuery = Annotated[Literal["light", "dark"], Query(description="for a light or a dark background")]
@@ -74,7 +76,8 @@ def routes(coordinator: Coordinator, guards: Guards) -> APIRouter:
         "/v1/runs/{run}/figures/{figure}", summary="See a run as a chart", response_model=FigureOut, **reads
     )
     async def run_figure(run: RunPath, figure: RunFigure, theme: ThemeQuery = "light") -> Response:
-        """Plotly's JSON. ``ranks`` shows ``/ranks``, all others show ``/stats``."""
+        """Plotly's JSON. ``ranks`` shows ``/ranks``, all others show ``/stats``. ``lengths`` and ``pack_kinds`` are
+        empty without packs, ``buckets``, ``bucket_crop_loss`` and ``tails`` with packs."""
         if figure == "ranks":
 
             async def ranks() -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _drawn(answer: dict[str, Any], names: Sequence[str] | None, theme: Theme, na
     return {
         **answer,
         "previews": [
-            {**each, "figure": orjson.Fragment(charts.buckets(each["stats"], theme=theme).to_json())}
+            {**each, "figure": orjson.Fragment(charts.plan(each["stats"], theme=theme).to_json())}
             if "stats" in each
             else each
             for each in answer["previews"]

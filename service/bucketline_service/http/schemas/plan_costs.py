@@ -210,7 +210,10 @@ class PreviewOut(BaseModel):
     stats: EpochStats | None = Field(None, description="stats of epoch 0")
     warnings: list[WarningOut] | None = Field(None, description="with stats: what of the plan would surprise")
     problem: Problem | None = Field(None, description="why the spec cannot be met")
-    figure: FigureOut | None = Field(None, description="with ?figure: images and batches of each bucket")
+    figure: FigureOut | None = Field(
+        None,
+        description="with ?figure: images and batches of each bucket, or images and slots of each length",
+    )
 
 
 class RowOut(BaseModel):
