@@ -6,9 +6,10 @@ import json
 import re
 from typing import Any
 
-_SET = re.compile(r'(\w+) to ("\w+"|[\d.]+)')
+_SET = re.compile(r'([\w.]+) to ("\w+"|[\d.]+)')
 _NAMED = re.compile(r'\b(planner|last_step|tails|num_repeats) ("\w+"|[\d.]*\d)')
 _LEAVE = re.compile(r"leave ([\w ]+?) out")
+_RANKS = re.compile(r"use ([\d,]+) ranks")
 _INSTEAD = re.compile(r"give (\w+) (\S+) instead of (\w+)")
 
 
@@ -23,6 +24,8 @@ def ways(remedy: str) -> list[dict[str, Any]]:
             fields |= dict.fromkeys(names.split(" and "))
         for budget, limit, other in _INSTEAD.findall(way.replace("Give", "give")):
             fields |= {budget: json.loads(limit), other: None}
+        for num_ranks in _RANKS.findall(way):
+            fields["world_size"] = int(num_ranks.replace(",", ""))
         # how much smaller batches are is for the reader to choose
         found.append({} if "use smaller" in way else fields)
     return [fields for fields in found if fields]
@@ -30,4 +33,9 @@ def ways(remedy: str) -> list[dict[str, Any]]:
 
 def followed(spec: dict[str, Any], way: dict[str, Any]) -> dict[str, Any]:
     """The spec with what one of the ways changes."""
-    return {name: value for name, value in {**spec, **way}.items() if value is not None}
+    changed = {name: value for name, value in way.items() if "." not in name}
+    for name, value in way.items():
+        above, _, field = name.partition(".")
+        if field:
+            changed[above] = {**spec[above], field: value}
+    return {name: value for name, value in {**spec, **changed}.items() if value is not None}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bucketline_service.names import few
 from bucketline_service.planning.line.remainders import Layout
 from bucketline_service.planning.line.units import layout_of
+from bucketline_service.planning.packing.packing import Packing
 from bucketline_service.planning.plan_spec import Budget, PlanSpec
 from bucketline_service.planning.planner_kinds import DEFAULT
 from bucketline_service.spec.batch_sizes import MAX_BATCH_SIZE
@@ -183,6 +184,8 @@ def _remedy_of(reason: str, spec: PlanFields) -> str:
         return f"Lower {limit} or leave it out."
     is_implied = reason in {field.removeprefix("assign.") for field in spec.planner_kind.defaults}
     way = f"Raise {limit}" if is_implied else f"Raise {limit} or leave it out"
+    if isinstance(spec.ladder, NativeLadder):
+        return f"{way}, or lower ladder.divisible (now {spec.ladder.divisible}), which crops less."
     return f"{way}, or use a ladder with sizes of the aspects that your images have."
 
 
@@ -221,7 +224,9 @@ def _left_out_of_packs(plan: _Plan) -> PlanWarning | None:
     packs = plan.stats["num_batches"]
     message = f"An epoch leaves out {_part(num, num_samples)}, other ones each time: its {packs:,} packs are few, and "
     message += f"those that fill no step of {plan.world_size:,} ranks are left out."
-    return PlanWarning("left_out", message, _sentence(_more_packs(plan)))
+    # an epoch may leave out all packs of a step but one, of more images than the mean, and one in 200 has no slot
+    times = 1.25 * plan.world_size / (0.9 * MAX_SHARE * _packing(plan).packs.num_packs)
+    return PlanWarning("left_out", message, _sentence(_more_packs(plan, times)))
 
 
 def _imbalance_of_packs(plan: _Plan) -> PlanWarning | None:
@@ -231,20 +236,34 @@ def _imbalance_of_packs(plan: _Plan) -> PlanWarning | None:
     message = f"Ranks wait for each other: the slowest of {plan.world_size:,} has {imbalance:.3f} times the mean cost "
     message += f"of a step, because an epoch has only {plan.stats['num_batches']:,} packs of "
     message += f"{plan.stats['num_shapes']:,} kinds."
-    return PlanWarning("imbalance", message, _sentence(_more_packs(plan)))
+    # with more packs there are hardly more steps of several kinds; with few steps less is gained, hence twice as many
+    times = 2 * (imbalance - 1) / (MAX_IMBALANCE - 1)
+    return PlanWarning("imbalance", message, _sentence(_more_packs(plan, max(times, 2))))
 
 
-def _more_packs(plan: _Plan) -> list[str]:
-    """How an epoch has more packs for each rank."""
+def _more_packs(plan: _Plan, times: float) -> list[str]:
+    """How an epoch has so many times as many packs for each rank."""
+    packing, world_size = _packing(plan), plan.world_size
+    whole_steps = {"lockstep": world_size} if plan.plan.lockstep != world_size else {}
+    if whole_steps and times <= 1:
+        return [_set(whole_steps)]
+    more = max(math.ceil(times), 2)
+    ways = []
+    if (max_tokens := packing.packs.max_tokens // more) >= packing.lengths[0]:
+        ways.append(
+            f"{_set({'pack.max_tokens': max_tokens, **whole_steps})}, for smaller packs, but more of them"
+        )
+    fields = {"num_repeats": plan.spec.times * more, **whole_steps}
+    ways.append(f"{_set(fields)}, which makes an epoch longer")
+    if not whole_steps and world_size >= more:
+        ways.append(f"use {world_size // more:,} ranks")
+    return ways
+
+
+def _packing(plan: _Plan) -> Packing:
     packing = plan.plan.packing
     assert packing is not None
-    longest, most = int(packing.lengths[0]), packing.packs.max_tokens
-    ways = ["use fewer ranks"]
-    if 2 * longest <= most:
-        ways.insert(0, f"lower pack.max_tokens, to {most // 2:,} for twice as many packs")
-    if plan.spec.num_repeats is not None:
-        ways.append(f"set num_repeats to {plan.spec.num_repeats * 2:g}, which makes an epoch longer")
-    return ways
+    return packing
 
 
 def _ways_to_serve_more(plan: _Plan) -> list[str]:
@@ -501,8 +520,12 @@ def _sentence(ways: Sequence[str]) -> str:
 
 def _set(fields: Mapping[str, Any]) -> str:
     """``set tails to "pad" and lockstep to 8``."""
-    *first, last = [f"{name} to {json.dumps(value)}" for name, value in fields.items()]
+    *first, last = [f"{name} to {_json(value)}" for name, value in fields.items()]
     return f"set {' and '.join([', '.join(first), last] if first else [last])}"
+
+
+def _json(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _part(num: int, whole: int) -> str:
