@@ -41,7 +41,7 @@ def test_every_warning_is_documented_in_order() -> None:
 
 def test_examples_of_the_protocol_are_json() -> None:
     examples = re.findall(r"^```json\n(.*?)^```$", HTTP, re.MULTILINE | re.DOTALL)
-    assert [type(json.loads(text)) for text in examples] == [dict, dict]
+    assert [type(json.loads(text)) for text in examples] == [dict, dict, dict]
 
 
 # --- the run spec ---------------------------------------------------------------------------------------------------
