@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from docs.pictures import example, plans, quality, urn
+from docs.pictures import example, pack_plans, plans, quality, urn
 from docs.pictures.plans import BALANCED, SAME_SHAPE
 
 from bucketline_service.cli import offline_preview
+from bucketline_service.planning.geometry import crop_loss
 from bucketline_service.planning.line.permutation import SMALL
 from bucketline_service.planning.line.remainders import POLICIES
 from tests.server import COCO
@@ -22,6 +23,8 @@ TEXT = (ROOT / "docs" / "concepts" / "mathematics.md").read_text()
 WORDS = re.sub(r"\s+", " ", TEXT)
 PLANNING = (ROOT / "docs" / "concepts" / "planning.md").read_text()
 PLANNING_WORDS = re.sub(r"\s+", " ", PLANNING)
+PACKS = (ROOT / "docs" / "concepts" / "packs.md").read_text()
+PACKS_WORDS = re.sub(r"\s+", " ", PACKS)
 MIDDLE = int(np.argmax(example.COUNTS))
 
 
@@ -48,7 +51,7 @@ OF_UNITS = [policy for policy in POLICIES if policy not in ("shift", "short")]
 
 @pytest.mark.exhaustive
 def test_what_computes_the_pictures_needs_no_matplotlib() -> None:
-    computing = "example, plans, quality, urn"
+    computing = "example, pack_plans, plans, quality, urn"
     program = f"import sys; from docs.pictures import {computing}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
@@ -246,3 +249,65 @@ def test_the_tables_of_the_text_are_the_record() -> None:
 def test_the_text_says_how_biased_the_smallest_network_is(shuffled: bool) -> None:
     statistic, num_free = quality.orders(6, 333_333, shuffled=shuffled)
     assert f"{statistic:,.0f} on {num_free} degrees of freedom" in WORDS
+
+
+# --- packs: the numbers are those of the packs that HiGHS finds in the version of constraints.txt ---
+
+
+@pytest.mark.parametrize("world_size", [8, 64])
+def test_what_the_picture_of_the_packs_counts_is_what_the_stats_say(world_size: int) -> None:
+    packed = pack_plans.planned(pack_plans.photos(), world_size)
+    assert packed.stats is not None
+    stats = packed.stats["packs"]
+    # counted in one epoch, and expected over epochs with the same packs
+    assert packed.full == pytest.approx(stats["full"], abs=1e-3)
+    assert packed.imbalance == pytest.approx(stats["attention_imbalance"])
+    assert packed.num_kinds == stats["num_kinds"]
+    assert len(packed.tokens) == packed.stats["num_steps"]
+    for tokens, slots in zip(packed.tokens, packed.slots, strict=True):
+        assert all(
+            (image <= slot).all() and slot.sum() <= pack_plans.MAX_TOKENS
+            for image, slot in zip(tokens, slots, strict=True)
+        )
+
+
+def test_the_text_says_what_packs_of_few_images_are() -> None:
+    packing, _, stats = pack_plans.plan(pack_plans.photos(), 8)
+    packs = packing.packs
+    of_packs = packs.kinds.sum(axis=1)
+    assert f"have {packs.num_packs} packs of {len(packs.kinds)} kinds" in PACKS_WORDS
+    assert f"{100 * stats['packs']['unused']:.3f} % are in no slot" in PACKS_WORDS
+    assert f"{stats['num_steps']} steps, {stats['mixed_steps']} of them mixed" in PACKS_WORDS
+    assert f"an imbalance of {stats['step_imbalance']:.3f}" in PACKS_WORDS
+    num_left_out = packs.num_packs - stats["num_batches"]
+    without = stats["num_samples"] - packs.slots.sum()
+    words = f"{num_left_out} of {packs.num_packs} packs, and {without} images without a slot"
+    assert words in PACKS_WORDS
+    assert f"{of_packs.min()} to {of_packs.max()} in the plan of COCO's 5,000 images" in PACKS_WORDS
+    many, few = (pack(pack_plans.photos(), 64) for pack in (pack_plans.planned, pack_plans.greedy))
+    words = f"{len(many.tokens)} steps, all mixed, and {many.imbalance:.3f}, which is no better"
+    assert f"{words} than greedy packs ({few.imbalance:.3f})" in PACKS_WORDS
+    sizes = pack_plans.photos().astype(np.int64).T
+    crops = crop_loss(*sizes, *pack_plans.NATIVE.sizes(*sizes))
+    assert f"| native sizes | {crops.mean():.2%} |" in PACKS
+    assert f"At most {100 * crops.max():.1f} % is cropped of any of them" in PACKS_WORDS
+
+
+@pytest.mark.exhaustive
+def test_the_text_says_what_epochs_of_packs_leave_out() -> None:
+    shares, lengths = pack_plans.left_out(200)
+    assert shares.max() < 1
+    longest, most, shortest = (100 * shares[lengths == length].mean() for length in (1600, 1014, 324))
+    assert f"{longest:.1f} % of the images of the longest length (1,600 tokens)" in PACKS_WORDS
+    assert f"{most:.1f} % of those of 1,014 tokens" in PACKS_WORDS
+    assert f"and {shortest:.1f} % of those of the shortest (324)" in PACKS_WORDS
+    assert f"leave out {100 * shares.mean():.1f} % in the mean" in PACKS_WORDS
+
+
+@pytest.mark.exhaustive
+def test_the_tables_of_packs_are_what_is_planned() -> None:
+    assert "\n".join(pack_plans.table()) in PACKS
+    rows = "\n".join(pack_plans.table_of_lengths())
+    assert rows in PACKS.replace("32, the default", "32")
+    stats = pack_plans.plan(pack_plans.web_like(), 8).stats
+    assert f"{stats['mixed_steps']} of {stats['num_steps']:,} steps of the web-like images" in PACKS_WORDS
