@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bucketline_service.spec.advice import MAX_IMBALANCE
+from bucketline_service.spec.advice.planned import MAX_IMBALANCE
 from tests.checked import Api
 from tests.http.test_warnings import check_remedy, preview, put
 from tests.server import COCO

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from bucketline_service.runs import plan_warnings, queries
-from bucketline_service.spec.advice import CODES, MAX_EXTRA_CROP, MAX_IMBALANCE
+from bucketline_service.spec.advice import CODES
+from bucketline_service.spec.advice.planned import MAX_EXTRA_CROP, MAX_IMBALANCE
 from tests.checked import Api
 from tests.remedies import followed, ways
 from tests.server import COCO

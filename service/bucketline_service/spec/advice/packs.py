@@ -1,0 +1,58 @@
+"""Advice about packs."""
+
+from __future__ import annotations
+
+import math
+
+from bucketline_service.planning.packing.packing import Packing
+from bucketline_service.spec.advice.planned import MAX_IMBALANCE, MAX_SHARE, Planned, PlanWarning
+from bucketline_service.spec.advice.words import part_of, sentence, set_to
+
+
+def left_out_of_packs(plan: Planned) -> PlanWarning | None:
+    num, num_samples = plan.stats["dropped"], plan.stats["num_samples"]
+    if num <= MAX_SHARE * num_samples:
+        return None
+    packs = plan.stats["num_batches"]
+    message = f"An epoch leaves out {part_of(num, num_samples)}, other ones each time: its {packs:,} packs are few, "
+    message += f"and those that fill no step of {plan.world_size:,} ranks are left out."
+    # an epoch may leave out all packs of a step but one, of more images than the mean, and one in 200 has no slot
+    times = 1.25 * plan.world_size / (0.9 * MAX_SHARE * _packing(plan).packs.num_packs)
+    return PlanWarning("left_out", message, sentence(_more_packs(plan, times)))
+
+
+def imbalance_of_packs(plan: Planned) -> PlanWarning | None:
+    imbalance = plan.stats["step_imbalance"]
+    if imbalance <= MAX_IMBALANCE:
+        return None
+    message = f"Ranks wait for each other: the slowest of {plan.world_size:,} has {imbalance:.3f} times the mean cost "
+    message += f"of a step, because an epoch has only {plan.stats['num_batches']:,} packs of "
+    message += f"{plan.stats['num_shapes']:,} kinds."
+    # with more packs there are hardly more steps of several kinds; with few steps less is gained, hence twice as many
+    times = 2 * (imbalance - 1) / (MAX_IMBALANCE - 1)
+    return PlanWarning("imbalance", message, sentence(_more_packs(plan, max(times, 2))))
+
+
+def _more_packs(plan: Planned, times: float) -> list[str]:
+    """How an epoch has so many times as many packs for each rank."""
+    packing, world_size = _packing(plan), plan.world_size
+    whole_steps = {"lockstep": world_size} if plan.plan.lockstep != world_size else {}
+    if whole_steps and times <= 1:
+        return [set_to(whole_steps)]
+    more = max(math.ceil(times), 2)
+    ways = []
+    if (max_tokens := packing.packs.max_tokens // more) >= packing.lengths[0]:
+        ways.append(
+            f"{set_to({'pack.max_tokens': max_tokens, **whole_steps})}, for smaller packs, but more of them"
+        )
+    fields = {"num_repeats": plan.spec.times * more, **whole_steps}
+    ways.append(f"{set_to(fields)}, which makes an epoch longer")
+    if not whole_steps and world_size >= more:
+        ways.append(f"use {world_size // more:,} ranks")
+    return ways
+
+
+def _packing(plan: Planned) -> Packing:
+    packing = plan.plan.packing
+    assert packing is not None
+    return packing
