@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bucketline_service.errors import Invalid
 from bucketline_service.planning.images import Images
 from bucketline_service.planning.line.classify import Classification
 from bucketline_service.planning.line.image_classes import frames_served, none_left
@@ -16,9 +15,6 @@ from bucketline_service.planning.packing.lengths import choose_lengths
 from bucketline_service.planning.packing.pack_kinds import PackKinds, fit_pack_kinds
 from bucketline_service.planning.packing.packing import Packing, native_tokens
 from bucketline_service.planning.plan_spec import PlanSpec
-
-MAX_IMAGES = 65_536
-"""Of a pack."""
 
 
 def fit_packs(spec: PlanSpec, images: Images, samples: NDArray[np.float64], num_lengths: int) -> PackKinds:
@@ -41,16 +37,7 @@ def fit_packs(spec: PlanSpec, images: Images, samples: NDArray[np.float64], num_
         raise none_left(found.pruned, spec.frame_buckets, images)
     groups = found.classifier.groups(keys, found.counts(keys))
     least = SampleQuotas.of(found.classifier, groups, spec.num_buckets).least()
-    packs = fit_pack_kinds(least[::-1], packing.packs.lengths, max_tokens)
-    most = int(packs.kinds.sum(axis=1).max(initial=0))
-    if most > MAX_IMAGES:
-        detail = (
-            f"a pack of {max_tokens:,} tokens would hold {most:,} images, but may have at most {MAX_IMAGES:,}"
-        )
-        raise Invalid(
-            "pack.max_tokens", detail, "Use fewer tokens, or prune small images with assign.min_size"
-        )
-    return packs
+    return fit_pack_kinds(least[::-1], packing.packs.lengths, max_tokens)
 
 
 def _tokens(spec: PlanSpec, packing: Packing, images: Images) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
