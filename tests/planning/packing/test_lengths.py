@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bucketline_service.errors import Invalid
 from bucketline_service.planning.packing.lengths import MAX_CANDIDATES, choose_lengths, grid
+from bucketline_service.spec.batch_sizes import MAX_BATCH_SIZE, MAX_TOKENS
 
 
 @st.composite
@@ -56,6 +57,12 @@ def test_a_budget_that_is_no_multiple_of_the_grid_still_holds_an_image_of_just_i
     assert grid(max_tokens) == 5
     lengths = choose_lengths(np.array([7, max_tokens]), np.array([1, 1]), max_tokens, 4)
     assert lengths.tolist() == [10, max_tokens]
+
+
+@pytest.mark.parametrize("max_tokens", [16_383, 16_384, 65_537, MAX_TOKENS])
+def test_no_budget_holds_more_slots_than_a_batch_may_have_images(max_tokens):
+    (length,) = choose_lengths(np.array([1]), np.array([1]), max_tokens, 4)
+    assert max_tokens // length <= 16_383 < MAX_BATCH_SIZE
 
 
 def test_more_token_counts_than_may_be_offered_take_a_coarser_grid():

@@ -36,8 +36,19 @@ def fit_packs(spec: PlanSpec, images: Images, samples: NDArray[np.float64], num_
     if not len(keys):
         raise none_left(found.pruned, spec.frame_buckets, images)
     groups = found.classifier.groups(keys, found.counts(keys))
-    least = SampleQuotas.of(found.classifier, groups, spec.num_buckets).least()
-    return fit_pack_kinds(least[::-1], packing.packs.lengths, max_tokens)
+    counts = _in_every_epoch(SampleQuotas.of(found.classifier, groups, spec.num_buckets))
+    return fit_pack_kinds(counts, packing.packs.lengths, max_tokens)
+
+
+def _in_every_epoch(quotas: SampleQuotas) -> NDArray[np.int64]:
+    """int64[S]: how many images of each of the ascending lengths every epoch has to fill slots with. Where an epoch
+    may have none of the longest, a shorter one is counted as one of them: without a slot they would never be served."""
+    least = quotas.least()[::-1].copy()
+    longest = np.flatnonzero(quotas.most()[::-1])[-1]
+    if least.any() and not least[longest]:
+        least[np.flatnonzero(least)[-1]] -= 1
+        least[longest] = 1
+    return least
 
 
 def _tokens(spec: PlanSpec, packing: Packing, images: Images) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -21,7 +21,7 @@ _F64 = NDArray[np.float64]
 
 def grid(max_tokens: int) -> int:
     """Tokens that lengths are multiples of, so that a knapsack of ``max_tokens`` has few cells: at most one in 8,192 of
-    it, at least 1."""
+    it, at least 1. So no pack has more than 16,383 slots, whatever its budget."""
     return max(1, max_tokens // _CELLS)
 
 
