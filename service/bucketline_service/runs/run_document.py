@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from bucketline_service.errors import BucketlineError, Conflict, Invalid, PlanMismatch
 from bucketline_service.planning.packing.pack_kinds import PackKinds
@@ -29,12 +29,15 @@ _NOT_PLANNED = ("world_size", "epochs")
 """Fields of a spec that its plan does not depend on."""
 
 
+_Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
 class StoredPacks(NamedTuple):
     """The packs of a run: as of ``PackKinds``."""
 
-    lengths: list[int]
-    kinds: list[list[int]]
-    counts: list[int]
+    lengths: list[_Int64]
+    kinds: list[list[_Int64]]
+    counts: list[_Int64]
 
     @classmethod
     def of(cls, packs: PackKinds) -> StoredPacks:
