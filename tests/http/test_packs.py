@@ -314,6 +314,22 @@ def test_a_state_dict_resumes_on_other_ranks(api: Api) -> None:
     assert dealt == whole
 
 
+@pytest.mark.parametrize(
+    ("fields", "differs"),
+    [
+        ({"pack": {"max_tokens": 500}}, ["buckets"]),
+        ({"ladder": {**LADDER, "num_lengths": 3}}, ["buckets"]),
+        ({"ladder": {**LADDER, "max_pixels": 40_001}}, ["buckets"]),
+        ({"seed": 1}, ["spec"]),
+    ],
+)
+def test_a_state_dict_of_other_packs_is_refused(api: Api, fields: dict[str, Any], differs: list[str]) -> None:
+    api.put("/v1/runs/run", SPEC, 201)
+    api.put("/v1/runs/other", {**SPEC, **fields}, 201)
+    problem = api.session("run", "s", 409, resume=api.get("/v1/runs/other")["state"])
+    assert (problem["code"], problem["differs"]) == ("plan_mismatch", differs)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -321,7 +321,11 @@ class Job:
         return differs
 
     def _targets(self) -> list[tuple[int, int]]:
-        return list(self.run.plan.spec.targets)
+        """What makes a batch's shape; with packs, the kind."""
+        spec = self.run.plan.spec
+        if spec.packing is not None:
+            return [(kind, 0) for kind in range(len(spec.packing.packs.counts))]
+        return list(spec.targets)
 
     def check(self) -> None:
         """Every finished epoch: each position once, except as many of the last as were declared; each image as often as

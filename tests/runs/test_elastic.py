@@ -17,6 +17,7 @@ from tests.runs.elastic import Desk, Job
 SMALL = {"map": "small", "world_size": 4, "batch_size": 2}
 LARGE = {"map": "large", "world_size": 64, "batch_size": 1}
 SAME_SHAPE = {**SMALL, "steps": "same_shape"}
+PACKS = {"map": "small", "world_size": 4, "ladder": {"kind": "native"}, "pack": {"max_tokens": 4096}}
 TAILS = ("spill", "pad", "drop", "catch_all")
 LINES = {
     "balanced": [
@@ -27,6 +28,12 @@ LINES = {
         {**SMALL, "tails": "short", "lockstep": 8},
         {**SMALL, "num_repeats": 1.5, "last_step": "fill", "epochs": 2},
         {**SMALL, "first": "largest"},
+    ],
+    "packs": [
+        PACKS,
+        {**PACKS, "lockstep": 6, "epochs": 3},
+        {**PACKS, "lockstep": 1, "num_repeats": 1.5, "first": "largest"},
+        {**PACKS, "pack": {"max_tokens": 2_000}, "num_repeats": 0.3, "epochs": 2},
     ],
     "same_shape": [
         *({**SAME_SHAPE, "tails": tails} for tails in TAILS),
