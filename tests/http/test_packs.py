@@ -45,6 +45,9 @@ RUNS: dict[str, dict[str, Any]] = {
 MOST = {("some twice", None): 2, ("several", "photos"): 2}
 """How often an epoch asks for the images of a run and map at most, where that is not once."""
 of_each = pytest.mark.parametrize("name", RUNS)
+most_in_test_all = pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[] if each == "several" else pytest.mark.exhaustive) for each in RUNS]
+)
 
 
 def put_maps(api: Api) -> Api:
@@ -132,7 +135,7 @@ def test_a_pack_has_of_each_image_its_size_and_its_slot(api: Api, name: str) -> 
         assert served.total() > 0.8 * api.get("/v1/runs/run/stats")["num_samples"]
 
 
-@of_each
+@most_in_test_all
 def test_the_answers_agree_about_an_epoch(api: Api, name: str) -> None:
     spec = RUNS[name]
     api.put("/v1/runs/run", spec, 201)
@@ -158,7 +161,9 @@ def test_an_image_tells_its_slots(api: Api) -> None:
     packs = {(pack["step"], pack["rank"]): pack for pack in batches(api, 2, 2)}
     lengths = {each["bucket"]: each["length"] for each in api.get("/v1/runs/run/stats")["packs"]["lengths"]}
     served = {image: place for place, pack in packs.items() for image in pack["ids"]}
-    for id, (width, height) in PHOTOS.items():
+    left_out = next(id for id in PHOTOS if id not in served)
+    for id in (left_out, *range(0, len(PHOTOS), 4)):
+        width, height = PHOTOS[id]
         place = api.get(f"/v1/runs/run/images/{id}", epoch=2)
         assert [(each["step"], each["rank"]) for each in place["served"]] == (
             [served[id]] if id in served else []
@@ -180,6 +185,21 @@ def test_an_image_tells_its_slots(api: Api) -> None:
             assert each["resize_height"] <= height
 
 
+def test_an_image_that_is_less_than_a_token_is_pruned(api: Api) -> None:
+    api.put_csv("tiny", "id,width,height\n0,15,300\n1,40,40\n2,16,16\n")
+    spec = {**SPEC, "map": "tiny", "world_size": 1, "assign": {"min_size": 16}}
+    api.put("/v1/runs/run", spec, 201)
+    told = [api.get(f"/v1/runs/run/images/{id}") for id in range(3)]
+    assert [each["pruned"] for each in told] == ["min_size", None, None]
+    assert (told[0]["bucket"], told[0]["nearest"], told[0]["served"]) == (None, None, [])
+    assert [each["nearest"]["width"] for each in told[1:]] == [32, 16]
+    api.put("/v1/runs/other", {**spec, "assign": {}}, 201)
+    assert api.get("/v1/runs/other/images/0")["pruned"] == "bucket_no_upscale"
+    rows = api.ask("GET", "/v1/runs/other/ledger").text.splitlines()
+    assert [row.split(",")[1:4] for row in rows if "pruned" in row] != []
+    assert api.get("/v1/runs/other/stats")["pruned"]["bucket_no_upscale"] == 1
+
+
 def test_the_largest_packs_come_first(api: Api) -> None:
     api.put("/v1/runs/run", {**SPEC, "first": "largest"}, 201)
     kinds = {each["kind"]: each["num_tokens"] for each in api.get("/v1/runs/run/stats")["packs"]["kinds"]}
@@ -194,6 +214,7 @@ def test_the_same_spec_is_the_same_run_and_another_is_a_conflict(api: Api) -> No
     first = api.put("/v1/runs/run", SPEC, 201)
     again = api.put("/v1/runs/run", SPEC, 200)
     assert again["fingerprint"] == first["fingerprint"]
+    api.put("/v1/runs/run", {**SPEC, "steps": "balanced", "last_step": "drop", "lockstep": 2}, 200)
     others = {"pack": {"max_tokens": 500}, "ladder": {**LADDER, "num_lengths": 3}, "seed": 1}
     for field, value in others.items():
         assert api.put("/v1/runs/run", {**SPEC, field: value}, 409)["fields"] == [field]
@@ -201,7 +222,7 @@ def test_the_same_spec_is_the_same_run_and_another_is_a_conflict(api: Api) -> No
     assert elsewhere["fingerprint"] == first["fingerprint"]
 
 
-@of_each
+@most_in_test_all
 def test_a_run_continues_after_a_restart(world: World, name: str) -> None:
     first = put_maps(world.replica().api)
     first.put("/v1/runs/run", RUNS[name], 201)
@@ -260,7 +281,14 @@ def huge(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("world", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    "edit", [one_more, too_short, too_many, missing, of_another, negative, no_number, huge]
+    "edit",
+    [
+        *(one_more, missing, huge),
+        *(
+            pytest.param(each, marks=pytest.mark.exhaustive)
+            for each in (too_short, too_many, of_another, negative, no_number)
+        ),
+    ],
 )
 def test_a_damaged_document_is_damaged(world: World, edit: Callable[[dict[str, Any]], None]) -> None:
     first = put_maps(world.replica().api)

@@ -178,6 +178,7 @@ def plans(draw):
         "lockstep": draw(st.integers(1, 6)),
         "first": draw(st.sampled_from([None, "largest"])),
         "num_repeats": draw(st.sampled_from([1.0, 1.0, 2.0, 1.5, 0.4])),
+        "cost": draw(st.sampled_from([{"kind": "pixels"}, {"kind": "transformer", "hidden_size": 7}])),
         "assign": {
             "min_size": draw(st.sampled_from([None, None, 5])),
             "max_crop_loss": draw(st.sampled_from([None, None, 0.1])),

@@ -124,6 +124,10 @@ def test_what_is_told_of_an_epoch_is_what_its_packs_are(it, epoch, world_size):
     assert stats["dropped"] == stats["num_samples"] - end
     assert stats["repeated"] == stats["never_served"] == 0
     lengths = it.packs.lengths.astype(np.float64)
+    of_slots = lengths**2 if it.plan.cost.kind == "pixels" else lengths + lengths**2 / (6 * 7)
+    assert stats["step_imbalance"] == pytest.approx(
+        imbalance((it.packs.kinds @ of_slots)[block.buckets], world_size)
+    )
     for name, costs in (
         ("token_imbalance", it.packs.kinds @ lengths),
         ("attention_imbalance", it.packs.kinds @ lengths**2),
@@ -245,13 +249,13 @@ def few():
 
 
 def test_what_is_expected_of_epochs_is_what_they_have_in_the_mean(few):
-    """Where images are left out, in another share of each length."""
+    """Where images are left out, in another share of each length; and of 72 packs 7 ranks are dealt 70."""
     names = ("full", "padding", "unused", "mean_tokens", "crop_loss_served")
     told, counted = [], []
     lost = crop_loss(*few.sides[0], *few.sides[1])
     lengths = np.searchsorted(-few.packing.lengths, -few.tokens, side="right") - 1
     for epoch in range(80):
-        about, block = few.stats(epoch, 8)["packs"], few.epoch(epoch)
+        about, block = few.stats(epoch, 7)["packs"], few.epoch(epoch, np.arange(70))
         total = len(block.buckets) * few.packs.max_tokens
         tokens, slots = few.tokens[block.rows], few.slots(block)
         here = [tokens.sum() / total, (slots - tokens).sum() / total, 1 - slots.sum() / total]
@@ -259,8 +263,8 @@ def test_what_is_expected_of_epochs_is_what_they_have_in_the_mean(few):
         told.append([about[name] for name in names] + [each["num_served"] for each in about["lengths"]])
         counted.append(here + np.bincount(lengths[block.rows], minlength=few.plan.num_buckets).tolist())
     difference = np.abs(np.mean(told, axis=0) - np.mean(counted, axis=0))
-    assert (difference[:5] <= [1e-4, 1e-4, 1e-12, 0.1, 1e-5]).all()
-    assert (difference[5:] < 0.25).all()
+    assert (difference[:5] <= [2e-3, 2e-3, 1e-3, 3.0, 1e-4]).all()
+    assert (difference[5:] < 1).all()
 
 
 def test_left_outs_are_even(few):
