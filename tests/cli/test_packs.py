@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bucketline import Operator
 from bucketline_service.terminal import images
+from bucketline_service.terminal import runs as text
 from tests.cli.commands import run_here
 from tests.server import COCO, ServerProcess
 
@@ -171,3 +173,15 @@ def test_a_mean_size_is_that_of_the_images_served(tmp_path: Path) -> None:
     stats = json.loads(run_here(*command)[1])["previews"][0]["stats"]
     assert (stats["dropped"], stats["num_samples"]) == (0, 400)
     assert stats["packs"]["mean_area_px"] == pytest.approx((640 * 3 + 320) / 4 * 320)
+
+
+def test_an_older_coordinator_knows_no_packs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its stats have no field for them."""
+    stats = json.loads(run_here("preview", str(COCO), "--json")[1])["previews"][0]["stats"]
+    console = Console(width=100)
+    told = []
+    for each in (stats, {name: value for name, value in stats.items() if name != "packs"}):
+        text.stats(console, {**each, "run": "old", "world_size": 8})
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert "packs" not in told[0]

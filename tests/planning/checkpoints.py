@@ -36,6 +36,15 @@ def job(num=1_000, seed=4):
     return replace(plan, maps=shares), Images(parts), valid
 
 
+def packed_job(num=2_000, seed=4):
+    """A plan of packs: (spec, images)."""
+    widths, heights = np.random.default_rng(seed).integers(100, 1500, size=(2, num)).astype(np.uint32)
+    parts = [Part(widths, heights)]
+    fields = {"world_size": 1, "ladder": "native", "pack": {"max_tokens": 8192}}
+    spec = PlanFields.model_validate(fields).resolved()
+    return spec.plan_spec(spec.fit(parts)), Images(parts)
+
+
 def content(prepared):
     """All that it is, to the last bit."""
     groups = prepared.groups

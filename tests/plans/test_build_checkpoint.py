@@ -19,7 +19,7 @@ from bucketline_service.planning import chunked_passes
 from bucketline_service.planning.build_plan import prepare
 from bucketline_service.planning.prepared_plan import Prepared
 from bucketline_service.plans.build_checkpoint import BuildCheckpoint
-from tests.planning.checkpoints import StopError, content, job
+from tests.planning.checkpoints import StopError, content, job, packed_job
 from tests.plans import builder
 
 CHUNK = 250
@@ -76,6 +76,21 @@ def shares(folder: Path) -> list[float]:
 def test_it_goes_on_wherever_it_was_stopped(tmp_path: Path, num: int) -> None:
     stopped(tmp_path, num)
     assert len(shares(tmp_path)) == NUM_STEPS - num
+
+
+@pytest.mark.parametrize("num", each(range(1, NUM_STEPS + 1), NUM_STEPS - 2))
+def test_a_plan_of_packs_goes_on_wherever_it_was_stopped(tmp_path: Path, num: int) -> None:
+    """With the tokens and areas of the images that it has seen."""
+    plan, images = packed_job(IMAGES.num_rows)
+    checkpoint = BuildCheckpoint(tmp_path, stop_after(num), keep_every_s=0)
+    with pytest.raises(StopError):
+        prepare(plan, images, checkpoint=checkpoint)
+    heard: list[float] = []
+    again = prepare(plan, images, checkpoint=BuildCheckpoint(tmp_path, heard.append, keep_every_s=0))
+    assert len(heard) == NUM_STEPS - num
+    whole = prepare(plan, images)
+    assert content(again) == content(whole)
+    assert sum(whole.summary["bucket_area_px"]) > 0
 
 
 def test_it_keeps_as_often_as_it_is_to(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ _COSTS = (
         "imbalance",
         1,
         "step_imbalance",
-        "pixels of each step's slowest rank over the ranks' mean; 1 is perfect",
+        "the cost of each step's slowest rank over the ranks' mean, in the cost of the spec; 1 is perfect",
         "ratio",
         -1,
     ),
@@ -220,7 +220,7 @@ _COSTS = (
         "largest",
         1,
         "largest_shape",
-        "the size whose batches need the most memory; packs need the same",
+        "the size whose batches need the most memory; packs all have the same budget",
         "shape",
     ),
     _Cost(
