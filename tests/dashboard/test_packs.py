@@ -201,6 +201,7 @@ def test_packs_are_compared_with_buckets(open_page: OpenPage, api: Api) -> None:
     )
     largest = page.get_by_role("row", name=re.compile("^largest ")).locator("td")
     expect(largest).to_have_text([re.compile(r"^\d+x\d+$")] * 2 + ["–"] * 2)  # noqa: RUF001
+    expect(page.locator(".results .annotation-text").last).to_have_text("Shapes, kinds of pack")
     figure = page.get_by_role("img", name="Images and slots of each length of packed")
     expect(figure.locator(".bars .point")).to_have_count(2 * len(packed["packs"]["lengths"]))
     about = page.locator("figure").filter(has=figure).locator("figcaption")

@@ -48,7 +48,8 @@ def comparison(
     ]
     colours = palette(theme)
     parts = [_left(plans), _steps(plans), [_Part("", [p.stats["num_shapes"] for p in plans], 0)]]
-    heads = ("Crop loss: mean, median to p95", "Images", "Steps", "Distinct shapes")
+    shapes = "Shapes, kinds of pack" if any(p.stats.get("packs") for p in plans) else "Distinct shapes"
+    heads = ("Crop loss: mean, median to p95", "Images", "Steps", shapes)
     titles = [_title(head, of, colours) for head, of in zip(heads, ([], *parts), strict=True)]
     num = len(titles)
     plot_px = _ROW_PX * len(names) * (num if narrow else 1) + (num - 1) * _BETWEEN_PX * narrow
