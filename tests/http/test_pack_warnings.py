@@ -72,6 +72,30 @@ def test_a_unit_that_is_no_step_where_there_are_few_packs(desk: Api) -> None:
     assert found == [{"pack.max_tokens": 80, "lockstep": 2}, {"num_repeats": 2, "lockstep": 2}]
 
 
+@pytest.mark.parametrize(
+    ("world_size", "max_tokens", "why"),
+    [
+        (
+            1,
+            500,
+            "images are asked for a fraction of a time, and packs hold as many as every epoch asks for.",
+        ),
+        (3, 2000, "its 6 packs are few, and those that fill no step of 3 ranks are left out."),
+    ],
+)
+def test_images_that_are_asked_for_a_fraction_of_a_time(
+    desk: Api, world_size: int, max_tokens: int, why: str
+) -> None:
+    """Of 20 lengths with three images each, an epoch asks four or five times, and packs hold four, which smaller packs
+    would not change. On several ranks some packs fill no step as well."""
+    name = put(desk, *((3, f"160,{16 * (10 + number)}") for number in range(20)))
+    spec = packed(world_size, {"max_tokens": max_tokens}, num_repeats=1.5)
+    found = preview(desk, name, spec)
+    assert found["stats"]["num_samples"] - 80 > 0.05 * found["stats"]["num_samples"]
+    assert found["left_out"]["message"].endswith(why)
+    assert [set(each) for each in check_remedy(desk, name, spec, "left_out")] == [{"num_repeats"}]
+
+
 def test_ranks_that_wait_for_each_other(desk: Api) -> None:
     """Of 13 packs of a large image and an odd number of packs of small ones, one step has both kinds."""
     spec = packed(2, ONE)
