@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bucketline_service.store import Begun, Cursor, Outcome, Store, open_store
+from bucketline_service.store import Begun, Cursor, NewReport, Outcome, Place, Store, open_store
 from bucketline_service.store.redis import keys
 from tests.redis_server import RedisServer
 from tests.redis_sets import ClusterSet, ask, slot_of, until
@@ -85,6 +85,17 @@ async def test_an_adoption(road: LossyRoad, store: Store, name: str) -> None:
     road.num_to_lose = 1
     commit = await job.commit(1 << 20, Cursor(0, 1), trusted=True)
     assert (commit.outcome, commit.cursor, road.num_lost) == (Outcome.OK, Cursor(0, 1), 1)
+
+
+async def test_a_report_counts_once(road: LossyRoad, store: Store, name: str) -> None:
+    job = await Job.create(store, name)
+    reports = [NewReport("a", "missing"), NewReport("b", "missing")]
+    await store.report(name, Place(0, 0, 0), reports, 1, 1.0)  # the script is known
+    road.num_to_lose = 1
+    await store.report(job.run, Place(0, 1, 0), reports, 1, 1.0)
+    found = await store.reports(name, 0, 10)
+    assert road.num_lost == 1
+    assert ([each.count for each in found.reports], found.num_not_kept) == ([2], 2)
 
 
 async def test_a_begin_tells_by_its_generation(road: LossyRoad, store: Store, name: str) -> None:

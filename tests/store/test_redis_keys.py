@@ -9,7 +9,18 @@ import pytest
 import redis
 
 from bucketline_service.errors import Damaged, StoreUnavailable
-from bucketline_service.store import Cursor, Generation, NewEvent, Outcome, RunRecord, Store, open_store
+from bucketline_service.store import (
+    Cursor,
+    Generation,
+    NewEvent,
+    NewReport,
+    Outcome,
+    Place,
+    ReportOutcome,
+    RunRecord,
+    Store,
+    open_store,
+)
 from bucketline_service.store.redis import keys
 from tests.redis_server import RedisServer
 from tests.store.jobs import FIRST, START, Job
@@ -37,6 +48,7 @@ async def test_every_key_is_listed_with_its_type_and_none_expires(store: Store, 
     await store.record([NewEvent("mark", None, b"{}")], 0)
     await job.begin(2, session="s")
     await job.lease(generation=2)
+    await store.report("a-run", Place(0, 0, 0), [NewReport("a", "x"), NewReport("b", "x")], 1, 10.0)
     await store.close_map("a-map", "mark", 20.0)
     await store.announce_run("a-run", "birth", ["other"], 10.0)
     rows = re.findall(r"^\| ``(bucketline:\S+)`` \| (\w+) \|", keys.__doc__ or "", re.MULTILINE)
@@ -58,7 +70,7 @@ async def test_all_keys_of_a_run_are_in_one_slot() -> None:
 
 async def test_no_two_runs_share_a_key() -> None:
     runs = ["{", "}", "%7B", "%7D", "%257B", "%", "", "%%"]
-    assert len({key for run in runs for key in keys.of_run(run)}) == 5 * len(runs)
+    assert len({key for run in runs for key in keys.of_run(run)}) == 8 * len(runs)
 
 
 async def test_a_commit_is_one_round_trip(store: Store, server: redis.Redis) -> None:
@@ -74,6 +86,48 @@ async def test_a_commit_is_one_round_trip(store: Store, server: redis.Redis) -> 
     before = num_reads()
     await job.commit(lease, Cursor(0, 2))
     assert num_reads() - before - alone == 1
+
+
+async def test_a_report_is_one_round_trip_however_many_images_it_names(
+    store: Store, server: redis.Redis
+) -> None:
+    job = await Job.create(store, "run")
+    images = [NewReport(f"{number}", "missing") for number in range(100)]
+
+    def num_commands() -> int:
+        return sum(each["calls"] for name, each in server.info("commandstats").items() if "evalsha" in name)
+
+    await store.report(job.run, Place(0, 0, 0), images, 1000, 10.0)
+    before = num_commands()
+    await store.report(job.run, Place(0, 1, 0), images, 1000, 10.0)
+    assert num_commands() - before == 1
+
+
+async def test_a_damaged_report_is_told(store: Store, server: redis.Redis) -> None:
+    job = await Job.create(store, "run")
+    await store.report(job.run, Place(0, 0, 0), [NewReport("a", "missing")], 10, 10.0)
+    for damage in ("1 2", "1 0 0 0 nan 0 0 0 10.0 missing -"):
+        server.hset(keys.reports("run")[0], "a", damage)
+        with pytest.raises(Damaged, match="a report of an image"):
+            await store.reports("run", 0, 10)
+    server.hset(keys.reports("run")[0], "a", "1 2")
+    with pytest.raises(Damaged):
+        await store.report(job.run, Place(0, 1, 0), [NewReport("a", "missing")], 10, 10.0)
+
+
+async def test_reports_that_an_older_coordinator_left_are_not_those_of_a_new_run(
+    store: Store, server: redis.Redis
+) -> None:
+    """It deletes a run and does not know the keys."""
+    job = await Job.create(store, "run")
+    two = [NewReport("a", "x"), NewReport("b", "x")]
+    await store.report(job.run, Place(0, 0, 0), two, 1, 10.0)
+    server.delete(*(key for key in keys.of_run("run") if key not in keys.reports("run")))
+    await Job.create(store, "run")
+    assert (await store.report(job.run, Place(0, 0, 0), two, 1, 10.0)).outcomes == [
+        ReportOutcome.NEW,
+        ReportOutcome.NOT_KEPT,
+    ]
 
 
 async def test_a_server_that_forgot_the_scripts(store: Store, server: redis.Redis) -> None:

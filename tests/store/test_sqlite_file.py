@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from bucketline_service.errors import StoreUnavailable
-from bucketline_service.store import Cursor, Generation, KeptEvent, NewEvent, Outcome, RunRecord, open_store
+from bucketline_service.store import (
+    Cursor,
+    Generation,
+    KeptEvent,
+    NewEvent,
+    NewReport,
+    Outcome,
+    Place,
+    ReportOutcome,
+    RunRecord,
+    open_store,
+)
 from bucketline_service.store.sqlite.file import GROUP_SIZE, SCHEMA_VERSION
 from bucketline_service.store.sqlite.store import SqliteStore
 from tests.store.jobs import FIRST, Job
@@ -45,6 +56,8 @@ async def test_a_commit_is_synced_to_disk(job: Job) -> None:
 async def test_what_changes_nothing_writes_nothing(job: Job, path: Path) -> None:
     lease = (await job.lease()).lease
     await job.commit(lease, Cursor(0, 5))
+    reports = [NewReport("a", "missing"), NewReport("b", "missing")]
+    await job.store.report("run", Place(0, 5, 0), reports, 1, 9.0)
     log = path.with_name("state.db-wal")
     before = log.read_bytes()
     await job.commit(lease)
@@ -55,6 +68,8 @@ async def test_what_changes_nothing_writes_nothing(job: Job, path: Path) -> None
     await job.begin(5)
     await job.store.create_run("run", b"other", FIRST)
     await job.store.delete_run("other")
+    await job.store.report("run", Place(0, 5, 0), reports, 1, 10.0)
+    await job.store.reports("run", 0, 10)
     await job.store.ranks("run")
     await job.store.read_run("run")
     assert log.read_bytes() == before
@@ -156,6 +171,33 @@ async def refused(path: Path) -> str:
     return str(caught.value)
 
 
+async def test_a_file_of_the_release_before_gets_the_tables_of_reports(job: Job, path: Path) -> None:
+    await job.store.close()
+    with sqlite3.connect(path) as other:
+        other.executescript("DROP TABLE reports; DROP TABLE reports_not_kept")
+    other.close()
+    store = open_store(f"sqlite:///{path}", timeout_s=30.0)
+    two = [NewReport("a", "x"), NewReport("b", "x")]
+    assert (await store.report("run", Place(0, 0, 0), two, 1, 9.0)).num_images == 1
+    found = await store.reports("run", 0, 10)
+    assert (len(found.reports), found.num_not_kept) == (1, 1)
+    await store.close()
+
+
+async def test_reports_that_an_older_coordinator_left_are_not_those_of_a_new_run(
+    job: Job, path: Path
+) -> None:
+    """It deletes a run and does not know the tables."""
+    two = [NewReport("a", "x"), NewReport("b", "x")]
+    await job.store.report("run", Place(0, 0, 0), two, 1, 9.0)
+    with sqlite3.connect(path) as other:
+        other.executescript("DELETE FROM ranks; DELETE FROM sessions; DELETE FROM runs")
+    other.close()
+    await Job.create(job.store, "run")
+    found = await job.store.report("run", Place(0, 0, 0), two, 1, 9.0)
+    assert found.outcomes == [ReportOutcome.NEW, ReportOutcome.NOT_KEPT]
+
+
 async def test_a_newer_schema_is_refused(job: Job, path: Path) -> None:
     await job.store.close()
     with sqlite3.connect(path) as other:
@@ -221,6 +263,8 @@ async def test_a_file_from_before_there_were_births_or_locksteps_or_events_goes_
     assert (await store.create_run("new", b"", FIRST))[0].generation == FIRST
     await store.record([NewEvent("mark", "run", b"told")], 7)
     assert await store.events("run", 0, 10) == [KeptEvent(7, "run", b"told")]
+    reported = await store.report("run", Place(0, 1, 1), [NewReport("a", "missing")], 10, 12.0)
+    assert reported.outcomes == [ReportOutcome.NEW]
     await store.close()
     with sqlite3.connect(path) as other:
         assert other.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
@@ -228,7 +272,18 @@ async def test_a_file_from_before_there_were_births_or_locksteps_or_events_goes_
         tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     other.close()
     assert columns[-1] == "document"  # else each reading of a generation would walk over it
-    assert tables == {"runs", "sessions", "ranks", "events", "ping", "announced", "closed_maps"}
+    now = {
+        "runs",
+        "sessions",
+        "ranks",
+        "events",
+        "ping",
+        "announced",
+        "closed_maps",
+        "reports",
+        "reports_not_kept",
+    }
+    assert tables == now
 
 
 async def test_another_programs_file_is_refused_and_left_alone(path: Path) -> None:

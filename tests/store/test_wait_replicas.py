@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from bucketline_service.errors import Damaged, StoreUnavailable
-from bucketline_service.store import Cursor, Generation, Outcome, RankRecord, Store, open_store
+from bucketline_service.store import (
+    Cursor,
+    Generation,
+    NewReport,
+    Outcome,
+    Place,
+    RankRecord,
+    Store,
+    open_store,
+)
 from bucketline_service.store.redis import keys
 from tests.redis_server import RedisServer
 from tests.redis_sets import ClusterSet, SentinelSet, ask, node_number, until
@@ -81,6 +90,7 @@ def writes(job: Job, lease: int) -> dict[str, Callable[[], Coroutine[Any, Any, A
         "commit": lambda: job.commit(lease, Cursor(0, 1)),
         "proof": lambda: job.commit(lease),
         "lease": job.lease,
+        "report": lambda: job.store.report(job.run, Place(0, 0, 0), [NewReport("a", "missing")], 10, 1.0),
         "session": lambda: job.store.session(job.run, FIRST_SESSION),
         "create_run": lambda: job.store.create_run(job.run, b"", job.first),
     }

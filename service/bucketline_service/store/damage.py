@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bucketline_service.errors import Damaged
-from bucketline_service.store.port import MAX_WORLD_SIZE, Generation, RankRecord
+from bucketline_service.store.port import MAX_WORLD_SIZE, Generation, ImageReport, RankRecord
 
 _MAX = 2**63
 
@@ -45,6 +45,15 @@ def sound_rank(value: RankRecord) -> RankRecord:
         raise ValueError(f"rank {value.rank}")
     _check_text(value.holder)
     if not (math.isfinite(value.leased_at_s) and math.isfinite(value.last_seen_s)):
+        raise ValueError("a time is not a finite number")
+    return value
+
+
+def sound_report(value: ImageReport) -> ImageReport:
+    """``value``; raises ``ValueError`` if a field has an impossible value."""
+    _check_whole(value.number, value.count, *value.first, *value.last)
+    _check_text(value.image, value.reason, value.detail or "")
+    if not (math.isfinite(value.first_at_s) and math.isfinite(value.last_at_s)):
         raise ValueError("a time is not a finite number")
     return value
 

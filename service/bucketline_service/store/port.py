@@ -11,7 +11,8 @@ answer changes nothing more. Times are Unix seconds passed by the caller: a stor
 ``StoreUnavailable`` if the answer is late or does not come, ``NotFound`` if the run does not exist, and ``Damaged`` if
 the run's records cannot be read.
 
-Lifetimes: a run's keys live until ``delete_run``, an event until there are ``MAX_EVENTS`` newer ones. Nothing expires.
+Lifetimes: a run's keys live until ``delete_run``, over all its generations; an event until there are ``MAX_EVENTS``
+newer ones. Nothing expires.
 """
 
 from __future__ import annotations
@@ -154,6 +155,68 @@ class KeptEvent:
     document: bytes
 
 
+class Place(NamedTuple):
+    """Whose batch it was. Places compare in the order of training, those of one step by rank."""
+
+    epoch: int
+    step: int
+    rank: int
+
+
+class NewReport(NamedTuple):
+    """A worker's word that an image could not be used. ``image``: its name, opaque to the store and unique in the run.
+    ``reason``: a word without spaces."""
+
+    image: str
+    reason: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """What is kept of an image that was reported. ``number``: >= 1, in the order in which images were first reported.
+    ``count``: in how many batches at least; reason and detail are those of the last one."""
+
+    number: int
+    image: str
+    count: int
+    reason: str
+    detail: str | None
+    first: Place
+    first_at_s: float
+    last: Place
+    last_at_s: float
+
+
+class ReportOutcome(Enum):
+    """What became of one report. Of REPEATED nothing was written."""
+
+    NEW = "new"  # the first one of its image
+    COUNTED = "counted"  # its image was reported before
+    REPEATED = (
+        "repeated"  # its place is not after the last one that was counted: it may have been counted already
+    )
+    NOT_KEPT = "not_kept"  # there is no room for another image: only the number of such reports is kept
+
+
+@dataclass(frozen=True)
+class Reported:
+    """``outcomes``: of each report, in order. ``num_images``: how many images of the run are kept now."""
+
+    outcomes: list[ReportOutcome]
+    num_images: int
+
+
+@dataclass(frozen=True)
+class ImageReports:
+    """Some of a run's reports, by number. ``num_images``: how many images are kept. ``num_not_kept``: reports of other
+    images, at least."""
+
+    reports: list[ImageReport]
+    num_images: int
+    num_not_kept: int
+
+
 class Withdrawn(Exception):  # noqa: N818 - not an error: announce the run again
     """The run's announcement is no longer valid: a map was closed after it."""
 
@@ -242,6 +305,19 @@ class Store(Protocol):
 
     async def ranks(self, run: str) -> tuple[Generation, list[RankRecord]]:
         """One consistent read of the present generation and the records of its ranks, sorted by rank."""
+
+    async def report(
+        self, run: str, place: Place, reports: Sequence[NewReport], max_images: int, now_s: float
+    ) -> Reported:
+        """Keep what the worker of one batch reports of its images. An image's count grows only if ``place`` is after
+        the last one stored of it, so that reports that are repeated, in any order, change nothing. Of an image that
+        would be more than ``max_images``, only ``num_not_kept`` grows, and only if ``place`` is after the last one of
+        its rank for which it did, in an earlier call. Costs O(1) an image. Reports belong to the run: a new generation
+        keeps them, and a run that is deleted and created again begins without any."""
+
+    async def reports(self, run: str, after: int | None, limit: int) -> ImageReports:
+        """One consistent read of the ``limit`` reports that follow number ``after``, or of the newest ``limit`` if it
+        is None; at most 1,000, by number."""
 
     async def record(self, events: Sequence[NewEvent], least_id: int) -> None:
         """Append the events in order, except those whose mark is already kept, and drop all but the newest

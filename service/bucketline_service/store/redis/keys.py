@@ -12,6 +12,9 @@
 | ``bucketline:{run}:sessions`` | hash | session name -> generation number, of all sessions |
 | ``bucketline:{run}:ranks`` | hash | rank -> record, packed; also of older generations |
 | ``bucketline:{run}:announced`` | set | births that the run may be created with |
+| ``bucketline:{run}:reports`` | hash | image -> what was reported of it, packed |
+| ``bucketline:{run}:reported`` | list | the images in ``reports``, in the order of their first reports |
+| ``bucketline:{run}:reports_not_kept`` | hash | rank -> reports without room: ``count epoch step`` |
 
 Lifetime: the first five are permanent, a run's keys live until ``delete_run``. Nothing expires.
 
@@ -35,18 +38,29 @@ Packed values are words separated by single spaces, numbers in decimal:
 - generation: ``id world_size epoch step offset session``; ``session`` is ``-`` for none, else ``+name``. If it has a
   lockstep, ``offset`` is ``offset/lockstep``, which a release that has no lockstep refuses rather than misreads;
 - rank record: ``id lease epoch step leased_at_s lease_epoch lease_step last_seen_s holder``, with the generation's id;
+- report: ``count epoch step rank at_s epoch step rank at_s reason detail``, first and last place; ``detail`` is ``-``
+  for none, else ``+text``;
 - event: ``mark run document``; ``run`` is ``-`` for none, else ``+name``.
 
 A generation's id is ``number.birth``, or the number alone if its birth is empty. It is compared as text.
 
-Names come last, because they may contain spaces. Lua reads values by position and keeps numbers as text where it can:
-tokens go up to 2^53, and ``tostring`` keeps 14 digits.
+Names and details come last, because they may contain spaces. Lua reads values by position and keeps numbers as text
+where it can: tokens go up to 2^53, and ``tostring`` keeps 14 digits.
 """
 
 from __future__ import annotations
 
-from bucketline_service.store.damage import sound_generation, sound_rank
-from bucketline_service.store.port import Cursor, Generation, GenerationId, KeptEvent, NewEvent, RankRecord
+from bucketline_service.store.damage import sound_generation, sound_rank, sound_report
+from bucketline_service.store.port import (
+    Cursor,
+    Generation,
+    GenerationId,
+    ImageReport,
+    KeptEvent,
+    NewEvent,
+    Place,
+    RankRecord,
+)
 
 RUNS = "bucketline:runs"
 EVENTS = "bucketline:events"
@@ -82,9 +96,14 @@ def announced(run: str) -> str:
     return _key(run, "announced")
 
 
+def reports(run: str) -> list[str]:
+    """The keys of the run's reports: ``reports``, ``reported`` and ``reports_not_kept``."""
+    return [_key(run, name) for name in ("reports", "reported", "reports_not_kept")]
+
+
 def of_run(run: str) -> list[str]:
     """All keys that belong to the run."""
-    return [generation(run), document(run), sessions(run), ranks(run), announced(run)]
+    return [generation(run), document(run), sessions(run), ranks(run), announced(run), *reports(run)]
 
 
 def pack_id(value: GenerationId) -> str:
@@ -138,6 +157,24 @@ def unpack_rank(rank: int, packed: bytes) -> tuple[GenerationId, RankRecord]:
         last_seen_s=float(last_seen_s),
     )
     return unpack_id(packed_id), sound_rank(record)
+
+
+def unpack_report(number: int, image: bytes, packed: bytes) -> ImageReport:
+    """Raises ``ValueError`` if ``packed`` is not a report."""
+    count, *places, reason, detail = packed.decode().split(" ", 10)
+    first, first_at_s, last, last_at_s = places[:3], places[3], places[4:7], places[7]
+    report = ImageReport(
+        number=number,
+        image=image.decode(),
+        count=int(count),
+        reason=reason,
+        detail=detail[1:] if detail.startswith("+") else None,
+        first=Place(*map(int, first)),
+        first_at_s=float(first_at_s),
+        last=Place(*map(int, last)),
+        last_at_s=float(last_at_s),
+    )
+    return sound_report(report)
 
 
 def pack_event(event: NewEvent) -> bytes:

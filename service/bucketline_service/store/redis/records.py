@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bucketline_service.store.damage import damaged, reading
 from bucketline_service.store.port import (
     Commit,
@@ -9,6 +11,8 @@ from bucketline_service.store.port import (
     Cursor,
     Generation,
     GenerationId,
+    ImageReport,
+    ImageReports,
     Outcome,
     RankRecord,
     RunRecord,
@@ -48,3 +52,21 @@ def rank(run: str, rank: bytes | int, packed: bytes) -> tuple[GenerationId, Rank
     shown = rank.decode(errors="replace") if isinstance(rank, bytes) else rank
     with reading(run, f"the record of rank {shown}"):
         return keys.unpack_rank(int(rank), packed)
+
+
+def image_reports(
+    run: str,
+    num_images: int,
+    after: int,
+    not_kept: Sequence[bytes],
+    images: Sequence[bytes],
+    packed: Sequence[bytes | None],
+) -> ImageReports:
+    """``after``: the number before the first one of ``images``."""
+    with reading(run, "a report of an image"):
+        num_not_kept = sum(int(value.split(b" ")[0]) for value in not_kept)
+        found: list[ImageReport] = [
+            keys.unpack_report(number, image, report or b"")
+            for number, (image, report) in enumerate(zip(images, packed, strict=True), after + 1)
+        ]
+    return ImageReports(found, num_images, num_not_kept)

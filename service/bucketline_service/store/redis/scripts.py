@@ -14,18 +14,18 @@ class Script:
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-ANNOUNCE_RUN, CREATE_RUN, UNLIST_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS, RECORD = map(
+ANNOUNCE_RUN, CREATE_RUN, UNLIST_RUN, SESSION, BEGIN, LEASE, COMMIT, RANKS, REPORT, REPORTS, RECORD = map(
     Script,
     (
         *("announce_run", "create_run", "unlist_run"),
-        *("session", "begin", "lease", "commit", "ranks", "record"),
+        *("session", "begin", "lease", "commit", "ranks", "report", "reports", "record"),
     ),
 )
 
 WRITES = frozenset({"SET", "SADD", "HSET", "HDEL", "UNLINK"})
 WRITING_SCRIPTS = frozenset(
     name
-    for script in (ANNOUNCE_RUN, CREATE_RUN, UNLIST_RUN, SESSION, BEGIN, LEASE, COMMIT)
+    for script in (ANNOUNCE_RUN, CREATE_RUN, UNLIST_RUN, SESSION, BEGIN, LEASE, COMMIT, REPORT)
     for name in (script.sha, script.text)
 )
 

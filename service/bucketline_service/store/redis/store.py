@@ -31,9 +31,14 @@ from bucketline_service.store.port import (
     Cursor,
     Generation,
     GenerationId,
+    ImageReports,
     KeptEvent,
     NewEvent,
+    NewReport,
+    Place,
     RankRecord,
+    Reported,
+    ReportOutcome,
     RunRecord,
     Withdrawn,
 )
@@ -131,7 +136,10 @@ class RedisStore:
                 await self._announce_run(run, birth, [], 0.0)
             answer = await self._script(
                 scripts.CREATE_RUN,
-                [keys.generation(run), keys.document(run), keys.sessions(run), keys.announced(run)],
+                [
+                    *(keys.generation(run), keys.document(run), keys.sessions(run), keys.announced(run)),
+                    *keys.reports(run),
+                ],
                 [
                     *(keys.pack_generation(first), first.number, keys.pack_name(first.session)),
                     *(document, self._touch, birth),
@@ -255,6 +263,23 @@ class RedisStore:
         stored = [records.rank(run, rank, packed_record) for rank, packed_record in pairs]
         present = [record for of, record in stored if of == generation.id]
         return generation, sorted(present, key=lambda record: record.rank)
+
+    async def report(
+        self, run: str, place: Place, reports: Sequence[NewReport], max_images: int, now_s: float
+    ) -> Reported:
+        named = [(each.image, each.reason, keys.pack_name(each.detail)) for each in reports]
+        script = self._script(
+            scripts.REPORT,
+            [keys.generation(run), *keys.reports(run)],
+            [*place, float(now_s), max_images, self._touch, *(word for words in named for word in words)],
+        )
+        num_images, *outcomes = _found(run, await self._answer(script, run))
+        return Reported([ReportOutcome(outcome.decode()) for outcome in outcomes], num_images)
+
+    async def reports(self, run: str, after: int | None, limit: int) -> ImageReports:
+        names, start = [keys.generation(run), *keys.reports(run)], "" if after is None else after
+        script = self._script(scripts.REPORTS, names, [start, limit])
+        return records.image_reports(run, *_found(run, await self._answer(script, run)))
 
     async def record(self, events: Sequence[NewEvent], least_id: int) -> None:
         packed = [keys.pack_event(event) for event in events]

@@ -77,8 +77,41 @@ GATE = """
 CREATE TABLE IF NOT EXISTS announced (run TEXT NOT NULL, birth TEXT NOT NULL, PRIMARY KEY (run, birth)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS closed_maps (mark TEXT PRIMARY KEY, map TEXT NOT NULL, until_s REAL NOT NULL) WITHOUT ROWID;
 """
-"""Runs that are about to be created, and maps that are about to be deleted. An older coordinator does not know these
-tables and can use the file all the same, so they do not change its version."""
+"""Runs that are about to be created, and maps that are about to be deleted."""
+
+REPORTS = """
+CREATE TABLE IF NOT EXISTS reports (
+    run TEXT NOT NULL,
+    image TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT,
+    first_epoch INTEGER NOT NULL,
+    first_step INTEGER NOT NULL,
+    first_rank INTEGER NOT NULL,
+    first_at_s REAL NOT NULL,
+    last_epoch INTEGER NOT NULL,
+    last_step INTEGER NOT NULL,
+    last_rank INTEGER NOT NULL,
+    last_at_s REAL NOT NULL,
+    PRIMARY KEY (run, image)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS reports_by_number ON reports (run, number);
+CREATE TABLE IF NOT EXISTS reports_not_kept (
+    run TEXT NOT NULL,
+    rank INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (run, rank)
+) WITHOUT ROWID;
+"""
+"""Images that could not be used; and of those for which there was no room, the number by rank, with the last place."""
+
+ADDED = f"{GATE}{REPORTS}"
+"""An older coordinator does not know these tables and can use the file all the same, so they do not change its
+version."""
 
 _OLD_BIRTHS = {1: "''", 2: "birth"}
 """Old schema versions with another table of runs: 1 had no births, 2 no lockstep. 3 had no events."""
@@ -293,7 +326,7 @@ def _open(path: Path, busy_s: float, *, is_first: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")  # processes that open a new file at once create one schema
         _make_schema(connection, path)
-        for statement in GATE.split(";\n"):
+        for statement in ADDED.split(";\n"):
             connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bucketline_service.errors import NotFound, StoreUnavailable
-from bucketline_service.store.damage import damaged, reading, sound_generation, sound_rank
+from bucketline_service.store.damage import damaged, reading, sound_generation, sound_rank, sound_report
 from bucketline_service.store.lease_decisions import Held, decide_begin, decide_commit, decide_lease, no_run
 from bucketline_service.store.port import (
     MAX_EVENTS,
@@ -21,9 +21,15 @@ from bucketline_service.store.port import (
     Cursor,
     Generation,
     GenerationId,
+    ImageReport,
+    ImageReports,
     KeptEvent,
     NewEvent,
+    NewReport,
+    Place,
     RankRecord,
+    Reported,
+    ReportOutcome,
     RunRecord,
     Withdrawn,
 )
@@ -31,6 +37,10 @@ from bucketline_service.store.sqlite.file import SqliteFile
 
 GENERATION_COLUMNS = 'number, session, world_size, epoch, step, "offset", birth, lockstep'
 RANK_COLUMNS = "rank, number, epoch, step, lease, holder, leased_at_s, lease_epoch, lease_step, last_seen_s"
+REPORT_COLUMNS = (
+    "number, image, count, reason, detail, first_epoch, first_step, first_rank, first_at_s, "
+    "last_epoch, last_step, last_rank, last_at_s"
+)
 
 _Db = sqlite3.Connection
 
@@ -67,6 +77,7 @@ def _create_run(
         key = (run, first.birth)
         if not db.execute("DELETE FROM announced WHERE run = ? AND birth = ?", key).rowcount and announced:
             raise Withdrawn from None
+        _delete_reports(db, run)  # left by an older coordinator, which deleted the run and does not know them
         db.execute(
             f"INSERT INTO runs (run, {GENERATION_COLUMNS}, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (run, *_generation_values(first), document),
@@ -91,6 +102,7 @@ def _delete_run(db: _Db, run: str) -> bool:
     db.execute("DELETE FROM ranks WHERE run = ?", (run,))
     db.execute("DELETE FROM sessions WHERE run = ?", (run,))
     db.execute("DELETE FROM announced WHERE run = ?", (run,))
+    _delete_reports(db, run)
     return db.execute("DELETE FROM runs WHERE run = ?", (run,)).rowcount > 0
 
 
@@ -139,6 +151,93 @@ def _ranks(db: _Db, run: str) -> tuple[Generation, list[RankRecord]]:
     # all of them at once: a read that is interrupted stays open, and blocks the next write
     rows = db.execute(select, (run, generation.number)).fetchall()
     return generation, [_held_of(run, row).record for row in rows]
+
+
+def _report(
+    db: _Db, run: str, place: Place, reports: Sequence[NewReport], max_images: int, now_s: float
+) -> Reported:
+    _generation(db, run)
+    num_images, num_not_kept, outcomes = _num_reported(db, run), 0, []
+    for report in reports:
+        if (counted := _count_report(db, run, place, report, now_s)) is not None:
+            outcomes.append(counted)
+        elif num_images < max_images:
+            num_images += 1
+            _insert_report(db, run, num_images, place, report, now_s)
+            outcomes.append(ReportOutcome.NEW)
+        else:
+            num_not_kept += 1
+            outcomes.append(ReportOutcome.NOT_KEPT)
+    if num_not_kept and not _count_not_kept(db, run, place, num_not_kept):
+        not_kept, repeated = ReportOutcome.NOT_KEPT, ReportOutcome.REPEATED
+        outcomes = [repeated if outcome is not_kept else outcome for outcome in outcomes]
+    return Reported(outcomes, num_images)
+
+
+def _count_report(db: _Db, run: str, place: Place, report: NewReport, now_s: float) -> ReportOutcome | None:
+    """Count it if its image is kept; None if it is not."""
+    select = "SELECT last_epoch, last_step, last_rank FROM reports WHERE run = ? AND image = ?"
+    last = db.execute(select, (run, report.image)).fetchone()
+    if last is None:
+        return None
+    if place <= Place(*last):
+        return ReportOutcome.REPEATED
+    db.execute(
+        "UPDATE reports SET count = count + 1, reason = ?, detail = ?, last_epoch = ?, last_step = ?, last_rank = ?, "
+        "last_at_s = ? WHERE run = ? AND image = ?",
+        (report.reason, report.detail, *place, now_s, run, report.image),
+    )
+    return ReportOutcome.COUNTED
+
+
+def _insert_report(db: _Db, run: str, number: int, place: Place, report: NewReport, now_s: float) -> None:
+    values = (number, report.image, 1, report.reason, report.detail, *place, now_s, *place, now_s)
+    marks = ", ".join("?" * (len(values) + 1))
+    db.execute(f"INSERT INTO reports (run, {REPORT_COLUMNS}) VALUES ({marks})", (run, *values))
+
+
+def _count_not_kept(db: _Db, run: str, place: Place, num: int) -> bool:
+    """Whether ``place`` is after the last one of its rank."""
+    select = "SELECT epoch, step, count FROM reports_not_kept WHERE run = ? AND rank = ?"
+    row = db.execute(select, (run, place.rank)).fetchone()
+    epoch, step, count = row or (-1, -1, 0)
+    if place <= Place(epoch, step, place.rank):
+        return False
+    values = (run, place.rank, place.epoch, place.step, count + num)
+    db.execute("INSERT OR REPLACE INTO reports_not_kept VALUES (?, ?, ?, ?, ?)", values)
+    return True
+
+
+def _reports(db: _Db, run: str, after: int | None, limit: int) -> ImageReports:
+    _generation(db, run)
+    num_images = _num_reported(db, run)
+    start = max(0, num_images - limit) if after is None else after
+    (num_not_kept,) = db.execute(
+        "SELECT coalesce(sum(count), 0) FROM reports_not_kept WHERE run = ?", (run,)
+    ).fetchone()
+    select = f"SELECT {REPORT_COLUMNS} FROM reports WHERE run = ? AND number > ? ORDER BY number LIMIT ?"
+    rows = db.execute(select, (run, start, limit)).fetchall()
+    with reading(run, "a report of an image"):
+        return ImageReports([_image_report(row) for row in rows], num_images, num_not_kept)
+
+
+def _image_report(row: tuple[Any, ...]) -> ImageReport:
+    number, image, count, reason, detail, *of_places = row
+    first, first_at_s, last, last_at_s = of_places[:3], of_places[3], of_places[4:7], of_places[7]
+    report = ImageReport(
+        number, image, count, reason, detail, Place(*first), first_at_s, Place(*last), last_at_s
+    )
+    return sound_report(report)
+
+
+def _num_reported(db: _Db, run: str) -> int:
+    (newest,) = db.execute("SELECT max(number) FROM reports WHERE run = ?", (run,)).fetchone()
+    return newest or 0
+
+
+def _delete_reports(db: _Db, run: str) -> None:
+    db.execute("DELETE FROM reports WHERE run = ?", (run,))
+    db.execute("DELETE FROM reports_not_kept WHERE run = ?", (run,))
 
 
 def _record(db: _Db, events: Sequence[NewEvent], least_id: int) -> None:
@@ -247,7 +346,9 @@ class SqliteStore:
     lease = _verb(_lease, writes=True)
     commit = _verb(_commit, writes=True)
     ranks = _verb(_ranks, writes=False)
-    # in its own transaction: if it fails, on a disk that is nearly full, no commit fails with it
+    # in their own transactions: if one fails, on a disk that is nearly full, no commit fails with it
+    report = _verb(_report, writes=True, alone=True)
+    reports = _verb(_reports, writes=False)
     record = _verb(_record, writes=True, alone=True)
     events = _verb(_events, writes=False)
 

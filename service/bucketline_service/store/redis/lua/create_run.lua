@@ -3,6 +3,7 @@
 -- KEYS[2] bucketline:{run}:document    string, opaque; until delete_run
 -- KEYS[3] bucketline:{run}:sessions    hash, session name -> generation number; until delete_run
 -- KEYS[4] bucketline:{run}:announced   set, births that the run may be created with; until it is
+-- KEYS[5] and further: the keys of the run's reports; until delete_run
 -- ARGV    generation (packed), its number, session ('-' or '+name'), document, touch ('1': write again what is already there),
 --         the birth that was announced
 -- No times.
@@ -21,6 +22,8 @@ if redis.call('SISMEMBER', KEYS[4], birth) == 0 then
     return false
 end
 redis.call('UNLINK', KEYS[4])
+-- An older coordinator that deleted the run does not know its reports.
+redis.call('UNLINK', unpack(KEYS, 5))
 redis.call('SET', KEYS[2], document)
 if session ~= '-' then
     redis.call('HSET', KEYS[3], string.sub(session, 2), number)
