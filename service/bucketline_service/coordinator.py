@@ -19,6 +19,7 @@ from bucketline_service.previews.side_by_side import Previews
 from bucketline_service.runs import map_deletion_guard
 from bucketline_service.runs.assignment_export import AssignmentExport
 from bucketline_service.runs.delivery import Delivery
+from bucketline_service.runs.image_reports import Reports
 from bucketline_service.runs.ledger_export import LedgerExport
 from bucketline_service.runs.queries import Queries
 from bucketline_service.runs.registry import Runs
@@ -63,6 +64,7 @@ class Coordinator:
         self.runs = Runs(store, self._maps, plans, clock, self.event_log)
         self.sessions = Sessions(self.runs, metrics)
         self.delivery = Delivery(self.runs, metrics, clock)
+        self.reports = Reports(self.runs, metrics, clock)
         self.queries = Queries(self.runs, self.sessions, maps, clock)
         self.ledger_export = LedgerExport(self.runs, self.sessions, maps)
         self.assignment_export = AssignmentExport(self.runs, maps)

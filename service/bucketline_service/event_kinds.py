@@ -36,6 +36,8 @@ EVENTS: dict[str, EventKind] = {
     "session_begun": EventKind(),
     "lease_given": EventKind(is_repeated=True),
     "fenced": EventKind(is_repeated=True),
+    # repeated: of a corrupt shard each rank reports some every second
+    "images_reported": EventKind(is_repeated=True),
     # both tell that the store lost state, and alerts on the log look for one name
     "lease_adopted": EventKind(logging.WARNING, is_repeated=True, log_name="store_lost_state"),
     "store_lost_state": EventKind(logging.WARNING, is_repeated=True),

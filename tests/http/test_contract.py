@@ -107,6 +107,7 @@ class TestDocument:
             *(f"GET /v1/{kind}" for kind in ("maps", "runs")),
             *(f"GET /{what}" for what in ("healthz", "readyz", "metrics")),
             "POST /v1/runs/{run}/sessions",
+            *(f"{method} /v1/runs/{{run}}/reports" for method in ("GET", "POST")),
             "POST /v1/previews",
         }  # fmt: skip
 

@@ -81,6 +81,8 @@ class Traffic:
         for rank, lease in enumerate(leases):
             self.api.ack(run, rank, lease, 0, 2 * rank + 1)
         self.api.next(run, 0, leases[0] - (1 << 14), 409)
+        report = {"rank": 0, "epoch": 0, "step": 0, "images": [{"id": 7, "reason": "unreadable"}]}
+        self.api.ask("POST", f"/v1/runs/{run}/reports", 200, json=report)
         return run
 
 
@@ -137,7 +139,7 @@ def wrong(expr: str, exported: Exported) -> list[str]:
 
 def test_what_is_asked_for_is_exported(exported: Exported) -> None:
     found = exprs()
-    assert len(found) == len(panel_exprs()) + len(RULES) + 6
+    assert len(found) == len(panel_exprs()) + len(RULES) + 7
     assert {name: wrong(expr, exported) for name, expr in found.items() if wrong(expr, exported)} == {}
 
 

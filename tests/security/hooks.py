@@ -14,6 +14,7 @@ from bucketline_service.http.problems import CODES
 LEASE = "/v1/runs/{run}/ranks/{rank}/lease"
 NEXT = "/v1/runs/{run}/ranks/{rank}/next"
 SESSIONS = "/v1/runs/{run}/sessions"
+REPORTS = "/v1/runs/{run}/reports"
 RUN = {"run": "$request.path.run"}
 RANK = {**RUN, "rank": "$request.path.rank"}
 # from which answer of which call, to which call, with what of it
@@ -25,6 +26,7 @@ FOLLOWS: list[tuple[str, str, str, dict[str, str], dict[str, Any] | None]] = [
     (LEASE, "post", NEXT, RANK, {"lease": "$response.body#/lease", "ack": "$response.body#/cursor"}),
     (NEXT, "post", NEXT, RANK, {"lease": "$request.body#/lease", "ack": "$response.body#/cursor"}),
     (NEXT, "post", "/v1/runs/{run}/batches", RUN, None),
+    (NEXT, "post", REPORTS, RUN, None),
 ]
 
 
@@ -74,6 +76,9 @@ def map_case(context: schemathesis.HookContext, case: schemathesis.Case) -> sche
         where.update({"rank": 0} if "rank" in where else {})
     if case.operation.path == "/v1/runs/{run}" and isinstance(case.body, dict):
         case.body = {**_met(case.body, seed), "map": "coco"}
+    elif case.operation.path == REPORTS and isinstance(case.body, dict):
+        images = [{**image, "id": int(there["id"]), "map": None} for image in case.body["images"]]
+        case.body = {**case.body, "images": images}
     elif case.operation.path == "/v1/previews" and isinstance(case.body, dict):
         case.body = {"map": "coco", "specs": [_met(spec, seed) for spec in case.body["specs"]]}
     return case

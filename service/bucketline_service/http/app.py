@@ -17,7 +17,17 @@ from bucketline_service.http import api_docs, problems
 from bucketline_service.http.auth import Guards, Tokens
 from bucketline_service.http.host_check import CheckHost, Hosts
 from bucketline_service.http.middleware import HeadAsGet, LimitBody, Observe
-from bucketline_service.http.routes import charts, events, exports, maps, previews, probes, runs, sessions
+from bucketline_service.http.routes import (
+    charts,
+    events,
+    exports,
+    maps,
+    previews,
+    probes,
+    reports,
+    runs,
+    sessions,
+)
 from bucketline_service.http.routes.next_batches import InFront, NextRoute
 from bucketline_service.observability.traces import NameSpans, Traces
 
@@ -103,6 +113,7 @@ def _add_routes(
     app.include_router(charts.routes(coordinator, guards))
     app.include_router(sessions.routes(coordinator, guards))
     app.router.routes.append(app.next_route)
+    app.include_router(reports.routes(coordinator, guards))
     app.include_router(previews.routes(coordinator, guards))
     app.include_router(events.routes(coordinator, guards))
     app.include_router(probes.routes(coordinator, version))

@@ -53,6 +53,9 @@ def count(metrics: Metrics, scope: Scope, status: int, begin_s: float) -> None:
         _log.debug("request", extra={**about, "ms": round(took_s * 1e3, 2)})
 
 
+MAX_REPORTS_BYTES = 1 << 22
+"""Of reports: 1,024 images with ids of 1,024 bytes and details of 200 characters, all of them escaped."""
+
 MAX_WORKER_BYTES = 1 << 16
 """The largest body that a worker may send: sessions, leases, acknowledgements."""
 
@@ -64,7 +67,7 @@ def is_json(content_type: str) -> bool:
 
 class LimitBody:
     """Refuses a body that is over its limit while it streams: ``upload_bytes`` for maps, ``json_bytes`` for specs and
-    previews, ``MAX_WORKER_BYTES`` for all others."""
+    previews, ``MAX_REPORTS_BYTES`` for reports, ``MAX_WORKER_BYTES`` for all others."""
 
     def __init__(self, app: ASGIApp, upload_bytes: int, json_bytes: int) -> None:
         self._app = app
@@ -80,7 +83,8 @@ class LimitBody:
         is_map = scope["method"] == "PUT" and scope["path"].startswith("/v1/maps/")
         is_upload = is_map and not is_json(content_type)
         is_spec = scope["method"] == "PUT" or scope["path"] == "/v1/previews"
-        of_json = self._json_bytes if is_spec else min(self._json_bytes, MAX_WORKER_BYTES)
+        of_worker = MAX_REPORTS_BYTES if scope["path"].endswith("/reports") else MAX_WORKER_BYTES
+        of_json = self._json_bytes if is_spec else min(self._json_bytes, of_worker)
         limit = self._upload_bytes if is_upload else of_json
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:

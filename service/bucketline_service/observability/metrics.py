@@ -27,6 +27,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from bucketline_service.store.port import REPORT_REASONS
 from bucketline_service.version import VERSION
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
@@ -67,8 +68,9 @@ GAUGES = {
 
 
 class RunCounters(NamedTuple):
-    """The counters of one run, in the order of ``RUN_COUNTERS``."""
+    """The counters of one run, those of its reported images by reason, then in the order of ``RUN_COUNTERS``."""
 
+    reports: Mapping[str, Counter]
     batches: Counter
     acks: Counter
     leases: Counter
@@ -172,6 +174,12 @@ class Metrics:
             Counter(f"bucketline_{name}", what, ["run"], registry=registry)
             for name, what in RUN_COUNTERS.items()
         ]
+        self._reports = Counter(
+            "bucketline_reported_images",
+            "Reports of images that could not be used",
+            ["run", "reason"],
+            registry=registry,
+        )
         self._of_runs: dict[str, RunCounters] = {}
         self._read = _Gauges()
         registry.register(self._read)
@@ -180,7 +188,9 @@ class Metrics:
         """The counters of a run."""
         counters = self._of_runs.get(run)
         if counters is None:
-            counters = self._of_runs[run] = RunCounters(*(each.labels(run) for each in self._run_counters))
+            reports = {reason: self._reports.labels(run, reason) for reason in REPORT_REASONS}
+            plain = (each.labels(run) for each in self._run_counters)
+            counters = self._of_runs[run] = RunCounters(reports, *plain)
         return counters
 
     def request(self, method: str, route: str, status: int, took_s: float) -> None:
@@ -235,3 +245,5 @@ class Metrics:
             self._of_runs.pop(run, None)
             for counter in self._run_counters:
                 counter.remove(run)
+            for reason in REPORT_REASONS:
+                self._reports.remove(run, reason)

@@ -73,7 +73,7 @@ class Sources:
             raise NotFound(f"map {where} has no image {image_id!r}")
         if len(found) > 1:
             names = " and ".join(own for own, _ in found)
-            raise Invalid("map", f"{names} both have an image {image_id!r}", "Say which: ?map=name")
+            raise Invalid("map", f"{names} both have an image {image_id!r}", "Say which one in map")
         return found[0][1]
 
     def rows_of(self, valid: Sequence[Valid], are_listed: bool) -> Rows | None:

@@ -36,6 +36,10 @@ MAX_WORLD_SIZE = LEASE_STRIDE
 MAX_EVENTS = 1000
 """How many events are kept: the newest."""
 
+REPORT_REASONS = ("unreadable", "missing", "wrong_size", "rejected", "other")
+"""Why an image could not be used: it cannot be opened or decoded; there is none; its size is not the map's; the loader
+refuses it, by a filter, say."""
+
 
 class Cursor(NamedTuple):
     """The first step that a rank has not finished. Cursors compare in the order of training."""
@@ -165,7 +169,7 @@ class Place(NamedTuple):
 
 class NewReport(NamedTuple):
     """A worker's word that an image could not be used. ``image``: its name, opaque to the store and unique in the run.
-    ``reason``: a word without spaces."""
+    ``reason``: one of ``REPORT_REASONS``, or another word without spaces."""
 
     image: str
     reason: str

@@ -12,7 +12,13 @@ class EventFields(BaseModel):
 
     version: str | None = Field(None, description="coordinator_started: of the coordinator")
     map: str | None = Field(None, description="map_put, map_deleted")
-    num_images: int | None = Field(None, description="map_put")
+    num_images: int | None = Field(
+        None, description="map_put; images_reported: how many images the last call reported"
+    )
+    reason: str | None = Field(None, description="images_reported: of most of these images")
+    num_reported: int | None = Field(
+        None, description="images_reported: how many images of the run have been reported by now"
+    )
     digest: str | None = Field(None, description="map_put")
     maps: str | None = Field(None, description="run_put: of the run, separated by commas")
     planner: str | None = Field(None, description="run_put")
