@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from ._errors import UsageError
 
@@ -43,6 +43,45 @@ def includes(value: Sequence[str]) -> tuple[str, ...]:
         names = " and ".join(map(repr, INCLUDABLE))
         raise UsageError(f"include must be a list of {names}, got {value!r}")
     return tuple(name for name in INCLUDABLE if name in value)
+
+
+REASONS = ("unreadable", "missing", "wrong_size", "rejected", "other")
+MAX_DETAIL = 200
+
+
+def report_reason(value: str) -> str:
+    """Why an image could not be used."""
+    if value not in REASONS:
+        raise UsageError(f"reason must be one of {', '.join(map(repr, REASONS))}, got {value!r}")
+    return value
+
+
+def report_detail(value: object) -> str | None:
+    """The first characters of what a reader said. A path in it may have bytes that are not text."""
+    return None if value is None else str(value)[:MAX_DETAIL].encode(errors="replace").decode()
+
+
+def image_ids(value: Any) -> list[int | str]:
+    """One id, or the ids of a list, an array or a tensor, as ints and strings."""
+    single = _image_id(value)
+    if single is not None:
+        return [single]
+    try:
+        ids = [_image_id(each) for each in value]
+    except TypeError:
+        ids = [None]
+    if not ids or any(each is None for each in ids):
+        raise UsageError(f"ids must be the id of an image, or a list of ids, got {value!r:.200}")
+    return cast("list[int | str]", ids)
+
+
+def _image_id(value: Any) -> int | str | None:
+    if isinstance(value, (str, bool)):
+        return str(value) if isinstance(value, str) else None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def check_token(token: str, source: str = "token") -> str:

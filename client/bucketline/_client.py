@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from . import _wire
-from ._checks import check_token, includes, seconds, whole
+from ._checks import check_token, image_ids, includes, report_detail, report_reason, seconds, whole
 from ._engine import EXIT_PATIENCE_S, Engine
 from ._errors import EndOfRun, Fenced, UsageError
 from ._identity import SESSION_VARIABLE, preferred_replica, session_name
@@ -20,7 +20,7 @@ from ._resume import first_step
 from ._transport.tls import Verify
 from ._transport.transport import Transport
 from ._transport.urls import Urls, check_urls, without_credentials
-from ._types import AnyBatch, Batch, Cursor, Json, Pack, Session, State
+from ._types import AnyBatch, Batch, Cursor, HasPlace, Json, Pack, Session, State
 from ._warnings import StartWarning
 from ._window import ANY_BATCH, MAX_WINDOW, BatchTypes
 
@@ -242,6 +242,44 @@ class BucketClient(ProcessBound):
         elif self._engine is not None:
             self._engine.finish(rank)
 
+    def report(self, rank: int, batch: HasPlace, ids: Any, reason: str, detail: object = None) -> None:
+        """Images of a batch could not be used: the loader left them out, or took others in their place.
+
+        Returns at once. Reports are sent in the background, those of one second together; `flush` and `close` wait for
+        them. None of their failures is raised: they are tried again as acknowledgements are, and a warning is logged if
+        they are refused or lost. The coordinator counts an image once a batch, so a repeat changes nothing. The batch
+        is served and finished all the same. A process that only reads, such as a DataLoader's worker, may call this.
+
+        ```python
+        try:
+            image = load(item)
+        except OSError as error:
+            client.report(rank, item, item.id, "unreadable", error)
+        ```
+
+        Args:
+            rank: whose batch it is.
+            batch: the batch or pack; or the `bucketline.torch.Item`, or the step as a `Cursor`.
+            ids: the id of the image, or a list of ids.
+            reason: `"unreadable"` (cannot be opened or decoded), `"missing"`, `"wrong_size"` (not the map's),
+                `"rejected"` (by the loader) or `"other"`.
+            detail: what the reader said; its first 200 characters are kept.
+
+        Raises:
+            UsageError: if an argument is wrong: another reason, or an id that the batch does not have.
+        """
+        rank = whole("rank", rank)
+        epoch, step = (whole(f"batch: {name!r}", getattr(batch, name, None)) for name in ("epoch", "step"))
+        about = {"reason": report_reason(reason)}
+        if (text := report_detail(detail)) is not None:
+            about["detail"] = text
+        images: dict[tuple[str | None, int | str], Json] = {}
+        for id in image_ids(ids):
+            for map_name in _maps_of(batch, id):
+                named = {} if map_name is None else {"map": map_name}
+                images[map_name, id] = {"id": id, **named, **about}
+        (self._engine or self._start_engine()).report(rank, Cursor(epoch, step), images)
+
     def put_back(self, rank: int) -> None:
         """Batches that were taken ahead and are not finished are handed out again, in order."""
         if self._engine is not None:
@@ -312,8 +350,9 @@ class BucketClient(ProcessBound):
         return PlanReader(source, whole("rank", rank), size, whole("epoch", epoch), count)
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Return when the coordinator has acknowledged every finished batch, after `timeout_s` seconds at most (unless
-        given, the constructor's). Raises the errors of `next_batch`."""
+        """Return when the coordinator has acknowledged every finished batch and has the reports, after `timeout_s`
+        seconds at most (unless given, the constructor's). Raises the errors of `next_batch`; of reports that could not
+        be sent in time a warning is logged, and they are tried again."""
         wait_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s, may_be_zero=True)
         if self._engine is not None:
             self._engine.flush(wait_s)
@@ -489,8 +528,8 @@ class BucketClient(ProcessBound):
     # --- the end --------------------------------------------------------------------------------------------
 
     def close(self, *, finished: bool = False) -> None:
-        """Acknowledge what is finished, then end the thread and the connections. Raises the error that prevents the
-        acknowledgements.
+        """Acknowledge what is finished and send the reports, then end the thread and the connections. Raises the error
+        that prevents the acknowledgements.
 
         Leaving a `with` block without an exception passes `finished=True`, so leave it by an exception if the last
         batch was not trained on. Unfinished batches are handed out again to the next holder of the rank.
@@ -525,3 +564,13 @@ class BucketClient(ProcessBound):
 
     def __repr__(self) -> str:
         return f"BucketClient({','.join(map(without_credentials, self.url.split(',')))!r}, run={self.run!r})"
+
+
+def _maps_of(batch: HasPlace, id: int | str) -> list[str | None]:
+    """The maps in which the batch has the id; ``[None]`` if the run has one map, or if only the step is known."""
+    if isinstance(batch, (Batch, Pack)):
+        at = [index for index, each in enumerate(batch.ids) if each == id]
+        if not at:
+            raise UsageError(f"ids must be of the batch, which has no image {id!r}")
+        return [None] if batch.maps is None else list(dict.fromkeys(batch.maps[index] for index in at))
+    return [getattr(batch, "map", None)]

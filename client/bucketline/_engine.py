@@ -8,25 +8,35 @@ that has an hour's batches.
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 
 from . import _wire
-from ._errors import BucketlineError, ClientClosed, Fenced, UsageError
+from ._errors import (
+    BucketlineError,
+    ClientClosed,
+    CoordinatorUnavailable,
+    Fenced,
+    ProtocolError,
+    Refused,
+    UsageError,
+)
 from ._identity import SESSION_VARIABLE
+from ._outbox import BatchReport, ImageKey, Outbox
 from ._transport.failures import Unanswered
 from ._transport.retry import Backoff, log_level
 from ._transport.transport import Transport, log
-from ._types import AnyBatch, Cursor, State
+from ._types import AnyBatch, Cursor, Json, State
 from ._window import ANY_BATCH, NEVER_S, Ask, BatchTypes, Window
 
 EXIT_PATIENCE_S = 5.0
 """How long the interpreter waits at exit for a last ack that is under way."""
 
-Job = tuple[Window, Ask | None]
-"""A window and the request that it needs; None for its lease."""
+Job = tuple[Window, Ask | None] | BatchReport
+"""A window and the request that it needs, None for its lease; or a report to be sent."""
 
 
 class Engine:
@@ -64,6 +74,9 @@ class Engine:
         self._work = threading.Condition(self._lock)  # the thread waits here for something to do
         self._news = threading.Condition(self._lock)  # callers wait here for answers
         self._windows: dict[int, Window] = {}
+        self._outbox = Outbox()
+        self._was_report = False  # the last job was a report
+        self._is_refusal_told = False
         self._thread: threading.Thread | None = None
         self._flushes = 0
         self._is_stopping = False
@@ -110,6 +123,15 @@ class Engine:
             if self._window(rank, reads=False).finish(upto, self._clock()):
                 self._work.notify()
 
+    def report(self, rank: int, place: Cursor, images: dict[ImageKey, Json]) -> None:
+        """Images of the batch of ``rank`` at ``place`` could not be used. Sent in the background."""
+        with self._lock:
+            if self._is_stopping:
+                raise ClientClosed("the client is closed")
+            self._outbox.add(rank, place, images)
+            self._start_thread()
+            self._work.notify()
+
     def put_back(self, rank: int) -> None:
         with self._lock:
             if rank in self._windows:
@@ -148,8 +170,8 @@ class Engine:
         return min(states, key=lambda state: state.cursor, default=None)
 
     def flush(self, timeout_s: float, skip: Callable[[Window], bool] = lambda window: False) -> None:
-        """Return when the coordinator has acknowledged all that is finished, except in windows to ``skip``. Raises the
-        error that prevents it."""
+        """Return when the coordinator has acknowledged all that is finished, except in windows to ``skip``, and has the
+        reports. Raises the error that prevents the acknowledgements; a warning is logged of reports that wait."""
         started_s = self._clock()
         with self._lock:
             self._flushes += 1
@@ -158,6 +180,12 @@ class Engine:
                     for window in waiting:
                         window.raise_error(started_s)
                     self._wait(started_s, timeout_s, f"rank {waiting[0].rank}'s ack")
+                while self._outbox.num_waiting:
+                    self._wait(started_s, timeout_s, "reports of images")
+            except (CoordinatorUnavailable, ProtocolError) as error:
+                if any(not (w.is_acknowledged or skip(w)) for w in self._windows.values()):
+                    raise
+                log.warning("%d reports of images are not sent yet: %s", self._outbox.num_waiting, error)
             finally:
                 self._flushes -= 1
 
@@ -190,11 +218,15 @@ class Engine:
                 raise ClientClosed("the client is closed")
             window = Window(rank, self._size, self._ack_interval_s, self._start, reads)
             self._windows[rank] = window
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="bucketline-prefetch", daemon=True)
-                self._thread.start()
+            self._start_thread()
             self._work.notify()
         return window
+
+    def _start_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="bucketline-prefetch", daemon=True)
+            self._thread.start()
+            _stop_with_worker()
 
     def _wait(self, started_s: float, timeout_s: float, what: str) -> None:
         """Wait for any news, and make sure that there is an attempt while a caller waits."""
@@ -220,7 +252,7 @@ class Engine:
     def _run(self) -> None:
         try:
             while (job := self._next_job()) is not None:
-                self._do(*job)
+                self._do(job)
             self._last_try()
         except BaseException as exc:
             log.exception("bucketline's thread ended: this is a bug in bucketline")
@@ -241,24 +273,39 @@ class Engine:
                 if now_s >= self._retry_at_s:
                     if (job := self._pick(now_s)) is not None:
                         return job
-                    wake_s = min((window.ack_due_s for window in self._windows.values()), default=NEVER_S)
+                    due_s = (window.ack_due_s for window in self._windows.values())
+                    wake_s = min(self._outbox.due_s, *due_s, NEVER_S)
                 else:
                     wake_s = self._retry_at_s
                 self._work.wait(_bounded(max(0.0, wake_s - now_s)))
             return None
 
     def _pick(self, now_s: float) -> Job | None:
-        """The emptiest window first: somebody may be waiting for it."""
-        jobs: list[Job] = []
+        """The emptiest window first: somebody may be waiting for it. A report takes its turn with an empty one, and
+        goes before the others."""
+        jobs: list[tuple[Window, Ask | None]] = []
         for window in self._windows.values():
             if window.lease is None and window.error is None:
                 jobs.append((window, None))
             elif (ask := window.ask(now_s, self._flushes > 0)) is not None:
                 jobs.append((window, ask))
-        return min(jobs, key=lambda job: len(job[0].ready), default=None)
+        job = min(jobs, key=lambda job: len(job[0].ready), default=None)
+        report = self._outbox.take(now_s, self._flushes > 0)
+        if report is None or (job is not None and self._was_report and not job[0].ready):
+            self._was_report = False
+            return job
+        self._was_report = True
+        return report
 
-    def _do(self, window: Window, ask: Ask | None) -> None:
-        """One attempt at one job. The window learns of the result, even if it was dropped meanwhile."""
+    def _do(self, job: Job) -> None:
+        """One attempt at one job."""
+        if isinstance(job, BatchReport):
+            self._send(job)
+        else:
+            self._ask(*job)
+
+    def _ask(self, window: Window, ask: Ask | None) -> None:
+        """The window learns of the result, even if it was dropped meanwhile."""
         asked_s = self._clock()
         try:
             if ask is None:
@@ -287,8 +334,50 @@ class Engine:
         except BucketlineError as exc:
             with self._lock:
                 window.fail(exc, asked_s)
+        self._answered(is_sent=not isinstance(window.error, UsageError))
+
+    def _send(self, report: BatchReport) -> None:
+        """A report that the coordinator refuses is dropped with a warning: it must not stop the training."""
+        request = _wire.report_request(
+            self._run_name, report.rank, report.place, list(report.images.values())
+        )
+        error: BucketlineError | None = None
+        try:
+            self.transport.attempt(request, _wire.document)
+        except Unanswered as exc:
+            self._failed(request, exc)
+            return
+        except BucketlineError as exc:
+            error = exc
         with self._lock:
-            if self._failure is not None and not isinstance(window.error, UsageError):  # that was never sent
+            if error is None:
+                self._outbox.settled(report)
+                self._is_refusal_told = False
+            else:
+                self._report_refused(report, error)
+        self._answered(is_sent=not isinstance(error, UsageError))
+
+    def _report_refused(self, report: BatchReport, error: BucketlineError) -> None:
+        """Only the image that is wrong, where one is: the others are sent again. Otherwise the warning is logged once,
+        until a report is accepted: an older coordinator refuses all of them."""
+        index = error.problem.get("index") if isinstance(error, Refused) else None
+        if isinstance(index, int) and 0 <= index < len(report.images):
+            image = self._outbox.settled(report, only=index)
+            log.warning("the report of image %r is dropped: %s", image and image["id"], error)
+            return
+        self._outbox.settled(report)
+        if not self._is_refusal_told:
+            self._is_refusal_told = True
+            older = isinstance(error, Refused) and error.status in (404, 405)
+            log.warning(
+                "reports of images are dropped, because they are refused: %s%s",
+                error,
+                ". A coordinator of an older release does not know them: upgrade it" if older else "",
+            )
+
+    def _answered(self, *, is_sent: bool) -> None:
+        with self._lock:
+            if self._failure is not None and is_sent:
                 log.info("%s answers again after %d failures", self.transport.url, self._backoff.failures)
             self._backoff.reset()
             self._failure = None
@@ -313,7 +402,8 @@ class Engine:
             self._news.notify_all()  # the deadline may be an earlier one now
 
     def _last_try(self) -> None:
-        """Acknowledge what is finished, once and without a retry: the program ends, or has dropped its client."""
+        """Acknowledge what is finished and send the reports, once and without a retry: the program ends, or has dropped
+        its client."""
         with self._lock:
             windows = list(self._windows.values())
         for window in windows:
@@ -321,7 +411,18 @@ class Engine:
                 window.error = None
             ask = window.ask(self._clock(), flush=True)
             if ask is not None and not window.is_acknowledged and self._failure is None:
-                self._do(window, Ask(ask.finished, ask.num_finished, None, 1))
+                self._ask(window, Ask(ask.finished, ask.num_finished, None, 1))
+        while self._failure is None:
+            with self._lock:
+                report = self._outbox.take(self._clock(), flush=True)
+            if report is None:
+                break
+            self._send(report)
+        lost = self._outbox.num_waiting + self._outbox.num_refused
+        if lost:
+            log.warning(
+                "%d reports of images that could not be used are lost: %s", lost, self._failure or "too many"
+            )
 
 
 def _bounded(wait_s: float) -> float:
@@ -336,6 +437,13 @@ def forget_engines() -> None:
     """In a forked child: the parent's engines must not be stopped by this process."""
     global _live
     _live = weakref.WeakSet()
+
+
+def _stop_with_worker() -> None:
+    """A process of ``multiprocessing``, such as a DataLoader's worker, ends without what is registered with atexit."""
+    processes, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if processes is not None and util is not None and processes.parent_process() is not None:
+        util.Finalize(None, _stop_engines, exitpriority=0)
 
 
 @atexit.register

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 Json = dict[str, Any]
 
@@ -113,6 +113,16 @@ class Pack:
     original_sizes: list[tuple[int, int]] | None = None
     resize_sizes: list[tuple[int, int]] | None = None
     crop_left_tops: list[tuple[int, int]] | None = None
+
+
+class HasPlace(Protocol):
+    """A batch, a step, or an item of a batch."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def step(self) -> int: ...
 
 
 AnyBatch = Batch | Pack

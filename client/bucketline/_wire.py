@@ -91,6 +91,11 @@ def next_request(
     return Request("POST", run_path(run, "ranks", rank, "next"), body)
 
 
+def report_request(run: str, rank: int, place: Cursor, images: list[Json]) -> Request:
+    """``images`` of the batch of ``rank`` at ``place``, each with ``id`` and ``reason``."""
+    return Request("POST", run_path(run, "reports"), {"rank": rank, **place.to_json(), "images": images})
+
+
 def for_older(request: Request, refused: Exception) -> Request | None:
     """The request without the field that an older coordinator refused because it does not know it. During a rolling
     upgrade a lease may come from a replica of one release and its requests go to one of another."""

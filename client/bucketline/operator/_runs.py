@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .. import _wire
-from .._checks import includes, seconds
+from .._checks import includes, seconds, whole
 from .._errors import PlanFailed, UsageError
 from .._types import AnyBatch, Batch, Json, Pack
 from ._connection import Connection
@@ -17,6 +17,9 @@ T = TypeVar("T")
 POLL_S = 0.2
 WARNINGS_S = 10.0
 """How long to wait for the warnings about a plan that is ready: they take seconds with 10^8 images."""
+
+
+REPORTS_A_PAGE = 1000
 
 
 class RunCalls(Connection):
@@ -88,6 +91,33 @@ class RunCalls(Connection):
     def ranks(self, run: str) -> list[Json]:
         """Where each rank of the run is, and who holds it."""
         return self._get_list(_wire.run_path(run, "ranks"), "ranks")
+
+    def reports(self, run: str, *, newest: int | None = None) -> Json:
+        """The images of the run that workers could not use: `reports`, in the order in which they were first reported,
+        `num_images`, and `num_not_kept`, how many reports of further images came after 100,000.
+
+        ```python
+        found = operator.reports("sdxl-base")
+        bad = [each["id"] for each in found["reports"] if each["reason"] == "unreadable"]
+        ```
+
+        Each has `number`, `id`, `map`, `count` (of batches, at least), `reason`, `detail`, and its `first` and `last`
+        batch.
+
+        Args:
+            run: the run's name.
+            newest: only so many, up to 1,000, of those that were first reported last; unless given, all.
+        """
+        path = _wire.run_path(run, "reports")
+        if newest is not None:
+            return self._get(path, limit=whole("newest", newest, 1, REPORTS_A_PAGE))
+        reports: list[Json] = []
+        while True:
+            after = reports[-1]["number"] if reports else 0
+            page = self._get(path, after=after, limit=REPORTS_A_PAGE)
+            if not page["reports"]:
+                return {**page, "reports": reports}
+            reports += page["reports"]
 
     def image(self, run: str, id: int | str, *, epoch: int | None = None, map: str | None = None) -> Json:
         """Why an image is in its bucket, and when it is served.
