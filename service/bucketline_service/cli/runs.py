@@ -18,11 +18,12 @@ from bucketline_service.cli.options import LOCAL, AsJson, RunName, Url
 from bucketline_service.cli.output import binary_stdout, confirm, is_interactive, print_answer, warn
 from bucketline_service.cli.progress_bars import planning
 from bucketline_service.cli.spec_options import Spec
-from bucketline_service.terminal import images
+from bucketline_service.terminal import images, readable, reports
 from bucketline_service.terminal import runs as text
 
 app = typer.Typer(
-    help="Runs: put, list, show, stats, ranks, explain, ledger, assignments, delete.", no_args_is_help=True
+    help="Runs: put, list, show, stats, ranks, explain, reports, ledger, assignments, delete.",
+    no_args_is_help=True,
 )
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", help="FILE.csv or FILE.parquet [CSV to standard output].")
@@ -151,6 +152,35 @@ def run_explain(
 ) -> None:
     """Show where an image is: its bucket and crop, or why it has none, and when it is served."""
     call(url, lambda operator: operator.image(name, image_id, epoch=epoch, map=map), as_json, images.explain)
+
+
+@app.command("reports")
+def run_reports(
+    name: RunName,
+    most: Annotated[
+        int | None, typer.Option("--most", help="How many to show, the newest [100].", min=1, max=1000)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write all of them to FILE.csv instead.")
+    ] = None,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """List the images that workers could not use, those that were first reported last at the end.
+
+    --json and --output give all of them, unless --most says how many.
+    """
+    with errors(), connect(url) as operator:
+        if output is not None and output.suffix.lower() != ".csv":
+            raise client.UsageError(f"--output must name a file that ends in .csv, got {str(output)!r}")
+        is_short = output is None and not as_json
+        found = operator.reports(name, newest=100 if is_short and most is None else most)
+        if output is None:
+            print_answer(found, as_json, reports.listing)
+            return
+        with output.open("w", encoding="utf-8", newline="") as file:
+            reports.write_csv(found, file)
+    print(f"{output}: {readable.counted(len(found['reports']), 'image')}")
 
 
 @app.command("ledger")
