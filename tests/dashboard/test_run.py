@@ -161,6 +161,34 @@ def test_what_of_a_plan_would_surprise_is_told_until_it_does_no_more(
 
 
 @pytest.mark.exhaustive
+def test_images_that_could_not_be_used(open_page: OpenPage, server: ServerProcess) -> None:
+    """None at first; then the newest ones, with a link to where each is in the plan."""
+    api = as_operator(server)
+    api.put("/v1/runs/reported", {"map": "coco", "world_size": 2, "batch_size": 8}, 201)
+    batch = api.get("/v1/runs/reported/batches", epoch=0, step=3, rank=1)["batches"][0]
+    page = open_page("#/runs/reported").page
+    card = page.get_by_role("region", name="Images that could not be used", exact=True)
+    expect(page.get_by_role("region", name="Ranks, slowest first")).to_be_visible()
+    expect(card).to_have_count(0)
+    images = [{"id": id, "reason": "unreadable", "detail": NASTY} for id in batch["ids"]]
+    body = {"rank": 1, "epoch": 0, "step": 3, "images": images}
+    api.ask("POST", "/v1/runs/reported/reports", 200, json=body)
+    again = {"rank": 0, "epoch": 1, "step": 5, "images": [{"id": batch["ids"][-1], "reason": "wrong_size"}]}
+    api.ask("POST", "/v1/runs/reported/reports", 200, json=again)
+    expect(card).to_contain_text("Workers have reported 8 images.")
+    rows = card.locator("tbody tr")
+    expect(rows).to_have_count(8)
+    expect(rows.first).to_contain_text("epoch 1, step 5, rank 0")
+    expect(rows.first.get_by_role("cell").nth(1)).to_have_text("wrong size")
+    expect(rows.first.get_by_role("cell").nth(2)).to_have_text("2")
+    expect(rows.last).to_contain_text("epoch 0, step 3, rank 1")
+    expect(rows.last.get_by_role("cell").last).to_have_text(NASTY)
+    card.get_by_label("Filter by id").fill(str(batch["ids"][0]))
+    rows.get_by_role("link", name=str(batch["ids"][0]), exact=True).click()
+    expect(page.locator(".result")).to_contain_text("Served in epoch 0 at step 3 on rank 1")
+    api.ask("DELETE", "/v1/runs/reported?force=true", 204)
+
+
 def test_what_happened_is_told(open_page: OpenPage, server: ServerProcess) -> None:
     page = open_page(f"#/runs/{RUN}").page
     table = page.get_by_role("region", name="Events", exact=True)

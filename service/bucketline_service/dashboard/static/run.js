@@ -1,4 +1,4 @@
-/** The page of one run: progress, ranks, plan, events, and the search for an image. */
+/** The page of one run: progress, ranks, images that could not be used, plan, events, and the search for an image. */
 
 import { get, poll } from "./api.js";
 import { empty, enc, h, mapLink, num, percent, plural, setText, when } from "./dom.js";
@@ -7,6 +7,7 @@ import { search } from "./image.js";
 import { plan } from "./plan.js";
 import { describe, maps_of, showProgress, showStatus } from "./progress.js";
 import { ranksCard, slowest } from "./ranks.js";
+import { reports } from "./reports.js";
 import { tiles } from "./tiles.js";
 import { warningList } from "./warnings.js";
 
@@ -24,11 +25,13 @@ export function runView(main, name) {
   const facts = tiles();
   const ranks = ranksCard();
   const images = search(name);
+  const reported = reports(name);
   const events_card = events(name);
   const planned = h("div", { class: "stack" });
   const spec = h("pre", { class: "command", tabindex: "0" });
   const body = h(
-    "div", { class: "stack" }, line, note, advice, facts.element, images.element, ranks.element, planned, events_card.element,
+    "div", { class: "stack" },
+    line, note, advice, facts.element, images.element, ranks.element, reported.element, planned, events_card.element,
     h("details", { class: "card" }, h("summary", {}, "Spec, with every default"), spec),
   );
   main.append(
@@ -108,6 +111,7 @@ export function runView(main, name) {
         charts.refresh().then((is_whole) => { if (!is_whole && drawn === shape) drawn = ""; });
       }
     }
+    await reported.refresh(signal);
     await events_card.refresh(signal);
   }
 
