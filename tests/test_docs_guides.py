@@ -405,28 +405,45 @@ def test_a_caching_pass_encodes_every_image_once(operator: Operator, url: str, t
     assert cache.keys() >= set(served)
 
 
-def test_a_broken_image_is_replaced_by_others_of_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_image_is_replaced_by_others_of_its_batch_and_reported(url: str, tmp_path: Path) -> None:
+    with Operator(url) as operator:
+        operator.put_map("coco", COCO)
+        operator.put_run("broken", {"map": "coco", "world_size": 1, "batch_size": 3})
+        first, second, third = ids = operator.batches("broken", 0, 7, 0)[0].ids
+    client = BucketClient(url, run="broken")
+
     def load(item: Any) -> str:
         if item.id in broken:
             raise OSError("truncated")
         return f"image {item.id}"
 
-    broken = {1}
+    broken = {second}
     names: dict[str, Any] = {
         "DataLoader": lambda dataset, **options: (dataset, options["collate_fn"]),
         "Dataset": object,
         "default_collate": list,
         "load": load,
         "sampler": None,
+        "client": client,
+        "rank": 0,
     }
     exec(compile(block("image-cannot-be-read", "python", "def collate"), "guide", "exec"), names)
     dataset, collate = names["loader"]
-    items = [SimpleNamespace(id=id, epoch=0, step=7) for id in range(3)]
-    assert collate([dataset[item] for item in items]) == ["image 0", "image 2", "image 0"]
-    assert capsys.readouterr().out == "image 1, epoch 0, step 7: truncated\n"
-    broken |= {0, 2}
+    items = [SimpleNamespace(id=id, epoch=0, step=7, map=None) for id in ids]
+    assert collate([dataset[item] for item in items]) == [f"image {id}" for id in (first, third, first)]
+    broken |= {first, third}
     with pytest.raises(RuntimeError, match="no image of this batch"):
         collate([dataset[item] for item in items])
+    client.close()
+    file = tmp_path / "bad.csv"
+    command = block("image-cannot-be-read", "bash", "-o bad.csv").splitlines()[1].replace("RUN", "broken")
+    words = shlex.split(command.removeprefix("bucketline ").replace("bad.csv", str(file)), comments=True)
+    assert run_command(*words, "--url", url)[0] == 0
+    rows = [*csv.DictReader(file.read_text().splitlines())]
+    assert [int(row["id"]) for row in rows] == [second, first, third]
+    assert {(row["count"], row["reason"], row["detail"], row["last_step"]) for row in rows} == {
+        ("1", "unreadable", "truncated", "7")
+    }
 
 
 # --- plan-warnings ---------------------------------------------------------------------------------------------------
