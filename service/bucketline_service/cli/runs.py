@@ -22,7 +22,7 @@ from bucketline_service.terminal import images, readable, reports
 from bucketline_service.terminal import runs as text
 
 app = typer.Typer(
-    help="Runs: put, list, show, stats, ranks, explain, reports, ledger, assignments, delete.",
+    help="Runs: put, list, show, stats, ranks, explain, ledger and more.",
     no_args_is_help=True,
 )
 Output = Annotated[
