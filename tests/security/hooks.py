@@ -26,7 +26,6 @@ FOLLOWS: list[tuple[str, str, str, dict[str, str], dict[str, Any] | None]] = [
     (LEASE, "post", NEXT, RANK, {"lease": "$response.body#/lease", "ack": "$response.body#/cursor"}),
     (NEXT, "post", NEXT, RANK, {"lease": "$request.body#/lease", "ack": "$response.body#/cursor"}),
     (NEXT, "post", "/v1/runs/{run}/batches", RUN, None),
-    (NEXT, "post", REPORTS, RUN, None),
 ]
 
 
