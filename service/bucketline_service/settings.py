@@ -42,7 +42,7 @@ class Settings(BaseSettings):
         "by default each keeps them in its data directory",
     )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
-    worker_token: str | None = Field(None, repr=False, description="may read and move cursors")
+    worker_token: str | None = Field(None, repr=False, description="may read, move cursors and report images")
     operator_token: str | None = Field(None, repr=False, description="may do everything")
     worker_token_file: Path | None = None
     operator_token_file: Path | None = None

@@ -1,5 +1,5 @@
-"""Authentication by bearer token. A worker's token may read and move cursors, an operator's may do everything; while no
-token is set, every caller may do everything."""
+"""Authentication by bearer token. A worker's token may read, move cursors and report images, an operator's may do
+everything; while no token is set, every caller may do everything."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ def check_token(tokens: Tokens, given: bytes | None, *, operator: bool) -> None:
     if not (is_operator or is_worker):
         raise Unauthorized("the token is unknown")
     if operator and not is_operator:
-        raise Forbidden("a worker's token may only read and move cursors. Use an operator's token")
+        raise Forbidden(
+            "a worker's token may only read, move cursors and report images. Use an operator's token"
+        )
 
 
 def bearer_token(authorization: bytes | None) -> bytes | None:
