@@ -58,7 +58,11 @@ def report_reason(value: str) -> str:
 
 def report_detail(value: object) -> str | None:
     """The first characters of what a reader said. A path in it may have bytes that are not text."""
-    return None if value is None else str(value)[:MAX_DETAIL].encode(errors="replace").decode()
+    try:
+        text = None if value is None else str(value)
+    except Exception:  # an exception that cannot say what it is
+        text = type(value).__name__
+    return None if text is None else text[:MAX_DETAIL].encode(errors="replace").decode()
 
 
 def image_ids(value: Any) -> list[int | str]:

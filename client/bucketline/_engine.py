@@ -358,12 +358,16 @@ class Engine:
         self._answered(is_sent=not isinstance(error, UsageError))
 
     def _report_refused(self, report: BatchReport, error: BucketlineError) -> None:
-        """Only the image that is wrong, where one is: the others are sent again. Otherwise the warning is logged once,
-        until a report is accepted: an older coordinator refuses all of them."""
-        index = error.problem.get("index") if isinstance(error, Refused) else None
-        if isinstance(index, int) and 0 <= index < len(report.images):
-            image = self._outbox.settled(report, only=index)
-            log.warning("the report of image %r is dropped: %s", image and image["id"], error)
+        """Only the images that are wrong, where some are: the others are sent again. Otherwise the warning is logged
+        once, until a report is accepted: an older coordinator refuses all of them."""
+        wrong = error.problem.get("indexes") if isinstance(error, Refused) else None
+        if isinstance(wrong, list) and wrong and set(wrong) <= set(range(len(report.images))):
+            images = self._outbox.settled(report, only=wrong)
+            ids = ", ".join(repr(image["id"]) for image in images[:3])
+            more = f" and {len(images) - 3} more" if len(images) > 3 else ""
+            log.warning(
+                "reports of images that the run does not have are dropped: %s%s: %s", ids, more, error
+            )
             return
         self._outbox.settled(report)
         if not self._is_refusal_told:

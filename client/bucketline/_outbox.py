@@ -6,6 +6,7 @@ No lock, no I/O and no clock: the engine holds its lock around every call and pa
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ._types import Cursor, Json
@@ -76,13 +77,13 @@ class Outbox:
             self._next_s = now_s + INTERVAL_S
         return self._sending[0] if self._sending else None
 
-    def settled(self, report: BatchReport, only: int | None = None) -> Json | None:
-        """The call has been answered for good. ``only``: just for the image of this index, which is returned."""
+    def settled(self, report: BatchReport, only: Iterable[int] | None = None) -> list[Json]:
+        """The call has been answered for good; with ``only`` for the images of these indexes alone. Returns them."""
         keys = list(report.images)
         if only is not None:
-            keys = keys[only : only + 1]
+            keys = [keys[index] for index in sorted(set(only))]
         images = [report.images.pop(key) for key in keys]
         self.num_waiting -= len(images)
         if not report.images:
             self._sending.remove(report)
-        return images[0] if only is not None and images else None
+        return images

@@ -186,7 +186,25 @@ def test_an_image_that_the_run_does_not_have_takes_none_of_the_others_along(url,
     client.report(0, Cursor(batch.epoch, batch.step), [batch.ids[0], 10**15, batch.ids[1]], "unreadable")
     client.flush()
     assert list(counts(url, run)) == batch.ids[:2]
-    assert "the report of image 1000000000000000 is dropped" in caplog.text
+    assert "the run does not have are dropped: 1000000000000000" in caplog.text
+    caplog.clear()
+    unknown = list(range(10**15, 10**15 + 500))  # a loader of another run
+    client.report(0, Cursor(batch.epoch, batch.step), unknown, "missing")
+    client.flush()
+    (told,) = [record.getMessage() for record in caplog.records if "dropped" in record.getMessage()]
+    assert "1000000000000000, 1000000000000001, 1000000000000002 and 497 more" in told
+
+
+def test_an_exception_that_cannot_say_what_it_is_is_named(url, run, connect):
+    class BrokenError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    client = connect(url)
+    batch = client.next_batch(0)
+    client.report(0, batch, batch.ids[0], "unreadable", BrokenError())
+    client.flush()
+    assert reported(url, run)[0]["detail"] == "BrokenError"
 
 
 def test_bad_text_in_a_detail_is_made_good(url, run, connect):
@@ -283,9 +301,9 @@ class TestOutbox:
         report = outbox.take(10.0, False)
         assert report is not None
         assert outbox.take(10.0, False) is report
-        assert outbox.settled(report, only=0) == {"id": 1}
+        assert outbox.settled(report, only=[0]) == [{"id": 1}]
         assert outbox.take(10.0, False) is report
-        assert outbox.settled(report, only=0) == {"id": 2}
+        assert outbox.settled(report, only=[0]) == [{"id": 2}]
         assert [place.step for _, place, _ in sent(outbox, 10.0)] == [1, 2]
 
     def test_it_has_bounds(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -380,7 +381,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "novelai": ({"planner": "novelai"}, "", "novelai"),
     "too long an image": ({"pack": {"max_tokens": 100}}, "pack.max_tokens", "Use at least"),
-    "too few packs": ({"world_size": 500}, "pack.max_tokens", "fewer ranks"),
+    "too few packs": ({"world_size": 500}, "pack", "Use at most"),
     "a tier": ({"ladder": {"kind": "tiers", "ladders": [LADDER]}}, "ladder", ""),
     "too large a token": ({"ladder": {**LADDER, "divisible": 300}}, "ladder.max_pixels", "Use an integer"),
     "no tokens": ({"pack": {"max_tokens": 0}}, "pack.max_tokens", ""),
@@ -403,3 +404,32 @@ def test_the_least_budget_is_told_and_does(api: Api) -> None:
     least = int(told["detail"].partition("at least ")[2].split(",")[0].replace(",", ""))
     api.put("/v1/runs/run", {**SPEC, "pack": {"max_tokens": least - 1}}, 422)
     api.put("/v1/runs/run", {**SPEC, "pack": {"max_tokens": least}}, 201)
+
+
+def test_a_pruned_image_of_a_map_of_clips_is_explained_where_the_plan_has_stills_only(api: Api) -> None:
+    api.put_csv("m", "id,width,height,num_frames\n1,5,500,9\n2,400,400,1\n3,400,300,1\n", 201)
+    spec = {"map": "m", "world_size": 1, "ladder": "native", "pack": {"max_tokens": 1000}}
+    api.put("/v1/runs/run", spec, 201)
+    told = api.get("/v1/runs/run/images/1")
+    assert (told["pruned"], told["nearest"], told["served"]) == ("bucket_no_upscale", None, [])
+
+
+@pytest.mark.parametrize("max_tokens", [400, 4_000, 20_000])
+def test_a_remedy_for_too_few_packs_does(api: Api, max_tokens: int) -> None:
+    """First a lower budget, as long as that holds the longest image; then fewer ranks."""
+    for world_size in (30, 60, 200, 500):
+        spec = {**SPEC, "world_size": world_size, "pack": {"max_tokens": max_tokens}}
+        response = api.ask("PUT", "/v1/runs/run", json=spec)
+        if response.status_code == 201:
+            api.ask("DELETE", "/v1/runs/run", 204)
+            continue
+        problem = response.json()
+        if problem["field"] == "pack.max_tokens":
+            spec["pack"] = {
+                "max_tokens": int(re.findall(r"Use at most ([\d,]+),", problem["detail"])[0].replace(",", ""))
+            }
+        else:
+            assert problem["field"] == "pack"
+            spec["world_size"] = int(re.findall(r"at most (\d+) rank", problem["detail"])[0])
+        api.put("/v1/runs/run", spec, 201)
+        api.ask("DELETE", "/v1/runs/run", 204)

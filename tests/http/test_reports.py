@@ -96,8 +96,11 @@ def test_images_of_several_maps(api: Api) -> None:
 def test_an_image_that_the_run_does_not_have(api: Api, put_run: PutRun) -> None:
     put_run()
     problem = report(api, image(7), image(100_000), status=404)
-    assert problem["index"] == 1
+    assert (problem["index"], problem["indexes"]) == (1, [1])
     assert "images.1: map 'small' has no image 100000" in problem["detail"]
+    problem = report(api, image(7), image(100_000), image(8), image(100_001), status=404)
+    assert (problem["index"], problem["indexes"]) == (1, [1, 3])
+    assert "and 1 more are refused. Nothing was changed" in problem["detail"]
     assert counts(api) == {}
 
 

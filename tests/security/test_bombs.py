@@ -21,8 +21,9 @@ from tests import warm
 from tests.maps.files import WRITERS
 
 ROOT = Path(__file__).parents[2]
-MEMORY_MB = 1024
-"""What reading any of these may take: a process, blocks of text of up to 64 MiB, and copies of them."""
+MEMORY_MB = 768
+"""What reading any of these may take: a process, blocks of text of up to 64 MiB, and copies of them. Too little for
+the 1 GiB of addresses that pyarrow's allocator reserves at once where it can, which nothing else could have then."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits a process as Linux does")
 
@@ -232,4 +233,4 @@ def test_the_limit_of_memory_is_one(tmp_path: Path) -> None:
     large = tmp_path / "large.pickle"
     large.write_bytes(pickle.dumps(dict.fromkeys(range(1_000_000), (64, 64))))
     status, out, _ = put(10, large)
-    assert "too_large: the pickle file needs more memory than is available" in out or status != 0, out
+    assert ("too_large: " in out and "more memory than is" in out) or status != 0, out

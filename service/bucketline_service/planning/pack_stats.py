@@ -37,7 +37,7 @@ def pack_stats(
         "max_tokens": packs.max_tokens,
         "num_kinds": int(np.count_nonzero(dealt.kinds.num_batches)),
         "full": tokens / total,
-        "padding": (reserved - tokens) / total,
+        "padding": max(0.0, reserved - tokens) / total,
         "unused": 1 - reserved / total,
         "token_imbalance": stream.imbalance(of_kind.astype(np.float64), world_size),
         "attention_imbalance": stream.imbalance(

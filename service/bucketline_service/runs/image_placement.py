@@ -83,7 +83,8 @@ def _nearest(spec: PlanSpec, chunk: Chunk) -> int:
     """The bucket of the nearest aspect in the first section that the image reaches without limits; with packs that of
     its length, -1 where it has no native size."""
     if spec.packing is not None:
-        frames = 1 if chunk.num_frames is None else frames_served(spec, chunk.num_frames)
+        of_clip = chunk.num_frames if spec.frame_buckets else None
+        frames = 1 if of_clip is None else frames_served(spec, of_clip)
         return int(spec.packing.assign(chunk.widths, chunk.heights, frames, Limits())[0][0])
     for rule in (spec.no_upscale, None):
         found = assign(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
-from bucketline_service.errors import Invalid, NotFound
+from bucketline_service.errors import BucketlineError, Invalid, NotFound
 from bucketline_service.observability.metrics import Metrics
 from bucketline_service.plans.run_images import Sources
 from bucketline_service.runs.registry import Runs
@@ -50,7 +50,7 @@ class Reports:
     async def add(self, name: str, place: Place, images: Sequence[ReportedImage]) -> dict[str, int]:
         """Keep the reports of one batch. How many images are new to the run, how many are kept of it now, and of how
         many only the number is. Raises ``Invalid`` and ``NotFound``, with nothing kept, if one of the images is not in
-        the run's maps; ``index`` says which."""
+        the run's maps; ``index`` says which, and ``indexes`` which all."""
         run = await self._runs.open(name)
         _check_epoch(run, place.epoch)
         # in a thread: each image is looked up in a map that may be on a slow disk
@@ -104,20 +104,28 @@ def _check_epoch(run: Run, epoch: int) -> None:
 def _name_images(sources: Sources, images: Sequence[ReportedImage]) -> list[str]:
     """How the store names each image: a JSON array of map and id, each id as its map has it."""
     rows = []
+    refused: dict[int, NotFound | Invalid] = {}
     for index, each in enumerate(images):
         try:
             rows.append(sources.find(each.id, each.map))
-        except NotFound as error:
-            raise NotFound(f"images.{index}: {error.detail}. Nothing was changed", index=index) from error
-        except Invalid as error:
-            raise Invalid(
-                f"images.{index}.{error.field}",
-                f"{error.detail.removeprefix(f'{error.field}: ')}. Nothing was changed",
-                index=index,
-            ) from error
+        except (NotFound, Invalid) as error:
+            refused[index] = error
+    if refused:
+        raise _refusal(refused)
     found = np.array(rows, np.int64)
     pairs = zip(sources.map_names(found), sources.ids(found), strict=True)
     return [orjson.dumps(pair).decode() for pair in pairs]
+
+
+def _refusal(refused: Mapping[int, NotFound | Invalid]) -> BucketlineError:
+    """The error of the first image, with the numbers of all that are refused."""
+    index, error = next(iter(refused.items()))
+    others = f", and {len(refused) - 1:,} more are refused" if len(refused) > 1 else ""
+    about: dict[str, Any] = {"index": index, "indexes": list(refused)}
+    if isinstance(error, NotFound):
+        return NotFound(f"images.{index}: {error.detail}{others}. Nothing was changed", **about)
+    detail = error.detail.removeprefix(f"{error.field}: ")
+    return Invalid(f"images.{index}.{error.field}", f"{detail}{others}. Nothing was changed", **about)
 
 
 def _document(report: ImageReport) -> dict[str, Any]:

@@ -241,7 +241,9 @@ class NativeLadder(LadderSpec):
     is_tier = False
     is_native = True
     smaller = "lower ladder.max_pixels"
-    max_pixels: Pixels = Field(1_048_576, description="larger images are scaled down to this many pixels")
+    max_pixels: Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE**2)] = Field(
+        1_048_576, description="larger images are scaled down to this many pixels"
+    )
     divisible: Pixels = Field(16, description="sides are multiples of this; a token is its square")
     num_lengths: Annotated[int, Field(strict=True, ge=1, le=MAX_LENGTHS)] = Field(
         32, description="maximum number of token counts that images are rounded up to"

@@ -160,9 +160,9 @@ class PlanFields(BatchSizes, Repeats):
 
     def resolved(self: _P) -> _P:
         """The same spec with every default written out, which is how it is stored and compared. Raises ``Invalid``."""
+        self._check_native()
         spec = self.counted("").with_sizes()
         self.ladder.check()
-        self._check_native()
         kind = self.planner_kind
         spec = spec._with_implied(kind, self.repeats)
         if kind.has_units:

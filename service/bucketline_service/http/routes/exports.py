@@ -49,7 +49,7 @@ def _table(columns: str) -> dict[int | str, Any]:
 _LEDGER = _table("epoch, what, reason, map (if the run has several), id and num")
 _ASSIGNMENTS = _table(
     "map (if the run has several), id, bucket, width and height (as the image is served), resize_width, resize_height, "
-    "crop_left, crop_top, num_frames (if the run has frame_buckets) and length (tokens of its slot, with packs)"
+    "crop_left, crop_top, num_frames (if the run has frame_buckets) and length (tokens of its length, with packs)"
 )
 
 

@@ -86,13 +86,16 @@ def check_units(spec: PlanSpec, quotas: SampleQuotas, may_come: bool) -> None:
 
 
 def _too_few_packs(spec: PlanSpec, packing: Packing) -> Invalid:
-    num, most = packing.packs.num_packs, packing.packs.max_tokens
+    packs = packing.packs
+    num, most = packs.num_packs, packs.max_tokens
     have = f"{num} {'pack' if num == 1 else 'packs'} of {most:,} tokens"
-    longest = int(packing.lengths[0])
-    # in packs of half the tokens there are about twice as many
-    hint = f"at least {longest:,}, " if longest < most else "at least those of the longest image, "
     detail = f"a unit is lockstep {spec.lockstep} packs, but an epoch has only {have}"
-    return Invalid("pack.max_tokens", detail, f"Use fewer tokens, {hint}fewer ranks, or plan more images")
+    # that many packs are not quite full
+    enough = int(packs.slots @ packs.lengths * 3 / 4) // spec.lockstep
+    if enough >= packing.lengths[0]:
+        return Invalid("pack.max_tokens", detail, f"Use at most {enough:,}, fewer ranks, or plan more images")
+    ranks = f"at most {num} {'rank' if num == 1 else 'ranks'}" if num else "fewer ranks"
+    return Invalid("pack", detail, f"Use {ranks}, or a lockstep as small, or plan more images")
 
 
 def _too_few_batches(spec: PlanSpec, quotas: SampleQuotas) -> Invalid:
