@@ -56,8 +56,9 @@ PEERS = {
         10**9,
         "32-bit rows, and the memory of this machine",
         True,
-        "The `line` planner, `spill`, lockstep 8. Build: two passes over sizes in memory. Start: the first batch of an "
-        "epoch that was not requested before. Resume: 64 batches in the middle of such an epoch. It serves all ranks.",
+        "The `line` planner, the default plan, lockstep 8. Build: two passes over sizes in memory. Start: the first "
+        "batch of an epoch that was not requested before. Resume: 64 batches in the middle of such an epoch. It serves "
+        "all ranks.",
         ids=True,
     ),
     "novelai": Peer(

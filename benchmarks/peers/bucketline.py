@@ -17,8 +17,10 @@ BLOCK = 64
 
 class State:
     def __init__(self, job: Job) -> None:
+        ladder = ladders.novelai().by_aspect()
+        # the default plan
         spec = PlanSpec(
-            "line", (ladders.novelai().by_aspect(),), job.batch_size, job.seed, job.world_size, "spill"
+            "line", (ladder,), job.batch_size, job.seed, job.world_size, "shift", steps="balanced"
         )
         images = Images.of(job.widths, job.heights)
         self.planner = new_planner(spec, prepare(spec, images), images)

@@ -103,7 +103,10 @@ class Stream:
         self._permutations = permutations
         self._turns = turns
         slots = [*range(len(begin)), *range(units.num_units - len(end), units.num_units)]
-        self._moved_slots, self._moved_units = self._moved(slots, [*begin, *end])
+        # of most epochs none: looking at none takes a tenth of what it takes to start one
+        self._moved_slots = self._moved_units = np.empty(0, dtype=np.int64)
+        if slots:
+            self._moved_slots, self._moved_units = self._moved(slots, [*begin, *end])
 
     @property
     def num_batches(self) -> int:
