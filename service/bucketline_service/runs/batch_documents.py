@@ -70,8 +70,13 @@ def documents(run: Run, span: Span, rank: int, block: BatchBlock, include: Inclu
         ]
     for batch, place in zip(batches, places, strict=True):
         batch["ids"] = ids[place]
+    # int64[n, 2]: (width, height) of each image in the map, and of a pack's those that it is brought to
+    sizes = native_sizes = np.empty((0, 2), dtype=np.int64)
+    if include or spec.packing is not None:
+        sizes = np.stack(sources.images.at(block.rows), axis=1).astype(np.int64)
     if spec.packing is not None:
-        _add_slots(run, spec.packing, block, batches, places)
+        native_sizes = np.stack(spec.packing.native.sizes(sizes[:, 0], sizes[:, 1]), axis=1)
+        _add_slots(run, spec.packing, block, native_sizes, batches, places)
     elif spec.frame_buckets:
         frames = spec.target_frames[block.buckets].tolist()
         for batch, num_frames in zip(batches, frames, strict=True):
@@ -83,8 +88,15 @@ def documents(run: Run, span: Span, rank: int, block: BatchBlock, include: Inclu
     if block.repeats.any():
         for i in np.flatnonzero(np.add.reduceat(block.repeats, block.bounds[:-1])).tolist():
             batches[i]["repeats"] = block.repeats[places[i]].tolist()
-    if include:
-        _add_geometry(run, block, include, batches, places)
+    if "original_size" in include:
+        for batch, place in zip(batches, places, strict=True):
+            batch["original_sizes"] = sizes[place]
+    if "crop" in include:
+        targets = _targets(spec, block) if spec.packing is None else native_sizes
+        cuts = cover_each(sizes, targets)
+        for batch, place in zip(batches, places, strict=True):
+            batch["resize_sizes"] = cuts.resize_sizes[place]
+            batch["crop_left_tops"] = cuts.crop_left_tops[place]
     return batches
 
 
@@ -99,11 +111,15 @@ def _of_buckets(spec: PlanSpec, span: Span, rank: int, block: BatchBlock) -> lis
 
 
 def _add_slots(
-    run: Run, packing: Packing, block: BatchBlock, batches: list[Batch], places: list[slice]
+    run: Run,
+    packing: Packing,
+    block: BatchBlock,
+    sizes: NDArray[np.int64],
+    batches: list[Batch],
+    places: list[slice],
 ) -> None:
     """Add the size of each image of packs, the length of its slot, and its frames where there are such."""
     images, spec = run.plan.sources.images, run.plan.spec
-    sizes = _native_sizes(packing, _sizes(run, block))
     for batch, place in zip(batches, places, strict=True):
         batch["sizes"] = sizes[place]
         batch["lengths"] = packing.slot_lengths(batch["kind"])
@@ -113,32 +129,7 @@ def _add_slots(
             batch["num_frames"] = frames[place].tolist()
 
 
-def _add_geometry(
-    run: Run, block: BatchBlock, include: Includes, batches: list[Batch], places: list[slice]
-) -> None:
-    """Add the sizes in the map, and how each image is resized and cropped to its batch's size, or its own in a pack."""
-    spec = run.plan.spec
-    sizes = _sizes(run, block)
-    if "original_size" in include:
-        for batch, place in zip(batches, places, strict=True):
-            batch["original_sizes"] = sizes[place]
-    if "crop" in include:
-        if spec.packing is None:
-            targets = np.array(spec.targets, dtype=np.int64)[block.buckets]
-            targets = np.repeat(targets, np.diff(block.bounds), axis=0)
-        else:
-            targets = _native_sizes(spec.packing, sizes)
-        cuts = cover_each(sizes, targets)
-        for batch, place in zip(batches, places, strict=True):
-            batch["resize_sizes"] = cuts.resize_sizes[place]
-            batch["crop_left_tops"] = cuts.crop_left_tops[place]
-
-
-def _sizes(run: Run, block: BatchBlock) -> NDArray[np.int64]:
-    """int64[n, 2]: (width, height) of each image in the map."""
-    return np.stack(run.plan.sources.images.at(block.rows), axis=1).astype(np.int64)
-
-
-def _native_sizes(packing: Packing, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """int64[n, 2]: the size that each image is brought to."""
-    return np.stack(packing.native.sizes(sizes[:, 0], sizes[:, 1]), axis=1)
+def _targets(spec: PlanSpec, block: BatchBlock) -> NDArray[np.int64]:
+    """int64[n, 2]: the size of each image's bucket."""
+    targets = np.array(spec.targets, dtype=np.int64)[block.buckets]
+    return np.repeat(targets, np.diff(block.bounds), axis=0)

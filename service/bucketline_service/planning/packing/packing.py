@@ -55,7 +55,7 @@ class Packing:
 
     def slot_lengths(self, kind: int) -> list[int]:
         """Tokens of each of the same slots."""
-        lengths: list[int] = np.repeat(self.lengths, self.packs.kinds[kind, ::-1]).tolist()
+        lengths: list[int] = self.lengths[self.slot_buckets(kind)].tolist()
         return lengths
 
 
